@@ -1,0 +1,168 @@
+// `npm start`: the built Worker on workerd, with its state in STATE_DIR. Keeps workerd running, ends with it,
+// and takes over after a crash: whatever was killed, the next start needs no clean-up by hand.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join, resolve } from 'node:path';
+import { readSettings, SettingError, settingNames } from '../dist/settings.js';
+
+const host = process.env.HOST ?? '127.0.0.1';
+const port = process.env.PORT ?? '8787';
+const state = resolve(process.env.STATE_DIR ?? '.lapidary');
+// The platform's binary itself: a launcher between would be one more process to lose.
+const binary = createRequire(import.meta.url)('workerd').default;
+const operatorHeader = join(state, 'operator-header');
+const config = new URL('../dist/config.capnp', import.meta.url).pathname;
+
+if (!/^\d{1,5}$/.test(port)) stop('PORT must be a number');
+for (const folder of ['feed', 'd1']) mkdirSync(join(state, folder), { recursive: true, mode: 0o700 });
+
+const token = operatorToken();
+const environment = { ...process.env, OPERATOR_TOKEN: token.value };
+try {
+  readSettings(environment);
+} catch (error) {
+  if (!(error instanceof SettingError)) throw error;
+  stop(error.message);
+}
+
+endLastRun();
+
+let child;
+let ending = false;
+let served = false;
+let failures = 0;
+
+process.on('SIGTERM', end);
+process.on('SIGINT', end);
+run();
+await ready();
+introduce();
+
+/** The operator's token: given, kept from an earlier start, or made now (and then shown once). */
+function operatorToken() {
+  if (process.env.OPERATOR_TOKEN) return { value: process.env.OPERATOR_TOKEN, made: false };
+  const path = join(state, 'operator-token');
+  const kept = existsSync(path);
+  const value = kept ? readFileSync(path, 'utf8').trim() : newToken();
+  if (!kept) writeSecret(path, `${value}\n`);
+  // For curl -H @file: a token in the arguments of a command is readable by every user of the machine.
+  writeSecret(operatorHeader, `Authorization: Bearer ${value}\n`);
+  return { value, made: !kept };
+}
+
+function newToken() {
+  const characters = randomBytes(96)
+    .toString('base64')
+    .replaceAll(/[^A-Za-z0-9]/g, '');
+  return `cso_${characters.slice(0, 43)}`;
+}
+
+/** Whole or not at all, and never readable by others on the way. */
+function writeSecret(path, text) {
+  writeFileSync(`${path}.new`, text, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/** A supervisor that was killed leaves its workerd behind, which still holds the port and the state. */
+function endLastRun() {
+  const path = join(state, 'processes.json');
+  if (existsSync(path)) {
+    const last = JSON.parse(readFileSync(path, 'utf8'));
+    if (last.supervisor !== process.pid && commandOf(last.supervisor).includes('start.mjs')) {
+      stop(`${state} is in use by another npm start (process ${last.supervisor})`);
+    }
+    if (commandOf(last.workerd).includes(state)) {
+      process.kill(last.workerd, 'SIGKILL');
+      while (commandOf(last.workerd).includes(state)) spawnSync('sleep', ['0.05']);
+    }
+  }
+}
+
+function commandOf(pid) {
+  return pid
+    ? spawnSync('ps', ['-ww', '-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout.trim()
+    : '';
+}
+
+function run() {
+  const passed = Object.fromEntries(settingNames.map((name) => [name, environment[name]]));
+  child = spawn(
+    binary,
+    [
+      'serve',
+      config,
+      `--socket-addr=http=${host}:${port}`,
+      `--directory-path=feed-data=${join(state, 'feed')}`,
+      `--directory-path=d1-data=${join(state, 'd1')}`,
+    ],
+    // Only the settings: the rest of this environment is none of the Worker's business.
+    { env: defined(passed), stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  writeFileSync(
+    join(state, 'processes.json'),
+    JSON.stringify({ supervisor: process.pid, workerd: child.pid }),
+  );
+  child.on('exit', (code, signal) => {
+    if (ending) leave(0);
+    if (!served && ++failures > 2) stop(`workerd does not start (it ended with ${signal ?? code})`);
+    console.error(`workerd ended with ${signal ?? code}; starting it again`);
+    setTimeout(run, served ? 100 : 1000);
+  });
+}
+
+function defined(values) {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+}
+
+function address() {
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** Waits until the Worker answers; the first request also wakes the feed. */
+async function ready() {
+  for (;;) {
+    try {
+      const health = await fetch(`${address()}/health`);
+      if (health.ok) break;
+    } catch {
+      // Not listening yet.
+    }
+    await new Promise((again) => setTimeout(again, 50));
+  }
+  served = true;
+}
+
+function introduce() {
+  // A token that was given is not written down here.
+  const header = process.env.OPERATOR_TOKEN
+    ? '"Authorization: Bearer $OPERATOR_TOKEN"'
+    : `@${operatorHeader}`;
+  if (token.made) console.log(`operator token (kept in ${join(state, 'operator-token')}): ${token.value}`);
+  console.log(`lapidary serves ${address()}${process.env.UPSTREAM_URL ? '' : ' (no UPSTREAM_URL: local decisions only)'}
+
+# make a bouncer's key, ban an address, pull the stream:
+KEY=$(curl -sS -H ${header} ${address()}/api/v1/bouncers -d '{"name":"first"}' | sed 's/.*"key":"\\([^"]*\\)".*/\\1/')
+curl -sS -H ${header} ${address()}/api/v1/decisions -d '{"value":"192.0.2.1","duration":"4h"}'
+echo "X-Api-Key: $KEY" | curl -sS -H @- '${address()}/v1/decisions/stream?startup=true'
+`);
+}
+
+function end() {
+  if (ending) return;
+  ending = true;
+  child.kill('SIGTERM');
+  setTimeout(() => child.kill('SIGKILL'), 5000).unref();
+}
+
+function leave(code) {
+  rmSync(join(state, 'processes.json'), { force: true });
+  process.exit(code);
+}
+
+function stop(why) {
+  console.error(`lapidary: ${why}`);
+  process.exit(1);
+}

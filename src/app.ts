@@ -1,0 +1,65 @@
+// The tree of routes: who is served where, by whom each group is authenticated, how each group is told of an
+// error. Every mount is here; there is no other list.
+
+import { Hono } from 'hono';
+import { operatorRoutes } from './broker/api.ts';
+import { feedOf, settingsOf, type AppEnv } from './context.ts';
+import { lapiError, problem, type Failure } from './failure.ts';
+import { bouncerRoutes } from './lapi/bouncer.ts';
+import { SettingError } from './settings.ts';
+
+const routes = new Hono<AppEnv>({ getPath: (request, options) => routedPath(request, options?.env as Env) });
+
+/**
+ * The path behind `PATH_PREFIX`. `//v1/…` is what clients make of a base address that ends in a slash, and a
+ * slash at the end is no reason for a redirect: half of the bouncers do not follow one.
+ */
+function routedPath(request: Request, env: Env): string {
+  const path = new URL(request.url).pathname.replace(/\/{2,}/g, '/').replace(/(?<=.)\/$/, '');
+  const { pathPrefix } = settingsOf(env);
+  if (pathPrefix === '') return path;
+  return path.startsWith(`${pathPrefix}/`) ? path.slice(pathPrefix.length) : '/outside-of-the-prefix';
+}
+
+routes.use(async (c, next) => {
+  c.set('settings', settingsOf(c.env));
+  await next();
+});
+
+routes.route('/v1', bouncerRoutes);
+routes.route('/api/v1', operatorRoutes);
+
+routes.all('/health', async (c) => {
+  if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
+  const { freshness, ageSeconds, upstream } = await feedOf(c.env).status();
+  const refused = upstream.state === 'refused' ? { upstream: 'refused' } : {};
+  const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...refused };
+  return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
+});
+
+routes.notFound((c) => failed(c.req.path, { kind: 'not-found', what: 'this path' }));
+
+routes.onError((error, c) => {
+  const id = crypto.randomUUID();
+  console.error(
+    `request ${id} failed: ${error instanceof Error ? (error.stack ?? error.message) : 'unknown'}`,
+  );
+  return failed(c.req.path, { kind: 'unavailable', problem: `an error of ours, logged as ${id}` });
+});
+
+/** The operator API and what belongs to no group speak problem+json, everything of LAPI its own body. */
+function failed(path: string, failure: Failure): Response {
+  return path.startsWith('/api/') || path.startsWith('/bootstrap/') ? problem(failure) : lapiError(failure);
+}
+
+/** Answers one request; all of them with the name of the setting while one is wrong. */
+export async function serve(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+  try {
+    settingsOf(env);
+  } catch (error) {
+    if (!(error instanceof SettingError)) throw error;
+    console.error(`a setting is wrong: ${error.message}`);
+    return lapiError({ kind: 'unavailable', problem: error.message });
+  }
+  return routes.fetch(request, env, ctx);
+}

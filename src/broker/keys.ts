@@ -1,0 +1,67 @@
+// From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up for as
+// long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation.
+
+import { lookUpKey, readEpoch } from '../db/bouncers.ts';
+import { fail, succeed, type Result } from '../failure.ts';
+import { digestOf } from '../secret.ts';
+
+export interface BouncerIdentity {
+  readonly id: number;
+  readonly name: string;
+}
+
+/** How long an isolate trusts the epoch it has seen: a revoked key is refused everywhere after this time. */
+const epochFreshMs = 5_000;
+/** An unknown key is remembered as such for this long; so is a guess that is made again and again. */
+const refusedMs = 2_000;
+/**
+ * With D1 out of reach a key that was good this long ago still reads decisions: a firewall without its list
+ * is worse than a late revocation.
+ */
+const outageMs = 15 * 60_000;
+const mostRemembered = 20_000;
+
+let epoch = { value: -1, seenMs: -Infinity };
+const known = new Map<string, { readonly bouncer: BouncerIdentity; readonly epoch: number }>();
+const refused = new Map<string, number>();
+
+/** The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known. */
+export async function authenticate(
+  d1: D1Database,
+  key: string,
+  nowMs: number,
+): Promise<Result<BouncerIdentity>> {
+  if (key === '') return fail({ kind: 'forbidden' });
+  const digest = await digestOf(key);
+  if (nowMs - (refused.get(digest) ?? -Infinity) < refusedMs) return fail({ kind: 'forbidden' });
+  const remembered = known.get(digest);
+  try {
+    if (remembered) {
+      if (nowMs - epoch.seenMs >= epochFreshMs) sawEpoch(await readEpoch(d1), nowMs);
+      if (remembered.epoch === epoch.value) return succeed(remembered.bouncer);
+    }
+    const found = await lookUpKey(d1, digest);
+    sawEpoch(found.epoch, nowMs);
+    if (!found.bouncer) {
+      known.delete(digest);
+      remember(refused, digest, nowMs);
+      return fail({ kind: 'forbidden' });
+    }
+    remember(known, digest, { bouncer: found.bouncer, epoch: found.epoch });
+    return succeed(found.bouncer);
+  } catch (error) {
+    console.error(`the key store is out of reach: ${error instanceof Error ? error.message : 'unknown'}`);
+    if (remembered && nowMs - epoch.seenMs < outageMs) return succeed(remembered.bouncer);
+    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
+  }
+}
+
+/** `nowMs` is when the question was asked, so a slow answer does not prolong trust. */
+function sawEpoch(value: number, nowMs: number): void {
+  if (nowMs >= epoch.seenMs) epoch = { value, seenMs: nowMs };
+}
+
+function remember<T>(map: Map<string, T>, digest: string, value: T): void {
+  if (map.size >= mostRemembered) map.clear();
+  map.set(digest, value);
+}

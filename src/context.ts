@@ -1,0 +1,37 @@
+// What every route may use: the bindings, the settings, and who is calling from where.
+
+import type { DecisionFeed } from './feed/feed.ts';
+import { readSettings, type Settings } from './settings.ts';
+
+/** Hono's environment for all our routes. */
+export interface AppEnv {
+  Bindings: Env;
+  Variables: { settings: Settings };
+}
+
+let read: { readonly env: Env; readonly settings: Settings } | undefined;
+
+/** The settings of this isolate, read once. Throws `SettingError`. */
+export function settingsOf(env: Env): Settings {
+  if (read?.env !== env) read = { env, settings: readSettings({ ...env }) };
+  return read.settings;
+}
+
+/** The one feed. */
+export function feedOf(env: Env): DurableObjectStub<DecisionFeed> {
+  return env.DECISION_FEED.getByName('default');
+}
+
+/**
+ * Where a client is. Only the configured header is believed: on Cloudflare nobody can forge
+ * `CF-Connecting-IP`, anywhere else everybody can, and there the connection itself tells.
+ */
+export function clientAddress(request: Request, settings: Settings): string {
+  if (settings.clientAddressHeader !== '') {
+    const named = request.headers.get(settings.clientAddressHeader);
+    if (named) return (named.split(',')[0] as string).trim().slice(0, 64);
+  }
+  // workerd gives `address:port`, IPv6 in brackets.
+  const peer = (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';
+  return peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '') || 'unknown';
+}

@@ -1,0 +1,82 @@
+// Every expected failure, and the one place that turns a failure into a status and a body.
+// LAPI's `{"message"}` under /v1 (Go bouncers built before crowdsec 1.6.3 panic on an error without it),
+// RFC 9457 problem+json elsewhere. No failure ever carries a key, a token or a whole digest.
+
+/** What can go wrong, as a value: it also crosses the Durable Object's RPC, where error classes do not survive. */
+export type Failure =
+  | { readonly kind: 'bad-input'; readonly field: string; readonly problem: string }
+  | { readonly kind: 'too-large'; readonly field: string; readonly limitBytes: number }
+  | { readonly kind: 'forbidden' }
+  | { readonly kind: 'unauthorised'; readonly problem: string }
+  | { readonly kind: 'not-found'; readonly what: string }
+  | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
+  | { readonly kind: 'conflict'; readonly problem: string }
+  | { readonly kind: 'unavailable'; readonly problem: string };
+
+export type Result<T> =
+  { readonly ok: true; readonly value: T } | { readonly ok: false; readonly failure: Failure };
+
+export function succeed<T>(value: T): Result<T> {
+  return { ok: true, value };
+}
+
+export function fail<T = never>(failure: Failure): Result<T> {
+  return { ok: false, failure };
+}
+
+export function badInput<T = never>(field: string, problem: string): Result<T> {
+  return fail({ kind: 'bad-input', field, problem });
+}
+
+interface Public {
+  readonly status: number;
+  readonly title: string;
+  readonly detail: string;
+}
+
+function describe(failure: Failure): Public {
+  switch (failure.kind) {
+    case 'bad-input':
+      return { status: 400, title: 'Bad input', detail: `${failure.field}: ${failure.problem}` };
+    case 'too-large': {
+      const detail = `${failure.field}: larger than ${failure.limitBytes} bytes`;
+      return { status: 413, title: 'Too large', detail };
+    }
+    case 'forbidden':
+      return { status: 403, title: 'Forbidden', detail: 'access forbidden' };
+    case 'unauthorised':
+      return { status: 401, title: 'Unauthorised', detail: failure.problem };
+    case 'not-found':
+      return { status: 404, title: 'Not found', detail: `${failure.what} not found` };
+    case 'method-not-allowed':
+      return { status: 405, title: 'Method not allowed', detail: `use ${failure.allow.join(' or ')}` };
+    case 'conflict':
+      return { status: 409, title: 'Conflict', detail: failure.problem };
+    case 'unavailable':
+      return { status: 503, title: 'Unavailable', detail: failure.problem };
+    default:
+      return failure satisfies never;
+  }
+}
+
+function failureHeaders(failure: Failure): Record<string, string> {
+  if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
+  if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
+  return {};
+}
+
+/** For bouncers and machines: LAPI's error body. */
+export function lapiError(failure: Failure): Response {
+  const { status, detail } = describe(failure);
+  const headers = { 'content-type': 'application/json; charset=utf-8', ...failureHeaders(failure) };
+  return new Response(JSON.stringify({ message: detail }), { status, headers });
+}
+
+/** For operators and hosts: RFC 9457 problem+json; `errors` names the field where there is one. */
+export function problem(failure: Failure): Response {
+  const { status, title, detail } = describe(failure);
+  const errors = 'field' in failure ? { errors: [{ field: failure.field, detail }] } : {};
+  const body = { type: `urn:lapidary:${failure.kind}`, title, status, detail, ...errors };
+  const headers = { 'content-type': 'application/problem+json', ...failureHeaders(failure) };
+  return new Response(JSON.stringify(body), { status, headers });
+}

@@ -1,0 +1,60 @@
+// The words of the feed: what a decision is here, and what the log keeps of it.
+
+/** A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. */
+export interface Decision {
+  readonly id: number;
+  /** Only in stream answers of engines since 1.5, and not for community or list decisions. */
+  readonly uuid?: string;
+  readonly origin: string;
+  readonly scenario: string;
+  readonly scope: string;
+  readonly type: string;
+  readonly value: string;
+  readonly untilMs: number;
+}
+
+/**
+ * A decision in the log. Immutable but for its end: while it is active `removedSeq` is 0, afterwards the row
+ * is a tombstone. A renewed row is replaced by another `Row` with the same `rowId`.
+ */
+export interface Row extends Decision {
+  readonly rowId: number;
+  readonly addedSeq: number;
+  removedSeq: number;
+  removedMs: number;
+}
+
+/** Ids from here up are ours (local decisions); an engine's are below. All stay below 2^31 for .NET bouncers. */
+export const firstLocalId = 2 ** 30;
+
+/** The origin of decisions made here. */
+export const localOrigin = 'lapidary';
+
+export function isLocal(decision: Decision): boolean {
+  return decision.id >= firstLocalId;
+}
+
+/** Whether two decisions say the same of the same thing; bouncers and views cannot tell them apart but by id. */
+export function sameContent(a: Decision, b: Decision): boolean {
+  return (
+    a.value === b.value &&
+    a.scope === b.scope &&
+    a.type === b.type &&
+    a.origin === b.origin &&
+    a.scenario === b.scenario
+  );
+}
+
+const interned = new Map<string, string>();
+
+/**
+ * One copy of a text that many decisions share (scope, origin, scenario): at 100,000 decisions this is the
+ * difference between one and a dozen megabytes. Bounded, since a scenario is free text.
+ */
+export function intern(text: string): string {
+  const known = interned.get(text);
+  if (known !== undefined) return known;
+  if (interned.size >= 20_000) interned.clear();
+  interned.set(text, text);
+  return text;
+}

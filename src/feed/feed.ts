@@ -1,0 +1,274 @@
+// The feed: the mirror of one engine, as a Durable Object. Its methods are what the Worker may ask of it and
+// each delegates: rounds.ts talks to the engine, store.ts keeps, answer.ts decides what a poll carries,
+// clients.ts remembers who has had what.
+
+import { DurableObject } from 'cloudflare:workers';
+import { readSettings, type Settings } from '../settings.ts';
+import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
+import * as clients from './clients.ts';
+import { advance, isSettled, startOf } from './cursor.ts';
+import { isLocal, localOrigin, type Decision } from './decision.ts';
+import { readClientShards, writeClientShard } from './log.ts';
+import { createRounds, type RoundResult, type Rounds, type UpstreamState } from './rounds.ts';
+import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
+import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
+import { viewKey, type View } from './view.ts';
+
+export interface StreamAsk {
+  readonly poll: clients.Sighting;
+  readonly view: View;
+  readonly startup: boolean;
+  readonly gzip: boolean;
+  /** Polls that the isolate answered by itself since it last asked. */
+  readonly sightings: readonly clients.Sighting[];
+}
+
+export interface StreamAnswer {
+  /** The feed's head. */
+  readonly sequence: number;
+  /** The bouncer is owed nothing until the head moves; `body` is null then. */
+  readonly settled: boolean;
+  readonly body: ReadableStream<Uint8Array> | string | null;
+  readonly gzip: boolean;
+}
+
+export interface ListAsk {
+  readonly poll: clients.Sighting;
+  readonly view: View;
+  readonly limit: number | null;
+  readonly offset: number;
+  readonly idGreaterThan: number;
+}
+
+/** How old what is served is: `cold` before a first sync, `stale` when three syncs in a row are missing. */
+export type Freshness = 'fresh' | 'stale' | 'cold';
+
+export interface FeedStatus {
+  readonly sequence: number;
+  readonly decisions: number;
+  readonly tombstones: number;
+  readonly cursors: number;
+  readonly freshness: Freshness;
+  readonly ageSeconds: number;
+  readonly upstream: {
+    readonly state: UpstreamState;
+    readonly lastSyncMs: number;
+    readonly lastResyncMs: number;
+    readonly lastError: string | null;
+  };
+}
+
+/** One client of a bouncer: an address that polls with its key. */
+export interface SeenClient {
+  readonly address: string;
+  readonly seenMs: number;
+  readonly userAgent: string;
+}
+
+export type Removal =
+  { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
+
+const firstContactMs = 2_000;
+const forgetIntervalMs = 3_600_000;
+const writeSeenIntervalMs = 60_000;
+
+export class DecisionFeed extends DurableObject<Env> {
+  readonly #settings: Settings;
+  readonly #store: Store;
+  readonly #rounds: Rounds;
+  readonly #clients: clients.Clients;
+  readonly #gzipped: GzipCache = new Map();
+  #forgotMs = 0;
+  #wroteSeenMs = 0;
+  #firstContact: Promise<unknown> | null = null;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#settings = readSettings({ ...env });
+    this.#store = openStore(ctx.storage);
+    this.#clients = clients.createClients(readClientShards(ctx.storage.sql));
+    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings);
+    void ctx.blockConcurrencyWhile(async () => {
+      if ((await ctx.storage.getAlarm()) !== null) return;
+      await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
+    });
+  }
+
+  /**
+   * Every sync interval: what ended, what the engine has, cursors to storage. The next alarm is set before
+   * anything else: a handler that throws seven times is never called again.
+   */
+  override async alarm(): Promise<void> {
+    await this.ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    if (nowMs - this.#forgotMs >= forgetIntervalMs) {
+      this.#forgotMs = nowMs;
+      forgetTombstones(this.ctx.storage, this.#store, nowMs - this.#settings.tombstoneMs);
+      clients.forgetBefore(this.#clients, nowMs - this.#settings.tombstoneMs);
+    }
+    const withSeen = nowMs - this.#wroteSeenMs >= writeSeenIntervalMs;
+    if (withSeen) this.#wroteSeenMs = nowMs;
+    for (const { shard, body } of clients.takeDirtyShards(this.#clients, withSeen)) {
+      writeClientShard(this.ctx.storage.sql, shard, body);
+    }
+    await this.#rounds.run();
+  }
+
+  /** A bouncer's poll of the stream. */
+  async stream(ask: StreamAsk): Promise<StreamAnswer> {
+    await this.#warm();
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    this.note(ask.sightings);
+    const client = clients.noteSighting(this.#clients, ask.poll);
+    const view = viewKey(ask.view);
+    const cursor = client.cursors.get(view);
+    const { sequence, purgedSequence } = this.#store.mirror;
+    const since = ask.startup ? undefined : startOf(cursor, purgedSequence);
+
+    if (cursor && since === sequence && isSettled(cursor, sequence)) {
+      return { sequence, settled: true, body: null, gzip: false };
+    }
+    const name = clients.clientName(ask.poll.bouncerId, ask.poll.address);
+    const next = advance(cursor, sequence, since, ask.startup);
+    clients.setCursor(this.#clients, name, view, next);
+    // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
+    const undo = (): void => {
+      const current = this.#clients.byName.get(name)?.cursors.get(view);
+      if (current === next) clients.setCursor(this.#clients, name, view, ask.startup ? undefined : cursor);
+    };
+    const { mirror } = this.#store;
+    const answer = (): Answer => {
+      return since === undefined ? fullState(mirror, ask.view) : changesSince(mirror, ask.view, since);
+    };
+    return { sequence, settled: false, ...(await this.#body(ask, `${since} ${view}`, answer, nowMs, undo)) };
+  }
+
+  async #body(
+    ask: StreamAsk,
+    name: string,
+    answer: () => Answer,
+    nowMs: number,
+    onCancel: () => void,
+  ): Promise<Pick<StreamAnswer, 'body' | 'gzip'>> {
+    const kept = ask.gzip && this.#gzipped.has(name);
+    const made = kept ? null : answer();
+    if (made && made.added.length + made.ended.length <= smallAnswerRows) {
+      return { body: [...renderStream(made, nowMs)].join(''), gzip: false };
+    }
+    if (made && !ask.gzip) return { body: streamOf(renderStream(made, nowMs), onCancel), gzip: false };
+    const { sequence } = this.#store.mirror;
+    const slices = await gzipped(this.#gzipped, name, () => made ?? answer(), nowMs, sequence);
+    return { body: streamOf(slices, onCancel), gzip: true };
+  }
+
+  /** A live lookup, or the whole list: active decisions of a view as LAPI's bare array, or `null`. */
+  async list(ask: ListAsk): Promise<ReadableStream<Uint8Array> | string> {
+    await this.#warm();
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    clients.noteSighting(this.#clients, ask.poll);
+    const end = ask.limit === null ? undefined : ask.offset + ask.limit;
+    const rows = activeRows(this.#store.mirror, ask.view)
+      .filter((row) => row.id > ask.idGreaterThan)
+      .slice(ask.offset, end);
+    // Of the decisions on one address clients read the first: the strictest, which lasts longest.
+    if (ask.view.within?.covering) {
+      rows.sort((a, b) => Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs);
+    }
+    if (rows.length <= smallAnswerRows) return [...renderList(rows, nowMs)].join('');
+    return streamOf(renderList(rows, nowMs));
+  }
+
+  /** Notes polls that an isolate answered by itself. */
+  note(sightings: readonly clients.Sighting[]): void {
+    for (const sighting of sightings) clients.noteSighting(this.#clients, sighting);
+  }
+
+  /** One round of sync now. `full`: with a comparison of the whole list. `believe`: even where it is doubtful. */
+  async sync(ask: { readonly full: boolean; readonly believe: boolean }): Promise<RoundResult> {
+    return this.#rounds.run(ask);
+  }
+
+  status(): FeedStatus {
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    const { mirror, state } = this.#store;
+    const { upstream, lastError } = this.#rounds.state();
+    const { lastSyncMs, lastResyncMs } = state;
+    let cursors = 0;
+    for (const client of this.#clients.byName.values()) cursors += client.cursors.size;
+    const ageMs = upstream === 'none' ? 0 : nowMs - lastSyncMs;
+    const fresh = ageMs <= 3 * this.#settings.syncIntervalMs;
+    return {
+      sequence: mirror.sequence,
+      decisions: mirror.byId.size,
+      tombstones: mirror.removed.length,
+      cursors,
+      freshness: upstream !== 'none' && lastSyncMs === 0 ? 'cold' : fresh ? 'fresh' : 'stale',
+      ageSeconds: upstream === 'none' || lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
+      upstream: { state: upstream, lastSyncMs, lastResyncMs, lastError },
+    };
+  }
+
+  /** The clients of one bouncer, the one seen last first. */
+  clientsOf(bouncerId: number): SeenClient[] {
+    const prefix = clients.clientName(bouncerId, '');
+    return [...this.#clients.byName]
+      .filter(([name]) => name.startsWith(prefix))
+      .map(([name, { seenMs, userAgent }]) => ({ address: name.slice(prefix.length), seenMs, userAgent }))
+      .sort((a, b) => b.seenMs - a.seenMs);
+  }
+
+  forgetBouncer(bouncerId: number): void {
+    clients.forgetBouncer(this.#clients, bouncerId);
+  }
+
+  /** Bans here: takes a new id of ours. */
+  addLocal(decision: Omit<Decision, 'id' | 'origin'>): Decision {
+    const local = { ...decision, origin: localOrigin };
+    const [row] = commit(this.ctx.storage, this.#store, { local: [local] }, Date.now());
+    return row as Decision;
+  }
+
+  /** Takes back what was decided here. What only the engine can take back is counted instead. */
+  removeLocal(match: Partial<Pick<Decision, 'value' | 'type' | 'scope'>>): Removal {
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    const rows = [...this.#store.mirror.byId.values()].filter(
+      (row) =>
+        (match.value === undefined || row.value === match.value) &&
+        (match.type === undefined || row.type === match.type) &&
+        (match.scope === undefined || row.scope === match.scope),
+    );
+    // Besides local decisions that is what a lost database left behind: no engine knows it any more.
+    const remove = rows.filter(isLocal);
+    if (remove.length === 0 && rows.length > 0) return { kind: 'engine', count: rows.length };
+    commit(this.ctx.storage, this.#store, { remove }, nowMs);
+    return { kind: 'removed', count: remove.length };
+  }
+
+  /** Active decisions after an id, by id: a page of the operator's list. */
+  page(afterId: number, limit: number): Decision[] {
+    sweep(this.ctx.storage, this.#store, Date.now());
+    const rows = [...this.#store.mirror.byId.values()].filter((row) => row.id > afterId);
+    return rows.sort((a, b) => a.id - b.id).slice(0, limit);
+  }
+
+  /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */
+  async #warm(): Promise<void> {
+    const { upstream } = this.#settings;
+    if (!upstream || this.#store.state.lastResyncMs > 0) return;
+    this.#firstContact ??= withinMs(this.#rounds.run(), firstContactMs);
+    await this.#firstContact;
+  }
+}
+
+/** Waits for `work`, but no longer than `limitMs`; leaves no timer that would keep the object awake. */
+async function withinMs(work: Promise<unknown>, limitMs: number): Promise<void> {
+  const timer = new AbortController();
+  const limit = scheduler.wait(limitMs, { signal: timer.signal }).catch(() => undefined);
+  await Promise.race([work, limit]);
+  timer.abort();
+}

@@ -1,0 +1,176 @@
+// Every SQL statement of the feed's Durable Object.
+//
+// decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
+//            from the engine and a full state for every bouncer. No index but the key: a community list of
+//            50,000 replaced every 2 h is 18 million billed row writes a month as it is, each index doubles it.
+// feed       one row: the change counter and what must outlive a restart beside it.
+// clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
+//            the rest together. Losing a shard costs repeats, never a change.
+
+import { intern, type Decision, type Row } from './decision.ts';
+import type { Change } from './mirror.ts';
+import type { Trusted } from './sync.ts';
+
+const schema = [
+  `CREATE TABLE feed (
+     id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
+     purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, trusted_sequence INTEGER NOT NULL,
+     trusted_highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,
+     last_sync_ms INTEGER NOT NULL, last_resync_ms INTEGER NOT NULL)`,
+  `CREATE TABLE decisions (
+     row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL, scenario TEXT NOT NULL,
+     scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, until_ms INTEGER NOT NULL,
+     added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL)`,
+  `CREATE TABLE clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
+];
+
+/** The `feed` row. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
+export interface FeedState {
+  sequence: number;
+  purgedSequence: number;
+  /** The highest id that the engine's database has shown. */
+  highestId: number;
+  trusted: Trusted;
+  nextLocalId: number;
+  lastSyncMs: number;
+  lastResyncMs: number;
+}
+
+/** Creates the tables at the first wake. A later schema adds a version and its steps here. */
+export function openLog(storage: DurableObjectStorage, firstLocalId: number): void {
+  storage.transactionSync(() => {
+    const exists = storage.sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'feed'`).toArray().length > 0;
+    if (exists) return;
+    for (const statement of schema) storage.sql.exec(statement);
+    storage.sql.exec(`INSERT INTO feed VALUES (0, 1, 0, 0, 0, 0, 0, ?, 0, 0)`, firstLocalId);
+  });
+}
+
+export function readState(sql: SqlStorage): FeedState {
+  const row = sql.exec(`SELECT * FROM feed`).one() as Record<string, number>;
+  return {
+    sequence: row['sequence'] as number,
+    purgedSequence: row['purged_sequence'] as number,
+    highestId: row['highest_id'] as number,
+    trusted: {
+      sequence: row['trusted_sequence'] as number,
+      highestId: row['trusted_highest_id'] as number,
+    },
+    nextLocalId: row['next_local_id'] as number,
+    lastSyncMs: row['last_sync_ms'] as number,
+    lastResyncMs: row['last_resync_ms'] as number,
+  };
+}
+
+export function writeState(sql: SqlStorage, state: FeedState): void {
+  sql.exec(
+    `UPDATE feed SET sequence = ?, purged_sequence = ?, highest_id = ?, trusted_sequence = ?,
+       trusted_highest_id = ?, next_local_id = ?, last_sync_ms = ?, last_resync_ms = ?`,
+    state.sequence,
+    state.purgedSequence,
+    state.highestId,
+    state.trusted.sequence,
+    state.trusted.highestId,
+    state.nextLocalId,
+    state.lastSyncMs,
+    state.lastResyncMs,
+  );
+}
+
+/** All rows, tombstones too. */
+export function readRows(sql: SqlStorage): Row[] {
+  const rows: Row[] = [];
+  const cursor = sql.exec(
+    `SELECT row_id, id, uuid, origin, scenario, scope, type, value, until_ms, added_seq, removed_seq, removed_ms
+       FROM decisions`,
+  );
+  for (const cells of cursor.raw()) {
+    const [rowId, id, uuid, origin, scenario, scope, type, value, untilMs, addedSeq, removedSeq, removedMs] =
+      cells as [number, number, string | null, ...string[]] & unknown[];
+    rows.push(
+      createRow(
+        rowId,
+        {
+          id,
+          ...(uuid === null ? {} : { uuid }),
+          origin: intern(origin as string),
+          scenario: intern(scenario as string),
+          scope: intern(scope as string),
+          type: intern(type as string),
+          value: value as string,
+          untilMs: untilMs as unknown as number,
+        },
+        addedSeq as unknown as number,
+        removedSeq as unknown as number,
+        removedMs as unknown as number,
+      ),
+    );
+  }
+  return rows;
+}
+
+/** A row as the mirror holds it; all rows have the same fields in the same order, which keeps them small. */
+export function createRow(
+  rowId: number,
+  decision: Decision,
+  addedSeq: number,
+  removedSeq = 0,
+  removedMs = 0,
+): Row {
+  const { id, uuid, origin, scenario, scope, type, value, untilMs } = decision;
+  const row = { rowId, id, origin, scenario, scope, type, value, untilMs, addedSeq, removedSeq, removedMs };
+  return uuid === undefined ? row : { ...row, uuid };
+}
+
+/** Writes one change by difference: one billed row per decision that came, went or was renewed. */
+export function writeChange(sql: SqlStorage, change: Change): void {
+  for (const { row, seq, atMs } of change.removed) {
+    sql.exec(`UPDATE decisions SET removed_seq = ?, removed_ms = ? WHERE row_id = ?`, seq, atMs, row.rowId);
+  }
+  for (const { row, renewed } of change.added) {
+    if (renewed) {
+      sql.exec(
+        `UPDATE decisions SET id = ?, uuid = ?, until_ms = ?, added_seq = ? WHERE row_id = ?`,
+        row.id,
+        row.uuid ?? null,
+        row.untilMs,
+        row.addedSeq,
+        row.rowId,
+      );
+    } else {
+      sql.exec(
+        `INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`,
+        row.rowId,
+        row.id,
+        row.uuid ?? null,
+        row.origin,
+        row.scenario,
+        row.scope,
+        row.type,
+        row.value,
+        row.untilMs,
+        row.addedSeq,
+      );
+    }
+  }
+}
+
+/** Forgets tombstones up to a sequence; the caller writes `purgedSequence` in the same transaction. */
+export function deleteTombstones(sql: SqlStorage, upToSequence: number): void {
+  sql.exec(`DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?`, upToSequence);
+}
+
+export function readClientShards(sql: SqlStorage): string[] {
+  return sql
+    .exec(`SELECT body FROM clients`)
+    .toArray()
+    .map((row) => row['body'] as string);
+}
+
+export function writeClientShard(sql: SqlStorage, shard: number, body: string): void {
+  sql.exec(
+    `INSERT INTO clients VALUES (?, ?) ON CONFLICT (shard) DO UPDATE SET body = excluded.body`,
+    shard,
+    body,
+  );
+}

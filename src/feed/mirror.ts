@@ -1,0 +1,124 @@
+// The log in memory: active decisions by id and by value, and both orders of change. A cache of log.ts's
+// tables and nothing else: it is rebuilt from them whenever the object wakes. Every change goes through
+// `applyChange`, after the same change is in storage.
+
+import type { Row } from './decision.ts';
+import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
+
+export interface Mirror {
+  /** The feed's change counter: the `addedSeq` or `removedSeq` of the newest change. */
+  sequence: number;
+  /** Tombstones up to here may be gone: a cursor below it can only be answered with the full state. */
+  purgedSequence: number;
+  /** Active decisions. */
+  readonly byId: Map<number, Row>;
+  /** Active decisions by raw value: the siblings among which a view picks the longest. */
+  readonly byValue: Map<string, Row[]>;
+  /** In order of `addedSeq`. Rows that ended or were renewed since stay in until compaction. */
+  added: Row[];
+  /** Tombstones in order of `removedSeq`. */
+  removed: Row[];
+  /** No active row ends before this. */
+  nextExpiryMs: number;
+  /** Built when the first live lookup needs it. */
+  networks: NetworkIndex | undefined;
+}
+
+/** One change of the log, with the sequences it took. `renewed` is the row that `row` took the place of. */
+export interface Change {
+  readonly added: readonly { readonly row: Row; readonly renewed?: Row }[];
+  readonly removed: readonly { readonly row: Row; readonly seq: number; readonly atMs: number }[];
+  readonly sequence: number;
+}
+
+/** `rows` in any order, active ones and tombstones. */
+export function createMirror(rows: readonly Row[], sequence: number, purgedSequence: number): Mirror {
+  const mirror: Mirror = {
+    sequence,
+    purgedSequence,
+    byId: new Map(),
+    byValue: new Map(),
+    added: [],
+    removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
+    nextExpiryMs: Infinity,
+    networks: undefined,
+  };
+  const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
+  for (const row of active) insert(mirror, row);
+  return mirror;
+}
+
+export function applyChange(mirror: Mirror, change: Change): void {
+  for (const { row, seq, atMs } of change.removed) {
+    withdraw(mirror, row);
+    row.removedSeq = seq;
+    row.removedMs = atMs;
+    mirror.removed.push(row);
+  }
+  for (const { row, renewed } of change.added) {
+    if (renewed) withdraw(mirror, renewed);
+    insert(mirror, row);
+  }
+  mirror.sequence = change.sequence;
+  if (mirror.added.length > 1000 && mirror.added.length > 2 * mirror.byId.size) {
+    mirror.added = mirror.added.filter((row) => isActive(mirror, row));
+  }
+}
+
+/** The sequence up to which every tombstone ended before `cutoffMs`; `purgedSequence` when there is none. */
+export function forgettable(mirror: Mirror, cutoffMs: number): number {
+  const kept = mirror.removed.findIndex((row) => row.removedMs >= cutoffMs);
+  const gone = kept < 0 ? mirror.removed.length : kept;
+  return mirror.removed[gone - 1]?.removedSeq ?? mirror.purgedSequence;
+}
+
+/** Forgets the tombstones up to a sequence. */
+export function forget(mirror: Mirror, upToSequence: number): void {
+  mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence);
+  mirror.purgedSequence = upToSequence;
+}
+
+/** Active rows whose time has come; empty, without a look at each row, when none can have. */
+export function expired(mirror: Mirror, nowMs: number): Row[] {
+  if (nowMs < mirror.nextExpiryMs) return [];
+  const ended: Row[] = [];
+  let nextExpiryMs = Infinity;
+  for (const row of mirror.byId.values()) {
+    if (row.untilMs <= nowMs) ended.push(row);
+    else if (row.untilMs < nextExpiryMs) nextExpiryMs = row.untilMs;
+  }
+  mirror.nextExpiryMs = nextExpiryMs;
+  return ended.sort((a, b) => a.untilMs - b.untilMs);
+}
+
+/** Whether this very row is active: not ended, and not since renewed by another. */
+export function isActive(mirror: Mirror, row: Row): boolean {
+  return mirror.byId.get(row.id) === row;
+}
+
+/** The index over addresses, made at the first need so that feeds without live lookups never pay for it. */
+export function networksOf(mirror: Mirror): NetworkIndex {
+  if (!mirror.networks) {
+    mirror.networks = createNetworkIndex();
+    for (const row of mirror.byId.values()) mirror.networks.insert(row);
+  }
+  return mirror.networks;
+}
+
+function insert(mirror: Mirror, row: Row): void {
+  mirror.byId.set(row.id, row);
+  const siblings = mirror.byValue.get(row.value);
+  if (siblings) siblings.push(row);
+  else mirror.byValue.set(row.value, [row]);
+  mirror.added.push(row);
+  if (row.untilMs < mirror.nextExpiryMs) mirror.nextExpiryMs = row.untilMs;
+  mirror.networks?.insert(row);
+}
+
+function withdraw(mirror: Mirror, row: Row): void {
+  mirror.byId.delete(row.id);
+  const siblings = mirror.byValue.get(row.value)?.filter((sibling) => sibling !== row) ?? [];
+  if (siblings.length === 0) mirror.byValue.delete(row.value);
+  else mirror.byValue.set(row.value, siblings);
+  mirror.networks?.withdraw(row);
+}

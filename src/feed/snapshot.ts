@@ -1,0 +1,162 @@
+// An answer as bytes. The body is made while it is sent, in slices: `new Response(bytes)` copies, and a few
+// 12 MB start-ups at once took gigabytes. Gzip is made once per answer and kept for the others that ask.
+// An error in mid-body cuts the connection; it never ends a list early.
+
+import { encodeDecision } from '../lapi/wire.ts';
+import type { Answer } from './answer.ts';
+import type { Row } from './decision.ts';
+
+/** Below this a body is one string: compressing it or streaming it would cost more than it saves. */
+export const smallAnswerRows = 200;
+
+const sliceBytes = 256 * 1024;
+const gzipKeptMs = 5_000;
+const gzipKeptBytes = 24 * 1024 * 1024;
+
+/** The stream route's body, in slices of about 256 KB. Durations are what is left at `asOfMs`. */
+export function* renderStream(answer: Answer, asOfMs: number): Generator<string> {
+  let slice = '{"new": [';
+  let separator = '';
+  for (const row of answer.added) {
+    const seconds = Math.floor((row.untilMs - asOfMs) / 1000);
+    // Nothing that ends within the second: `0s` is a permanent ban to lua, nftables and ipset.
+    if (seconds < 1) continue;
+    slice += separator + encodeDecision(row, seconds, true);
+    separator = ',';
+    if (slice.length >= sliceBytes) {
+      yield slice;
+      slice = '';
+    }
+  }
+  slice += '], "deleted": [';
+  separator = '';
+  for (const row of answer.ended) {
+    slice += separator + encodeDecision(row, -secondsSinceEnd(row, asOfMs), true);
+    separator = ',';
+    if (slice.length >= sliceBytes) {
+      yield slice;
+      slice = '';
+    }
+  }
+  yield `${slice}]}`;
+}
+
+/** The list route's body: a bare array, or the four bytes `null`. */
+export function* renderList(rows: readonly Row[], nowMs: number): Generator<string> {
+  let slice = '[';
+  let separator = '';
+  for (const row of rows) {
+    const seconds = Math.floor((row.untilMs - nowMs) / 1000);
+    if (seconds < 1) continue;
+    slice += separator + encodeDecision(row, seconds, false);
+    separator = ',';
+    if (slice.length >= sliceBytes) {
+      yield slice;
+      slice = '';
+    }
+  }
+  // fbtraefik and thespad ban whoever gets `[]`, nginx Lua answers 500: no decision is `null`, nothing else.
+  yield separator === '' ? 'null' : `${slice}]`;
+}
+
+function secondsSinceEnd(row: Row, asOfMs: number): number {
+  return Math.max(0, Math.floor((asOfMs - Math.min(row.untilMs, row.removedMs)) / 1000));
+}
+
+/** Slices as a byte stream. `onCancel`: the client left before the end. */
+export function streamOf(
+  slices: Iterable<string | Uint8Array>,
+  onCancel?: () => void,
+): ReadableStream<Uint8Array> {
+  const iterator = slices[Symbol.iterator]();
+  const encoder = new TextEncoder();
+  return new ReadableStream({
+    type: 'bytes',
+    pull(controller) {
+      const { done, value } = iterator.next();
+      if (done) controller.close();
+      // A byte stream takes the buffer away from whoever enqueues it: kept slices are sent as copies.
+      else controller.enqueue(typeof value === 'string' ? encoder.encode(value) : value.slice());
+    },
+    cancel() {
+      onCancel?.();
+    },
+  });
+}
+
+interface Kept {
+  readonly sequence: number;
+  readonly untilMs: number;
+  readonly slices: Promise<Uint8Array[]>;
+  bytes: number;
+}
+
+/** Gzipped answers by what was asked (view and start). Bounded in age and in bytes. */
+export type GzipCache = Map<string, Kept>;
+
+/**
+ * The answer gzipped, made once while it is true: until the feed moves or 5 s have passed. Durations are those
+ * at the end of that time, so none is ever longer than the truth.
+ */
+export function gzipped(
+  cache: GzipCache,
+  name: string,
+  answer: () => Answer,
+  nowMs: number,
+  sequence: number,
+) {
+  for (const [other, kept] of cache) {
+    if (kept.untilMs <= nowMs || kept.sequence !== sequence) cache.delete(other);
+  }
+  const known = cache.get(name);
+  if (known) return known.slices;
+  const made = answer();
+  const earliestEndMs = made.added.reduce((least, row) => {
+    return row.untilMs - nowMs >= 1000 && row.untilMs < least ? row.untilMs : least;
+  }, Infinity);
+  const untilMs = Math.min(nowMs + gzipKeptMs, earliestEndMs - 1000);
+  const kept: Kept = { sequence, untilMs, slices: gzip(renderStream(made, untilMs)), bytes: 0 };
+  cache.set(name, kept);
+  return kept.slices.then((slices) => {
+    kept.bytes = slices.reduce((sum, slice) => sum + slice.length, 0);
+    let total = 0;
+    for (const other of cache.values()) total += other.bytes;
+    if (total > gzipKeptBytes) cache.delete(name);
+    return slices;
+  });
+}
+
+async function gzip(slices: Iterable<string>): Promise<Uint8Array[]> {
+  const compressed = streamOf(slices).pipeThrough(new CompressionStream('gzip'));
+  const parts: Uint8Array[] = [];
+  for await (const part of compressed) parts.push(part);
+  return joined(parts);
+}
+
+/** Few large slices out of many small ones: each costs a turn of the event loop when it is sent. */
+function joined(parts: readonly Uint8Array[]): Uint8Array[] {
+  const slices: Uint8Array[] = [];
+  let group: Uint8Array[] = [];
+  let size = 0;
+  for (const part of parts) {
+    group.push(part);
+    size += part.length;
+    if (size >= sliceBytes) {
+      slices.push(concat(group, size));
+      group = [];
+      size = 0;
+    }
+  }
+  if (size > 0) slices.push(concat(group, size));
+  return slices;
+}
+
+function concat(parts: readonly Uint8Array[], size: number): Uint8Array {
+  const whole = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

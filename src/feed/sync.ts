@@ -1,0 +1,189 @@
+// One round of sync, as a plan: what the engine said × what the mirror holds → what changes. Pure; the
+// caller (feed.ts) fetched the answer, and applies the plan in one transaction.
+// What a mistake here does: drop a ban that the engine still has, or keep one that it took back.
+//
+// A LAPI stream loses changes (rows committed after a poll that started later than they did, slow deletes,
+// every hard delete), so a delta only ever adds, or ends what it names; only the full list can show that
+// something is missing, and a large gap in it needs a second look.
+
+import { firstLocalId, isLocal, localOrigin, sameContent, type Decision, type Row } from './decision.ts';
+import { isActive, type Mirror } from './mirror.ts';
+
+export type RoundKind = 'delta' | 'full' | 'tail';
+
+export interface Plan {
+  readonly add: readonly Decision[];
+  /** The same decision under a new id: a community pull replaced it, or its database came back. */
+  readonly renew: readonly Renewal[];
+  readonly remove: readonly Row[];
+  /** Rows of a database that is gone: they get an id of ours and live to their own end. */
+  readonly orphan: readonly Row[];
+  /** Ids that the full list misses and that are kept until another full list misses them too. */
+  readonly held: ReadonlySet<number>;
+  /** Why the answer needs a (further) full list to be believed; undefined when it is plain. */
+  readonly doubt: string | undefined;
+}
+
+export interface Renewal {
+  readonly row: Row;
+  readonly decision: Decision;
+}
+
+/** Sequence and highest engine id as of the last believed full list: what is newer may be another database's. */
+export interface Trusted {
+  readonly sequence: number;
+  readonly highestId: number;
+}
+
+/** What a round starts from. */
+export interface RoundStart {
+  readonly kind: RoundKind;
+  /** The mirror's sequence when the request went out: later rows cannot be missed by its answer. */
+  readonly sequence: number;
+  /** Where the mirror stood when a full list was last believed. */
+  readonly trusted: Trusted;
+  /** `Plan.held` of the last full list. */
+  readonly held: ReadonlySet<number>;
+  /** An operator vouches for the engine: whatever the full list misses is gone. */
+  readonly believe: boolean;
+}
+
+export interface Planner {
+  take(list: 'new' | 'deleted', decision: Decision): void;
+  /** To be called in the same turn as the plan is applied. */
+  finish(nowMs: number): Plan;
+}
+
+/** Rounding of durations, and how long the engine took to answer, move `until` by this much at most. */
+const untilToleranceMs = 30_000;
+
+/** A full list that misses more than this share of the mirror is believed when a second one agrees. */
+const largeShare = 1 / 3;
+
+/** Feeds on the decisions of one answer as they stream in; keeps only what the mirror does not know. */
+export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
+  const seen = new Set<number>();
+  const fresh = new Map<number, Decision>();
+  const ended = new Set<Row>();
+  const reused = new Set<Row>();
+  let highestId = 0;
+
+  const take: Planner['take'] = (list, decision) => {
+    const known = mirror.byId.get(decision.id);
+    if (list === 'deleted') {
+      if (known) (sameContent(known, decision) ? ended : reused).add(known);
+      return;
+    }
+    highestId = Math.max(highestId, decision.id);
+    if (known && sameDecision(known, decision)) {
+      seen.add(decision.id);
+    } else {
+      if (known) reused.add(known);
+      fresh.set(decision.id, decision);
+    }
+  };
+
+  /** Sorts what is new into additions and renewals; returns what the renewals and replacements took away. */
+  const settleFresh = (nowMs: number, add: Decision[], renew: Renewal[]): Set<Row> => {
+    const replaced = new Set<Row>();
+    for (const decision of fresh.values()) {
+      if (decision.untilMs - nowMs < 1000) continue;
+      const old = predecessors(mirror, decision).filter(
+        (row) => !seen.has(row.id) && !fresh.has(row.id) && !ended.has(row) && !replaced.has(row),
+      );
+      const same = old.find((row) => sameContent(row, decision));
+      if (same) renew.push({ row: same, decision });
+      else add.push(decision);
+      for (const row of old) replaced.add(row);
+    }
+    return replaced;
+  };
+
+  const isTrusted = (id: number): boolean => {
+    return (mirror.byId.get(id)?.addedSeq ?? Infinity) <= start.trusted.sequence;
+  };
+
+  const finish: Planner['finish'] = (nowMs) => {
+    if (start.kind !== 'full' && reused.size > 0) {
+      for (const row of reused) fresh.delete(row.id);
+    }
+    const add: Decision[] = [];
+    const renew: Renewal[] = [];
+    const replaced = settleFresh(nowMs, add, renew);
+    const renewed = new Set(renew.map(({ row }) => row));
+    const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
+    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined };
+    if (start.kind !== 'full') {
+      return { ...plan, doubt: reused.size > 0 ? 'an id came back with other content' : undefined };
+    }
+
+    const mayMiss = (row: Row): boolean => !isLocal(row) || (start.believe && row.origin !== localOrigin);
+    const missing = [...mirror.byId.values()].filter(
+      (row) => mayMiss(row) && row.addedSeq <= start.sequence && !seen.has(row.id) && !replaced.has(row),
+    );
+    const all = seen.size + renew.length + missing.length;
+    if (start.believe || missing.length <= all * largeShare) {
+      return { ...plan, remove: [...remove, ...missing], held: new Set() };
+    }
+    const held = new Set(missing.map((row) => row.id));
+    const shared = renew.length > 0 || [...seen].some((id) => isTrusted(id));
+    if (!shared && highestId <= start.trusted.highestId) {
+      // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
+      const inUse = seen.size + fresh.size > 0;
+      const orphan = inUse && missing.every((row) => start.held.has(row.id)) ? missing : [];
+      if (orphan.length > 0) return { ...plan, orphan, held: new Set() };
+      return {
+        ...plan,
+        add: add.filter(({ id }) => !held.has(id)),
+        held,
+        doubt: anotherDatabase(missing.length),
+      };
+    }
+    const confirmed = missing.filter((row) => start.held.has(row.id));
+    if (confirmed.length === missing.length) {
+      return { ...plan, remove: [...remove, ...missing], held: new Set() };
+    }
+    return {
+      ...plan,
+      add: add.filter(({ id }) => !held.has(id)),
+      remove: [...remove, ...confirmed],
+      held,
+      doubt: `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`,
+    };
+  };
+
+  return { take, finish };
+}
+
+/**
+ * A full list that shares no row with what was last believed, and reaches no id beyond the highest of then, is
+ * another database (an emptied or a restored one): absence from it says nothing of what was banned.
+ */
+function anotherDatabase(kept: number): string {
+  return (
+    `the full list looks like another database's: ${kept} decisions kept until they end. ` +
+    'If the engine is right: POST /api/v1/feed/sync?full=true&believe=true'
+  );
+}
+
+function sameDecision(known: Decision, decision: Decision): boolean {
+  return sameContent(known, decision) && Math.abs(known.untilMs - decision.untilMs) <= untilToleranceMs;
+}
+
+/**
+ * Rows that this new decision takes the place of. A community or list pull hard-deletes older rows of the same
+ * origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
+ * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back.
+ */
+function predecessors(mirror: Mirror, decision: Decision): Row[] {
+  const pulled = decision.origin === 'CAPI' || decision.origin === 'lists';
+  return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
+    if (row.origin !== decision.origin || decision.origin === localOrigin) return false;
+    return isLocal(row) ? pulled || sameDecision(row, decision) : pulled && row.id < decision.id;
+  });
+}
+
+/** Whether a decision read from an engine can be mirrored under its own id. */
+export function isEngineId(id: number): boolean {
+  return Number.isInteger(id) && id > 0 && id < firstLocalId;
+}

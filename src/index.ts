@@ -1,0 +1,14 @@
+// The Worker's entry: what the runtime calls, and the classes it makes.
+
+import { serve } from './app.ts';
+import { feedOf } from './context.ts';
+
+export { DecisionFeed } from './feed/feed.ts';
+
+export default {
+  fetch: serve,
+  /** Wakes the feed, whose constructor sets its alarm: the one thing that starts a mirror nobody polls yet. */
+  async scheduled(_event, env) {
+    await feedOf(env).status();
+  },
+} satisfies ExportedHandler<Env>;

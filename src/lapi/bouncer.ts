@@ -1,0 +1,131 @@
+// LAPI's routes for bouncers. What an answer looks like here was tried on thirty of them: a status other than
+// 200, a redirect, an error without `message`, `[]` for "nobody", each stops or crashes one of them.
+
+import { Hono } from 'hono';
+import type { Context } from 'hono';
+import { authenticate, type BouncerIdentity } from '../broker/keys.ts';
+import { clientAddress, feedOf, type AppEnv } from '../context.ts';
+import { saveMetrics } from '../db/bouncers.ts';
+import { badInput, fail, lapiError, succeed, type Result } from '../failure.ts';
+import type { Sighting } from '../feed/clients.ts';
+import { viewKey } from '../feed/view.ts';
+import { readJson } from './body.ts';
+import { parseListQuery, parseStreamQuery } from './query.ts';
+import { isQuiet, learn, takeSightings } from './quiet.ts';
+import { emptyStream } from './wire.ts';
+
+export const bouncerRoutes = new Hono<AppEnv>();
+
+type Reply = (c: Context<AppEnv>, bouncer: BouncerIdentity) => Promise<Response>;
+
+bouncerRoutes.all('/decisions/stream', (c) => answer(c, ['GET', 'HEAD'], stream));
+bouncerRoutes.all('/decisions', (c) => answer(c, ['GET', 'HEAD'], decisions));
+bouncerRoutes.all('/usage-metrics', (c) => answer(c, ['POST'], usageMetrics));
+
+/** Method, then key, as LAPI's router does it; then the reply. */
+async function answer(c: Context<AppEnv>, allow: readonly string[], reply: Reply): Promise<Response> {
+  if (!allow.includes(c.req.method)) return lapiError({ kind: 'method-not-allowed', allow });
+  const bouncer = await authenticate(c.env.DB, apiKey(c.req.raw.headers), Date.now());
+  return bouncer.ok ? reply(c, bouncer.value) : lapiError(bouncer.failure);
+}
+
+/** The first value of a repeated header is the one that LAPI looks at. vyos sends its key as `apikey`. */
+function apiKey(headers: Headers): string {
+  return (headers.get('x-api-key') ?? headers.get('apikey') ?? '').split(', ')[0] as string;
+}
+
+const jsonType = { 'content-type': 'application/json' };
+
+/**
+ * `no-transform` keeps what stands in front from compressing for clients that did not ask (lua, halua and .NET
+ * cannot read it), `no-store` keeps one bouncer's answer from another.
+ */
+const streamHeaders = { ...jsonType, 'cache-control': 'no-store, no-transform' };
+
+async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+  // AppSec asks this way whether a key is good, with 200 ms of patience. It is no poll: nothing moves.
+  if (c.req.method === 'HEAD') return emptyHead();
+  const query = parseStreamQuery(searchOf(c.req.url));
+  if (!query.ok) return lapiError(query.failure);
+  const { view, startup } = query.value;
+  const poll = sighting(c, bouncer);
+  const client = `${bouncer.id} ${poll.address} ${viewKey(view)}`;
+  if (!startup && isQuiet(client, poll)) return new Response(emptyStream, { headers: streamHeaders });
+
+  const gzip = acceptsGzip(c.req.raw);
+  const sightings = takeSightings();
+  const answered = await feedOf(c.env).stream({ poll, view, startup, gzip, sightings });
+  learn(client, answered.sequence, answered.settled, poll.seenMs);
+  if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
+  if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
+  const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
+  return new Response(answered.body, { headers, encodeBody: 'manual' });
+}
+
+async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+  const query = parseListQuery(searchOf(c.req.url));
+  if (!query.ok) return lapiError(query.failure);
+  if (c.req.method === 'HEAD') return emptyHead();
+  const body = await feedOf(c.env).list({ poll: sighting(c, bouncer), ...query.value });
+  return new Response(body, {
+    headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
+  });
+}
+
+function emptyHead(): Response {
+  return new Response(null, { headers: { 'content-type': 'text/plain; charset=utf-8' } });
+}
+
+const metricsLimitBytes = 1024 * 1024;
+
+/** Kept as it came, the newest in place of the last. 201 with an empty body is what Go bouncers insist on. */
+async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+  const body = await readJson(c.req.raw, metricsLimitBytes);
+  if (!body.ok) return lapiError(body.failure);
+  const component = oneComponent(body.value);
+  if (!component.ok) return lapiError(component.failure);
+  await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
+  return new Response(null, { status: 201 });
+}
+
+/** LAPI: controllers/v1/usagemetrics.go. Not stricter: lua posts objects where lists belong. */
+function oneComponent(body: unknown): Result<unknown> {
+  if (typeof body !== 'object' || body === null || Array.isArray(body))
+    return badInput('body', 'not an object');
+  const components = (body as Record<string, unknown>)['remediation_components'];
+  if (!Array.isArray(components) || components.length === 0) {
+    return badInput('remediation_components', 'Missing remediation component data');
+  }
+  if (components.length > 1) {
+    return badInput('remediation_components', 'Payload has more than one remediation component');
+  }
+  const component: unknown = components[0];
+  if (typeof component !== 'object' || component === null) {
+    return fail({ kind: 'bad-input', field: 'remediation_components.0', problem: 'not an object' });
+  }
+  return succeed(component);
+}
+
+function sighting(c: Context<AppEnv>, bouncer: BouncerIdentity): Sighting {
+  return {
+    bouncerId: bouncer.id,
+    address: clientAddress(c.req.raw, c.get('settings')),
+    seenMs: Date.now(),
+    userAgent: c.req.header('user-agent') ?? '',
+  };
+}
+
+function searchOf(url: string): string {
+  const mark = url.indexOf('?');
+  return mark < 0 ? '' : url.slice(mark);
+}
+
+/** Whether the client itself asked for gzip: on Cloudflare the header says `br, gzip` for everybody. */
+function acceptsGzip(request: Request): boolean {
+  const asked = (request.cf as { clientAcceptEncoding?: string } | undefined)?.clientAcceptEncoding;
+  const accepted = (asked ?? request.headers.get('accept-encoding') ?? '').toLowerCase();
+  return accepted.split(',').some((part) => {
+    const [coding, ...parameters] = part.split(';').map((text) => text.trim());
+    return coding === 'gzip' && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
+  });
+}

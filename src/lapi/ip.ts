@@ -1,0 +1,67 @@
+// IP addresses and CIDR ranges as LAPI compares them: host bits masked, IPv4-mapped IPv6 is IPv4,
+// IPv4 never matches IPv6. Parsing is ipaddr.js's, held to what Go's net.ParseIP accepts.
+
+import ipaddr from 'ipaddr.js';
+
+/** One address or range. `bytes` are 4 or 16, host bits are zero beyond `prefixBits`. */
+export interface Network {
+  readonly bytes: readonly number[];
+  readonly prefixBits: number;
+}
+
+/** A network of an address (`192.0.2.1`, `2001:db8::1`) or a CIDR range (`192.0.2.7/24`), else undefined. */
+export function parseNetwork(text: string): Network | undefined {
+  const slash = text.indexOf('/');
+  const address = parseAddress(slash < 0 ? text : text.slice(0, slash));
+  if (!address) return undefined;
+  const bits = address.length * 8;
+  if (slash < 0) return { bytes: address, prefixBits: bits };
+  const suffix = text.slice(slash + 1);
+  if (!/^(0|[1-9]\d{0,2})$/.test(suffix)) return undefined;
+  // Go keeps the prefix of `::ffff:192.0.2.0/120` in IPv6 bits; the address itself is IPv4.
+  const mapped = address.length === 4 && text.includes(':');
+  const prefixBits = Number(suffix) - (mapped ? 96 : 0);
+  if (prefixBits < 0 || prefixBits > bits) return undefined;
+  return { bytes: mask(address, prefixBits), prefixBits };
+}
+
+function parseAddress(text: string): number[] | undefined {
+  if (text.includes(':')) {
+    if (text.includes('%') || !ipaddr.IPv6.isValid(text)) return undefined;
+    const address = ipaddr.IPv6.parse(text);
+    return address.isIPv4MappedAddress() ? address.toIPv4Address().toByteArray() : address.toByteArray();
+  }
+  if (!/^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(text)) return undefined;
+  const bytes = text.split('.').map(Number);
+  return bytes.every((byte) => byte <= 255) ? bytes : undefined;
+}
+
+function mask(bytes: readonly number[], prefixBits: number): number[] {
+  return bytes.map((byte, index) => {
+    const keep = Math.min(8, Math.max(0, prefixBits - index * 8));
+    return byte & ((0xff00 >> keep) & 0xff);
+  });
+}
+
+/** The network of `prefixBits` that holds this one; undefined when this one is wider. */
+export function widen(network: Network, prefixBits: number): Network | undefined {
+  if (prefixBits > network.prefixBits) return undefined;
+  return { bytes: mask(network.bytes, prefixBits), prefixBits };
+}
+
+/** Whether every address of `inner` is in `outer`. */
+export function covers(outer: Network, inner: Network): boolean {
+  if (outer.bytes.length !== inner.bytes.length || outer.prefixBits > inner.prefixBits) return false;
+  return mask(inner.bytes, outer.prefixBits).every((byte, index) => byte === outer.bytes[index]);
+}
+
+/** A text that is equal exactly for equal networks; not for people (see `formatNetwork`). */
+export function networkKey(network: Network): string {
+  return `${String.fromCharCode(...network.bytes)}/${network.prefixBits}`;
+}
+
+/** Canonical text (RFC 5952 for IPv6): a bare address for one host, else CIDR. */
+export function formatNetwork(network: Network): string {
+  const address = ipaddr.fromByteArray([...network.bytes]).toString();
+  return network.prefixBits === network.bytes.length * 8 ? address : `${address}/${network.prefixBits}`;
+}

@@ -1,0 +1,149 @@
+// Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
+// value is never repeated, since it may be a secret in the wrong place.
+
+export interface Settings {
+  /** The engine, or null: then only local decisions are served. */
+  readonly upstream: UpstreamSettings | null;
+  /** `SYNC_INTERVAL_SECONDS`, 10: how often the engine is asked what changed. */
+  readonly syncIntervalMs: number;
+  /** `RESYNC_INTERVAL_SECONDS`, 300: how often the full list is compared; bounds what a lossy delta costs. */
+  readonly resyncIntervalMs: number;
+  /** `TAIL_INTERVAL_SECONDS`, 60: how often engines that know `id_gt` (1.5 on) are asked for missed bans. */
+  readonly tailIntervalMs: number;
+  /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
+  readonly tombstoneMs: number;
+  /** `OPERATOR_TOKEN`: opens `/api/v1`. Without one the operator API refuses everybody. */
+  readonly operatorToken: string | null;
+  /** `CLIENT_ADDRESS_HEADER`: who says where a client is. Empty: the connection itself. */
+  readonly clientAddressHeader: string;
+  /** `PATH_PREFIX`, empty: a path in front of every route, `/lapi` for `https://example.net/lapi/v1/…`. */
+  readonly pathPrefix: string;
+}
+
+export interface UpstreamSettings {
+  /** `UPSTREAM_URL`: the engine's LAPI, without a trailing slash. */
+  readonly url: string;
+  /** `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. */
+  readonly apiKey: string;
+  /** `UPSTREAM_HEADERS`, a JSON object: sent with every request (a Cloudflare Access service token). */
+  readonly headers: Readonly<Record<string, string>>;
+  /** `UPSTREAM_TIMEOUT_SECONDS`, 10: how long the engine may be silent, at the start or in mid-answer. */
+  readonly timeoutMs: number;
+  /** `SCOPES`, `ip,range,country,as`: what deltas ask for; a stream has no wildcard. The full list has all. */
+  readonly scopes: readonly string[];
+}
+
+/** Thrown by `readSettings` only: the message names the variable and what it must be. */
+export class SettingError extends Error {
+  constructor(name: SettingName, mustBe: string) {
+    super(`${name} must be ${mustBe}`);
+  }
+}
+
+/** The variables that are read, for those who pass an environment on (scripts/). */
+export const settingNames = [
+  'UPSTREAM_URL',
+  'UPSTREAM_API_KEY',
+  'UPSTREAM_HEADERS',
+  'UPSTREAM_TIMEOUT_SECONDS',
+  'SCOPES',
+  'SYNC_INTERVAL_SECONDS',
+  'RESYNC_INTERVAL_SECONDS',
+  'TAIL_INTERVAL_SECONDS',
+  'TOMBSTONE_DAYS',
+  'OPERATOR_TOKEN',
+  'CLIENT_ADDRESS_HEADER',
+  'PATH_PREFIX',
+] as const;
+
+type SettingName = (typeof settingNames)[number];
+type Source = Readonly<Record<string, unknown>>;
+
+/** Reads and checks every setting. Throws `SettingError` for the first bad one. */
+export function readSettings(env: Source): Settings {
+  const syncIntervalMs = seconds(env, 'SYNC_INTERVAL_SECONDS', 10, 1, 3600);
+  const prefix = text(env, 'PATH_PREFIX');
+  if (prefix !== '' && !/^(\/[\w.~-]+)+$/.test(prefix)) {
+    throw new SettingError('PATH_PREFIX', 'empty, or a path like /lapi without a slash at its end');
+  }
+  const header = text(env, 'CLIENT_ADDRESS_HEADER').toLowerCase();
+  if (!/^[a-z0-9-]*$/.test(header))
+    throw new SettingError('CLIENT_ADDRESS_HEADER', 'empty, or one header name');
+  const operatorToken = text(env, 'OPERATOR_TOKEN');
+  if (operatorToken !== '' && operatorToken.length < 16) {
+    throw new SettingError('OPERATOR_TOKEN', 'at least 16 characters long');
+  }
+  return {
+    upstream: readUpstream(env),
+    syncIntervalMs,
+    resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
+    tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
+    tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
+    operatorToken: operatorToken || null,
+    clientAddressHeader: header,
+    pathPrefix: prefix,
+  };
+}
+
+function readUpstream(env: Source): UpstreamSettings | null {
+  const url = text(env, 'UPSTREAM_URL');
+  if (url === '') return null;
+  const parsed = URL.canParse(url) ? new URL(url) : null;
+  if (!parsed || !/^https?:$/.test(parsed.protocol) || parsed.username || parsed.search || parsed.hash) {
+    throw new SettingError('UPSTREAM_URL', 'an http:// or https:// address without user, query or fragment');
+  }
+  const apiKey = text(env, 'UPSTREAM_API_KEY');
+  if (!/^[\x21-\x7e]+$/.test(apiKey)) {
+    const how =
+      'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set';
+    throw new SettingError('UPSTREAM_API_KEY', how);
+  }
+  const scopes = (text(env, 'SCOPES') || 'ip,range,country,as').split(',').map((scope) => scope.trim());
+  if (scopes.some((scope) => !/^[\w-]+$/.test(scope))) {
+    throw new SettingError('SCOPES', 'names of scopes with commas between them');
+  }
+  return {
+    url: url.replace(/\/+$/, ''),
+    apiKey,
+    headers: readHeaders(text(env, 'UPSTREAM_HEADERS')),
+    timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300),
+    scopes,
+  };
+}
+
+function readHeaders(json: string): Record<string, string> {
+  if (json === '') return {};
+  const bad = new SettingError('UPSTREAM_HEADERS', 'a JSON object of header names and texts');
+  let headers: unknown;
+  try {
+    headers = JSON.parse(json);
+  } catch {
+    throw bad;
+  }
+  if (typeof headers !== 'object' || headers === null || Array.isArray(headers)) throw bad;
+  for (const [name, value] of Object.entries(headers)) {
+    if (!/^[A-Za-z0-9-]+$/.test(name) || typeof value !== 'string' || !/^[\x20-\x7e]*$/.test(value))
+      throw bad;
+  }
+  return headers as Record<string, string>;
+}
+
+function text(env: Source, name: SettingName): string {
+  const value = env[name];
+  if (value === undefined || value === null) return '';
+  if (typeof value !== 'string') throw new SettingError(name, 'a text');
+  return value.trim();
+}
+
+function seconds(env: Source, name: SettingName, fallback: number, least: number, most: number): number {
+  return wholeNumber(env, name, fallback, least, most) * 1000;
+}
+
+function wholeNumber(env: Source, name: SettingName, fallback: number, least: number, most: number): number {
+  const value = text(env, name);
+  if (value === '') return fallback;
+  if (!/^\d+$/.test(value) || Number(value) < least || Number(value) > most) {
+    throw new SettingError(name, `a whole number from ${least} to ${most}`);
+  }
+  return Number(value);
+}

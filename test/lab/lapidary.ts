@@ -1,0 +1,148 @@
+// Lapidary as its users run it: `npm start`'s script on a free port with a state folder of its own.
+// It must have been built (`node scripts/build.mjs`); the suites' set-up does so.
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Child, atProcessEnd, startChild } from './child.ts';
+import { freePort } from './ports.ts';
+import { until } from './wait.ts';
+
+export interface Lapidary {
+  url: string;
+  stateDir: string;
+  /** A call of the operator API: `operator('GET', '/feed')`. */
+  operator(method: string, path: string, body?: unknown): Promise<{ status: number; body: any }>;
+  /** Registers a bouncer and returns its key. */
+  addBouncer(name: string): Promise<string>;
+  ban(value: string, options?: { duration?: string; type?: string; scope?: string }): Promise<void>;
+  unban(value: string): Promise<void>;
+  /** One round of sync with the engine, now. */
+  sync(options?: { full?: boolean; believe?: boolean }): Promise<Round>;
+  /** What `GET /api/v1/feed` and `GET /health` say. */
+  feed(): Promise<any>;
+  health(): Promise<any>;
+  /** Pids of the supervisor and of its workerd. */
+  pids(): Promise<{ supervisor: number; workerd: number }>;
+  /** SIGKILL to the supervisor and to workerd, as a power cut does it, or to one of them. */
+  kill(which?: 'supervisor' | 'workerd'): Promise<void>;
+  stop(): Promise<void>;
+  /** Same state, same port. */
+  start(): Promise<void>;
+  close(): Promise<void>;
+  log(): string;
+}
+
+/** What one round of sync did. */
+export interface Round {
+  ok: boolean;
+  added: number;
+  removed: number;
+  error: string | null;
+  doubt: string | null;
+}
+
+export interface LapidaryOptions {
+  /** The engine to mirror: its address and the feed's key. */
+  upstream?: { url: string; key: string };
+  /** Any other setting by its environment variable. */
+  settings?: Record<string, string>;
+}
+
+/** A killed process that its parent has not waited for yet is a zombie: it holds nothing any more. */
+export function isRunning(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapidary> {
+  const stateDir = await mkdtemp(join(tmpdir(), 'lapidary-state-'));
+  const forgetDir = atProcessEnd(() => rmSync(stateDir, { recursive: true, force: true }));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
+  const { upstream } = options;
+  const environment: Record<string, string> = {
+    PATH: process.env['PATH'] ?? '',
+    PORT: String(port),
+    STATE_DIR: stateDir,
+    SYNC_INTERVAL_SECONDS: '1',
+    ...(upstream ? { UPSTREAM_URL: upstream.url, UPSTREAM_API_KEY: upstream.key } : {}),
+    ...options.settings,
+  };
+  let child: Child | undefined;
+  let earlierLog = '';
+
+  const log = (): string => earlierLog + (child?.log() ?? '');
+
+  async function start(): Promise<void> {
+    if (child?.running()) return;
+    earlierLog = log();
+    const started = startChild(process.execPath, [script], { env: environment });
+    child = started;
+    await until('lapidary is ready', (saw) => {
+      saw(started.log().slice(-500));
+      return started.log().includes('lapidary serves') || !started.running();
+    });
+    if (!started.running()) throw new Error(`lapidary ended at its start: ${started.log()}`);
+  }
+
+  async function pids(): Promise<{ supervisor: number; workerd: number }> {
+    return JSON.parse(await readFile(join(stateDir, 'processes.json'), 'utf8'));
+  }
+
+  async function operator(method: string, path: string, body?: unknown) {
+    const token = (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
+    const response = await fetch(`${url}/api/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${token}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    return { status: response.status, body: text === '' ? null : JSON.parse(text) };
+  }
+
+  async function demand(status: number, method: string, path: string, body?: unknown) {
+    const answer = await operator(method, path, body);
+    if (answer.status === status) return answer.body;
+    throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  }
+
+  await start();
+  return {
+    url,
+    stateDir,
+    operator,
+    addBouncer: async (name) => (await demand(201, 'POST', '/bouncers', { name })).key,
+    async ban(value, { duration = '4h', ...rest } = {}) {
+      await demand(201, 'POST', '/decisions', { value, duration, ...rest });
+    },
+    async unban(value) {
+      await demand(200, 'DELETE', `/decisions?value=${encodeURIComponent(value)}`);
+    },
+    async sync({ full = false, believe = false } = {}) {
+      return (await operator('POST', `/feed/sync?full=${full}&believe=${believe}`)).body;
+    },
+    feed: () => demand(200, 'GET', '/feed'),
+    health: async () => (await fetch(`${url}/health`)).json(),
+    pids,
+    async kill(which) {
+      const all = await pids();
+      // The supervisor first: it would start another workerd.
+      const victims = which ? [all[which]] : [all.supervisor, all.workerd];
+      for (const pid of victims) if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL');
+      await until('the killed are gone', () => victims.every((pid) => !isRunning(pid)));
+    },
+    stop: async () => child?.end('SIGTERM'),
+    start,
+    async close() {
+      await child?.end('SIGTERM');
+      await rm(stateDir, { recursive: true, force: true });
+      forgetDir();
+    },
+    log,
+  };
+}

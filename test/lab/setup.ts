@@ -1,0 +1,37 @@
+// Once per run of the real suites: brings the programs they need, and says what cannot run here and why.
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { TestProject } from 'vitest/node';
+import { run } from './child.ts';
+import { type Debian, debianTools } from './debian.ts';
+import { canUseNetns } from './netns.ts';
+
+export type Ability = { ok: true } | { ok: false; why: string };
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Whether engine and bouncers are here, and where. */
+    lab: Debian;
+    /** Whether the firewall bouncer can run: it needs a network namespace of its own. */
+    netns: Ability;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<void> {
+  await run(process.execPath, ['scripts/build.mjs'], { cwd: project.config.root });
+  const lab = await debianTools();
+  const netns = await canUseNetns();
+  project.provide('lab', lab);
+  project.provide('netns', netns);
+  if (!lab.ok) {
+    for (const suite of await suites(project)) console.log(`skipped: ${suite}: ${lab.why}`);
+  } else if (!netns.ok) {
+    console.log(`skipped: firewall bouncer: ${netns.why}`);
+  }
+}
+
+async function suites(project: TestProject): Promise<string[]> {
+  const entries = await readdir(join(project.config.root, 'test'), { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  return names.filter((name) => ['conformance', 'e2e', 'faults'].includes(name));
+}

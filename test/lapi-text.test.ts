@@ -1,0 +1,205 @@
+// LAPI's texts, both ways: durations, addresses, query strings, JSON. Tables of cases.
+import { describe, expect, test } from 'vitest';
+import { matcher } from '../src/feed/view.ts';
+import { formatDuration, parseDuration } from '../src/lapi/duration.ts';
+import { covers, formatNetwork, parseNetwork } from '../src/lapi/ip.ts';
+import { parseListQuery, parseQuery, parseStreamQuery } from '../src/lapi/query.ts';
+import { decodeDecision, encodeDecision } from '../src/lapi/wire.ts';
+
+describe('durations', () => {
+  test.each([
+    ['3h59m59s', 14_399_000],
+    ['59m58.192167365s', 3_598_192.167365],
+    ['1m30.099960818s', 90_099.960818],
+    ['-758.023µs', -0.758023],
+    ['-1.8366839s', -1836.6839],
+    ['0s', 0],
+    ['0', 0],
+    ['400ms', 400],
+    ['1h0.5m', 3_630_000],
+    ['+5s', 5000],
+    ['.5s', 500],
+  ])('%s is %d ms', (text, ms) => expect(parseDuration(text)).toBeCloseTo(ms, 6));
+
+  test.each(['', '-', '5', 's', '1d', '4 h', '1h ', 'x1h', '1e3s', '--1s', '1.2.3s', '9223372036854775807h'])(
+    '%j is none',
+    (text) => expect(parseDuration(text)).toBeUndefined(),
+  );
+
+  test.each([
+    [14_400, '4h0m0s'],
+    [3599, '59m59s'],
+    [60, '1m0s'],
+    [1, '1s'],
+    [0, '0s'],
+    [-0.4, '0s'],
+    [-3, '-3s'],
+    [-3661, '-1h1m1s'],
+    [8_760_000, '2433h20m0s'],
+  ])('%d s is written %s', (seconds, text) => expect(formatDuration(seconds)).toBe(text));
+});
+
+describe('addresses', () => {
+  test.each([
+    ['192.0.2.1', '192.0.2.1'],
+    ['192.0.2.77/24', '192.0.2.0/24'],
+    ['2001:0DB8::00A1', '2001:db8::a1'],
+    ['2001:db8:ffff::/33', '2001:db8:8000::/33'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['::ffff:192.0.2.0/120', '192.0.2.0/24'],
+    ['0.0.0.0/0', '0.0.0.0/0'],
+    ['::/0', '::/0'],
+  ])('%s is %s', (text, canonical) => {
+    const network = parseNetwork(text);
+    expect(network && formatNetwork(network)).toBe(canonical);
+  });
+
+  test.each([
+    '',
+    ' 192.0.2.1',
+    '192.0.2.1 ',
+    '192.0.2',
+    '192.0.2.256',
+    '192.0.2.01',
+    '0x7f.1',
+    '192.0.2.0/33',
+    '192.0.2.0/-1',
+    '192.0.2.0/024',
+    '192.0.2.0/',
+    '2001:db8::/129',
+    'fe80::1%eth0',
+    '2001:db8:::1',
+    '::ffff:192.0.2.0/64',
+    'example.net',
+  ])('%j is none', (text) => expect(parseNetwork(text)).toBeUndefined());
+
+  test.each([
+    ['192.0.2.0/24', '192.0.2.255', true],
+    ['192.0.2.0/24', '192.0.3.0', false],
+    ['192.0.2.0/25', '192.0.2.0/24', false],
+    ['0.0.0.0/0', '2001:db8::1', false],
+    ['2001:db8::/33', '2001:db8:7fff::1', true],
+    ['2001:db8::/33', '2001:db8:8000::1', false],
+  ])('%s covers %s: %s', (outer, inner, expected) => {
+    expect(covers(parseNetwork(outer)!, parseNetwork(inner)!)).toBe(expected);
+  });
+});
+
+describe('query strings, as Go parses them', () => {
+  test.each([
+    ['?a=1&b=2', { a: '1', b: '2' }],
+    ['?a=1&a=2', { a: '1' }],
+    ['?startup=true;scopes=ip', {}],
+    ['?a=%zz&b=1', { b: '1' }],
+    ['?a=%ff', { a: '\ufffd' }],
+    ['?a=b+c%2Cd', { a: 'b c,d' }],
+    ['?a', { a: '' }],
+    ['?', {}],
+    ['', {}],
+  ])('%s', (search, expected) => expect(Object.fromEntries(parseQuery(search))).toEqual(expected));
+
+  test.each([
+    ['startup=true', true],
+    ['startup=TRUE', false],
+    ['startup=1', false],
+    ['startup', false],
+    ['startup=true&startup=false', true],
+  ])('%s: start-up is %s', (search, startup) => {
+    expect(parseStreamQuery(search)).toMatchObject({ ok: true, value: { startup } });
+  });
+
+  const decision = {
+    id: 1,
+    origin: 'crowdsec',
+    scenario: 'crowdsecurity/SSH-bf 100%',
+    scope: 'Ip',
+    type: 'ban',
+    value: '192.0.2.130',
+    untilMs: 0,
+  };
+  test.each([
+    ['', true],
+    ['scopes=ip', true],
+    ['scopes=range', false],
+    ['scopes=', false],
+    ['scopes=range, ip', false],
+    ['scopes=ip&scope=range', false],
+    ['origins=crowdsec,CAPI', true],
+    ['origins=Crowdsec', false],
+    ['origins=', false],
+    ['origin=CAPI', true],
+    ['scenarios_containing=http,ssh', true],
+    ['scenarios_containing=', true],
+    ['scenarios_containing=0%25', true],
+    ['scenarios_containing=%25h', false],
+    ['scenarios_not_containing=http', true],
+    ['scenarios_not_containing=SSH', false],
+    ['scenarios_not_containing=', false],
+    ['type=ban', true],
+    ['type=ban,captcha', false],
+    ['value=192.0.2.130', true],
+    ['value=192.0.2.13', false],
+    ['ip=192.0.2.130', true],
+    ['ip=192.0.2.0/24', false],
+    ['range=192.0.2.128/25&contains=false', true],
+    ['range=192.0.2.128/25&contains=F', true],
+    ['ip=2001:db8::1', false],
+  ])('%j passes: %s', (search, passes) => {
+    const query = parseStreamQuery(search);
+    expect(query.ok && matcher(query.value.view)(decision)).toBe(passes);
+  });
+
+  test.each([
+    ['ip=', 'ip'],
+    ['range=x', 'range'],
+    ['ip=192.0.2.1&contains=', 'contains'],
+    ['limit=-1', 'limit'],
+    ['offset=1.5', 'offset'],
+    ['id_gt=', 'id_gt'],
+  ])('%s is bad input that names %s', (search, field) => {
+    expect(parseListQuery(search)).toMatchObject({ ok: false, failure: { kind: 'bad-input', field } });
+  });
+});
+
+describe('decisions as JSON', () => {
+  const json = {
+    duration: '1h',
+    id: 7,
+    origin: 'CAPI',
+    scenario: 's',
+    scope: 'ip',
+    type: 'ban',
+    value: '192.0.2.1',
+  };
+
+  test('are decoded with our clock and LAPI’s spelling of scopes', () => {
+    expect(decodeDecision({ ...json, uuid: 'u', until: 'x' }, 1000)).toEqual({
+      id: 7,
+      uuid: 'u',
+      origin: 'CAPI',
+      scenario: 's',
+      scope: 'Ip',
+      type: 'ban',
+      value: '192.0.2.1',
+      untilMs: 3_601_000,
+    });
+  });
+
+  test.each([
+    [null, 'not an object'],
+    [{ ...json, id: '7' }, 'id'],
+    [{ ...json, value: undefined }, 'value'],
+    [{ ...json, duration: 'soon' }, 'duration'],
+  ])('%j is refused', (bad, why) => expect(decodeDecision(bad, 0)).toContain(why));
+
+  test('are encoded in Go’s field order, with Go’s escapes', () => {
+    const decision = { ...json, scope: 'Ip', scenario: '<a & "b">\u2028é', untilMs: 0, uuid: 'u-1' };
+    const text = encodeDecision(decision, 59, true);
+    expect(text).toBe(
+      '{"duration":"59s","id":7,"origin":"CAPI","scenario":"\\u003ca \\u0026 \\"b\\"\\u003e\\u2028é",' +
+        '"scope":"Ip","type":"ban","uuid":"u-1","value":"192.0.2.1"}',
+    );
+    expect(JSON.parse(text).scenario).toBe(decision.scenario);
+    expect(encodeDecision(decision, 59, false)).not.toContain('uuid');
+  });
+});

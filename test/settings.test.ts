@@ -1,0 +1,67 @@
+// Settings: defaults, and that a bad one names itself and never its value.
+import { describe, expect, test } from 'vitest';
+import { readSettings, settingNames } from '../src/settings.ts';
+
+const upstream = { UPSTREAM_URL: 'https://engine.example:8080/', UPSTREAM_API_KEY: 'secret-key' };
+
+describe('settings', () => {
+  test('have defaults', () => {
+    expect(readSettings({})).toMatchObject({
+      upstream: null,
+      syncIntervalMs: 10_000,
+      resyncIntervalMs: 300_000,
+      tailIntervalMs: 60_000,
+      tombstoneMs: 7 * 86_400_000,
+      operatorToken: null,
+    });
+    expect(readSettings(upstream).upstream).toMatchObject({
+      url: 'https://engine.example:8080',
+      timeoutMs: 10_000,
+      scopes: ['ip', 'range', 'country', 'as'],
+      headers: {},
+    });
+  });
+
+  test('take extra headers for what stands before the engine', () => {
+    const UPSTREAM_HEADERS = '{"CF-Access-Client-Id":"id.access","CF-Access-Client-Secret":"hidden"}';
+    expect(readSettings({ ...upstream, UPSTREAM_HEADERS }).upstream?.headers).toEqual(
+      JSON.parse(UPSTREAM_HEADERS),
+    );
+  });
+
+  test.each([
+    ['UPSTREAM_URL', { UPSTREAM_URL: 'engine:8080' }],
+    ['UPSTREAM_URL', { UPSTREAM_URL: 'ftp://engine.example' }],
+    ['UPSTREAM_URL', { UPSTREAM_URL: 'http://user:hidden@engine.example' }],
+    ['UPSTREAM_API_KEY', { UPSTREAM_API_KEY: '' }],
+    ['UPSTREAM_API_KEY', { UPSTREAM_API_KEY: 'hidden key' }],
+    ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: 'hidden' }],
+    ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: '["hidden"]' }],
+    ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: '{"a":"hidden\\nb"}' }],
+    ['SCOPES', { SCOPES: 'ip,,range' }],
+    ['UPSTREAM_TIMEOUT_SECONDS', { UPSTREAM_TIMEOUT_SECONDS: '0' }],
+    ['SYNC_INTERVAL_SECONDS', { SYNC_INTERVAL_SECONDS: '10s' }],
+    ['RESYNC_INTERVAL_SECONDS', { RESYNC_INTERVAL_SECONDS: '-1' }],
+    ['TAIL_INTERVAL_SECONDS', { TAIL_INTERVAL_SECONDS: '1e9' }],
+    ['TOMBSTONE_DAYS', { TOMBSTONE_DAYS: '365' }],
+    ['OPERATOR_TOKEN', { OPERATOR_TOKEN: 'hidden' }],
+    ['CLIENT_ADDRESS_HEADER', { CLIENT_ADDRESS_HEADER: 'x forwarded for' }],
+    ['PATH_PREFIX', { PATH_PREFIX: 'lapi/' }],
+  ])('%s: %j is refused by its name', (name, bad) => {
+    const read = () => readSettings({ ...upstream, ...bad });
+    expect(read).toThrow(name);
+    expect(read).not.toThrow('hidden');
+  });
+
+  test('are all listed for those who pass an environment on', () => {
+    const asked = new Set<string>();
+    const env = new Proxy(upstream as Record<string, string>, {
+      get(target, name: string) {
+        asked.add(name);
+        return target[name];
+      },
+    });
+    readSettings(env);
+    expect([...asked].sort()).toEqual([...settingNames].sort());
+  });
+});

@@ -1,0 +1,102 @@
+// A naive LAPI: what an engine's database does to a bouncer's deltas, holes included, in the dialect that is
+// asked for. It answers the feed's requests in place of the network, where the real engine can't be: inside
+// workerd's tests, with a clock that the test moves.
+import { vi } from 'vitest';
+
+export interface ModelDecision {
+  id: number;
+  origin: string;
+  scenario: string;
+  scope: string;
+  type: string;
+  value: string;
+  untilMs: number;
+  createdMs: number;
+}
+
+/** `nanoseconds` and `null` lists (1.4), `null` lists (1.5 to 1.7.7), or `[]` lists (1.7.8 on). */
+export type Dialect = 'A' | 'B' | 'C';
+
+export interface ModelEngine {
+  readonly rows: Map<number, ModelDecision>;
+  dialect: Dialect;
+  /** What the next requests get instead of an answer; undefined: an answer. */
+  fault: ((path: string) => Response | Promise<Response>) | undefined;
+  readonly requests: string[];
+  add(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
+  /** A soft delete: it is announced to the next delta. */
+  expire(id: number): void;
+  /** A hard delete: no delta ever tells. */
+  drop(id: number): void;
+  /** A row that a poll between its stamp and its commit makes invisible to every delta. */
+  addUnseen(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
+  active(): ModelDecision[];
+}
+
+export function startModelEngine(): ModelEngine {
+  let nextId = 1;
+  let lastPullMs = 0;
+  const engine: ModelEngine = {
+    rows: new Map(),
+    dialect: 'C',
+    fault: undefined,
+    requests: [],
+    add(decision) {
+      const row = {
+        id: nextId++,
+        origin: 'cscli',
+        scenario: 'test',
+        scope: decision.value.includes('/') ? 'Range' : 'Ip',
+        type: 'ban',
+        createdMs: Date.now(),
+        ...decision,
+      };
+      engine.rows.set(row.id, row);
+      return row;
+    },
+    addUnseen: (decision) => engine.add({ ...decision, createdMs: -1 }),
+    expire(id) {
+      const row = engine.rows.get(id);
+      if (row) row.untilMs = Date.now();
+    },
+    drop: (id) => void engine.rows.delete(id),
+    active: () => [...engine.rows.values()].filter((row) => row.untilMs > Date.now()),
+  };
+
+  const answer = (url: URL): Response => {
+    const nowMs = Date.now();
+    const encode = (rows: ModelDecision[]) => rows.map((row) => encodeDecision(row, nowMs, engine.dialect));
+    if (url.pathname === '/v1/decisions/stream') {
+      const fresh = engine.active().filter((row) => row.createdMs > lastPullMs);
+      const ended = [...engine.rows.values()].filter(
+        (row) => row.untilMs <= nowMs && row.untilMs > lastPullMs - 2000,
+      );
+      lastPullMs = nowMs;
+      return Response.json(listsOf(engine.dialect, encode(fresh), encode(ended)));
+    }
+    const ip = url.searchParams.get('ip');
+    const above = engine.dialect === 'A' ? 0 : Number(url.searchParams.get('id_gt') ?? 0);
+    const rows = engine.active().filter((row) => row.id > above && (ip === null || row.value === ip));
+    return Response.json(rows.length === 0 ? null : encode(rows));
+  };
+
+  vi.spyOn(globalThis, 'fetch').mockImplementation(async (input) => {
+    const url = new URL(input instanceof Request ? input.url : String(input));
+    engine.requests.push(url.pathname + url.search);
+    return engine.fault ? engine.fault(url.pathname) : answer(url);
+  });
+  return engine;
+}
+
+function listsOf(dialect: Dialect, fresh: unknown[], ended: unknown[]): object {
+  if (dialect === 'C') return { new: fresh, deleted: ended };
+  return { deleted: ended.length === 0 ? null : ended, new: fresh.length === 0 ? null : fresh };
+}
+
+function encodeDecision(row: ModelDecision, nowMs: number, dialect: Dialect): object {
+  const leftMs = row.untilMs - nowMs;
+  const { id, origin, scenario, scope, type, value } = row;
+  // 1.4 prints nanoseconds; Go accepts any mix of units and so do we.
+  const duration = dialect === 'A' ? `${leftMs / 1000}s` : `${Math.round(leftMs / 1000)}s`;
+  return { duration, id, origin, scenario, scope, type, value };
+}

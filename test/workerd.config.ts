@@ -1,0 +1,30 @@
+// The suites that run inside workerd, with a real D1 and a real Durable Object.
+import { resolve } from 'node:path';
+import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin';
+import { defineConfig } from 'vitest/config';
+
+const root = resolve(import.meta.dirname, '..');
+
+export default defineConfig({
+  root,
+  plugins: [
+    cloudflareTest(async () => ({
+      wrangler: { configPath: resolve(root, 'wrangler.toml') },
+      miniflare: {
+        bindings: {
+          MIGRATIONS: await readD1Migrations(resolve(root, 'migrations')),
+          OPERATOR_TOKEN: 'operator-token-of-the-tests',
+          UPSTREAM_URL: 'http://engine.example',
+          UPSTREAM_API_KEY: 'feed-key-of-the-tests',
+          // Rounds run when a test asks for one, not by themselves.
+          SYNC_INTERVAL_SECONDS: '3600',
+        },
+      },
+    })),
+  ],
+  test: {
+    include: ['test/*.test.ts'],
+    setupFiles: ['test/support/setup.ts'],
+    testTimeout: 60_000,
+  },
+});
