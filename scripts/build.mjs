@@ -1,4 +1,4 @@
-// Builds what `npm start` runs into dist/: the Worker, its settings (for a check before the start), the
+// Builds what `npm start` runs into dist/: the Worker, the parts of it that the start uses too, the
 // migrations, and workerd's configuration.
 
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
@@ -7,11 +7,14 @@ import { build } from 'esbuild';
 const root = new URL('../', import.meta.url);
 const dist = new URL('dist/', root);
 
+const source = (name) => new URL(`src/${name}`, root).pathname;
+
 await mkdir(dist, { recursive: true });
 await build({
   entryPoints: {
-    worker: new URL('src/index.ts', root).pathname,
-    settings: new URL('src/settings.ts', root).pathname,
+    worker: source('index.ts'),
+    settings: source('settings.ts'),
+    secret: source('secret.ts'),
   },
   outdir: dist.pathname,
   bundle: true,

@@ -2,10 +2,10 @@
 // and takes over after a crash: whatever was killed, the next start needs no clean-up by hand.
 
 import { spawn, spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
+import { mintSecret } from '../dist/secret.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
 
 const host = process.env.HOST ?? '127.0.0.1';
@@ -13,6 +13,7 @@ const port = process.env.PORT ?? '8787';
 const state = resolve(process.env.STATE_DIR ?? '.lapidary');
 // The platform's binary itself: a launcher between would be one more process to lose.
 const binary = createRequire(import.meta.url)('workerd').default;
+const stateArgument = `--directory-path=feed-data=${join(state, 'feed')}`;
 const operatorHeader = join(state, 'operator-header');
 const config = new URL('../dist/config.capnp', import.meta.url).pathname;
 
@@ -32,6 +33,7 @@ endLastRun();
 
 let child;
 let ending = false;
+let restart;
 let served = false;
 let failures = 0;
 
@@ -46,18 +48,11 @@ function operatorToken() {
   if (process.env.OPERATOR_TOKEN) return { value: process.env.OPERATOR_TOKEN, made: false };
   const path = join(state, 'operator-token');
   const kept = existsSync(path);
-  const value = kept ? readFileSync(path, 'utf8').trim() : newToken();
+  const value = kept ? readFileSync(path, 'utf8').trim() : mintSecret('cso_');
   if (!kept) writeSecret(path, `${value}\n`);
   // For curl -H @file: a token in the arguments of a command is readable by every user of the machine.
   writeSecret(operatorHeader, `Authorization: Bearer ${value}\n`);
   return { value, made: !kept };
-}
-
-function newToken() {
-  const characters = randomBytes(96)
-    .toString('base64')
-    .replaceAll(/[^A-Za-z0-9]/g, '');
-  return `cso_${characters.slice(0, 43)}`;
 }
 
 /** Whole or not at all, and never readable by others on the way. */
@@ -68,23 +63,25 @@ function writeSecret(path, text) {
 
 /** A supervisor that was killed leaves its workerd behind, which still holds the port and the state. */
 function endLastRun() {
-  const path = join(state, 'processes.json');
-  if (existsSync(path)) {
-    const last = JSON.parse(readFileSync(path, 'utf8'));
-    if (last.supervisor !== process.pid && commandOf(last.supervisor).includes('start.mjs')) {
-      stop(`${state} is in use by another npm start (process ${last.supervisor})`);
-    }
-    if (commandOf(last.workerd).includes(state)) {
-      process.kill(last.workerd, 'SIGKILL');
-      while (commandOf(last.workerd).includes(state)) spawnSync('sleep', ['0.05']);
-    }
+  for (const { pid, supervisor } of running()) {
+    if (supervisor) stop(`${state} is in use by another npm start (process ${supervisor})`);
+    process.kill(pid, 'SIGKILL');
   }
+  while (running().length > 0) spawnSync('sleep', ['0.05']);
 }
 
-function commandOf(pid) {
-  return pid
-    ? spawnSync('ps', ['-ww', '-o', 'args=', '-p', String(pid)], { encoding: 'utf8' }).stdout.trim()
-    : '';
+/** Each workerd on this state, with the supervisor that it has, if it has one. */
+function running() {
+  const { stdout } = spawnSync('ps', ['-eww', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' });
+  const processes = stdout.split('\n').map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []);
+  return processes
+    .filter(([, , , command]) => command?.includes(` ${stateArgument}`))
+    .map(([, pid, parent]) => {
+      const supervised = processes.some(
+        ([, id, , command]) => id === parent && command.includes('start.mjs'),
+      );
+      return { pid: Number(pid), supervisor: supervised ? Number(parent) : null };
+    });
 }
 
 function run() {
@@ -95,21 +92,17 @@ function run() {
       'serve',
       config,
       `--socket-addr=http=${host}:${port}`,
-      `--directory-path=feed-data=${join(state, 'feed')}`,
+      stateArgument,
       `--directory-path=d1-data=${join(state, 'd1')}`,
     ],
     // Only the settings: the rest of this environment is none of the Worker's business.
     { env: defined(passed), stdio: ['ignore', 'inherit', 'inherit'] },
   );
-  writeFileSync(
-    join(state, 'processes.json'),
-    JSON.stringify({ supervisor: process.pid, workerd: child.pid }),
-  );
   child.on('exit', (code, signal) => {
-    if (ending) leave(0);
+    if (ending) process.exit(0);
     if (!served && ++failures > 2) stop(`workerd does not start (it ended with ${signal ?? code})`);
     console.error(`workerd ended with ${signal ?? code}; starting it again`);
-    setTimeout(run, served ? 100 : 1000);
+    restart = setTimeout(run, served ? 100 : 1000);
   });
 }
 
@@ -153,13 +146,10 @@ echo "X-Api-Key: $KEY" | curl -sS -H @- '${address()}/v1/decisions/stream?startu
 function end() {
   if (ending) return;
   ending = true;
+  clearTimeout(restart);
+  if (child.exitCode !== null || child.signalCode !== null) process.exit(0);
   child.kill('SIGTERM');
   setTimeout(() => child.kill('SIGKILL'), 5000).unref();
-}
-
-function leave(code) {
-  rmSync(join(state, 'processes.json'), { force: true });
-  process.exit(code);
 }
 
 function stop(why) {

@@ -3,7 +3,7 @@
 
 import { Hono } from 'hono';
 import { operatorRoutes } from './broker/api.ts';
-import { feedOf, settingsOf, type AppEnv } from './context.ts';
+import { askFeed, settingsOf, type AppEnv } from './context.ts';
 import { lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { SettingError } from './settings.ts';
@@ -31,7 +31,7 @@ routes.route('/api/v1', operatorRoutes);
 
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
-  const { freshness, ageSeconds, upstream } = await feedOf(c.env).status();
+  const { freshness, ageSeconds, upstream } = await askFeed(c.env, async (feed) => feed.status());
   const refused = upstream.state === 'refused' ? { upstream: 'refused' } : {};
   const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...refused };
   return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
@@ -40,11 +40,11 @@ routes.all('/health', async (c) => {
 routes.notFound((c) => failed(c.req.path, { kind: 'not-found', what: 'this path' }));
 
 routes.onError((error, c) => {
-  const id = crypto.randomUUID();
+  const requestId = crypto.randomUUID();
   console.error(
-    `request ${id} failed: ${error instanceof Error ? (error.stack ?? error.message) : 'unknown'}`,
+    `request ${requestId} failed: ${error instanceof Error ? (error.stack ?? error.message) : 'unknown'}`,
   );
-  return failed(c.req.path, { kind: 'unavailable', problem: `an error of ours, logged as ${id}` });
+  return failed(c.req.path, { kind: 'internal', requestId });
 });
 
 /** The operator API and what belongs to no group speak problem+json, everything of LAPI its own body. */

@@ -17,9 +17,21 @@ export function settingsOf(env: Env): Settings {
   return read.settings;
 }
 
-/** The one feed. */
-export function feedOf(env: Env): DurableObjectStub<DecisionFeed> {
-  return env.DECISION_FEED.getByName('default');
+type Feed = DurableObjectStub<DecisionFeed>;
+
+/**
+ * Asks the one feed. Once more when the object was moved or restarted under the question (a deploy does that):
+ * Debian's firewall bouncer ends, and takes its rules down, when its first poll fails. Never again when the
+ * object is overloaded.
+ */
+export async function askFeed<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
+  try {
+    return await ask(env.DECISION_FEED.getByName('default'));
+  } catch (error) {
+    const { retryable, overloaded } = error as { retryable?: boolean; overloaded?: boolean };
+    if (!retryable || overloaded) throw error;
+    return ask(env.DECISION_FEED.getByName('default'));
+  }
 }
 
 /**

@@ -11,7 +11,9 @@ export type Failure =
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
   | { readonly kind: 'conflict'; readonly problem: string }
-  | { readonly kind: 'unavailable'; readonly problem: string };
+  | { readonly kind: 'unavailable'; readonly problem: string }
+  /** A bug or lost storage: the log has the rest under this id. */
+  | { readonly kind: 'internal'; readonly requestId: string };
 
 export type Result<T> =
   { readonly ok: true; readonly value: T } | { readonly ok: false; readonly failure: Failure };
@@ -54,6 +56,10 @@ function describe(failure: Failure): Public {
       return { status: 409, title: 'Conflict', detail: failure.problem };
     case 'unavailable':
       return { status: 503, title: 'Unavailable', detail: failure.problem };
+    case 'internal': {
+      const detail = `an error of ours, logged as ${failure.requestId}`;
+      return { status: 500, title: 'Internal error', detail };
+    }
     default:
       return failure satisfies never;
   }

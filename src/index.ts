@@ -1,7 +1,7 @@
 // The Worker's entry: what the runtime calls, and the classes it makes.
 
 import { serve } from './app.ts';
-import { feedOf } from './context.ts';
+import { askFeed } from './context.ts';
 
 export { DecisionFeed } from './feed/feed.ts';
 
@@ -9,6 +9,6 @@ export default {
   fetch: serve,
   /** Wakes the feed, whose constructor sets its alarm: the one thing that starts a mirror nobody polls yet. */
   async scheduled(_event, env) {
-    await feedOf(env).status();
+    await askFeed(env, async (feed) => feed.status());
   },
 } satisfies ExportedHandler<Env>;

@@ -3,11 +3,11 @@
 
 import { Hono } from 'hono';
 import type { Context } from 'hono';
-import { feedOf, type AppEnv } from '../context.ts';
+import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
 import { badInput, fail, problem, succeed, type Result } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
-import type { SeenClient } from '../feed/feed.ts';
+import type { SeenClient } from '../feed/clients.ts';
 import { readJson } from '../lapi/body.ts';
 import { formatDuration } from '../lapi/duration.ts';
 import { forgetHead } from '../lapi/quiet.ts';
@@ -65,10 +65,9 @@ async function listBouncers(c: Context<AppEnv>): Promise<Response> {
   if (!page.ok) return problem(page.failure);
   const { after, limit } = page.value;
   const rows = await db.listBouncers(c.env.DB, after, limit);
-  const feed = feedOf(c.env);
-  const bouncers = await Promise.all(
-    rows.map(async (row) => describeBouncer(row, await feed.clientsOf(row.id))),
-  );
+  const ids = rows.map((row) => row.id);
+  const clients = await askFeed(c.env, async (feed) => feed.clientsOf(ids));
+  const bouncers = rows.map((row, index) => describeBouncer(row, clients[index] ?? []));
   return c.json({ bouncers, next: rows.length === limit ? (rows.at(-1)?.id ?? null) : null });
 }
 
@@ -77,8 +76,9 @@ async function showBouncer(c: Context<AppEnv>): Promise<Response> {
   if (!bouncer.ok) return problem(bouncer.failure);
   const { metricsJson, metricsMs } = bouncer.value;
   const metrics: unknown = metricsJson === null ? null : JSON.parse(metricsJson);
+  const [clients] = await askFeed(c.env, async (feed) => feed.clientsOf([bouncer.value.id]));
   return c.json({
-    ...describeBouncer(bouncer.value, await feedOf(c.env).clientsOf(bouncer.value.id)),
+    ...describeBouncer(bouncer.value, clients ?? []),
     metrics,
     metrics_at: isoTime(metricsMs),
   });
@@ -88,7 +88,7 @@ async function deleteBouncer(c: Context<AppEnv>): Promise<Response> {
   const bouncer = await find(c);
   if (!bouncer.ok) return problem(bouncer.failure);
   await db.deleteBouncer(c.env.DB, bouncer.value.id);
-  await feedOf(c.env).forgetBouncer(bouncer.value.id);
+  await askFeed(c.env, async (feed) => feed.forgetBouncer(bouncer.value.id));
   return c.body(null, 204);
 }
 
@@ -119,14 +119,16 @@ async function ban(c: Context<AppEnv>): Promise<Response> {
   if (!input.ok) return problem(input.failure);
   const { durationMs, ...decision } = input.value;
   const nowMs = Date.now();
-  const added = await feedOf(c.env).addLocal({ ...decision, untilMs: nowMs + durationMs });
+  const local = { ...decision, untilMs: nowMs + durationMs };
+  // Not through `askFeed`: a repeated addition would ban twice.
+  const added = await c.env.DECISION_FEED.getByName('default').addLocal(local);
   return c.json({ decision: describeDecision(added, nowMs) }, 201);
 }
 
 async function unban(c: Context<AppEnv>): Promise<Response> {
   const match = parseDecisionMatch(c.req.query());
   if (!match.ok) return problem(match.failure);
-  const removal = await feedOf(c.env).removeLocal(match.value);
+  const removal = await askFeed(c.env, async (feed) => feed.removeLocal(match.value));
   if (removal.kind === 'removed') return c.json({ removed: removal.count });
   return problem({
     kind: 'conflict',
@@ -141,7 +143,7 @@ async function listDecisions(c: Context<AppEnv>): Promise<Response> {
   if (!page.ok) return problem(page.failure);
   const { after, limit } = page.value;
   const nowMs = Date.now();
-  const rows = await feedOf(c.env).page(after, limit);
+  const rows = await askFeed(c.env, async (feed) => feed.page(after, limit));
   const decisions = rows.map((row) => describeDecision(row, nowMs));
   return c.json({ decisions, next: rows.length === limit ? (rows.at(-1)?.id ?? null) : null });
 }
@@ -153,9 +155,10 @@ function describeDecision(decision: Decision, nowMs: number) {
 }
 
 async function showFeed(c: Context<AppEnv>): Promise<Response> {
-  const { sequence, decisions, tombstones, cursors, freshness, ageSeconds, upstream } = await feedOf(
+  const { sequence, decisions, tombstones, cursors, freshness, ageSeconds, upstream } = await askFeed(
     c.env,
-  ).status();
+    async (feed) => feed.status(),
+  );
   return c.json({
     sequence,
     decisions,
@@ -175,7 +178,7 @@ async function showFeed(c: Context<AppEnv>): Promise<Response> {
 async function syncFeed(c: Context<AppEnv>): Promise<Response> {
   const believe = c.req.query('believe') === 'true';
   const full = believe || c.req.query('full') === 'true';
-  const result = await feedOf(c.env).sync({ full, believe });
+  const result = await askFeed(c.env, async (feed) => feed.sync({ full, believe }));
   return c.json(result, result.ok ? 200 : 502);
 }
 

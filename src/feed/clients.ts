@@ -78,6 +78,23 @@ export function setCursor(clients: Clients, name: string, view: string, cursor: 
   clients.dirty.add(shardOf(name));
 }
 
+/** One client as operators see it: an address that polls with a bouncer's key. */
+export interface SeenClient {
+  readonly address: string;
+  readonly seenMs: number;
+  readonly userAgent: string;
+}
+
+/** The clients of each of some bouncers, the one seen last first. */
+export function clientsOf(clients: Clients, bouncerIds: readonly number[]): SeenClient[][] {
+  const found = new Map<string, SeenClient[]>(bouncerIds.map((id) => [String(id), []]));
+  for (const [name, { seenMs, userAgent }] of clients.byName) {
+    const space = name.indexOf(' ');
+    found.get(name.slice(0, space))?.push({ address: name.slice(space + 1), seenMs, userAgent });
+  }
+  return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
+}
+
 /** Forgets clients that have not polled since `cutoffMs`: their cursors point at tombstones that are gone. */
 export function forgetBefore(clients: Clients, cutoffMs: number): void {
   for (const [name, client] of clients.byName) if (client.seenMs < cutoffMs) forget(clients, name);

@@ -58,13 +58,6 @@ export interface FeedStatus {
   };
 }
 
-/** One client of a bouncer: an address that polls with its key. */
-export interface SeenClient {
-  readonly address: string;
-  readonly seenMs: number;
-  readonly userAgent: string;
-}
-
 export type Removal =
   { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
 
@@ -212,13 +205,9 @@ export class DecisionFeed extends DurableObject<Env> {
     };
   }
 
-  /** The clients of one bouncer, the one seen last first. */
-  clientsOf(bouncerId: number): SeenClient[] {
-    const prefix = clients.clientName(bouncerId, '');
-    return [...this.#clients.byName]
-      .filter(([name]) => name.startsWith(prefix))
-      .map(([name, { seenMs, userAgent }]) => ({ address: name.slice(prefix.length), seenMs, userAgent }))
-      .sort((a, b) => b.seenMs - a.seenMs);
+  /** The clients of each of some bouncers, the one seen last first. */
+  clientsOf(bouncerIds: readonly number[]): clients.SeenClient[][] {
+    return clients.clientsOf(this.#clients, bouncerIds);
   }
 
   forgetBouncer(bouncerId: number): void {

@@ -35,8 +35,9 @@ const nothing: RoundResult = { ok: true, added: 0, removed: 0, error: null, doub
 
 export function createRounds(storage: DurableObjectStorage, store: Store, settings: Settings): Rounds {
   const { upstream: engine } = settings;
-  let state: UpstreamState = engine ? 'cold' : 'none';
-  let lastError: string | null = null;
+  // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
+  const health = { delta: engine ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
+  const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
   // A fresh start may have lost an answer that the engine counts as delivered: compare everything first.
   let resyncDue = true;
   let touched = false;
@@ -44,11 +45,17 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
   let running: Running | null = null;
   let tail: { honoured: boolean; lastMs: number; olderId: number; newerId: number } | null = null;
 
-  const failed = (pull: upstream.Pull & { readonly ok: false }): RoundResult => {
+  const failed = (kind: RoundKind, pull: upstream.Pull & { readonly ok: false }): RoundResult => {
+    const error = pull.failure.kind === 'unavailable' ? pull.failure.problem : pull.failure.kind;
     resyncDue = true;
-    state = pull.refused ? 'refused' : 'failing';
-    lastError = pull.failure.kind === 'unavailable' ? pull.failure.problem : pull.failure.kind;
-    return { ...nothing, ok: false, error: lastError };
+    note(kind, pull.refused ? 'refused' : 'failing', error);
+    return { ...nothing, ok: false, error };
+  };
+
+  const note = (kind: RoundKind, state: UpstreamState, error: string | null): void => {
+    const list = kind === 'full' ? 'full' : 'delta';
+    health[list] = state;
+    errors[list] = error;
   };
 
   /** One request and its plan, applied. */
@@ -76,7 +83,7 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
       : kind === 'full'
         ? upstream.pullFull(from, take)
         : upstream.pullTail(from, idGreaterThan, take));
-    if (!pull.ok) return failed(pull);
+    if (!pull.ok) return failed(kind, pull);
     if (tail && tailIgnored) tail.honoured = false;
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
@@ -85,8 +92,7 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
     commit(storage, store, plan, nowMs, { believed: kind === 'full' && held.size === 0 });
     if (kind === 'full') resyncDue = held.size > 0;
     else if (plan.doubt) resyncDue = true;
-    state = 'ok';
-    lastError = plan.doubt ?? null;
+    note(kind, 'ok', plan.doubt ?? null);
     return {
       ...nothing,
       added: plan.add.length + plan.renew.length,
@@ -112,7 +118,7 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
     if (!engine) return nothing;
     if (!touched) {
       const touch = await upstream.touchCursor(engine);
-      if (!touch.ok) return failed(touch);
+      if (!touch.ok) return failed('delta', touch);
       touched = true;
     }
     const delta = await pullAndApply('delta', engine, false);
@@ -132,7 +138,10 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
   };
 
   return {
-    state: () => ({ upstream: state, lastError }),
+    state: () => ({
+      upstream: health.delta === 'ok' ? health.full : health.delta,
+      lastError: errors.delta ?? errors.full,
+    }),
     async run({ full = false, believe = false } = {}) {
       // A round under way may have asked the engine before the change that the caller wants to see: it waits
       // for that one and then shares the next.

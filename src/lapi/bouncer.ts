@@ -4,7 +4,7 @@
 import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { authenticate, type BouncerIdentity } from '../broker/keys.ts';
-import { clientAddress, feedOf, type AppEnv } from '../context.ts';
+import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { saveMetrics } from '../db/bouncers.ts';
 import { badInput, fail, lapiError, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
@@ -54,7 +54,8 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
 
   const gzip = acceptsGzip(c.req.raw);
   const sightings = takeSightings();
-  const answered = await feedOf(c.env).stream({ poll, view, startup, gzip, sightings });
+  const ask = { poll, view, startup, gzip, sightings };
+  const answered = await askFeed(c.env, async (feed) => feed.stream(ask));
   learn(client, answered.sequence, answered.settled, poll.seenMs);
   if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
   if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
@@ -66,7 +67,8 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   const query = parseListQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
-  const body = await feedOf(c.env).list({ poll: sighting(c, bouncer), ...query.value });
+  const ask = { poll: sighting(c, bouncer), ...query.value };
+  const body = await askFeed(c.env, async (feed) => feed.list(ask));
   return new Response(body, {
     headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
   });

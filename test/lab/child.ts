@@ -14,6 +14,8 @@ export interface Child {
   end(signal?: NodeJS.Signals, graceMs?: number): Promise<void>;
 }
 
+const lateOutputMs = 500;
+
 const cleanups = new Set<() => void>();
 let listening = false;
 
@@ -57,6 +59,8 @@ export function startChild(
       if (child.pid === undefined) gone('not started');
     });
     child.once('close', (code, signal) => gone(code ?? signal ?? 'unknown'));
+    // A child of its own that lives on holds its output open: then the rest of the log is not waited for.
+    child.once('exit', (code, signal) => setTimeout(gone, lateOutputMs, code ?? signal ?? 'unknown'));
   });
   return {
     pid: child.pid ?? 0,

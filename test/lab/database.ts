@@ -90,11 +90,16 @@ function lookupColumns({ scope = 'Ip', value }: DecisionRow): LookupColumns {
   return [bits / 8, ...halves(start, bits), ...halves(end, bits)];
 }
 
-/** pkg/types/ip.go: unsigned 64-bit numbers moved into SQLite's signed range; IPv4 leaves the second half 0. */
+/** IPv4 leaves the second half 0. */
 function halves(address: bigint, bits: number): [bigint, bigint] {
+  if (bits === 32) return [signed(address), signed(0n)];
+  return [signed(address >> 64n), signed(address & ((1n << 64n) - 1n))];
+}
+
+/** pkg/types/ip.go uint2int: 64 unsigned bits moved into SQLite's signed range, which the highest leaves by one. */
+function signed(half: bigint): bigint {
   const offset = (1n << 63n) - 1n;
-  if (bits === 32) return [address - offset, -offset];
-  return [(address >> 64n) - offset, (address & ((1n << 64n) - 1n)) - offset];
+  return half - offset > offset ? offset : half - offset;
 }
 
 function addressNumber(address: string): bigint {

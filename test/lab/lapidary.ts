@@ -1,5 +1,6 @@
 // Lapidary as its users run it: `npm start`'s script on a free port with a state folder of its own.
 // It must have been built (`node scripts/build.mjs`); the suites' set-up does so.
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -60,7 +61,10 @@ export function isRunning(pid: number): boolean {
 
 export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapidary> {
   const stateDir = await mkdtemp(join(tmpdir(), 'lapidary-state-'));
-  const forgetDir = atProcessEnd(() => rmSync(stateDir, { recursive: true, force: true }));
+  const forgetDir = atProcessEnd(() => {
+    killOrphan();
+    rmSync(stateDir, { recursive: true, force: true });
+  });
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
@@ -90,8 +94,27 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     if (!started.running()) throw new Error(`lapidary ended at its start: ${started.log()}`);
   }
 
+  /** The workerd on this state, supervised or not; 0 when there is none. */
+  function workerd(): number {
+    const { stdout } = spawnSync('ps', ['-eww', '-o', 'pid=,args='], { encoding: 'utf8' });
+    const mine = ` --directory-path=feed-data=${join(stateDir, 'feed')} `;
+    return Number(
+      stdout
+        .split('\n')
+        .find((line) => line.includes(mine))
+        ?.trim()
+        .split(' ')[0] ?? 0,
+    );
+  }
+
+  /** A supervisor that was killed left its workerd behind. */
+  function killOrphan(): void {
+    const pid = workerd();
+    if (pid !== 0) process.kill(pid, 'SIGKILL');
+  }
+
   async function pids(): Promise<{ supervisor: number; workerd: number }> {
-    return JSON.parse(await readFile(join(stateDir, 'processes.json'), 'utf8'));
+    return { supervisor: child?.pid ?? 0, workerd: workerd() };
   }
 
   async function operator(method: string, path: string, body?: unknown) {
@@ -135,11 +158,13 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
       const victims = which ? [all[which]] : [all.supervisor, all.workerd];
       for (const pid of victims) if (existsSync(`/proc/${pid}`)) process.kill(pid, 'SIGKILL');
       await until('the killed are gone', () => victims.every((pid) => !isRunning(pid)));
+      if (which !== 'workerd') await child?.exit;
     },
     stop: async () => child?.end('SIGTERM'),
     start,
     async close() {
       await child?.end('SIGTERM');
+      killOrphan();
       await rm(stateDir, { recursive: true, force: true });
       forgetDir();
     },
