@@ -1,0 +1,8 @@
+// Every case, in the order in which they run. The first three groups leave nothing behind.
+import type { Case } from './case.ts';
+import { listCases } from './cases-list.ts';
+import { routesCases } from './cases-routes.ts';
+import { sequenceCases } from './cases-sequences.ts';
+import { streamCases } from './cases-stream.ts';
+
+export const cases: Case[] = [...streamCases, ...listCases, ...routesCases, ...sequenceCases];

@@ -1,0 +1,244 @@
+// Every way in which Lapidary answers other than a LAPI, and why: the table that README repeats.
+// A case names the rows it shows; a difference under no row fails, and so does a row that no case shows.
+import type { EngineVersion } from './case.ts';
+
+export interface Deviation {
+  readonly lapi: string;
+  readonly lapidary: string;
+  readonly why: string;
+  /** The first release that differs this way, and the first that does so no more. */
+  readonly from?: string;
+  readonly until?: string;
+}
+
+const rows = {
+  'filters-first': {
+    lapi: 'picks the longest decision of a value, then filters',
+    lapidary: 'filters, then picks the longest',
+    why: 'a bouncer with a filter loses bans that a decision outside of it outlasts (crowdsec#3373)',
+  },
+  'no-simulated': {
+    lapi: 'serves simulated decisions, unmarked, to whoever sends `simulated=true`',
+    lapidary: 'never serves them',
+    why: 'a bouncer could not tell them from real ones, and is never told of their end',
+  },
+  'simulated-hides': {
+    lapi: 'a longer simulated decision hides a real one of the same value',
+    lapidary: 'serves the real one',
+    why: 'a simulation must not lift a ban (crowdsec#4679)',
+  },
+  'announced-twice': {
+    lapi: 'sends each change once, an end again within 2 s',
+    lapidary: 'sends each change in two successive deltas',
+    why: 'nobody knows whether an answer arrived; a repeat harms no bouncer, a lost change does',
+  },
+  'first-delta': {
+    lapi: 'answers the first delta of a key with what changed since the key was made',
+    lapidary: 'answers with the full state, as from 1.6.3 on',
+    why: 'some bouncers never ask for the start-up state, or lose it',
+    until: '1.6.3',
+  },
+  'cursor-per-view': {
+    lapi: 'has one cursor per key: a delta under one filter takes the changes from another',
+    lapidary: 'has one per key, address and filter',
+    why: 'two programs with one key each see every change',
+  },
+  'lookups-keep-cursor': {
+    lapi: 'moves the cursor at a lookup if it is older than a minute',
+    lapidary: 'moves it at deltas and start-ups only',
+    why: 'a client that does both would lose changes',
+  },
+  'head-keeps-cursor': {
+    lapi: 'takes HEAD on the stream for a poll, and moves the cursor',
+    lapidary: 'takes it for a check of the key, as from 1.5.0 on',
+    why: 'AppSec checks keys so, and must not take changes from a bouncer',
+    until: '1.5.0',
+  },
+  survivor: {
+    lapi: 'when the longest decision of a value is taken back, says nothing of the next one',
+    lapidary: 'announces the next one again',
+    why: 'bouncers keep a ban for its duration: they would hold the value for as long as the one that is gone',
+  },
+  'hard-deletes': {
+    lapi: 'never announces what is deleted with its alert, by a flush, or by a list refresh',
+    lapidary: 'announces the end, found by comparing the full list',
+    why: 'the value would stay banned until its time is over',
+  },
+  'ends-held-back': {
+    lapi: 'with `dedup=false` announces each end at once',
+    lapidary: 'keeps it back while another decision bans the same value, then announces all',
+    why: 'most bouncers unban by value and would lift a ban that stands',
+  },
+  'one-end-per-value': {
+    lapi: 'of decisions on a value that end together announces the first (from 1.5.0 on: all)',
+    lapidary: 'announces the one that ended last',
+    why: 'an end says that nothing bans the value any more; once is enough',
+  },
+  unseen: {
+    lapi: 'announces the end of a decision that came and went between two polls',
+    lapidary: 'does not, if it came and went between two syncs',
+    why: 'no bouncer can have had it',
+  },
+  'ended-again': {
+    lapi: 'announces the end again when an ended decision is deleted once more',
+    lapidary: 'does not',
+    why: 'nothing changed',
+  },
+  'last-second': {
+    lapi: 'serves a decision until its very end, with `0s` or a fraction of a second',
+    lapidary: 'leaves it out when less than a second remains',
+    why: '`0s` is a ban for ever to lua, nftables and ipset',
+  },
+  ties: {
+    lapi: 'serves all decisions of a value that end at the same moment',
+    lapidary: 'serves the one with the lowest id, as before 1.5.0',
+    why: 'one entry per value is what bouncers expect',
+    from: '1.5.0',
+  },
+  'whole-seconds': {
+    lapi: 'writes durations with nanoseconds',
+    lapidary: 'writes whole seconds, rounded down, so never longer than the truth',
+    why: 'lua reads `59.5s` as "for ever"; from 1.6.3 on LAPI rounds too',
+    until: '1.6.3',
+  },
+  'bad-input': {
+    lapi: 'answers 500 to an invalid `ip`, `range`, `contains`, `limit` (stream from 1.7.8 on: 200 and empty lists)',
+    lapidary: 'answers 400 and names the parameter; likewise in usage metrics',
+    why: 'the fault is the request’s; an empty answer would read as "nobody is banned"',
+  },
+  'scope-alias': {
+    lapi: 'ignores `scope` (to 1.6.0); from 1.6.1 on adds it to the stream’s default `scopes=ip,range`, so that `scope=country` finds nothing',
+    lapidary: 'takes it for `scopes`; with both, what is in both',
+    why: 'cs-windows-firewall-bouncer sends `scope`',
+  },
+  'scope-case': {
+    lapi: 'keeps a scope as the agent wrote it: `ip` is in no default stream',
+    lapidary: 'reads `ip`, `range`, `country`, `as` in any case, as from 1.6.3 on',
+    why: 'the ban would reach no bouncer',
+    until: '1.6.3',
+  },
+  'list-pages': {
+    lapi: 'ignores `limit`, `offset` and `id_gt` on the list',
+    lapidary: 'honours them, by id, as from 1.5.0 on',
+    why: 'newer clients page',
+    until: '1.5.0',
+  },
+  'stream-pages': {
+    lapi: 'applies `limit`, `offset`, `id_gt` to the stream, 1.7.8 `offset` only, and moves the cursor past the rest',
+    lapidary: 'ignores them on the stream, as before 1.5.0',
+    why: 'what is cut off would never be sent',
+    from: '1.5.0',
+  },
+  'letter-case': {
+    lapi: 'compares scenarios without regard to case for ASCII letters only (on SQLite)',
+    lapidary: 'for all letters',
+    why: 'as LAPI does on its other databases',
+  },
+  'mapped-range': {
+    lapi: 'takes a range of IPv4 addresses mapped into IPv6 for IPv6: it finds nothing',
+    lapidary: 'takes it for IPv4, as single addresses are by both',
+    why: 'one rule for addresses and ranges',
+  },
+  neighbours: {
+    lapi: 'takes IPv6 addresses whose halves end in `fffe` and `ffff` for equal',
+    lapidary: 'tells them apart',
+    why: 'a slip of 64-bit arithmetic bans a neighbour',
+  },
+  'ip-and-range': {
+    lapi: 'with both `ip` and `range` takes one of them by chance',
+    lapidary: 'takes `ip`',
+    why: 'an answer by chance is none',
+  },
+  slashes: {
+    lapi: 'redirects a path with a slash at its end, answers 404 to `//v1`',
+    lapidary: 'serves both',
+    why: 'lua, php and apache2 follow no redirect; a base address with a slash at its end is a common slip',
+  },
+  'escaped-slash': {
+    lapi: 'reads `%2F` in a path as a slash',
+    lapidary: 'does not, as from 1.6.8 on',
+    why: 'no client sends it',
+    until: '1.6.8',
+  },
+  'error-bodies': {
+    lapi: 'answers 404 and 405 without a body',
+    lapidary: 'sends `{"message": …}` with every error',
+    why: 'some Go bouncers panic on an error without it',
+  },
+  allow: {
+    lapi: 'answers 405 without `Allow`',
+    lapidary: 'sends it, as from 1.6.6 on',
+    why: 'RFC 9110 asks for it',
+    until: '1.6.6',
+  },
+  'machine-routes': {
+    lapi: 'serves agents and cscli: alerts, log-in, deletion of decisions',
+    lapidary: 'serves bouncers',
+    why: 'agents talk to the engine itself',
+  },
+  'vyos-key': {
+    lapi: 'knows `X-Api-Key` only',
+    lapidary: 'takes the key from `apikey` too',
+    why: 'vyos sends it there',
+  },
+  'joined-keys': {
+    lapi: 'takes `X-Api-Key: a, b` for one key',
+    lapidary: 'takes `a`',
+    why: 'the platform joins repeated headers so, and the first of those counts',
+  },
+  layout: {
+    lapi: 'writes `{"deleted":null,"new":null}` with a charset',
+    lapidary: 'writes `{"new": [], "deleted": []}` without, byte for byte as from 1.7.8 on',
+    why: 'one form for all engines, with lists that are always lists',
+    until: '1.7.8',
+  },
+  framing: {
+    lapi: 'sends streams chunked (from 1.7.8 on), and the length of the body that HEAD leaves out',
+    lapidary: 'sends short answers with their length, and none with HEAD',
+    why: 'a length lets clients see a cut connection; the platform owns it for HEAD',
+  },
+  'cache-control': {
+    lapi: 'says nothing of caches',
+    lapidary: 'sends `no-store, no-transform`',
+    why: 'whatever stands between must not keep one bouncer’s answer for another, nor compress it unasked',
+  },
+  gzip: {
+    lapi: 'never compresses',
+    lapidary: 'compresses a long stream answer for clients that ask for gzip',
+    why: 'a start-up of 100,000 decisions is a tenth of the size',
+  },
+  health: {
+    lapi: 'answers `{"status":"up"}`',
+    lapidary: 'adds the state and the age of its feed, sends no charset',
+    why: 'a mirror that is up may still be stale',
+  },
+  'metrics-early': {
+    lapi: 'has no `/v1/usage-metrics`',
+    lapidary: 'has it, whatever the engine',
+    why: 'nodejs-bouncer throws at 404',
+    until: '1.6.3',
+  },
+  'metrics-lenient': {
+    lapi: 'answers 422 to a report that lacks a field',
+    lapidary: 'keeps it',
+    why: 'lua posts objects where lists belong; a report is no reason to fail',
+    from: '1.6.3',
+  },
+} satisfies Record<string, Deviation>;
+
+export type DeviationId = keyof typeof rows;
+
+export const deviations: Readonly<Record<DeviationId, Deviation>> = rows;
+
+/** Whether an engine of this release differs from Lapidary in this way. */
+export function isAgainst({ from, until }: Deviation, engine: EngineVersion): boolean {
+  return (from === undefined || engine.since(from)) && !(until !== undefined && engine.since(until));
+}
+
+/** The rows of README's table. */
+export function markdownRows(): string[] {
+  return Object.entries(deviations).map(([id, { lapi, lapidary, why, from, until }]) => {
+    const releases = [from && `from ${from} on`, until && `before ${until}`].filter(Boolean).join(', ');
+    return `| ${id} | ${lapi}${releases && ` (${releases})`} | ${lapidary} | ${why} |`;
+  });
+}
