@@ -319,6 +319,23 @@ describe('false emptiness', () => {
     expect(await held()).toEqual(values);
   });
 
+  test('another database that has outgrown the old one before it is seen takes nothing away', async () => {
+    engine.rows.clear();
+    const fresh = Array.from({ length: 50 }, (_, index) => `203.0.113.${index + 1}`);
+    fresh.forEach((value, index) => engine.add({ id: index + 1, value, untilMs: Date.now() + hour }));
+    for (let round = 0; round < 3; round++) await sync();
+    expect(await held()).toEqual([...values, ...fresh].sort());
+  });
+
+  test('an engine whose clock was set moves the ends of its decisions, and nothing else', async () => {
+    for (const row of engine.rows.values()) row.untilMs += hour;
+    expect(await sync()).toMatchObject({ removed: 0, doubt: null });
+    const client = bouncer();
+    const { added } = await client.pull(true);
+    expect(added.map(({ duration }) => duration.slice(0, 2))).toEqual(values.map(() => '1h'));
+    expect(added.map(({ id }) => id)).toEqual(rows.map(({ id }) => id));
+  });
+
   test('a database that comes back is taken up where it was', async () => {
     const before = new Map(engine.rows);
     engine.rows.clear();

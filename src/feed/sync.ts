@@ -66,6 +66,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const fresh = new Map<number, Decision>();
   const ended = new Set<Row>();
   const reused = new Set<Row>();
+  const moved = new Map<Row, Decision>();
   let highestId = 0;
 
   const take: Planner['take'] = (list, decision) => {
@@ -75,8 +76,10 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
       return;
     }
     highestId = Math.max(highestId, decision.id);
-    if (known && sameDecision(known, decision)) {
+    if (known && sameContent(known, decision)) {
       seen.add(decision.id);
+      // A decision's end never moves at an engine; its clock may, and all its durations with it.
+      if (!sameUntil(known, decision)) moved.set(known, decision);
     } else {
       if (known) reused.add(known);
       fresh.set(decision.id, decision);
@@ -110,6 +113,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const add: Decision[] = [];
     const renew: Renewal[] = [];
     const replaced = settleFresh(nowMs, add, renew);
+    const replacements = renew.length;
+    for (const [row, decision] of moved) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
     const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined };
@@ -121,17 +126,16 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const missing = [...mirror.byId.values()].filter(
       (row) => mayMiss(row) && row.addedSeq <= start.sequence && !seen.has(row.id) && !replaced.has(row),
     );
-    const all = seen.size + renew.length + missing.length;
-    if (start.believe || missing.length <= all * largeShare) {
-      return { ...plan, remove: [...remove, ...missing], held: new Set() };
-    }
+    const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
+    if (start.believe) return believed;
+
     const held = new Set(missing.map((row) => row.id));
-    const shared = renew.length > 0 || [...seen].some((id) => isTrusted(id));
-    if (!shared && highestId <= start.trusted.highestId) {
+    const again = missing.every((row) => start.held.has(row.id));
+    const shared = replacements > 0 || [...seen].some((id) => isTrusted(id));
+    const another = reused.size > 0 || (!shared && highestId <= start.trusted.highestId);
+    if (another && missing.length > 0) {
       // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
-      const inUse = seen.size + fresh.size > 0;
-      const orphan = inUse && missing.every((row) => start.held.has(row.id)) ? missing : [];
-      if (orphan.length > 0) return { ...plan, orphan, held: new Set() };
+      if (again && seen.size + fresh.size > 0) return { ...plan, orphan: missing, held: new Set() };
       return {
         ...plan,
         add: add.filter(({ id }) => !held.has(id)),
@@ -139,10 +143,9 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
         doubt: anotherDatabase(missing.length),
       };
     }
+    const all = seen.size + replacements + missing.length;
+    if (again || missing.length <= all * largeShare) return believed;
     const confirmed = missing.filter((row) => start.held.has(row.id));
-    if (confirmed.length === missing.length) {
-      return { ...plan, remove: [...remove, ...missing], held: new Set() };
-    }
     return {
       ...plan,
       add: add.filter(({ id }) => !held.has(id)),
@@ -156,8 +159,9 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
 }
 
 /**
- * A full list that shares no row with what was last believed, and reaches no id beyond the highest of then, is
- * another database (an emptied or a restored one): absence from it says nothing of what was banned.
+ * A full list with other content under an id that we know, or one that shares no row with what was last believed
+ * and reaches no id beyond the highest of then, is another database (an emptied or a restored one): absence from
+ * it says nothing of what was banned.
  */
 function anotherDatabase(kept: number): string {
   return (
@@ -166,8 +170,8 @@ function anotherDatabase(kept: number): string {
   );
 }
 
-function sameDecision(known: Decision, decision: Decision): boolean {
-  return sameContent(known, decision) && Math.abs(known.untilMs - decision.untilMs) <= untilToleranceMs;
+function sameUntil(known: Decision, decision: Decision): boolean {
+  return Math.abs(known.untilMs - decision.untilMs) <= untilToleranceMs;
 }
 
 /**
@@ -179,7 +183,8 @@ function predecessors(mirror: Mirror, decision: Decision): Row[] {
   const pulled = decision.origin === 'CAPI' || decision.origin === 'lists';
   return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
     if (row.origin !== decision.origin || decision.origin === localOrigin) return false;
-    return isLocal(row) ? pulled || sameDecision(row, decision) : pulled && row.id < decision.id;
+    if (!isLocal(row)) return pulled && row.id < decision.id;
+    return pulled || (sameContent(row, decision) && sameUntil(row, decision));
   });
 }
 
