@@ -4,7 +4,12 @@ import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
 import { matcher, type View } from '../src/feed/view.ts';
-import { startModelEngine, type ModelDecision, type ModelEngine } from './support/model-engine.ts';
+import {
+  startModelEngine,
+  type ModelDatabase,
+  type ModelDecision,
+  type ModelEngine,
+} from './support/model-engine.ts';
 import { bouncer, everything, feed, keyOf } from './support/bouncer.ts';
 
 afterEach(() => {
@@ -33,7 +38,7 @@ type Step =
   | { do: 'add' | 'add unseen'; decision: NewDecision }
   | { do: 'expire' | 'drop' | 'poll' | 'poll and lose' | 'restart'; which: number }
   | { do: 'pass'; seconds: number }
-  | { do: 'sync' | 'resync' | 'alarm' | 'evict' | 'outage' | 'lie' };
+  | { do: 'sync' | 'resync' | 'alarm' | 'evict' | 'outage' | 'lie' | 'new database' | 'old database' };
 
 const which = fc.nat(99);
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -68,6 +73,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
         'evict' as const,
         'outage' as const,
         'lie' as const,
+        'new database' as const,
+        'old database' as const,
       ),
     }),
   },
@@ -95,6 +102,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
   });
   const pick = (nth: number): ModelDecision | undefined => engine.active()[nth % engine.active().length];
 
+  const others: ModelDatabase[] = [];
   for (const current of steps) {
     switch (current.do) {
       case 'add':
@@ -136,6 +144,14 @@ async function run(steps: Step[], dialect: string): Promise<void> {
         await feed().sync({ full: true, believe: false });
         engine.fault = undefined;
         break;
+      case 'new database':
+        others.push(engine.swap());
+        break;
+      case 'old database': {
+        const back = others.shift();
+        if (back) others.push(engine.swap(back));
+        break;
+      }
       case 'poll':
       case 'restart':
       case 'poll and lose': {

@@ -55,10 +55,9 @@ export function applyChange(mirror: Mirror, change: Change): void {
     row.removedMs = atMs;
     mirror.removed.push(row);
   }
-  for (const { row, renewed } of change.added) {
-    if (renewed) withdraw(mirror, renewed);
-    insert(mirror, row);
-  }
+  // All that goes before anything that comes: a row may come in under the id that another one leaves.
+  for (const { renewed } of change.added) if (renewed) withdraw(mirror, renewed);
+  for (const { row } of change.added) insert(mirror, row);
   mirror.sequence = change.sequence;
   if (mirror.added.length > 1000 && mirror.added.length > 2 * mirror.byId.size) {
     mirror.added = mirror.added.filter((row) => isActive(mirror, row));

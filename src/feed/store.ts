@@ -73,6 +73,7 @@ export function commit(
   }
 
   const change: Change = { added, removed, sequence: state.sequence };
+  demandFreeIds(store.mirror, change);
   storage.transactionSync(() => {
     log.writeChange(storage.sql, change);
     log.writeState(storage.sql, state);
@@ -80,6 +81,16 @@ export function commit(
   applyChange(store.mirror, change);
   store.state = state;
   return added.map(({ row }) => row);
+}
+
+/** A row that came in over an active one would take its ban out of every answer without an end. */
+function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
+  const freed = new Set<Row>(removed.map(({ row }) => row));
+  for (const { renewed } of added) if (renewed) freed.add(renewed);
+  for (const { row } of added) {
+    const active = mirror.byId.get(row.id);
+    if (active && !freed.has(active)) throw new Error(`id ${row.id} is in use by an active decision`);
+  }
 }
 
 /** Ends what has come to its own end. Called before every answer, so that none is made from the past. */

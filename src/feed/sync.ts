@@ -131,28 +131,27 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
 
     const held = new Set(missing.map((row) => row.id));
     const again = missing.every((row) => start.held.has(row.id));
+    /** Nothing may come in under the id of a row that stays. */
+    const holding = (doubt: string): Plan => ({
+      ...plan,
+      add: add.filter(({ id }) => !held.has(id)),
+      renew: renew.filter(({ row, decision }) => row.id === decision.id || !held.has(decision.id)),
+      held,
+      doubt,
+    });
+    const isBack = renew.some(({ row }) => isLocal(row));
     const shared = replacements > 0 || [...seen].some((id) => isTrusted(id));
-    const another = reused.size > 0 || (!shared && highestId <= start.trusted.highestId);
+    const another = !isBack && (reused.size > 0 || (!shared && highestId <= start.trusted.highestId));
     if (another && missing.length > 0) {
       // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
       if (again && seen.size + fresh.size > 0) return { ...plan, orphan: missing, held: new Set() };
-      return {
-        ...plan,
-        add: add.filter(({ id }) => !held.has(id)),
-        held,
-        doubt: anotherDatabase(missing.length),
-      };
+      return holding(anotherDatabase(missing.length));
     }
     const all = seen.size + replacements + missing.length;
     if (again || missing.length <= all * largeShare) return believed;
     const confirmed = missing.filter((row) => start.held.has(row.id));
-    return {
-      ...plan,
-      add: add.filter(({ id }) => !held.has(id)),
-      remove: [...remove, ...confirmed],
-      held,
-      doubt: `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`,
-    };
+    const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
+    return { ...holding(gap), remove: [...remove, ...confirmed] };
   };
 
   return { take, finish };
@@ -161,7 +160,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
 /**
  * A full list with other content under an id that we know, or one that shares no row with what was last believed
  * and reaches no id beyond the highest of then, is another database (an emptied or a restored one): absence from
- * it says nothing of what was banned.
+ * it says nothing of what was banned. One that has orphans of ours is the old database, come back.
  */
 function anotherDatabase(kept: number): string {
   return (

@@ -31,6 +31,13 @@ export interface ModelEngine {
   /** A row that a poll between its stamp and its commit makes invisible to every delta. */
   addUnseen(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
   active(): ModelDecision[];
+  /** Puts another database in place of this one, an empty one or one that was kept, and returns this one. */
+  swap(other?: ModelDatabase): ModelDatabase;
+}
+
+export interface ModelDatabase {
+  readonly rows: ModelDecision[];
+  readonly nextId: number;
 }
 
 export function startModelEngine(): ModelEngine {
@@ -60,6 +67,13 @@ export function startModelEngine(): ModelEngine {
       if (row) row.untilMs = Date.now();
     },
     drop: (id) => void engine.rows.delete(id),
+    swap(other = { rows: [], nextId: 1 }) {
+      const kept = { rows: [...engine.rows.values()].map((row) => ({ ...row })), nextId };
+      engine.rows.clear();
+      for (const row of other.rows) engine.rows.set(row.id, { ...row });
+      nextId = other.nextId;
+      return kept;
+    },
     active: () => [...engine.rows.values()].filter((row) => row.untilMs > Date.now()),
   };
 
