@@ -1,0 +1,106 @@
+// The lab proves itself: four real bouncers against a real engine, with nothing of ours between them.
+import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { postAlert } from '../lab/alert.ts';
+import { insertDecisions, lockDatabase } from '../lab/database.ts';
+import { checkOutage, enforcerNames } from '../lab/enforcers.ts';
+import { type Engine, startEngine } from '../lab/engine.ts';
+
+const lab = inject('lab');
+const netns = inject('netns');
+
+describe.skipIf(!lab.ok)('a real engine', () => {
+  let engine: Engine;
+  let key: string;
+  beforeEach(async () => {
+    engine = await startEngine();
+    key = await engine.addBouncer('reader');
+  });
+  // The engine is undefined after a start that failed.
+  afterEach(() => (engine as Engine | undefined)?.close());
+
+  interface Item {
+    value: string;
+    origin: string;
+    scenario: string;
+    id: number;
+  }
+  // The same User-Agent each time: the engine writes a changed one to its database.
+  const ask = (query: string) =>
+    fetch(`${engine.url}/v1/decisions${query}`, { headers: { 'X-Api-Key': key, 'User-Agent': 'lab/v1' } });
+  const pull = async (query = 'startup=true') => {
+    const response = await ask(`/stream?${query}`);
+    expect(response.status).toBe(200);
+    return (await response.json()) as { new: Item[] | null; deleted: Item[] | null };
+  };
+  const values = (items: Item[] | null) => items?.map((item) => item.value).sort() ?? [];
+
+  describe.each(enforcerNames)('and the %s', (name) => {
+    const cannot = name === 'firewall bouncer' && !netns.ok;
+
+    it.skipIf(cannot)('lives through a crash of the engine', async () => {
+      const outage = { begin: engine.kill, end: engine.start };
+      const addresses = { before: '192.0.2.1', after: '192.0.2.2' };
+      await checkOutage(name, { url: engine.url, key }, engine, outage, addresses);
+    });
+  });
+
+  it('takes decisions of any origin over its machine API', async () => {
+    const origins = ['crowdsec', 'CAPI', 'lists', 'cscli'];
+    for (const [index, origin] of origins.entries()) {
+      const value = `198.51.100.${index}`;
+      await postAlert(engine, { decisions: [{ value, origin, scenario: `of ${origin}` }] });
+      const shown = (await pull(`startup=true&origins=${origin}`)).new;
+      expect(shown).toMatchObject([{ value, origin, scenario: `of ${origin}` }]);
+    }
+  });
+
+  it('keeps simulated decisions from bouncers', async () => {
+    await postAlert(engine, { simulated: true, decisions: [{ value: '198.51.100.8' }] });
+    insertDecisions(engine, [{ value: '198.51.100.9', simulated: true }, { value: '198.51.100.10' }]);
+    expect(values((await pull()).new)).toEqual(['198.51.100.10']);
+  });
+
+  it('finds rows written into its database by any address they cover', async () => {
+    insertDecisions(engine, [{ value: '203.0.113.128/25', scope: 'Range' }, { value: '2001:db8:1::7' }]);
+    const found = async (ip: string) => values((await (await ask(`?ip=${ip}`)).json()) as Item[] | null);
+    expect(await found('203.0.113.200')).toEqual(['203.0.113.128/25']);
+    expect(await found('203.0.113.1')).toEqual([]);
+    expect(await found('2001:db8:1::7')).toEqual(['2001:db8:1::7']);
+    await engine.unban('203.0.113.128/25');
+    await engine.unban('2001:db8:1::7');
+    expect((await pull()).new).toBe(null);
+  });
+
+  it('answers a pull only when the lock of its database is free', async () => {
+    await pull();
+    const lock = await lockDatabase(engine);
+    let answered = false;
+    const waiting = pull('startup=false').finally(() => (answered = true));
+    try {
+      // A look-up writes nothing, so its answer shows that the engine is well while the pull waits.
+      expect((await ask('?ip=192.0.2.1')).status).toBe(200);
+      expect(answered).toBe(false);
+    } finally {
+      await lock.release();
+      await waiting;
+    }
+  });
+
+  it('imports many decisions at once', async () => {
+    const addresses = Array.from({ length: 250 }, (_, index) => `203.0.113.${index}`);
+    const shared = { duration: '24h', scope: 'ip', type: 'ban', reason: 'lab' };
+    await engine.importDecisions(addresses.map((value) => ({ ...shared, value })));
+    expect(values((await pull()).new)).toEqual(addresses.sort());
+  });
+
+  it('comes back with an empty database that knows the same keys', async () => {
+    await engine.ban('192.0.2.1');
+    await engine.stop();
+    await engine.emptyDatabase();
+    await engine.start();
+    expect(await pull()).toEqual({ new: null, deleted: null });
+    await engine.ban('192.0.2.20');
+    expect((await pull()).new).toMatchObject([{ id: 1, value: '192.0.2.20' }]);
+    expect(engine.version).toMatch(/^\d+\.\d+\.\d+/);
+  });
+});
