@@ -326,6 +326,30 @@ describe('the fast path', () => {
     expect((await stream()).new).toHaveLength(1);
   });
 
+  test('a lookup that was made a moment ago is answered from memory, with what is left of its duration', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + 60_000 });
+    await sync();
+    const lookUp = async (ip: string): Promise<WireDecision[] | null> =>
+      (await get(`/v1/decisions?ip=${ip}`)).json();
+    expect((await lookUp('192.0.2.1'))?.[0].duration).toBe('1m0s');
+    expect(await lookUp('192.0.2.2')).toBeNull();
+    await env.DECISION_FEED.getByName('default').addLocal({
+      value: '192.0.2.2',
+      scope: 'Ip',
+      type: 'ban',
+      scenario: 'test',
+      untilMs: Date.now() + hour,
+    });
+    vi.setSystemTime(Date.now() + 1_900);
+    expect((await lookUp('192.0.2.1'))?.[0].duration).toBe('58s');
+    expect(await lookUp('192.0.2.2')).toBeNull();
+    vi.setSystemTime(Date.now() + 101);
+    expect(await lookUp('192.0.2.2')).toHaveLength(1);
+    await operator('DELETE', '/decisions?value=192.0.2.2');
+    expect(await lookUp('192.0.2.2')).toBeNull();
+  });
+
   test('its polls are reported: last pull goes on', async () => {
     vi.useFakeTimers({ toFake: ['Date'] });
     await stream('?startup=true');

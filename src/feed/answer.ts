@@ -55,11 +55,12 @@ export function changesSince(mirror: Mirror, view: View, since: number): Answer 
 
 /** Active decisions for `GET /v1/decisions`: neither deduplicated nor ordered by LAPI; here by id. */
 export function activeRows(mirror: Mirror, view: View): Row[] {
-  const candidates = view.within?.covering
-    ? networksOf(mirror).covering(view.within.network)
-    : mirror.byId.values();
+  const lookUp = view.within?.covering;
+  const candidates =
+    lookUp && view.within ? networksOf(mirror).covering(view.within.network) : mirror.byId.values();
   const rows: Row[] = [];
-  const matches = matcher(view);
+  // The index has matched the address already.
+  const matches = matcher(lookUp ? { ...view, within: null } : view);
   for (const row of candidates) if (matches(row)) rows.push(row);
   return rows.sort((a, b) => a.id - b.id);
 }

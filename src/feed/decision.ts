@@ -30,6 +30,11 @@ export const firstLocalId = 2 ** 30;
 /** The origin of decisions made here. */
 export const localOrigin = 'lapidary';
 
+/** A row's decision without the log's own columns: what may leave the feed. */
+export function decisionOf({ id, origin, scenario, scope, type, value, untilMs }: Decision): Decision {
+  return { id, origin, scenario, scope, type, value, untilMs };
+}
+
 export function isLocal(decision: Decision): boolean {
   return decision.id >= firstLocalId;
 }

@@ -7,7 +7,7 @@ import { readSettings, type Settings } from '../settings.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, startOf } from './cursor.ts';
-import { isLocal, localOrigin, type Decision } from './decision.ts';
+import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
 import { readClientShards, writeClientShard } from './log.ts';
 import { createRounds, type RoundResult, type Rounds, type UpstreamState } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
@@ -38,7 +38,13 @@ export interface ListAsk {
   readonly limit: number | null;
   readonly offset: number;
   readonly idGreaterThan: number;
+  readonly sightings: readonly clients.Sighting[];
 }
+
+/** Few decisions as they are, for the isolate to keep and to write; many as LAPI's bytes. */
+export type ListAnswer =
+  | { readonly kind: 'short'; readonly sequence: number; readonly decisions: readonly Decision[] }
+  | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
 
 /** How old what is served is: `cold` before a first sync, `stale` when three syncs in a row are missing. */
 export type Freshness = 'fresh' | 'stale' | 'cold';
@@ -156,11 +162,12 @@ export class DecisionFeed extends DurableObject<Env> {
     return { body: streamOf(slices, onCancel), gzip: true };
   }
 
-  /** A live lookup, or the whole list: active decisions of a view as LAPI's bare array, or `null`. */
-  async list(ask: ListAsk): Promise<ReadableStream<Uint8Array> | string> {
+  /** A live lookup, or the whole list: active decisions of a view. */
+  async list(ask: ListAsk): Promise<ListAnswer> {
     await this.#warm();
     const nowMs = Date.now();
     sweep(this.ctx.storage, this.#store, nowMs);
+    this.note(ask.sightings);
     clients.noteSighting(this.#clients, ask.poll);
     const end = ask.limit === null ? undefined : ask.offset + ask.limit;
     const rows = activeRows(this.#store.mirror, ask.view)
@@ -170,8 +177,9 @@ export class DecisionFeed extends DurableObject<Env> {
     if (ask.view.within?.covering) {
       rows.sort((a, b) => Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs);
     }
-    if (rows.length <= smallAnswerRows) return [...renderList(rows, nowMs)].join('');
-    return streamOf(renderList(rows, nowMs));
+    if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs)) };
+    const { sequence } = this.#store.mirror;
+    return { kind: 'short', sequence, decisions: rows.map(decisionOf) };
   }
 
   /** Notes polls that an isolate answered by itself. */
@@ -218,7 +226,7 @@ export class DecisionFeed extends DurableObject<Env> {
   addLocal(decision: Omit<Decision, 'id' | 'origin'>): Decision {
     const local = { ...decision, origin: localOrigin };
     const [row] = commit(this.ctx.storage, this.#store, { local: [local] }, Date.now());
-    return row as Decision;
+    return decisionOf(row as Decision);
   }
 
   /** Takes back what was decided here. What only the engine can take back is counted instead. */
@@ -242,7 +250,10 @@ export class DecisionFeed extends DurableObject<Env> {
   page(afterId: number, limit: number): Decision[] {
     sweep(this.ctx.storage, this.#store, Date.now());
     const rows = [...this.#store.mirror.byId.values()].filter((row) => row.id > afterId);
-    return rows.sort((a, b) => a.id - b.id).slice(0, limit);
+    return rows
+      .sort((a, b) => a.id - b.id)
+      .slice(0, limit)
+      .map(decisionOf);
   }
 
   /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */

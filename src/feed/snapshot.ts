@@ -4,7 +4,7 @@
 
 import { encodeDecision } from '../lapi/wire.ts';
 import type { Answer } from './answer.ts';
-import type { Row } from './decision.ts';
+import type { Decision, Row } from './decision.ts';
 
 /** Below this a body is one string: compressing it or streaming it would cost more than it saves. */
 export const smallAnswerRows = 200;
@@ -42,13 +42,13 @@ export function* renderStream(answer: Answer, asOfMs: number): Generator<string>
 }
 
 /** The list route's body: a bare array, or the four bytes `null`. */
-export function* renderList(rows: readonly Row[], nowMs: number): Generator<string> {
+export function* renderList(decisions: readonly Decision[], nowMs: number): Generator<string> {
   let slice = '[';
   let separator = '';
-  for (const row of rows) {
-    const seconds = Math.floor((row.untilMs - nowMs) / 1000);
+  for (const decision of decisions) {
+    const seconds = Math.floor((decision.untilMs - nowMs) / 1000);
     if (seconds < 1) continue;
-    slice += separator + encodeDecision(row, seconds, false);
+    slice += separator + encodeDecision(decision, seconds, false);
     separator = ',';
     if (slice.length >= sliceBytes) {
       yield slice;

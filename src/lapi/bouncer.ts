@@ -8,10 +8,12 @@ import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { saveMetrics } from '../db/bouncers.ts';
 import { badInput, fail, lapiError, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
+import type { Decision } from '../feed/decision.ts';
+import { renderList } from '../feed/snapshot.ts';
 import { viewKey } from '../feed/view.ts';
 import { readJson } from './body.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
-import { isQuiet, learn, takeSightings } from './quiet.ts';
+import { isQuiet, learn, recall, remember, takeSightings } from './quiet.ts';
 import { emptyStream } from './wire.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
@@ -67,11 +69,22 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   const query = parseListQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
-  const ask = { poll: sighting(c, bouncer), ...query.value };
-  const body = await askFeed(c.env, async (feed) => feed.list(ask));
-  return new Response(body, {
-    headers: { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' },
-  });
+  const poll = sighting(c, bouncer);
+  const { view, limit, offset, idGreaterThan } = query.value;
+  const lookup = `${limit} ${offset} ${idGreaterThan} ${viewKey(view)}`;
+  const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
+  const known = recall(lookup, poll);
+  if (known) return new Response(listBody(known, poll.seenMs), { headers });
+
+  const ask = { poll, sightings: takeSightings(), ...query.value };
+  const answered = await askFeed(c.env, async (feed) => feed.list(ask));
+  if (answered.kind === 'long') return new Response(answered.body, { headers });
+  remember(lookup, answered.sequence, answered.decisions, poll.seenMs);
+  return new Response(listBody(answered.decisions, Date.now()), { headers });
+}
+
+function listBody(decisions: readonly Decision[], nowMs: number): string {
+  return [...renderList(decisions, nowMs)].join('');
 }
 
 function emptyHead(): Response {
