@@ -22,8 +22,9 @@ for (const folder of ['feed', 'd1']) mkdirSync(join(state, folder), { recursive:
 
 const token = operatorToken();
 const environment = { ...process.env, OPERATOR_TOKEN: token.value };
+let prefix;
 try {
-  readSettings(environment);
+  prefix = readSettings(environment).pathPrefix;
 } catch (error) {
   if (!(error instanceof SettingError)) throw error;
   stop(error.message);
@@ -111,7 +112,7 @@ function defined(values) {
 }
 
 function address() {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}${prefix}`;
 }
 
 /** Waits until the Worker answers; the first request also wakes the feed. */

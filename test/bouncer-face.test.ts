@@ -200,6 +200,15 @@ describe('the list', () => {
     expect(await list('limit=2&offset=4')).toBeNull();
   });
 
+  test('15: a lookup is answered while the engine is down', async () => {
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+    await sync();
+    engine.fault = () => Promise.reject(new Error('down'));
+    await sync();
+    expect(await (await get('/v1/decisions?ip=192.0.2.1')).json()).toHaveLength(1);
+    expect(await (await get('/v1/decisions?ip=192.0.2.2')).text()).toBe('null');
+  });
+
   test('14: HEAD is 200 without a body, and moves no cursor', async () => {
     engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
     await sync();

@@ -54,6 +54,13 @@ export interface Planner {
   finish(nowMs: number): Plan;
 }
 
+interface Settled {
+  readonly plan: Plan;
+  /** Rows that renewals and replacements took the place of. */
+  readonly replaced: ReadonlySet<Row>;
+  readonly replacements: number;
+}
+
 /** Rounding of durations, and how long the engine took to answer, move `until` by this much at most. */
 const untilToleranceMs = 30_000;
 
@@ -106,10 +113,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     return (mirror.byId.get(id)?.addedSeq ?? Infinity) <= start.trusted.sequence;
   };
 
-  const finish: Planner['finish'] = (nowMs) => {
-    if (start.kind !== 'full' && reused.size > 0) {
-      for (const row of reused) fresh.delete(row.id);
-    }
+  /** What the answer says by itself: additions, renewals, and the ends that it names. */
+  const settle = (nowMs: number): Settled => {
     const add: Decision[] = [];
     const renew: Renewal[] = [];
     const replaced = settleFresh(nowMs, add, renew);
@@ -118,10 +123,12 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
     const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined };
-    if (start.kind !== 'full') {
-      return { ...plan, doubt: reused.size > 0 ? 'an id came back with other content' : undefined };
-    }
+    return { plan, replaced, replacements };
+  };
 
+  /** What a full list says by what it misses. */
+  const judgeFull = ({ plan, replaced, replacements }: Settled): Plan => {
+    const { add, renew, remove } = plan;
     const mayMiss = (row: Row): boolean => !isLocal(row) || (start.believe && row.origin !== localOrigin);
     const missing = [...mirror.byId.values()].filter(
       (row) => mayMiss(row) && row.addedSeq <= start.sequence && !seen.has(row.id) && !replaced.has(row),
@@ -152,6 +159,14 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const confirmed = missing.filter((row) => start.held.has(row.id));
     const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
     return { ...holding(gap), remove: [...remove, ...confirmed] };
+  };
+
+  const finish: Planner['finish'] = (nowMs) => {
+    if (start.kind === 'full') return judgeFull(settle(nowMs));
+    // A delta can't tell which of the two databases is right: the full list will.
+    for (const row of reused) fresh.delete(row.id);
+    const doubt = reused.size > 0 ? 'an id came back with other content' : undefined;
+    return { ...settle(nowMs).plan, doubt };
   };
 
   return { take, finish };

@@ -1,0 +1,56 @@
+// What the parts of the benchmark share: both sides with the same decisions, and how long each part may take.
+import type { Engine, ImportRow } from '../lab/engine.ts';
+import type { Lapidary } from '../lab/lapidary.ts';
+
+export interface Sizes {
+  decisions: number;
+  /** Of load, on each side: LAPI needs longer for a figure. */
+  lapiSeconds: number;
+  lapidarySeconds: number;
+  pulls: number;
+  /** Start-ups whose gzip is made anew, which takes 5 s of silence before each. */
+  coldPulls: number;
+  /** Between two polls of a bouncer, and between two of Lapidary's rounds of sync. */
+  intervalSeconds: number;
+  /** How long many bouncers are watched; a multiple of the interval. */
+  windowSeconds: number;
+}
+
+export const fullSizes: Sizes = {
+  decisions: 50_000,
+  lapiSeconds: 6,
+  lapidarySeconds: 4,
+  pulls: 5,
+  coldPulls: 4,
+  intervalSeconds: 10,
+  windowSeconds: 60,
+};
+
+/** To see that it works; its figures mean nothing. */
+export const quickSizes: Sizes = {
+  decisions: 5_000,
+  lapiSeconds: 1,
+  lapidarySeconds: 1,
+  pulls: 2,
+  coldPulls: 1,
+  intervalSeconds: 2,
+  windowSeconds: 4,
+};
+
+/** One of the two servers, as a bouncer sees it. */
+export interface Side {
+  url: string;
+  /** The process that answers. */
+  pid: number;
+  /** Of bouncers registered there, as many on each side. */
+  keys: string[];
+}
+
+export interface Bench {
+  sizes: Sizes;
+  rows: ImportRow[];
+  engine: Engine;
+  lapidary: Lapidary;
+  lapi: Side;
+  ours: Side;
+}

@@ -1,0 +1,91 @@
+// `npm start` as a newcomer meets it: the three lines it prints, its settings, and what it does with a bad one.
+import { execFile } from 'node:child_process';
+import { request } from 'node:http';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, expect, test } from 'vitest';
+import { startChild } from '../lab/child.ts';
+import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { freePort } from '../lab/ports.ts';
+import { until } from '../lab/wait.ts';
+
+let lapidary: Lapidary | undefined;
+afterEach(async () => {
+  await lapidary?.close();
+  lapidary = undefined;
+});
+
+test('the three lines that it prints can be pasted, and show a ban', async () => {
+  lapidary = await startLapidary();
+  const lines = /# make a bouncer's key.*\n([\s\S]*)/.exec(lapidary.log())?.[1] ?? '';
+  const { stdout } = await promisify(execFile)('bash', ['-euc', lines]);
+  expect(stdout).toContain('"new": [{"duration":"3h59m59s"');
+  for (const name of ['operator-token', 'operator-header']) {
+    expect(statSync(join(lapidary.stateDir, name)).mode & 0o777).toBe(0o600);
+  }
+});
+
+test('a bad setting stops the start and names itself, not its value', async () => {
+  const start = startLapidary({ settings: { SYNC_INTERVAL_SECONDS: 'hidden' } });
+  await expect(start).rejects.toThrow('SYNC_INTERVAL_SECONDS must be a whole number');
+  await expect(start).rejects.not.toThrow('hidden');
+});
+
+test('a path prefix stands before every route, and nothing is served beside it', async () => {
+  lapidary = await startLapidary({ settings: { PATH_PREFIX: '/lapi' } });
+  expect(lapidary.log()).toContain(`${lapidary.url}/lapi/api/v1/bouncers`);
+  expect((await fetch(`${lapidary.url}/lapi/health`)).status).toBe(200);
+  expect((await fetch(`${lapidary.url}/lapi/v1/decisions`)).status).toBe(403);
+  expect((await fetch(`${lapidary.url}/v1/decisions`)).status).toBe(404);
+  expect((await fetch(`${lapidary.url}/lapid/v1/decisions`)).status).toBe(404);
+});
+
+test('a client’s address is the connection’s, unless a header is named that may tell', async () => {
+  lapidary = await startLapidary();
+  const address = async (headers: Record<string, string>): Promise<string> => {
+    const name = `b-${Math.random().toString(36).slice(2)}`;
+    const key = await (lapidary as Lapidary).addBouncer(name);
+    await fetch(`${lapidary?.url}/v1/decisions/stream`, { headers: { ...headers, 'x-api-key': key } });
+    return (await lapidary?.operator('GET', `/bouncers/${name}`))?.body.address;
+  };
+  const forged = {
+    'cf-connecting-ip': '192.0.2.9',
+    'x-real-ip': '192.0.2.9',
+    'x-forwarded-for': '192.0.2.9',
+  };
+  expect(await address(forged)).toBe('127.0.0.1');
+  await lapidary.close();
+  lapidary = await startLapidary({ settings: { CLIENT_ADDRESS_HEADER: 'X-Real-IP' } });
+  expect(await address(forged)).toBe('192.0.2.9');
+});
+
+test('answers over kept and closed connections alike', async () => {
+  lapidary = await startLapidary();
+  const key = await lapidary.addBouncer('b');
+  for (const connection of ['close', 'keep-alive']) {
+    const body = await new Promise<string>((resolve, reject) => {
+      const headers = { 'x-api-key': key, connection };
+      const asked = request(`${lapidary?.url}/v1/decisions/stream`, { headers }, (response) => {
+        let text = '';
+        response.on('data', (chunk: Buffer) => (text += chunk.toString()));
+        response.on('end', () => resolve(text));
+      });
+      asked.on('error', reject).end();
+    });
+    expect(body).toBe('{"new": [], "deleted": []}');
+  }
+});
+
+test('Ctrl-C ends it and its workerd', async () => {
+  const port = await freePort();
+  lapidary = await startLapidary();
+  const stateDir = join(lapidary.stateDir, 'second');
+  const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
+  const env = { PATH: process.env['PATH'] ?? '', PORT: String(port), STATE_DIR: stateDir };
+  const child = startChild(process.execPath, [script], { env });
+  await until('it serves', () => child.log().includes('lapidary serves'));
+  process.kill(child.pid, 'SIGINT');
+  expect(await child.exit).toBe(0);
+  await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow();
+});

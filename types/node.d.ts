@@ -1,0 +1,13 @@
+// What the Worker uses of Node's modules in workerd. @types/node as a whole would bring Node's globals along,
+// which are not there.
+
+declare module 'node:zlib' {
+  interface Gzip {
+    on(event: 'data', listener: (part: Uint8Array) => void): this;
+  }
+  export function createGzip(options: { level: number; chunkSize: number }): Gzip;
+}
+
+declare module 'node:stream/promises' {
+  export function pipeline(from: Iterable<string>, to: import('node:zlib').Gzip): Promise<void>;
+}
