@@ -4,7 +4,7 @@
 import { Hono } from 'hono';
 import { operatorRoutes } from './broker/api.ts';
 import { askFeed, settingsOf, type AppEnv } from './context.ts';
-import { lapiError, problem, type Failure } from './failure.ts';
+import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { SettingError } from './settings.ts';
 
@@ -41,9 +41,8 @@ routes.notFound((c) => failed(c.req.path, { kind: 'not-found', what: 'this path'
 
 routes.onError((error, c) => {
   const requestId = crypto.randomUUID();
-  console.error(
-    `request ${requestId} failed: ${error instanceof Error ? (error.stack ?? error.message) : 'unknown'}`,
-  );
+  const cause = causeOf(error);
+  console.error(`request ${requestId} failed: ${cause.stack ?? cause.message}`);
   return failed(c.req.path, { kind: 'internal', requestId });
 });
 

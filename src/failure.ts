@@ -86,3 +86,13 @@ export function problem(failure: Failure): Response {
   const headers = { 'content-type': 'application/problem+json', ...failureHeaders(failure) };
   return new Response(JSON.stringify(body), { status, headers });
 }
+
+/**
+ * The error at the bottom of an unexpected one. It alone may be logged: drizzle's own message repeats the values of
+ * the query, digests among them.
+ */
+export function causeOf(error: unknown): Error {
+  let cause = error;
+  while (cause instanceof Error && cause.cause !== undefined) cause = cause.cause;
+  return cause instanceof Error ? cause : new Error('unknown');
+}

@@ -378,12 +378,17 @@ describe('when D1 is out of reach', () => {
     vi.useFakeTimers({ toFake: ['Date'] });
     expect((await get('/v1/decisions')).status).toBe(200);
     await env.DB.exec('ALTER TABLE key_epoch RENAME TO away');
-    vi.spyOn(console, 'error').mockReturnValue();
+    const logged = vi.spyOn(console, 'error').mockReturnValue();
     vi.setSystemTime(Date.now() + 14 * 60_000);
     expect((await get('/v1/decisions')).status).toBe(200);
     const unknown = await call('/v1/decisions', { headers: { 'x-api-key': 'f'.repeat(33) } });
     expect([unknown.status, await unknown.json()]).toEqual([503, { message: expect.any(String) }]);
     vi.setSystemTime(Date.now() + 2 * 60_000);
     expect((await get('/v1/decisions')).status).toBe(503);
+    expect((await operator('POST', '/bouncers', { name: 'other' })).status).toBe(201);
+    await env.DB.exec('ALTER TABLE key_versions RENAME TO gone');
+    expect((await operator('POST', '/bouncers', { name: 'third' })).status).toBe(500);
+    expect(logged).toHaveBeenCalled();
+    expect(JSON.stringify(logged.mock.calls)).not.toMatch(/[0-9a-f]{64}/);
   });
 });

@@ -2,7 +2,7 @@
 // long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation.
 
 import { lookUpKey, readEpoch } from '../db/bouncers.ts';
-import { fail, succeed, type Result } from '../failure.ts';
+import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
 
 export interface BouncerIdentity {
@@ -50,7 +50,7 @@ export async function authenticate(
     remember(known, digest, { bouncer: found.bouncer, epoch: found.epoch });
     return succeed(found.bouncer);
   } catch (error) {
-    console.error(`the key store is out of reach: ${error instanceof Error ? error.message : 'unknown'}`);
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
     if (remembered && nowMs - epoch.seenMs < outageMs) return succeed(remembered.bouncer);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
