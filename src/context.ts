@@ -1,12 +1,20 @@
 // What every route may use: the bindings, the settings, and who is calling from where.
 
 import type { DecisionFeed } from './feed/feed.ts';
+import type { Role } from './roles.ts';
 import { readSettings, type Settings } from './settings.ts';
 
 /** Hono's environment for all our routes. */
 export interface AppEnv {
   Bindings: Env;
-  Variables: { settings: Settings };
+  Variables: {
+    settings: Settings;
+    /** Who an operator is, as the audit log names it. */
+    actor: string;
+    role: Role;
+    /** The operator came with `OPERATOR_TOKEN`: what it is used for is marked. */
+    breakGlass: boolean;
+  };
 }
 
 let read: { readonly env: Env; readonly settings: Settings } | undefined;

@@ -5,8 +5,12 @@
 /** What can go wrong, as a value: it also crosses the Durable Object's RPC, where error classes do not survive. */
 export type Failure =
   | { readonly kind: 'bad-input'; readonly field: string; readonly problem: string }
+  | { readonly kind: 'unprocessable'; readonly field: string; readonly problem: string }
+  | { readonly kind: 'precondition-failed'; readonly etag: string }
+  | { readonly kind: 'precondition-required'; readonly field: string; readonly problem: string }
+  | { readonly kind: 'rate-limited'; readonly waitSeconds: number }
   | { readonly kind: 'too-large'; readonly field: string; readonly limitBytes: number }
-  | { readonly kind: 'forbidden' }
+  | { readonly kind: 'forbidden'; readonly problem?: string }
   | { readonly kind: 'unauthorised'; readonly problem: string }
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
@@ -40,12 +44,24 @@ function describe(failure: Failure): Public {
   switch (failure.kind) {
     case 'bad-input':
       return { status: 400, title: 'Bad input', detail: `${failure.field}: ${failure.problem}` };
+    case 'unprocessable':
+      return { status: 422, title: 'Unprocessable', detail: `${failure.field}: ${failure.problem}` };
+    case 'precondition-failed': {
+      const detail = `If-Match: it was changed meanwhile; it is ${failure.etag} now`;
+      return { status: 412, title: 'Precondition failed', detail };
+    }
+    case 'precondition-required':
+      return { status: 428, title: 'Precondition required', detail: `${failure.field}: ${failure.problem}` };
+    case 'rate-limited': {
+      const detail = `too many requests; try again in ${failure.waitSeconds} s`;
+      return { status: 429, title: 'Too many requests', detail };
+    }
     case 'too-large': {
       const detail = `${failure.field}: larger than ${failure.limitBytes} bytes`;
       return { status: 413, title: 'Too large', detail };
     }
     case 'forbidden':
-      return { status: 403, title: 'Forbidden', detail: 'access forbidden' };
+      return { status: 403, title: 'Forbidden', detail: failure.problem ?? 'access forbidden' };
     case 'unauthorised':
       return { status: 401, title: 'Unauthorised', detail: failure.problem };
     case 'not-found':
@@ -67,6 +83,7 @@ function describe(failure: Failure): Public {
 
 function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
+  if (failure.kind === 'rate-limited') return { 'retry-after': String(failure.waitSeconds) };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
   return {};
 }

@@ -1,6 +1,8 @@
 // Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
 // value is never repeated, since it may be a secret in the wrong place.
 
+import { readIssuers, type Issuer } from './issuers.ts';
+
 export interface Settings {
   /** The engine, or null: then only local decisions are served. */
   readonly upstream: UpstreamSettings | null;
@@ -12,8 +14,12 @@ export interface Settings {
   readonly tailIntervalMs: number;
   /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
   readonly tombstoneMs: number;
-  /** `OPERATOR_TOKEN`: opens `/api/v1`. Without one the operator API refuses everybody. */
+  /** `OPERATOR_TOKEN`: opens all of `/api/v1`, for when nothing else does; each use is marked in the audit log. */
   readonly operatorToken: string | null;
+  /** `OPERATOR_ISSUERS`, a JSON list, none: whose OIDC tokens name operators, and by which rules of what role. */
+  readonly operatorIssuers: readonly Issuer[];
+  /** `ADOPT_ENGINE_KEYS`, false: whether a key that is unknown here but good at the engine becomes a bouncer. */
+  readonly adoptEngineKeys: boolean;
   /** `CLIENT_ADDRESS_HEADER`: who says where a client is. Empty: the connection itself. */
   readonly clientAddressHeader: string;
   /** `PATH_PREFIX`, empty: a path in front of every route, `/lapi` for `https://example.net/lapi/v1/…`. */
@@ -52,6 +58,8 @@ export const settingNames = [
   'TAIL_INTERVAL_SECONDS',
   'TOMBSTONE_DAYS',
   'OPERATOR_TOKEN',
+  'OPERATOR_ISSUERS',
+  'ADOPT_ENGINE_KEYS',
   'CLIENT_ADDRESS_HEADER',
   'PATH_PREFIX',
 ] as const;
@@ -73,6 +81,8 @@ export function readSettings(env: Source): Settings {
   if (operatorToken !== '' && operatorToken.length < 16) {
     throw new SettingError('OPERATOR_TOKEN', 'at least 16 characters long');
   }
+  const issuers = readIssuers(text(env, 'OPERATOR_ISSUERS'));
+  if (!issuers.ok) throw new SettingError('OPERATOR_ISSUERS', issuers.mustBe);
   return {
     upstream: readUpstream(env),
     syncIntervalMs,
@@ -80,6 +90,8 @@ export function readSettings(env: Source): Settings {
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
     tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
     operatorToken: operatorToken || null,
+    operatorIssuers: issuers.issuers,
+    adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
     clientAddressHeader: header,
     pathPrefix: prefix,
   };
@@ -133,6 +145,12 @@ function text(env: Source, name: SettingName): string {
   if (value === undefined || value === null) return '';
   if (typeof value !== 'string') throw new SettingError(name, 'a text');
   return value.trim();
+}
+
+function flag(env: Source, name: SettingName): boolean {
+  const value = text(env, name);
+  if (!['', 'true', 'false'].includes(value)) throw new SettingError(name, 'true or false');
+  return value === 'true';
 }
 
 function seconds(env: Source, name: SettingName, fallback: number, least: number, most: number): number {

@@ -3,14 +3,14 @@
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
-import { matcher, type View } from '../src/feed/view.ts';
+import { matcher, type Limits, type View } from '../src/feed/view.ts';
 import {
   startModelEngine,
   type ModelDatabase,
   type ModelDecision,
   type ModelEngine,
 } from './support/model-engine.ts';
-import { bouncer, everything, feed, keyOf } from './support/bouncer.ts';
+import { bouncer, everything, feed, keyOf, limitsOf } from './support/bouncer.ts';
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -22,6 +22,16 @@ const views: View[] = [
   { ...everything, origins: ['crowdsec'] },
   { ...everything, scenariosNotContaining: ['ssh'], type: 'ban' },
   { ...everything, dedup: false },
+  { ...everything, limits: limitsOf({ maxDecisions: 2 }) },
+];
+
+/** What an operator may let a bouncer read, in whatever order; all of them are tried on every view. */
+const policies: (Limits | null)[] = [
+  null,
+  limitsOf({ origins: ['crowdsec', 'CAPI'] }),
+  limitsOf({ scenariosContaining: ['http'], scopes: ['Ip'] }),
+  limitsOf({ maxDecisions: 1 }),
+  limitsOf({ maxDecisions: 3, origins: ['cscli', 'lists', 'CAPI'] }),
 ];
 
 const values = ['192.0.2.1', '192.0.2.2', '198.51.100.0/24', '2001:db8::1'];
@@ -37,6 +47,7 @@ type NewDecision = typeof decision extends fc.Arbitrary<infer T> ? T : never;
 type Step =
   | { do: 'add' | 'add unseen'; decision: NewDecision }
   | { do: 'expire' | 'drop' | 'poll' | 'poll and lose' | 'restart'; which: number }
+  | { do: 'limit'; which: number; to: number }
   | { do: 'pass'; seconds: number }
   | { do: 'sync' | 'resync' | 'alarm' | 'evict' | 'outage' | 'lie' | 'new database' | 'old database' };
 
@@ -58,6 +69,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       ),
       which,
     }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant('limit' as const), which, to: fc.nat(policies.length - 1) }),
   },
   {
     weight: 2,
@@ -83,7 +98,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 test('every bouncer has what the engine has, under its view', { timeout: 300_000 }, async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), fc.constantFrom('A', 'B', 'C'), run),
-    { numRuns: 150 },
+    { numRuns: 200 },
   );
 });
 
@@ -119,6 +134,9 @@ async function run(steps: Step[], dialect: string): Promise<void> {
         break;
       case 'drop':
         engine.drop(pick(current.which)?.id ?? 0);
+        break;
+      case 'limit':
+        clients[current.which % clients.length].limit(policies[current.to]);
         break;
       case 'pass':
         vi.setSystemTime(Date.now() + current.seconds * 1000);
@@ -164,6 +182,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
           await client.pull(!client.started || current.do === 'restart');
           client.started = true;
           client.lost = false;
+          await expectInStep(client);
         }
       }
     }
@@ -178,19 +197,39 @@ async function run(steps: Step[], dialect: string): Promise<void> {
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
   // to its own end. Until an operator vouches for it bouncers may hold more than the engine, never less.
   const kept = decisions.length - engine.active().length;
+  const mirrored = async () => (await feed().page(0, 1000)) as unknown as Ranked[];
   for (const client of clients) {
     await client.pull(!client.started);
     client.started = true;
-    const expected = expectedKeys(engine, client.view);
-    if (kept === 0) expect(client.keys(), `view ${JSON.stringify(client.view)}`).toEqual(expected);
+    const view = { ...client.view, limits: client.limits() };
+    const expected = expectedKeys(engine.active(), view);
+    if (capped(view)) await expectInStep(client);
+    else if (kept === 0) expect(client.keys(), `view ${JSON.stringify(view)}`).toEqual(expected);
     else expect(client.keys()).toEqual(expect.arrayContaining(expected));
   }
   await feed().sync({ full: true, believe: true });
   for (const client of clients) {
     await client.pull(false);
-    expect(client.keys(), `view ${JSON.stringify(client.view)}`).toEqual(expectedKeys(engine, client.view));
+    const view = { ...client.view, limits: client.limits() };
+    const rows = capped(view) ? await mirrored() : engine.active();
+    expect(client.keys(), `view ${JSON.stringify(view)}`).toEqual(expectedKeys(rows, view));
   }
   vi.restoreAllMocks();
+}
+
+/** Whatever went before, an answer that arrived leaves a bouncer with what the feed has for it, and no more. */
+async function expectInStep(client: {
+  view: View;
+  keys(): string[];
+  limits(): Limits | null;
+}): Promise<void> {
+  const view = { ...client.view, limits: client.limits() };
+  const rows = (await feed().page(0, 1000)) as unknown as Ranked[];
+  // In its last second a ban is not announced any more; who has it keeps it to its end.
+  const ending = new Set(rows.filter((row) => row.untilMs - Date.now() < 1000).map(keyOf));
+  const certain = (keys: string[]) => keys.filter((key) => !ending.has(key));
+  expect(certain(client.keys()), `view ${JSON.stringify(view)}`).toEqual(certain(expectedKeys(rows, view)));
+  expect(client.keys().length).toBeLessThanOrEqual(view.limits?.maxDecisions ?? Infinity);
 }
 
 /** Durations are rounded, and the last second of a ban is nobody's: no row may be within it at the end. */
@@ -210,16 +249,33 @@ function replaceLikeAPull(engine: ModelEngine, row: { origin: string; value: str
   }
 }
 
-function expectedKeys(engine: ModelEngine, view: View): string[] {
+/** Which of several decisions a cap leaves depends on ends that the engine gives in whole seconds: the feed's count. */
+interface Ranked extends Pick<
+  ModelDecision,
+  'origin' | 'scenario' | 'scope' | 'type' | 'value' | 'untilMs' | 'id'
+> {
+  rowId?: number;
+}
+
+const capped = (view: View): boolean => view.limits?.maxDecisions != null;
+
+function expectedKeys(rows: readonly Ranked[], view: View): string[] {
   const matches = matcher(view);
-  return [
-    ...new Set(
-      engine
-        .active()
-        .filter((row) => matches(row))
-        .map(keyOf),
-    ),
-  ].sort();
+  const longest = new Map<string, Ranked>();
+  for (const row of rows.filter((each) => matches(each))) {
+    const other = longest.get(keyOf(row));
+    const wins =
+      !other || row.untilMs > other.untilMs || (row.untilMs === other.untilMs && row.id < other.id);
+    if (wins) longest.set(keyOf(row), row);
+  }
+  const isListed = ({ origin }: Ranked) => Number(origin === 'CAPI' || origin === 'lists');
+  const best = [...longest.values()].sort(
+    (a, b) => isListed(a) - isListed(b) || b.untilMs - a.untilMs || (a.rowId ?? 0) - (b.rowId ?? 0),
+  );
+  return best
+    .slice(0, view.limits?.maxDecisions ?? Infinity)
+    .map(keyOf)
+    .sort();
 }
 
 async function emptyFeed(engine: ModelEngine): Promise<void> {

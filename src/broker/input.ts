@@ -1,27 +1,101 @@
 // What operators send, checked by hand: each refusal names the field and what it must be. Pure.
 
 import { badInput, succeed, type Result } from '../failure.ts';
-import { parseDuration } from '../lapi/duration.ts';
+import { formatDuration, parseDuration } from '../lapi/duration.ts';
 import { formatNetwork, parseNetwork } from '../lapi/ip.ts';
 import { scopeName } from '../lapi/wire.ts';
+import type { AuditFilter } from '../db/audit.ts';
+import { isRole, roles } from '../roles.ts';
+import { defaultOverlap, longestOverlapMs, type Overlap } from './rotation.ts';
+import type { NewToken } from './tokens.ts';
 
 export interface NewBouncer {
   readonly name: string;
   /** The digest of a key that the caller made; null: a key is to be made here. */
   readonly digest: string | null;
+  readonly expiresInMs: number | null;
 }
 
 export function parseNewBouncer(json: object): Result<NewBouncer> {
-  const { name, key_sha512: digest, ...rest } = json as Record<string, unknown>;
+  const { name, key_sha512: digest, expires_in: expiresIn, ...rest } = json as Record<string, unknown>;
   const unknown = Object.keys(rest)[0];
   if (unknown !== undefined) return badInput(unknown, 'unknown field');
   if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/.test(name)) {
     return badInput('name', 'must be 1 to 64 letters, digits, dots, dashes, underscores or @');
   }
+  const key = parseKey(digest, expiresIn);
+  return key.ok ? succeed({ name, ...key.value }) : key;
+}
+
+function parseKey(digest: unknown, expiresIn: unknown): Result<Pick<NewBouncer, 'digest' | 'expiresInMs'>> {
   if (digest !== undefined && (typeof digest !== 'string' || !/^[0-9a-f]{128}$/.test(digest))) {
     return badInput('key_sha512', 'must be a SHA-512 as 128 lower-case hex digits');
   }
-  return succeed({ name, digest: digest ?? null });
+  if (expiresIn === undefined) return succeed({ digest: digest ?? null, expiresInMs: null });
+  const expiresInMs = readDuration('expires_in', expiresIn, 1000, longestMs);
+  return expiresInMs.ok ? succeed({ digest: digest ?? null, expiresInMs: expiresInMs.value }) : expiresInMs;
+}
+
+/** A duration field within bounds, in milliseconds. */
+function readDuration(field: string, value: unknown, leastMs: number, mostMs: number): Result<number> {
+  const ms = typeof value === 'string' ? parseOperatorDuration(value) : undefined;
+  if (ms === undefined) return badInput(field, 'must be a duration like 4h, 30m or 7d');
+  if (ms < leastMs || ms > mostMs) {
+    return badInput(
+      field,
+      `must be ${formatDuration(leastMs / 1000)} to ${Math.floor(mostMs / 86_400_000)}d`,
+    );
+  }
+  return succeed(ms);
+}
+
+export interface Rotation {
+  readonly overlap: Overlap;
+  readonly digest: string | null;
+  readonly expiresInMs: number | null;
+}
+
+export function parseRotation(json: object): Result<Rotation> {
+  const {
+    grace,
+    max_overlap: maxOverlap,
+    key_sha512: digest,
+    expires_in: expiresIn,
+    ...rest
+  } = json as Record<string, unknown>;
+  const unknown = Object.keys(rest)[0];
+  if (unknown !== undefined) return badInput(unknown, 'unknown field');
+  const graceMs =
+    grace === undefined ? succeed(defaultOverlap.graceMs) : readDuration('grace', grace, 0, longestOverlapMs);
+  if (!graceMs.ok) return graceMs;
+  const maxOverlapMs =
+    maxOverlap === undefined
+      ? succeed(defaultOverlap.maxOverlapMs)
+      : readDuration('max_overlap', maxOverlap, 1000, longestOverlapMs);
+  if (!maxOverlapMs.ok) return maxOverlapMs;
+  const key = parseKey(digest, expiresIn);
+  if (!key.ok) return key;
+  return succeed({ overlap: { graceMs: graceMs.value, maxOverlapMs: maxOverlapMs.value }, ...key.value });
+}
+
+const longestTokenMs = 365 * 86_400_000;
+
+export function parseNewToken(json: object): Result<NewToken> {
+  const { name, role, expires_in: expiresIn, ...rest } = json as Record<string, unknown>;
+  const unknown = Object.keys(rest)[0];
+  if (unknown !== undefined) return badInput(unknown, 'unknown field');
+  if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/.test(name)) {
+    return badInput('name', 'must be 1 to 64 letters, digits, dots, dashes, underscores or @');
+  }
+  if (!isRole(role)) return badInput('role', `must be one of ${roles.join(', ')}`);
+  const expiresInMs = readDuration('expires_in', expiresIn, 1000, longestTokenMs);
+  return expiresInMs.ok ? succeed({ name, role, expiresInMs: expiresInMs.value }) : expiresInMs;
+}
+
+/** For calls that take no body, or an empty one. */
+export function parseNothing(json: object): Result<object> {
+  const unknown = Object.keys(json)[0];
+  return unknown === undefined ? succeed({}) : badInput(unknown, 'unknown field');
 }
 
 export interface NewDecision {
@@ -49,14 +123,13 @@ export function parseNewDecision(json: object): Result<NewDecision> {
   if (scenario !== undefined && (typeof scenario !== 'string' || !/^[^\p{Cc}]{1,200}$/u.test(scenario))) {
     return badInput('scenario', 'must be 1 to 200 printable characters');
   }
-  const durationMs = typeof duration === 'string' ? parseOperatorDuration(duration) : undefined;
-  if (durationMs === undefined) return badInput('duration', 'must be a duration like 4h, 30m or 7d');
-  if (durationMs < 1000 || durationMs > longestMs) return badInput('duration', 'must be 1s to 3650d');
+  const durationMs = readDuration('duration', duration, 1000, longestMs);
+  if (!durationMs.ok) return durationMs;
   return succeed({
     ...target.value,
     type,
     scenario: scenario ?? `manual '${type}' from lapidary`,
-    durationMs,
+    durationMs: durationMs.value,
   });
 }
 
@@ -137,4 +210,27 @@ export function parsePage(query: Readonly<Record<string, string>>): Result<Page>
     return badInput('limit', 'must be a whole number from 1 to 1000');
   }
   return succeed({ after: Number(after), limit: Number(limit) });
+}
+
+export interface AuditQuery {
+  readonly filter: AuditFilter;
+  readonly before: number | null;
+  readonly limit: number;
+}
+
+export function parseAuditQuery(query: Readonly<Record<string, string>>): Result<AuditQuery> {
+  const { actor, action, target, before, limit = '100', ...rest } = query;
+  const unknown = Object.keys(rest)[0];
+  if (unknown !== undefined) return badInput(unknown, 'unknown parameter');
+  if (before !== undefined && !/^\d{1,15}$/.test(before)) {
+    return badInput('before', 'must be the `next` of the page before');
+  }
+  const page = parsePage({ limit });
+  if (!page.ok) return page;
+  const filter = {
+    ...(actor === undefined ? {} : { actor }),
+    ...(action === undefined ? {} : { action }),
+    ...(target === undefined ? {} : { target }),
+  };
+  return succeed({ filter, before: before === undefined ? null : Number(before), limit: page.value.limit });
 }

@@ -1,17 +1,23 @@
 // From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up for as
-// long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation.
+// long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation. Ends
+// of versions are exact: they are compared with the clock at each use.
 
-import { lookUpKey, readEpoch } from '../db/bouncers.ts';
+import { lookUpKey, readEpoch, type KeyVersion } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
+import { readPolicy, type Policy } from './policy.ts';
+import { isLive } from './rotation.ts';
 
+/** Who asks, and with which version of the key. */
 export interface BouncerIdentity {
   readonly id: number;
   readonly name: string;
+  readonly version: KeyVersion;
+  readonly policy: Policy;
 }
 
 /** How long an isolate trusts the epoch it has seen: a revoked key is refused everywhere after this time. */
-const epochFreshMs = 5_000;
+export const epochFreshMs = 5_000;
 /** An unknown key is remembered as such for this long; so is a guess that is made again and again. */
 const refusedMs = 2_000;
 /**
@@ -38,22 +44,34 @@ export async function authenticate(
   try {
     if (remembered) {
       if (nowMs - epoch.seenMs >= epochFreshMs) sawEpoch(await readEpoch(d1), nowMs);
-      if (remembered.epoch === epoch.value) return succeed(remembered.bouncer);
+      if (remembered.epoch === epoch.value) return live(remembered.bouncer, nowMs);
     }
-    const found = await lookUpKey(d1, digest);
-    sawEpoch(found.epoch, nowMs);
-    if (!found.bouncer) {
+    const { found, epoch: read } = await lookUpKey(d1, digest);
+    sawEpoch(read, nowMs);
+    if (!found) {
       known.delete(digest);
       remember(refused, digest, nowMs);
       return fail({ kind: 'forbidden' });
     }
-    remember(known, digest, { bouncer: found.bouncer, epoch: found.epoch });
-    return succeed(found.bouncer);
+    const { name, version } = found;
+    const bouncer = { id: version.bouncerId, name, version, policy: readPolicy(found.policy) };
+    remember(known, digest, { bouncer, epoch: read });
+    return live(bouncer, nowMs);
   } catch (error) {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
-    if (remembered && nowMs - epoch.seenMs < outageMs) return succeed(remembered.bouncer);
+    if (remembered && nowMs - epoch.seenMs < outageMs) return live(remembered.bouncer, nowMs);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
+}
+
+/** This isolate changed a key itself: it asks anew at the next use. */
+export function forgetEpoch(): void {
+  epoch = { value: -1, seenMs: -Infinity };
+  refused.clear();
+}
+
+function live(bouncer: BouncerIdentity, nowMs: number): Result<BouncerIdentity> {
+  return isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
 }
 
 /** `nowMs` is when the question was asked, so a slow answer does not prolong trust. */

@@ -1,63 +1,59 @@
-// The named queries on bouncers and their keys. Routes never build SQL.
+// The named queries on bouncers. Routes never build SQL.
 
-import { asc, eq, gt, sql } from 'drizzle-orm';
-import { drizzle } from 'drizzle-orm/d1';
+import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { revokeStatements, type KeyVersion } from './keys.ts';
 import { bouncers, keyEpoch, keyVersions } from './schema.ts';
 
 export type Bouncer = typeof bouncers.$inferSelect;
 
-/** What a digest opens, and the epoch in which that was read. */
-export interface KeyLookup {
-  readonly bouncer: { readonly id: number; readonly name: string } | null;
-  readonly epoch: number;
-}
-
-/** Key and epoch in one batch: read apart, a revocation between the two would be believed for an epoch more. */
-export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLookup> {
-  const db = drizzle(d1);
-  const [epochs, found] = await db.batch([
-    db.select({ epoch: keyEpoch.epoch }).from(keyEpoch),
-    db
-      .select({ id: bouncers.id, name: bouncers.name })
-      .from(keyVersions)
-      .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
-      .where(eq(keyVersions.digest, digest)),
-  ]);
-  return { bouncer: found[0] ?? null, epoch: epochs[0]?.epoch ?? 0 };
-}
-
-export async function readEpoch(d1: D1Database): Promise<number> {
-  const [row] = await drizzle(d1).select({ epoch: keyEpoch.epoch }).from(keyEpoch);
-  return row?.epoch ?? 0;
-}
-
-/** Both rows or none. Throws when the name or the digest exists: `clashOf` says which. */
-export async function insertBouncer(
-  d1: D1Database,
+/** The statements that make a bouncer and the first version of its key. */
+export function insertStatements(
+  db: DrizzleD1Database,
   name: string,
   digest: string,
+  expiresMs: number | null,
   nowMs: number,
-): Promise<Bouncer> {
-  const db = drizzle(d1);
-  const idOfName = sql`(SELECT id FROM bouncers WHERE name = ${name})`;
-  const [rows] = await db.batch([
-    db.insert(bouncers).values({ name, createdMs: nowMs }).returning(),
-    db.insert(keyVersions).values({ bouncerId: idOfName, digest, createdMs: nowMs }),
-  ]);
-  return rows[0] as Bouncer;
+) {
+  const bouncerId = sql<number>`(SELECT id FROM bouncers WHERE name = ${name})`;
+  return [
+    db.insert(bouncers).values({ name, createdMs: nowMs }),
+    db.insert(keyVersions).values({ bouncerId, digest, createdMs: nowMs, expiresMs }),
+  ];
 }
 
-export type Clash = 'name' | 'digest';
+/** The statements that take a bouncer and its keys away, and move the epoch with them. */
+export function deleteStatements(
+  db: DrizzleD1Database,
+  bouncer: Bouncer,
+  versions: readonly KeyVersion[],
+  nowMs: number,
+) {
+  return [
+    ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
+    db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
+    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+  ];
+}
 
-/** Which of the two a new bouncer would clash with. */
-export async function clashOf(d1: D1Database, name: string, digest: string): Promise<Clash | null> {
-  const db = drizzle(d1);
-  const [names, digests] = await db.batch([
-    db.select({ id: bouncers.id }).from(bouncers).where(eq(bouncers.name, name)),
-    db.select({ id: keyVersions.id }).from(keyVersions).where(eq(keyVersions.digest, digest)),
-  ]);
-  if (names.length > 0) return 'name';
-  return digests.length > 0 ? 'digest' : null;
+/** The statements that change what a bouncer's keys may do; the epoch moves, so it holds everywhere within 5 s. */
+export function policyStatements(
+  db: DrizzleD1Database,
+  bouncer: Bouncer,
+  to: Partial<Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>>,
+) {
+  return [
+    db
+      .update(bouncers)
+      .set({ ...to, revision: sql`revision + 1` })
+      .where(eq(bouncers.id, bouncer.id)),
+    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+  ];
+}
+
+/** SQL for "there is no such bouncer": what a new one is made on. */
+export function noBouncer(name: string): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name = ${name})`;
 }
 
 export async function findBouncer(d1: D1Database, name: string): Promise<Bouncer | null> {
@@ -71,17 +67,7 @@ export function listBouncers(d1: D1Database, afterId: number, limit: number): Pr
   return db.select().from(bouncers).where(gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit);
 }
 
-/** Takes a bouncer and its keys away, and moves the epoch with them: no isolate trusts them for over 5 s. */
-export async function deleteBouncer(d1: D1Database, id: number): Promise<void> {
-  const db = drizzle(d1);
-  await db.batch([
-    db.delete(keyVersions).where(eq(keyVersions.bouncerId, id)),
-    db.delete(bouncers).where(eq(bouncers.id, id)),
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
-  ]);
-}
-
-/** The newest usage metrics of a bouncer take the place of the last. */
+/** The newest usage metrics of a bouncer take the place of the last. No mutation: nobody's right changes. */
 export async function saveMetrics(d1: D1Database, id: number, json: string, nowMs: number): Promise<void> {
   const db = drizzle(d1);
   await db.update(bouncers).set({ metricsJson: json, metricsMs: nowMs }).where(eq(bouncers.id, id));

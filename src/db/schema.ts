@@ -1,25 +1,76 @@
-// D1's tables, described once. The truth of who may ask: bouncers and the digests of their keys. Losing it
-// locks every bouncer out. No secret is in it, only SHA-512 digests of 256-bit keys.
+// D1's tables, described once. The truth of who may ask, and of what operators did. Losing it locks every bouncer
+// out. No secret is in it: SHA-512 digests of keys and tokens only.
 
-import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
 
-/** A bouncer as an operator knows it. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came. */
+/**
+ * A bouncer as an operator knows it. `revision` counts its mutations, those of its keys included: it is the ETag,
+ * and what makes two mutations at once take turns. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
+ */
 export const bouncers = sqliteTable('bouncers', {
   id: integer('id').primaryKey({ autoIncrement: true }),
   name: text('name').notNull().unique(),
   createdMs: integer('created_ms').notNull(),
   metricsJson: text('metrics_json'),
   metricsMs: integer('metrics_ms'),
+  revision: integer('revision').notNull().default(1),
+  /** What its keys may read, as JSON (broker/policy.ts); null is everything. */
+  viewJson: text('view_json'),
+  /** CIDR ranges its keys may be used from, a JSON list; null is anywhere. */
+  allowJson: text('allow_json'),
+  /** Requests a minute that its keys may make; null is no limit. */
+  rateLimit: integer('rate_limit'),
+  /** How many versions its key has had: the number of the newest. */
+  versionCount: integer('version_count').notNull().default(1),
 });
 
-/** One key of a bouncer, as the lower-case hex SHA-512 that LAPI keeps too. */
-export const keyVersions = sqliteTable('key_versions', {
+/**
+ * One version of a bouncer's key, as the lower-case hex SHA-512 that LAPI keeps too. `current` and, while a
+ * rotation is under way, `next` (not used yet) or `previous` (in its grace). `expiresMs`: the version's own end.
+ * `deadlineMs`: the end that a rotation set. Times are the broker's clock; null is never.
+ */
+export const keyVersions = sqliteTable(
+  'key_versions',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    bouncerId: integer('bouncer_id')
+      .notNull()
+      .references(() => bouncers.id, { onDelete: 'cascade' }),
+    digest: text('digest').notNull().unique(),
+    createdMs: integer('created_ms').notNull(),
+    /** 1, 2, 3 … in a bouncer: how operators name it. */
+    number: integer('number').notNull().default(1),
+    state: text('state', { enum: ['next', 'current', 'previous'] })
+      .notNull()
+      .default('current'),
+    firstUsedMs: integer('first_used_ms'),
+    expiresMs: integer('expires_ms'),
+    deadlineMs: integer('deadline_ms'),
+    /** Of a `next`: what its first use gives the version before it. */
+    graceMs: integer('grace_ms'),
+    maxOverlapMs: integer('max_overlap_ms'),
+  },
+  (table) => [index('key_versions_bouncer').on(table.bouncerId)],
+);
+
+/**
+ * Tokens of operators (`cso_…`), as the lower-case hex SHA-512. `revokedMs` keeps the row: the audit log speaks of
+ * it by its id.
+ */
+export const operatorTokens = sqliteTable('operator_tokens', {
   id: integer('id').primaryKey({ autoIncrement: true }),
-  bouncerId: integer('bouncer_id')
-    .notNull()
-    .references(() => bouncers.id, { onDelete: 'cascade' }),
+  name: text('name').notNull().unique(),
   digest: text('digest').notNull().unique(),
+  role: text('role', { enum: ['viewer', 'operator', 'admin'] }).notNull(),
   createdMs: integer('created_ms').notNull(),
+  expiresMs: integer('expires_ms'),
+  revokedMs: integer('revoked_ms'),
+});
+
+/** Digests that were taken away. They open nothing and can't be registered again. */
+export const revokedDigests = sqliteTable('revoked_digests', {
+  digest: text('digest').primaryKey(),
+  revokedMs: integer('revoked_ms').notNull(),
 });
 
 /**
@@ -31,3 +82,32 @@ export const keyEpoch = sqliteTable('key_epoch', {
   id: integer('id').primaryKey(),
   epoch: integer('epoch').notNull(),
 });
+
+/**
+ * What was done, by whom: one row per mutation, written in its batch, each with the hash of the one before.
+ * `detailJson` holds names, numbers and at most 8 hex of a digest.
+ */
+export const audit = sqliteTable('audit', {
+  seq: integer('seq').primaryKey(),
+  atMs: integer('at_ms').notNull(),
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  target: text('target').notNull(),
+  detailJson: text('detail_json').notNull(),
+  previousHash: text('previous_hash').notNull(),
+  hash: text('hash').notNull(),
+});
+
+/** Answers to mutations that carried an `Idempotency-Key`, without the secrets in them, for a day. */
+export const idempotentAnswers = sqliteTable(
+  'idempotent_answers',
+  {
+    actor: text('actor').notNull(),
+    key: text('key').notNull(),
+    requestHash: text('request_hash').notNull(),
+    status: integer('status').notNull(),
+    bodyJson: text('body_json').notNull(),
+    expiresMs: integer('expires_ms').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.actor, table.key] })],
+);

@@ -1,11 +1,13 @@
-// What one poll must carry: the full state of a view, or what changed in it since a sequence. Pure.
+// What one poll must carry: the full state of a view, or what changed in it since a sequence. Pure. What changes
+// with the view itself is transition.ts's.
 // The rules that keep a bouncer's set equal to the view: a value is announced again when the decision that
 // outlived its winner is taken away, is reported as ended only when nothing bans it any more, and is never in
 // both lists (half of the bouncers apply `new` first, half `deleted`).
 
 import type { Row } from './decision.ts';
 import { isActive, networksOf, type Mirror } from './mirror.ts';
-import { matcher, type View } from './view.ts';
+import { chosen, type Target } from './target.ts';
+import { matcher, type Matches, type View } from './view.ts';
 
 export interface Answer {
   /** The change counter that this answer brings a bouncer to. */
@@ -14,17 +16,35 @@ export interface Answer {
   readonly ended: readonly Row[];
 }
 
-type Matches = (row: Row) => boolean;
-
-/** Every decision of the view, and the tombstones of what nothing bans any more. */
-export function fullState(mirror: Mirror, view: View): Answer {
+/** Every decision of the target, and the tombstones of what nothing bans any more. */
+export function fullState(mirror: Mirror, target: Target): Answer {
+  const { view } = target;
   const matches = matcher(view);
-  const added: Row[] = [];
+  const winnerOf = winners(mirror, target);
+  const unbanned = mirror.removed.filter((row) => matches(row) && !winnerOf(row));
+  return {
+    sequence: mirror.sequence,
+    added: stateOf(mirror, target),
+    ended: view.dedup ? lastOfEach(unbanned) : unbanned,
+  };
+}
+
+/** What a bouncer with this target has when it has everything. */
+export function stateOf(mirror: Mirror, { view, kept }: Target): Row[] {
+  if (kept) return [...kept.values()];
+  const matches = matcher(view);
+  const rows: Row[] = [];
   for (const row of mirror.byId.values()) {
-    if (matches(row) && (!view.dedup || longest(mirror, row, matches) === row)) added.push(row);
+    if (matches(row) && (!view.dedup || longest(mirror, row, matches) === row)) rows.push(row);
   }
-  const unbanned = mirror.removed.filter((row) => matches(row) && !longest(mirror, row, matches));
-  return { sequence: mirror.sequence, added, ended: view.dedup ? lastOfEach(unbanned) : unbanned };
+  return rows;
+}
+
+/** From a row to the decision of the target that stands for its (scope, type, value). */
+export function winners(mirror: Mirror, { view, kept }: Target): (row: Row) => Row | undefined {
+  if (kept) return (row) => kept.get(keyOf(row));
+  const matches = matcher(view);
+  return (row) => longest(mirror, row, matches);
 }
 
 /**
@@ -34,9 +54,7 @@ export function fullState(mirror: Mirror, view: View): Answer {
 export function changesSince(mirror: Mirror, view: View, since: number): Answer {
   const matches = matcher(view);
   const touched = mirror.added.slice(firstAfter(mirror.added, since, (row) => row.addedSeq));
-  const removed = mirror.removed
-    .slice(firstAfter(mirror.removed, since, (row) => row.removedSeq))
-    .filter(matches);
+  const removed = removedSince(mirror, since).filter(matches);
 
   const added = new Set<Row>();
   for (const row of touched) {
@@ -53,7 +71,7 @@ export function changesSince(mirror: Mirror, view: View, since: number): Answer 
   return { sequence: mirror.sequence, added: [...added], ended };
 }
 
-/** Active decisions for `GET /v1/decisions`: neither deduplicated nor ordered by LAPI; here by id. */
+/** Active decisions for `GET /v1/decisions`, at most so many as the bouncer may have: neither deduplicated nor ordered by LAPI; here by id. */
 export function activeRows(mirror: Mirror, view: View): Row[] {
   const lookUp = view.within?.covering;
   const candidates =
@@ -62,7 +80,8 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
   // The index has matched the address already.
   const matches = matcher(lookUp ? { ...view, within: null } : view);
   for (const row of candidates) if (matches(row)) rows.push(row);
-  return rows.sort((a, b) => a.id - b.id);
+  const most = view.limits?.maxDecisions ?? Infinity;
+  return (rows.length > most ? chosen(rows, most) : rows).sort((a, b) => a.id - b.id);
 }
 
 /** The active decision of the row's (scope, type, value) that lasts longest in the view; ties: the lowest id. */
@@ -77,11 +96,11 @@ function longest(mirror: Mirror, of: Row, matches: Matches): Row | undefined {
   return winner;
 }
 
-function keyOf(row: Row): string {
+export function keyOf(row: Row): string {
   return `${row.scope}\n${row.type}\n${row.value}`;
 }
 
-function lastOfEach(tombstones: readonly Row[]): Row[] {
+export function lastOfEach(tombstones: readonly Row[]): Row[] {
   return [...new Map(tombstones.map((row) => [keyOf(row), row])).values()];
 }
 
@@ -89,10 +108,15 @@ function lastOfEach(tombstones: readonly Row[]): Row[] {
  * Without dedup a client may hold several ids of one value. While one of them lives the others' ends are kept
  * back, since most clients would unban by value; so the last end reports all of them.
  */
-function everyTombstone(mirror: Mirror, unbanned: readonly Row[], matches: Matches): Row[] {
+export function everyTombstone(mirror: Mirror, unbanned: readonly Row[], matches: Matches): Row[] {
   if (unbanned.length === 0) return [];
   const keys = new Set(unbanned.map(keyOf));
   return mirror.removed.filter((row) => matches(row) && keys.has(keyOf(row)));
+}
+
+/** The tombstones after a sequence. */
+export function removedSince(mirror: Mirror, since: number): Row[] {
+  return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
 }
 
 function firstAfter(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): number {

@@ -1,38 +1,43 @@
 // Where a bouncer stands. Nobody can know that an answer arrived (a 1.3 MB body counts as sent after the
 // client read 76 bytes), so every change goes out in two successive answers: an answer starts from the
-// sequence before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
+// position before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
 
-/** `last`: the sequence the newest answer brought the bouncer to; `before`: the one the answer before it did. */
-export interface Cursor {
-  readonly before: number;
-  readonly last: number;
+/** What one answer brought a bouncer to: the feed's sequence, and the basis it was limited to (basis.ts; 0: none). */
+export interface Position {
+  readonly sequence: number;
+  readonly basis: number;
 }
 
-/** The sequence that the next delta starts from; undefined: only the full state is safe. */
-export function startOf(cursor: Cursor | undefined, purgedSequence: number): number | undefined {
-  return cursor && cursor.before >= purgedSequence ? cursor.before : undefined;
+/** `last`: the position the newest answer brought the bouncer to; `before`: the one the answer before it did. */
+export interface Cursor {
+  readonly before: Position;
+  readonly last: Position;
+}
+
+/** The cursor when a delta can start from it; undefined: only the full state is safe. */
+export function usable(cursor: Cursor | undefined, purgedSequence: number): Cursor | undefined {
+  return cursor && cursor.before.sequence >= purgedSequence ? cursor : undefined;
 }
 
 /** A `before` that no purge has reached: the answer after it is the full state once more. */
-const beforeEverything = -1;
+const beforeEverything: Position = { sequence: -1, basis: 0 };
 
 /**
- * The cursor after an answer that brings the bouncer to `sequence` from `since` (undefined: from nothing).
+ * The cursor after an answer that brings the bouncer to `now` from `from` (undefined: from nothing).
  * A start-up leaves nothing to repeat, since bouncers ask for it until they have it, and one that was seen to
  * be cut off loses its cursor (feed.ts). A full state given to one that asked for a delta is repeated as any
  * change is: it would not ask again.
  */
-export function advance(
-  cursor: Cursor | undefined,
-  sequence: number,
-  since: number | undefined,
-  startup: boolean,
-): Cursor {
-  if (startup) return { before: sequence, last: sequence };
-  return { before: since === undefined || !cursor ? beforeEverything : cursor.last, last: sequence };
+export function advance(from: Cursor | undefined, now: Position, startup: boolean): Cursor {
+  if (startup) return { before: now, last: now };
+  return { before: from?.last ?? beforeEverything, last: now };
 }
 
-/** Whether the bouncer has had every change up to `sequence` twice: nothing is owed until the feed moves. */
-export function isSettled(cursor: Cursor, sequence: number): boolean {
-  return cursor.before === sequence && cursor.last === sequence;
+/** Whether the bouncer has had every change up to `now` twice: nothing is owed until the feed or its limits move. */
+export function isSettled({ before, last }: Cursor, now: Position): boolean {
+  return samePosition(before, now) && samePosition(last, now);
+}
+
+function samePosition(a: Position, b: Position): boolean {
+  return a.sequence === b.sequence && a.basis === b.basis;
 }

@@ -5,14 +5,17 @@
 import { DurableObject } from 'cloudflare:workers';
 import { readSettings, type Settings } from '../settings.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
+import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
+import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
-import { advance, isSettled, startOf } from './cursor.ts';
+import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
 import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
-import { readClientShards, writeClientShard } from './log.ts';
+import * as log from './log.ts';
 import { createRounds, type RoundResult, type Rounds, type UpstreamState } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
-import { viewKey, type View } from './view.ts';
+import { fromNothing, transition } from './transition.ts';
+import { requestKey, viewKey, type View } from './view.ts';
 
 export interface StreamAsk {
   readonly poll: clients.Sighting;
@@ -64,6 +67,12 @@ export interface FeedStatus {
   };
 }
 
+/** The newest row of the audit log that the feed was told of. */
+export interface AuditAnchor {
+  readonly seq: number;
+  readonly hash: string;
+}
+
 export type Removal =
   { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
 
@@ -76,6 +85,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #store: Store;
   readonly #rounds: Rounds;
   readonly #clients: clients.Clients;
+  readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
   #forgotMs = 0;
   #wroteSeenMs = 0;
@@ -85,7 +95,9 @@ export class DecisionFeed extends DurableObject<Env> {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
     this.#store = openStore(ctx.storage);
-    this.#clients = clients.createClients(readClientShards(ctx.storage.sql));
+    this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
+    const { sql } = ctx.storage;
+    this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#rounds = createRounds(ctx.storage, this.#store, this.#settings);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
@@ -109,9 +121,18 @@ export class DecisionFeed extends DurableObject<Env> {
     const withSeen = nowMs - this.#wroteSeenMs >= writeSeenIntervalMs;
     if (withSeen) this.#wroteSeenMs = nowMs;
     for (const { shard, body } of clients.takeDirtyShards(this.#clients, withSeen)) {
-      writeClientShard(this.ctx.storage.sql, shard, body);
+      log.writeClientShard(this.ctx.storage.sql, shard, body);
     }
+    this.#forgetBases();
     await this.#rounds.run();
+  }
+
+  /** In the same turn as the cursors were written, hence in one transaction with them. */
+  #forgetBases(): void {
+    if (this.#bases.byId.size === 0) return;
+    for (const id of forgetBases(this.#bases, clients.basesInUse(this.#clients))) {
+      log.deleteBasis(this.ctx.storage.sql, id);
+    }
   }
 
   /** A bouncer's poll of the stream. */
@@ -121,27 +142,39 @@ export class DecisionFeed extends DurableObject<Env> {
     sweep(this.ctx.storage, this.#store, nowMs);
     this.note(ask.sightings);
     const client = clients.noteSighting(this.#clients, ask.poll);
-    const view = viewKey(ask.view);
-    const cursor = client.cursors.get(view);
-    const { sequence, purgedSequence } = this.#store.mirror;
-    const since = ask.startup ? undefined : startOf(cursor, purgedSequence);
+    const slot = requestKey(ask.view);
+    const cursor = client.cursors.get(slot);
+    const { mirror } = this.#store;
+    const { sequence } = mirror;
+    const aim = aimAt(this.#bases, mirror, ask.view);
+    const now: Position = { sequence, basis: aim.basis };
+    const from = ask.startup ? undefined : grounded(this.#bases, usable(cursor, mirror.purgedSequence));
 
-    if (cursor && since === sequence && isSettled(cursor, sequence)) {
-      return { sequence, settled: true, body: null, gzip: false };
-    }
+    if (from && isSettled(from, now)) return { sequence, settled: true, body: null, gzip: false };
     const name = clients.clientName(ask.poll.bouncerId, ask.poll.address);
-    const next = advance(cursor, sequence, since, ask.startup);
-    clients.setCursor(this.#clients, name, view, next);
+    const next = advance(from, now, ask.startup);
+    clients.setCursor(this.#clients, name, slot, next);
+    if (cursor && limitsMoved(this.#bases, cursor, aim)) {
+      const { shard, body } = clients.shardWith(this.#clients, name);
+      log.writeClientShard(this.ctx.storage.sql, shard, body);
+    }
     // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
     const undo = (): void => {
-      const current = this.#clients.byName.get(name)?.cursors.get(view);
-      if (current === next) clients.setCursor(this.#clients, name, view, ask.startup ? undefined : cursor);
+      const current = this.#clients.byName.get(name)?.cursors.get(slot);
+      if (current === next) clients.setCursor(this.#clients, name, slot, ask.startup ? undefined : cursor);
     };
+    const answer = (): Answer => (ask.startup ? fullState(mirror, aim) : this.#changes(aim, from));
+    const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
+    const made = `${start} ${viewKey(ask.view)}`;
+    return { sequence, settled: false, ...(await this.#body(ask, made, answer, nowMs, undo)) };
+  }
+
+  /** From both positions of a cursor to what the bouncer is to have now. */
+  #changes(aim: Aim, from: Cursor | undefined): Answer {
     const { mirror } = this.#store;
-    const answer = (): Answer => {
-      return since === undefined ? fullState(mirror, ask.view) : changesSince(mirror, ask.view, since);
-    };
-    return { sequence, settled: false, ...(await this.#body(ask, `${since} ${view}`, answer, nowMs, undo)) };
+    if (!from) return fromNothing(mirror, aim);
+    if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
+    return transition(mirror, aim, standingsOf(this.#bases, from));
   }
 
   async #body(
@@ -218,6 +251,15 @@ export class DecisionFeed extends DurableObject<Env> {
     return clients.clientsOf(this.#clients, bouncerIds);
   }
 
+  /** How far the audit log had come when a mutation last told. */
+  auditAnchor(): AuditAnchor {
+    return log.readAuditAnchor(this.ctx.storage.sql) ?? { seq: 0, hash: '' };
+  }
+
+  anchorAudit(anchor: AuditAnchor): void {
+    log.writeAuditAnchor(this.ctx.storage.sql, anchor);
+  }
+
   forgetBouncer(bouncerId: number): void {
     clients.forgetBouncer(this.#clients, bouncerId);
   }
@@ -263,6 +305,16 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#firstContact ??= withinMs(this.#rounds.run(), firstContactMs);
     await this.#firstContact;
   }
+}
+
+/** Whether only the feed has moved since both positions, and all of the view is to be had. */
+function isPlain({ before, last }: Cursor, aim: Aim): boolean {
+  return !aim.kept && before.basis === aim.basis && last.basis === aim.basis;
+}
+
+/** Equal for cursors that get the same answer. */
+function startName(from: Cursor, aim: Aim): string {
+  return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify(from);
 }
 
 /** Waits for `work`, but no longer than `limitMs`; leaves no timer that would keep the object awake. */

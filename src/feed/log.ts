@@ -6,22 +6,26 @@
 // feed       one row: the change counter and what must outlive a restart beside it.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
+// audit_anchor  one row: how far D1's audit log had come. Apart from D1 on purpose: it shows a cut tail.
 
 import { intern, type Decision, type Row } from './decision.ts';
 import type { Change } from './mirror.ts';
 import type { Trusted } from './sync.ts';
 
 const schema = [
-  `CREATE TABLE feed (
+  `CREATE TABLE IF NOT EXISTS feed (
      id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
      purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, trusted_sequence INTEGER NOT NULL,
      trusted_highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,
      last_sync_ms INTEGER NOT NULL, last_resync_ms INTEGER NOT NULL)`,
-  `CREATE TABLE decisions (
+  `CREATE TABLE IF NOT EXISTS decisions (
      row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL, scenario TEXT NOT NULL,
      scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, until_ms INTEGER NOT NULL,
      added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL)`,
-  `CREATE TABLE clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS audit_anchor (
+     id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
 ];
 
 /** The `feed` row. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
@@ -36,13 +40,14 @@ export interface FeedState {
   lastResyncMs: number;
 }
 
-/** Creates the tables at the first wake. A later schema adds a version and its steps here. */
+/**
+ * Creates the tables at the first wake, and at a later one those that came with a later release. A schema that
+ * changes a table adds a version and its steps here.
+ */
 export function openLog(storage: DurableObjectStorage, firstLocalId: number): void {
   storage.transactionSync(() => {
-    const exists = storage.sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'feed'`).toArray().length > 0;
-    if (exists) return;
     for (const statement of schema) storage.sql.exec(statement);
-    storage.sql.exec(`INSERT INTO feed VALUES (0, 1, 0, 0, 0, 0, 0, ?, 0, 0)`, firstLocalId);
+    storage.sql.exec(`INSERT OR IGNORE INTO feed VALUES (0, 1, 0, 0, 0, 0, 0, ?, 0, 0)`, firstLocalId);
   });
 }
 
@@ -172,5 +177,37 @@ export function writeClientShard(sql: SqlStorage, shard: number, body: string): 
     `INSERT INTO clients VALUES (?, ?) ON CONFLICT (shard) DO UPDATE SET body = excluded.body`,
     shard,
     body,
+  );
+}
+
+/** Bodies by id: what the answers to limited bouncers were made from (basis.ts). */
+export function readBases(sql: SqlStorage): Map<number, string> {
+  const rows = sql.exec(`SELECT id, body FROM bases`).toArray();
+  return new Map(rows.map((row) => [row['id'] as number, row['body'] as string]));
+}
+
+export function writeBasis(sql: SqlStorage, id: number, body: string): void {
+  sql.exec(`INSERT OR REPLACE INTO bases VALUES (?, ?)`, id, body);
+}
+
+export function deleteBasis(sql: SqlStorage, id: number): void {
+  sql.exec(`DELETE FROM bases WHERE id = ?`, id);
+}
+
+export function readAuditAnchor(sql: SqlStorage): { seq: number; hash: string } | null {
+  const [row] = sql.exec(`SELECT seq, hash FROM audit_anchor`).toArray();
+  return row ? { seq: row['seq'] as number, hash: row['hash'] as string } : null;
+}
+
+/** Moves the anchor forward; an older one than it has is ignored. */
+export function writeAuditAnchor(
+  sql: SqlStorage,
+  anchor: { readonly seq: number; readonly hash: string },
+): void {
+  sql.exec(
+    `INSERT INTO audit_anchor VALUES (0, ?, ?)
+       ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash WHERE excluded.seq > seq`,
+    anchor.seq,
+    anchor.hash,
   );
 }

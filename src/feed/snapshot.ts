@@ -61,7 +61,9 @@ export function* renderList(decisions: readonly Decision[], nowMs: number): Gene
   yield separator === '' ? 'null' : `${slice}]`;
 }
 
+/** 0 for a decision that only fell out of the bouncer's view. */
 function secondsSinceEnd(row: Row, asOfMs: number): number {
+  if (row.removedSeq === 0) return 0;
   return Math.max(0, Math.floor((asOfMs - Math.min(row.untilMs, row.removedMs)) / 1000));
 }
 

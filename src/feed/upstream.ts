@@ -41,6 +41,29 @@ export function touchCursor(upstream: UpstreamSettings): Promise<Pull> {
   return pull(upstream, '/v1/decisions?ip=192.0.2.1', () => undefined);
 }
 
+/**
+ * Whether the engine lets a bouncer in with this key. `HEAD` on one address moves no cursor in any version. The
+ * bouncer's own User-Agent, since the engine notes it as the bouncer's type. Anything but a plain 200 is a no.
+ */
+export async function acceptsKey(
+  upstream: UpstreamSettings,
+  key: string,
+  userAgent: string,
+): Promise<boolean> {
+  try {
+    const response = await fetch(`${upstream.url}/v1/decisions?ip=192.0.2.1`, {
+      method: 'HEAD',
+      redirect: 'manual',
+      headers: { ...upstream.headers, 'x-api-key': key, 'user-agent': userAgent },
+      signal: AbortSignal.timeout(upstream.timeoutMs),
+    });
+    await response.body?.cancel();
+    return response.status === 200;
+  } catch {
+    return false;
+  }
+}
+
 async function pull(upstream: UpstreamSettings, path: string, take: Take): Promise<Pull> {
   const silence = new AbortController();
   const giveUp = (): void => silence.abort(`no answer for ${upstream.timeoutMs / 1000} s`);

@@ -1,4 +1,5 @@
-// A view: the filters of one request, and whether a decision passes them. Pure.
+// A view: the filters of one request, the limits of the bouncer that made it, and whether a decision passes both.
+// Pure.
 // Semantics are LAPI's (pkg/database/decisionfilter.go), but filters come before the choice of the longest
 // decision: LAPI chooses first and so loses bans (crowdsec#3373).
 
@@ -6,18 +7,32 @@ import { covers, parseNetwork, type Network } from '../lapi/ip.ts';
 import type { Decision } from './decision.ts';
 
 /** `null` means "no filter"; an empty list matches nothing. */
-export interface View {
+export interface Filters {
   readonly scopes: readonly string[] | null;
   readonly origins: readonly string[] | null;
   /** Lower case; passes when the scenario contains any of them. */
   readonly scenariosContaining: readonly string[] | null;
   /** Lower case; passes when the scenario contains none of them. */
   readonly scenariosNotContaining: readonly string[] | null;
+}
+
+/**
+ * What a bouncer may read, whatever it asks for. It only ever takes away: a bouncer that is allowed countries and
+ * does not ask for them gets none, since the stream's default of addresses and ranges is part of what it asks.
+ */
+export interface Limits extends Filters {
+  /** For devices with small tables: only so many decisions (`chosen` in target.ts says which). Null: all. */
+  readonly maxDecisions: number | null;
+}
+
+export interface View extends Filters {
   readonly value: string | null;
   readonly type: string | null;
   readonly within: Within | null;
   /** Whether only the longest decision per (scope, type, value) is answered. */
   readonly dedup: boolean;
+  /** The operator's word, not the request's. */
+  readonly limits: Limits | null;
 }
 
 /** `covering`: decisions whose range holds the network (LAPI's `contains=true`); else decisions inside it. */
@@ -26,8 +41,18 @@ export interface Within {
   readonly covering: boolean;
 }
 
-/** Equal for equal views: part of a cursor's and of a snapshot's name. */
+/** Equal for equal views, limits included: part of a snapshot's name. */
 export function viewKey(view: View): string {
+  return view.limits ? `${requestKey(view)} ${limitsKey(view.limits)}` : requestKey(view);
+}
+
+export function limitsKey(limits: Limits): string {
+  const { scopes, origins, scenariosContaining, scenariosNotContaining, maxDecisions } = limits;
+  return JSON.stringify([scopes, origins, scenariosContaining, scenariosNotContaining, maxDecisions]);
+}
+
+/** Equal for equal requests, whatever the bouncer may read: the name of a cursor, which outlives its limits. */
+export function requestKey(view: View): string {
   return JSON.stringify([
     view.scopes,
     view.origins,
@@ -40,31 +65,43 @@ export function viewKey(view: View): string {
   ]);
 }
 
-/** The view as a predicate. Scenarios repeat thousands of times, so their verdicts are remembered. */
-export function matcher(view: View): (decision: Decision) => boolean {
-  const scopes = view.scopes && new Set(view.scopes);
-  const origins = view.origins && new Set(view.origins);
+export type Matches = (decision: Decision) => boolean;
+
+/** The view as a predicate: what was asked for and is allowed. */
+export function matcher(view: View): Matches {
+  const passes = filter(view);
+  const allowed = view.limits && filter(view.limits);
+  return (decision) =>
+    (view.type === null || view.type === decision.type) &&
+    (view.value === null || view.value === decision.value) &&
+    passes(decision) &&
+    (allowed === null || allowed(decision)) &&
+    (view.within === null || isWithin(view.within, decision));
+}
+
+/** Scenarios repeat thousands of times, so their verdicts are remembered. */
+function filter(filters: Filters): Matches {
+  const scopes = filters.scopes && new Set(filters.scopes);
+  const origins = filters.origins && new Set(filters.origins);
+  const { scenariosContaining, scenariosNotContaining } = filters;
   const scenarios = new Map<string, boolean>();
-  const filtersScenarios = view.scenariosContaining !== null || view.scenariosNotContaining !== null;
+  const filtersScenarios = scenariosContaining !== null || scenariosNotContaining !== null;
 
   const scenarioPasses = (scenario: string): boolean => {
     const known = scenarios.get(scenario);
     if (known !== undefined) return known;
     const lower = scenario.toLowerCase();
     const passes =
-      (view.scenariosContaining?.some((part) => lower.includes(part)) ?? true) &&
-      !(view.scenariosNotContaining?.some((part) => lower.includes(part)) ?? false);
+      (scenariosContaining?.some((part) => lower.includes(part)) ?? true) &&
+      !(scenariosNotContaining?.some((part) => lower.includes(part)) ?? false);
     scenarios.set(scenario, passes);
     return passes;
   };
 
   return (decision) =>
     (scopes === null || scopes.has(decision.scope)) &&
-    (view.type === null || view.type === decision.type) &&
-    (view.value === null || view.value === decision.value) &&
     (origins === null || origins.has(decision.origin)) &&
-    (!filtersScenarios || scenarioPasses(decision.scenario)) &&
-    (view.within === null || isWithin(view.within, decision));
+    (!filtersScenarios || scenarioPasses(decision.scenario));
 }
 
 function isWithin(within: Within, decision: Decision): boolean {

@@ -4,12 +4,24 @@ import { badInput, fail, succeed, type Result } from '../failure.ts';
 
 /** A body as JSON, at most `limitBytes` after decompression. */
 export async function readJson(request: Request, limitBytes: number): Promise<Result<unknown>> {
+  const text = await readText(request, limitBytes);
+  return text.ok ? parseJson(text.value) : text;
+}
+
+/** A body as text, at most `limitBytes` after decompression. */
+export async function readText(request: Request, limitBytes: number): Promise<Result<string>> {
   const bytes = await readLimited(request, limitBytes);
   if (!bytes.ok) return bytes;
   try {
-    return succeed(
-      JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes.value)) as unknown,
-    );
+    return succeed(new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes.value));
+  } catch {
+    return badInput('body', 'not UTF-8');
+  }
+}
+
+export function parseJson(text: string): Result<unknown> {
+  try {
+    return succeed(JSON.parse(text) as unknown);
   } catch {
     return badInput('body', 'not JSON');
   }

@@ -3,17 +3,21 @@
 
 import { Hono } from 'hono';
 import type { Context } from 'hono';
-import { authenticate, type BouncerIdentity } from '../broker/keys.ts';
+import { adopt } from '../broker/adoption.ts';
+import { noteFirstUse } from '../broker/bouncers.ts';
+import { authenticate, forgetEpoch, type BouncerIdentity } from '../broker/keys.ts';
+import { isAllowed } from '../broker/policy.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { saveMetrics } from '../db/bouncers.ts';
-import { badInput, fail, lapiError, succeed, type Result } from '../failure.ts';
+import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { renderList } from '../feed/snapshot.ts';
-import { viewKey } from '../feed/view.ts';
+import { viewKey, type View } from '../feed/view.ts';
 import { readJson } from './body.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
 import { isQuiet, learn, recall, remember, takeSightings } from './quiet.ts';
+import { takeTurn } from './rate.ts';
 import { emptyStream } from './wire.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
@@ -24,11 +28,44 @@ bouncerRoutes.all('/decisions/stream', (c) => answer(c, ['GET', 'HEAD'], stream)
 bouncerRoutes.all('/decisions', (c) => answer(c, ['GET', 'HEAD'], decisions));
 bouncerRoutes.all('/usage-metrics', (c) => answer(c, ['POST'], usageMetrics));
 
-/** Method, then key, as LAPI's router does it; then the reply. */
+/** Method, then key, as LAPI's router does it; then what the key may do; then the reply. */
 async function answer(c: Context<AppEnv>, allow: readonly string[], reply: Reply): Promise<Response> {
   if (!allow.includes(c.req.method)) return lapiError({ kind: 'method-not-allowed', allow });
-  const bouncer = await authenticate(c.env.DB, apiKey(c.req.raw.headers), Date.now());
-  return bouncer.ok ? reply(c, bouncer.value) : lapiError(bouncer.failure);
+  const bouncer = await whoAsks(c);
+  if (!bouncer.ok) return lapiError(bouncer.failure);
+  const { id, policy } = bouncer.value;
+  // As a bad key: whoever found a key learns nothing about where it is good.
+  const address = clientAddress(c.req.raw, c.get('settings'));
+  if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
+  const waitSeconds = await takeTurn(c.env, id, policy.perMinute, Date.now());
+  if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
+  await startGrace(c, bouncer.value);
+  return reply(c, bouncer.value);
+}
+
+async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
+  const key = apiKey(c.req.raw.headers);
+  const nowMs = Date.now();
+  const bouncer = await authenticate(c.env.DB, key, nowMs);
+  const { adoptEngineKeys, upstream } = c.get('settings');
+  if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys || !upstream) return bouncer;
+  if (!(await adopt(c.env.DB, upstream, key, c.req.header('user-agent') ?? '', nowMs))) return bouncer;
+  forgetEpoch();
+  return authenticate(c.env.DB, key, nowMs);
+}
+
+/**
+ * The first use of a new version of a key starts the old one's grace. A HEAD is a question whether the key is
+ * good, asked before it is put to use. A key store that is out of reach must not cost the poll its answer.
+ */
+async function startGrace(c: Context<AppEnv>, { name, version }: BouncerIdentity): Promise<void> {
+  if (version.state !== 'next' || c.req.method === 'HEAD') return;
+  try {
+    await noteFirstUse(c.env.DB, version, name, Date.now());
+    forgetEpoch();
+  } catch (error) {
+    console.error(`a first use was not noted: ${causeOf(error).message}`);
+  }
 }
 
 /** The first value of a repeated header is the one that LAPI looks at. vyos sends its key as `apikey`. */
@@ -49,7 +86,8 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   if (c.req.method === 'HEAD') return emptyHead();
   const query = parseStreamQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
-  const { view, startup } = query.value;
+  const { startup } = query.value;
+  const view = limited(query.value.view, bouncer);
   const poll = sighting(c, bouncer);
   const client = `${bouncer.id} ${poll.address} ${viewKey(view)}`;
   if (!startup && isQuiet(client, poll)) return new Response(emptyStream, { headers: streamHeaders });
@@ -70,13 +108,14 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
   const poll = sighting(c, bouncer);
-  const { view, limit, offset, idGreaterThan } = query.value;
+  const { limit, offset, idGreaterThan } = query.value;
+  const view = limited(query.value.view, bouncer);
   const lookup = `${limit} ${offset} ${idGreaterThan} ${viewKey(view)}`;
   const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
   const known = recall(lookup, poll);
   if (known) return new Response(listBody(known, poll.seenMs), { headers });
 
-  const ask = { poll, sightings: takeSightings(), ...query.value };
+  const ask = { ...query.value, poll, view, sightings: takeSightings() };
   const answered = await askFeed(c.env, async (feed) => feed.list(ask));
   if (answered.kind === 'long') return new Response(answered.body, { headers });
   remember(lookup, answered.sequence, answered.decisions, poll.seenMs);
@@ -85,6 +124,10 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
 
 function listBody(decisions: readonly Decision[], nowMs: number): string {
   return [...renderList(decisions, nowMs)].join('');
+}
+
+function limited(view: View, { policy }: BouncerIdentity): View {
+  return { ...view, limits: policy.limits };
 }
 
 function emptyHead(): Response {
@@ -124,6 +167,7 @@ function oneComponent(body: unknown): Result<unknown> {
 function sighting(c: Context<AppEnv>, bouncer: BouncerIdentity): Sighting {
   return {
     bouncerId: bouncer.id,
+    versionId: bouncer.version.id,
     address: clientAddress(c.req.raw, c.get('settings')),
     seenMs: Date.now(),
     userAgent: c.req.header('user-agent') ?? '',

@@ -81,6 +81,7 @@ function readView(query: Query, defaultScopes: readonly string[] | null, dedup: 
     type: query.get('type') ?? null,
     within: within.value,
     dedup,
+    limits: null,
   });
 }
 

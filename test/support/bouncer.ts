@@ -1,7 +1,7 @@
 // A bouncer as the feed's object sees one: pulls, keeps the ids it was given, forgets the values that ended.
 import { env } from 'cloudflare:workers';
 import type { StreamAnswer } from '../../src/feed/feed.ts';
-import type { View } from '../../src/feed/view.ts';
+import type { Limits, View } from '../../src/feed/view.ts';
 
 export const everything: View = {
   scopes: null,
@@ -12,6 +12,7 @@ export const everything: View = {
   type: null,
   within: null,
   dedup: true,
+  limits: null,
 };
 
 export interface WireDecision {
@@ -31,6 +32,18 @@ export interface Pulled {
 
 export const feed = () => env.DECISION_FEED.getByName('default');
 
+/** Limits that let everything through but for what a test says. */
+export function limitsOf(some: Partial<Limits>): Limits {
+  return {
+    scopes: null,
+    origins: null,
+    scenariosContaining: null,
+    scenariosNotContaining: null,
+    maxDecisions: null,
+    ...some,
+  };
+}
+
 export interface BouncerOptions {
   view?: View;
   bouncerId?: number;
@@ -39,13 +52,25 @@ export interface BouncerOptions {
 
 export function bouncer({ view = everything, bouncerId = 1, address = '192.0.2.200' }: BouncerOptions = {}) {
   const bans = new Map<string, WireDecision>();
+  let limits = view.limits;
 
   const ask = (startup: boolean, gzip = false): Promise<StreamAnswer> => {
-    const poll = { bouncerId, address, seenMs: Date.now(), userAgent: 'test/1' };
-    return feed().stream({ poll, view, startup, gzip, sightings: [] }) as unknown as Promise<StreamAnswer>;
+    const poll = { bouncerId, versionId: 1, address, seenMs: Date.now(), userAgent: 'test/1' };
+    return feed().stream({
+      poll,
+      view: { ...view, limits },
+      startup,
+      gzip,
+      sightings: [],
+    }) as unknown as Promise<StreamAnswer>;
   };
 
   return {
+    /** What its operator allows it from now on. */
+    limit(to: Limits | null): void {
+      limits = to;
+    },
+    limits: () => limits,
     /** A pull whose answer arrives. */
     async pull(startup: boolean, { gzip = false } = {}): Promise<Pulled> {
       const pulled = await readAnswer(await ask(startup, gzip));

@@ -1,0 +1,69 @@
+// Adoption: a key that is unknown here but good at the engine becomes a bouncer of ours, if the operator allows it
+// (`ADOPT_ENGINE_KEYS`). Every guess at a key could become a question to the engine, so few do: a refusal is
+// remembered, and an isolate asks at most a few times a second.
+
+import { isKnownDigest } from '../db/keys.ts';
+import { acceptsKey } from '../feed/upstream.ts';
+import { digestOf, sameSecret } from '../secret.ts';
+import type { UpstreamSettings } from '../settings.ts';
+import { createBouncer } from './bouncers.ts';
+
+/** Also after an engine's fault: its 403 may mean a locked database, so only a 200 tells anything. */
+const refusedMs = 60_000;
+const mostRefused = 20_000;
+const questionsPerSecond = 3;
+
+/** Digest → when it was refused. */
+const refused = new Map<string, number>();
+const underWay = new Map<string, Promise<boolean>>();
+let second = { startMs: 0, questions: 0 };
+
+/** Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, which the engine writes down. */
+export async function adopt(
+  d1: D1Database,
+  upstream: UpstreamSettings,
+  key: string,
+  userAgent: string,
+  nowMs: number,
+): Promise<boolean> {
+  if (key === '') return false;
+  const digest = await digestOf(key);
+  const refusedAtMs = refused.get(digest);
+  if (refusedAtMs !== undefined && nowMs - refusedAtMs < refusedMs) return false;
+  const running = underWay.get(digest);
+  if (running) return running;
+  const adoption = decide(d1, upstream, key, digest, userAgent, nowMs).finally(() => underWay.delete(digest));
+  underWay.set(digest, adoption);
+  return adoption;
+}
+
+async function decide(
+  d1: D1Database,
+  upstream: UpstreamSettings,
+  key: string,
+  digest: string,
+  userAgent: string,
+  nowMs: number,
+): Promise<boolean> {
+  if (!mayAsk(nowMs)) return false;
+  // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
+  const never = (await isKnownDigest(d1, digest)) || (await sameSecret(key, upstream.apiKey));
+  if (never || !(await acceptsKey(upstream, key, userAgent))) {
+    if (refused.size >= mostRefused) refused.clear();
+    refused.set(digest, nowMs);
+    return false;
+  }
+  const mutation = { d1, actor: 'adoption', nowMs, expectedRevision: null, idempotency: null };
+  const created = await createBouncer(mutation, `adopted-${digest.slice(0, 8)}`, {
+    digest,
+    expiresInMs: null,
+  });
+  // A conflict: another isolate was first.
+  return created.ok || created.failure.kind === 'conflict';
+}
+
+function mayAsk(nowMs: number): boolean {
+  if (nowMs - second.startMs >= 1000 || nowMs < second.startMs) second = { startMs: nowMs, questions: 0 };
+  second.questions++;
+  return second.questions <= questionsPerSecond;
+}

@@ -1,0 +1,252 @@
+// What operators do with bouncers and their keys: create, rotate, revoke, delete. Each decides on what is there and
+// leaves the writing to mutations.ts.
+
+import * as db from '../db/bouncers.ts';
+import {
+  atRevision,
+  isRevoked,
+  neverRevoked,
+  planStatements,
+  versionsOf,
+  type KeyVersion,
+} from '../db/keys.ts';
+import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import type { SeenClient } from '../feed/clients.ts';
+import { digestOf, mintSecret } from '../secret.ts';
+import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
+import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
+import { planFirstUse, planRotation, type Overlap } from './rotation.ts';
+import { describeBouncer } from './describe.ts';
+
+export interface NewKey {
+  /** The digest of a key that the caller made; null: a key is to be made here. */
+  readonly digest: string | null;
+  readonly expiresInMs: number | null;
+}
+
+/** A key to register: the digest, and the key itself when it was made here. */
+async function keyOf({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
+  if (digest !== null) return { digest };
+  const key = mintSecret('csb_');
+  return { digest: await digestOf(key), secret: { key } };
+}
+
+const digestTaken: Failure = {
+  kind: 'conflict',
+  problem: 'key_sha512: this key is or was registered already',
+};
+
+export async function createBouncer(mutation: Mutation, name: string, key: NewKey): Promise<Result<Answer>> {
+  const { nowMs } = mutation;
+  const { digest, secret } = await keyOf(key);
+  const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
+  const exists: Failure = { kind: 'conflict', problem: `name: bouncer ${name} exists` };
+  return mutate(mutation, async () => {
+    // Of the two reasons not to write, the one that is not the digest's is the name's.
+    if (await db.findBouncer(mutation.d1, name)) return fail(exists);
+    if (await isRevoked(mutation.d1, digest)) return fail(digestTaken);
+    const bouncer = {
+      id: 0,
+      name,
+      createdMs: nowMs,
+      metricsJson: null,
+      metricsMs: null,
+      revision: 1,
+      viewJson: null,
+      allowJson: null,
+      rateLimit: null,
+      versionCount: 1,
+    };
+    const version = { number: 1, digest, createdMs: nowMs, state: 'current' as const, expiresMs };
+    const start = digest.slice(0, 8);
+    return succeed({
+      entry: { action: 'bouncer.create', target: name, detail: { start, expires_at: expiresMs } },
+      unchanged: neverRevoked(digest),
+      statements: (d) => db.insertStatements(d, name, digest, expiresMs, nowMs),
+      answer: {
+        status: 201,
+        body: { bouncer: describeBouncer(bouncer, [fresh(version)], []) },
+        ...(secret ? { secret } : {}),
+      },
+      clash: (column) => (column === 'bouncers.name' ? exists : digestTaken),
+    });
+  });
+}
+
+export async function rotateKey(
+  mutation: Mutation,
+  name: string,
+  key: NewKey,
+  overlap: Overlap,
+  clients: readonly SeenClient[],
+): Promise<Result<Answer>> {
+  const { nowMs } = mutation;
+  const { digest, secret } = await keyOf(key);
+  const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
+  return mutate(mutation, async () => {
+    const read = await readBouncer(mutation, name);
+    if (!read.ok) return read;
+    if (await isRevoked(mutation.d1, digest)) return fail(digestTaken);
+    const { bouncer, versions } = read.value;
+    const plan = planRotation(versions, overlap, expiresMs, nowMs);
+    const number = bouncer.versionCount + 1;
+    const kept = versions.filter((version) => !plan.revoke.includes(version));
+    const after = [...kept, fresh({ ...(plan.insert as NonNullable<typeof plan.insert>), number, digest })];
+    return succeed({
+      entry: {
+        action: 'bouncer.rotate',
+        target: name,
+        detail: {
+          number,
+          start: digest.slice(0, 8),
+          grace_seconds: overlap.graceMs / 1000,
+          max_overlap_seconds: overlap.maxOverlapMs / 1000,
+          revoked: plan.revoke.map((version) => version.number),
+        },
+      },
+      unchanged: atRevision(bouncer),
+      statements: (d) => planStatements(d, bouncer, plan, digest, nowMs),
+      answer: {
+        status: 200,
+        body: { bouncer: describeBouncer({ ...bouncer, revision: bouncer.revision + 1 }, after, clients) },
+        ...(secret ? { secret } : {}),
+      },
+      clash: () => digestTaken,
+    });
+  });
+}
+
+export async function revokeVersion(
+  mutation: Mutation,
+  name: string,
+  number: number,
+): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const read = await readBouncer(mutation, name);
+    if (!read.ok) return read;
+    const { bouncer, versions } = read.value;
+    const version = versions.find((candidate) => candidate.number === number);
+    if (!version) return fail({ kind: 'not-found', what: `version ${number} of bouncer ${name}` });
+    const plan = { revoke: [version], change: [] };
+    const left = versions.filter((candidate) => candidate !== version);
+    return succeed({
+      entry: {
+        action: 'bouncer.revoke',
+        target: name,
+        detail: { number, start: version.digest.slice(0, 8) },
+      },
+      unchanged: atRevision(bouncer),
+      statements: (d) => planStatements(d, bouncer, plan, null, mutation.nowMs),
+      answer: {
+        status: 200,
+        body: { bouncer: describeBouncer({ ...bouncer, revision: bouncer.revision + 1 }, left, []) },
+      },
+    });
+  });
+}
+
+/** Changes what a bouncer's keys may do; what the change does not name stays. */
+export async function changePolicy(
+  mutation: Mutation,
+  name: string,
+  change: PolicyChange,
+  clients: readonly SeenClient[],
+): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const read = await readBouncer(mutation, name);
+    if (!read.ok) return read;
+    const { bouncer, versions } = read.value;
+    const to = policyColumns(change);
+    const after = { ...bouncer, ...to, revision: bouncer.revision + 1 };
+    return succeed({
+      entry: { action: 'bouncer.policy', target: name, detail: describePolicy(after) },
+      unchanged: atRevision(bouncer),
+      statements: (d) => db.policyStatements(d, bouncer, to),
+      answer: { status: 200, body: { bouncer: describeBouncer(after, versions, clients) } },
+    });
+  });
+}
+
+/** Answers the id of the bouncer that is gone, for the feed to forget. */
+export async function deleteBouncer(mutation: Mutation, name: string): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const read = await readBouncer(mutation, name);
+    if (!read.ok) return read;
+    const { bouncer, versions } = read.value;
+    return succeed({
+      entry: {
+        action: 'bouncer.delete',
+        target: name,
+        detail: { revoked: versions.map(({ number }) => number) },
+      },
+      unchanged: atRevision(bouncer),
+      statements: (d) => db.deleteStatements(d, bouncer, versions, mutation.nowMs),
+      answer: { status: 204, body: { id: bouncer.id } },
+    });
+  });
+}
+
+/**
+ * A `next` version was used: it becomes `current` and the old one's grace begins. Many polls may find out at
+ * once; the first to write decides, the others see that nothing is left to do.
+ */
+export async function noteFirstUse(
+  d1: D1Database,
+  used: KeyVersion,
+  name: string,
+  nowMs: number,
+): Promise<void> {
+  const mutation = { d1, actor: `bouncer:${name}`, nowMs, expectedRevision: null, idempotency: null };
+  await mutate(mutation, async () => {
+    const read = await readBouncer(mutation, name);
+    if (!read.ok) return read;
+    const { bouncer, versions } = read.value;
+    const version = versions.find(({ id, state }) => id === used.id && state === 'next');
+    if (!version) return fail({ kind: 'not-found', what: 'an unused version' });
+    const plan = planFirstUse(versions, version, nowMs);
+    const previous = plan.change.find(({ to }) => to.state === 'previous');
+    return succeed({
+      entry: {
+        action: 'bouncer.first-use',
+        target: name,
+        detail: {
+          number: version.number,
+          previous: previous?.version.number,
+          ends_at: previous?.to.deadlineMs,
+        },
+      },
+      unchanged: atRevision(bouncer),
+      statements: (d) => planStatements(d, bouncer, plan, null, nowMs),
+      answer: { status: 200, body: {} },
+    });
+  });
+}
+
+interface BouncerWithVersions {
+  readonly bouncer: db.Bouncer;
+  readonly versions: readonly KeyVersion[];
+}
+
+async function readBouncer(mutation: Mutation, name: string): Promise<Result<BouncerWithVersions>> {
+  const bouncer = await db.findBouncer(mutation.d1, name);
+  if (!bouncer) return fail({ kind: 'not-found', what: `bouncer ${name}` });
+  const seen = checkRevision(mutation, bouncer.revision);
+  if (!seen.ok) return seen;
+  return succeed({ bouncer, versions: await versionsOf(mutation.d1, [bouncer.id]) });
+}
+
+/** A version as it will be once it is written: enough to be described. */
+function fresh(
+  version: Partial<KeyVersion> & Pick<KeyVersion, 'number' | 'digest' | 'createdMs' | 'state'>,
+): KeyVersion {
+  return {
+    id: 0,
+    bouncerId: 0,
+    firstUsedMs: null,
+    expiresMs: null,
+    deadlineMs: null,
+    graceMs: null,
+    maxOverlapMs: null,
+    ...version,
+  };
+}

@@ -1,0 +1,120 @@
+// Tokens of ours for operators (`cso_…`): made, listed, revoked, and from token to operator. Every one has an end
+// and a name that is never given again, so that the audit log speaks of one token for good.
+
+import * as db from '../db/operators.ts';
+import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import type { Role } from '../roles.ts';
+import { digestOf, mintSecret } from '../secret.ts';
+import { isoTime } from './describe.ts';
+import { mutate, type Answer, type Mutation } from './mutations.ts';
+import type { Identity } from './oidc.ts';
+
+export interface NewToken {
+  readonly name: string;
+  readonly role: Role;
+  readonly expiresInMs: number;
+}
+
+export { listTokens } from '../db/operators.ts';
+
+export function looksLikeToken(text: string): boolean {
+  return /^cso_[0-9A-Za-z]{49}$/.test(text);
+}
+
+/**
+ * Asks D1 at every use: operators are few, and a revoked token is refused from the next request on, everywhere.
+ * `unavailable` when D1 is out of reach.
+ */
+export async function authenticateToken(
+  d1: D1Database,
+  token: string,
+  nowMs: number,
+): Promise<Result<Identity>> {
+  let found: db.OperatorToken | null;
+  try {
+    found = await db.findByDigest(d1, await digestOf(token));
+  } catch (error) {
+    console.error(`the key store is out of reach: ${db.saidByD1(error)}`);
+    return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
+  }
+  if (!found) return fail({ kind: 'unauthorised', problem: 'this operator token is not valid' });
+  const state = stateOf(found, nowMs);
+  if (state !== 'live') return fail({ kind: 'unauthorised', problem: `this operator token is ${state}` });
+  return succeed({ actor: `token:${found.name}`, role: found.role });
+}
+
+export async function createToken(
+  mutation: Mutation,
+  { name, role, expiresInMs }: NewToken,
+): Promise<Result<Answer>> {
+  const { nowMs } = mutation;
+  const token = mintSecret('cso_');
+  const row = {
+    name,
+    digest: await digestOf(token),
+    role,
+    createdMs: nowMs,
+    expiresMs: nowMs + expiresInMs,
+    revokedMs: null,
+  };
+  const taken: Failure = { kind: 'conflict', problem: `name: there is or was an operator token ${name}` };
+  return mutate(mutation, async () => {
+    return succeed({
+      entry: {
+        action: 'operator-token.create',
+        target: name,
+        detail: { role, start: row.digest.slice(0, 8), expires_at: isoTime(row.expiresMs) },
+      },
+      unchanged: db.always,
+      statements: (d) => db.insertStatements(d, row),
+      answer: {
+        status: 201,
+        body: { operator_token: describeToken(row, nowMs) },
+        secret: { token },
+      },
+      clash: () => taken,
+    });
+  });
+}
+
+export async function revokeToken(mutation: Mutation, name: string): Promise<Result<Answer>> {
+  const { d1, nowMs } = mutation;
+  return mutate(mutation, async () => {
+    const token = await db.findByName(d1, name);
+    if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });
+    if (token.revokedMs !== null) {
+      return fail({ kind: 'conflict', problem: `operator token ${name} is revoked already` });
+    }
+    return succeed({
+      entry: {
+        action: 'operator-token.revoke',
+        target: name,
+        detail: { role: token.role, start: token.digest.slice(0, 8) },
+      },
+      unchanged: db.notRevoked(token),
+      statements: (d) => db.revokeStatements(d, token, nowMs),
+      answer: {
+        status: 200,
+        body: { operator_token: describeToken({ ...token, revokedMs: nowMs }, nowMs) },
+      },
+    });
+  });
+}
+
+export function describeToken(token: Omit<db.OperatorToken, 'id'>, nowMs: number): Record<string, unknown> {
+  return {
+    name: token.name,
+    role: token.role,
+    state: stateOf(token, nowMs),
+    start: token.digest.slice(0, 8),
+    created_at: isoTime(token.createdMs),
+    expires_at: isoTime(token.expiresMs),
+    revoked_at: isoTime(token.revokedMs),
+  };
+}
+
+/** A row without an end is none of ours: it is taken for one that has ended. */
+function stateOf(token: Omit<db.OperatorToken, 'id'>, nowMs: number): 'live' | 'expired' | 'revoked' {
+  if (token.revokedMs !== null) return 'revoked';
+  return nowMs < (token.expiresMs ?? 0) ? 'live' : 'expired';
+}

@@ -1,0 +1,111 @@
+// The named queries on keys: what opens what, and what a rotation changes.
+
+import { eq, inArray, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { VersionPlan } from '../broker/rotation.ts';
+import { bouncers, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
+
+export type KeyVersion = typeof keyVersions.$inferSelect;
+
+/** What a digest opens, and the epoch in which that was read. */
+export interface KeyLookup {
+  readonly found: {
+    readonly name: string;
+    readonly version: KeyVersion;
+    readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
+  } | null;
+  readonly epoch: number;
+}
+
+/** Key and epoch in one batch: read apart, a revocation between the two would be believed for an epoch more. */
+export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLookup> {
+  const db = drizzle(d1);
+  const [epochs, found] = await db.batch([
+    db.select({ epoch: keyEpoch.epoch }).from(keyEpoch),
+    db
+      .select({
+        name: bouncers.name,
+        version: keyVersions,
+        policy: {
+          viewJson: bouncers.viewJson,
+          allowJson: bouncers.allowJson,
+          rateLimit: bouncers.rateLimit,
+        },
+      })
+      .from(keyVersions)
+      .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+      .where(eq(keyVersions.digest, digest)),
+  ]);
+  return { found: found[0] ?? null, epoch: epochs[0]?.epoch ?? 0 };
+}
+
+export async function readEpoch(d1: D1Database): Promise<number> {
+  const [row] = await drizzle(d1).select({ epoch: keyEpoch.epoch }).from(keyEpoch);
+  return row?.epoch ?? 0;
+}
+
+export function versionsOf(d1: D1Database, bouncerIds: readonly number[]): Promise<KeyVersion[]> {
+  const db = drizzle(d1);
+  return db
+    .select()
+    .from(keyVersions)
+    .where(inArray(keyVersions.bouncerId, [...bouncerIds]))
+    .orderBy(keyVersions.number);
+}
+
+export async function isRevoked(d1: D1Database, digest: string): Promise<boolean> {
+  const rows = await drizzle(d1).select().from(revokedDigests).where(eq(revokedDigests.digest, digest));
+  return rows.length > 0;
+}
+
+/** Whether a digest opens something, did once, or was taken away. */
+export async function isKnownDigest(d1: D1Database, digest: string): Promise<boolean> {
+  const rows = await drizzle(d1).all(sql`SELECT 1 FROM key_versions WHERE digest = ${digest}
+    UNION ALL SELECT 1 FROM revoked_digests WHERE digest = ${digest}`);
+  return rows.length > 0;
+}
+
+/** SQL for "nobody has mutated this bouncer since". */
+export function atRevision(bouncer: { readonly id: number; readonly revision: number }): SQL {
+  return sql`EXISTS (SELECT 1 FROM bouncers WHERE id = ${bouncer.id} AND revision = ${bouncer.revision})`;
+}
+
+/** SQL for "this digest was never taken away". */
+export function neverRevoked(digest: string): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})`;
+}
+
+/**
+ * The statements of a plan. A version that is taken away leaves its digest behind, and the epoch moves with every
+ * change, so that no isolate trusts what it knew for more than 5 s.
+ */
+export function planStatements(
+  db: DrizzleD1Database,
+  bouncer: { readonly id: number; readonly versionCount: number },
+  plan: VersionPlan,
+  digest: string | null,
+  nowMs: number,
+) {
+  const number = bouncer.versionCount + (plan.insert ? 1 : 0);
+  return [
+    ...plan.revoke.flatMap((version) => revokeStatements(db, version, nowMs)),
+    ...plan.change.map(({ version, to }) => {
+      return db.update(keyVersions).set(to).where(eq(keyVersions.id, version.id));
+    }),
+    ...(plan.insert && digest !== null
+      ? [db.insert(keyVersions).values({ ...plan.insert, bouncerId: bouncer.id, number, digest })]
+      : []),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1`, versionCount: number })
+      .where(eq(bouncers.id, bouncer.id)),
+    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+  ];
+}
+
+export function revokeStatements(db: DrizzleD1Database, version: KeyVersion, nowMs: number) {
+  return [
+    db.insert(revokedDigests).values({ digest: version.digest, revokedMs: nowMs }).onConflictDoNothing(),
+    db.delete(keyVersions).where(eq(keyVersions.id, version.id)),
+  ];
+}

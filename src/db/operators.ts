@@ -1,0 +1,59 @@
+// The named queries on operators' tokens, and the audit rows of uses that change nothing in D1.
+
+import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { commitAudited, type AuditEntry } from './audited.ts';
+import { operatorTokens } from './schema.ts';
+
+export type OperatorToken = typeof operatorTokens.$inferSelect;
+
+export async function findByDigest(d1: D1Database, digest: string): Promise<OperatorToken | null> {
+  const [row] = await drizzle(d1).select().from(operatorTokens).where(eq(operatorTokens.digest, digest));
+  return row ?? null;
+}
+
+export async function findByName(d1: D1Database, name: string): Promise<OperatorToken | null> {
+  const [row] = await drizzle(d1).select().from(operatorTokens).where(eq(operatorTokens.name, name));
+  return row ?? null;
+}
+
+/** A page by id. */
+export function listTokens(d1: D1Database, afterId: number, limit: number): Promise<OperatorToken[]> {
+  const db = drizzle(d1);
+  const rows = db.select().from(operatorTokens).where(gt(operatorTokens.id, afterId));
+  return rows.orderBy(asc(operatorTokens.id)).limit(limit);
+}
+
+export async function anyLiveToken(d1: D1Database, nowMs: number): Promise<boolean> {
+  const live = and(isNull(operatorTokens.revokedMs), gt(operatorTokens.expiresMs, nowMs));
+  const rows = await drizzle(d1).select({ id: operatorTokens.id }).from(operatorTokens).where(live).limit(1);
+  return rows.length > 0;
+}
+
+/** SQL for "it can be made": its unique columns say the rest. */
+export const always: SQL = sql`1`;
+
+/** SQL for "nobody has revoked it since". */
+export function notRevoked(token: OperatorToken): SQL {
+  return sql`EXISTS (SELECT 1 FROM operator_tokens WHERE id = ${token.id} AND revoked_ms IS NULL)`;
+}
+
+export function insertStatements(db: DrizzleD1Database, token: Omit<OperatorToken, 'id'>) {
+  return [db.insert(operatorTokens).values(token)];
+}
+
+export function revokeStatements(db: DrizzleD1Database, token: OperatorToken, nowMs: number) {
+  return [db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id))];
+}
+
+/** For the log: drizzle's own message repeats the parameters of a query, digests among them. */
+export function saidByD1(error: unknown): string {
+  const { cause } = error as { cause?: unknown };
+  if (cause instanceof Error) return cause.message;
+  return error instanceof Error ? error.name : 'unknown';
+}
+
+/** One row for a use that has no mutation of D1 to stand beside. */
+export async function auditUse(d1: D1Database, entry: AuditEntry, nowMs: number): Promise<void> {
+  await commitAudited(d1, entry, always, () => [], nowMs);
+}

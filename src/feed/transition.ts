@@ -1,0 +1,87 @@
+// The way from what a bouncer had to what it is to have, where that is more than changes of the feed: its limits
+// were changed, it has a cap, or its cursor is lost. Pure. The rules are answer.ts's: never one value in both
+// lists, and an end only for what nothing in the new view bans.
+
+import {
+  everyTombstone,
+  fullState,
+  lastOfEach,
+  removedSince,
+  stateOf,
+  winners,
+  type Answer,
+} from './answer.ts';
+import type { Basis } from './basis.ts';
+import type { Row } from './decision.ts';
+import type { Mirror } from './mirror.ts';
+import type { Target } from './target.ts';
+import { matcher, type View } from './view.ts';
+
+/** Where a bouncer stood: at a sequence not below `mirror.purgedSequence`, with a basis (null: no limits). */
+export interface Standing {
+  readonly sequence: number;
+  readonly basis: Basis | null;
+}
+
+/**
+ * From several standings at once, since nobody knows which of the last answers arrived: it is right for each.
+ * It may announce what a bouncer has and end what it never had; both are harmless, the opposite is not.
+ *
+ * Without dedup a decision that fell out beside another of its value that stayed is not reported, now or later:
+ * most clients would unban by value.
+ */
+export function transition(mirror: Mirror, target: Target, from: readonly Standing[]): Answer {
+  const winnerOf = winners(mirror, target);
+  const state = stateOf(mirror, target);
+  const added = new Set<Row>();
+  const ended = new Set<Row>();
+  for (const standing of from) {
+    const had = whatItHad(mirror, target.view, standing);
+    for (const row of state) if (!had.holds(row)) added.add(row);
+    for (const row of had.rows) {
+      const winner = winnerOf(row);
+      if (!winner) ended.add(row);
+      // The value stays, but not for so long.
+      else if (winner !== row && row.untilMs > winner.untilMs) added.add(winner);
+    }
+  }
+  const { view } = target;
+  const rows = [...ended];
+  if (!view.dedup) for (const row of everyTombstone(mirror, rows, matcher(view))) ended.add(row);
+  return { sequence: mirror.sequence, added: [...added], ended: view.dedup ? lastOfEach(rows) : [...ended] };
+}
+
+/**
+ * The full state for a limited bouncer that did not ask for one: nobody knows what it has, which may be all that it
+ * had before it was limited. So everything of its view that is not in the target is ended.
+ */
+export function fromNothing(mirror: Mirror, target: Target): Answer {
+  const { sequence, added, ended } = fullState(mirror, target);
+  const rows = [...ended];
+  const { view } = target;
+  if (view.limits) {
+    const winnerOf = winners(mirror, target);
+    const asked = matcher({ ...view, limits: null });
+    for (const row of mirror.removed) if (asked(row) && !winnerOf(row)) rows.push(row);
+    for (const row of mirror.byId.values()) if (asked(row) && !winnerOf(row)) rows.push(row);
+  }
+  return { sequence, added, ended: view.dedup ? lastOfEach(rows) : [...new Set(rows)] };
+}
+
+interface Had {
+  /** Rows that the bouncer may have had, those that were removed since among them. */
+  readonly rows: readonly Row[];
+  /** Whether it had this very row. */
+  holds(row: Row): boolean;
+}
+
+function whatItHad(mirror: Mirror, view: View, { sequence, basis }: Standing): Had {
+  const held = basis?.held ? new Set(basis.held) : null;
+  const saw = matcher({ ...view, limits: basis?.limits ?? null });
+  // A row keeps its `rowId` when it is renewed. Without a cap rows that came after `sequence` count too: the cursor
+  // may be older than what the bouncer was last given.
+  const had = (row: Row): boolean => (held ? held.has(row.rowId) : saw(row));
+  const rows = removedSince(mirror, sequence).filter(had);
+  for (const row of mirror.byId.values()) if (had(row)) rows.push(row);
+  return { rows, holds: (row) => row.addedSeq <= sequence && had(row) };
+}

@@ -1,0 +1,118 @@
+// Moving away from a real engine's LAPI without touching a bouncer: its rows imported with the documented line, its
+// keys adopted at their first use.
+import { createHash } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { lockDatabase, openDatabase } from '../lab/database.ts';
+import { type Engine, startEngine } from '../lab/engine.ts';
+import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
+
+const lab = inject('lab');
+
+/** The statement of the README's line for SQLite. */
+const sqliteExport = `SELECT json_object('bouncers', json_group_array(json_object('name', name,
+  'api_key', api_key, 'revoked', revoked, 'type', type, 'version', version, 'ip_address', ip_address,
+  'last_pull', last_pull))) AS rows FROM bouncers WHERE auth_type = 'api-key'`;
+
+const startOf = (key: string): string => createHash('sha512').update(key).digest('hex').slice(0, 8);
+
+async function get(url: string, key: string, path = '/v1/decisions/stream?startup=true'): Promise<Response> {
+  return fetch(url + path, {
+    headers: { 'x-api-key': key, 'user-agent': 'crowdsec-firewall-bouncer/v0.0.25' },
+  });
+}
+
+describe.skipIf(!lab.ok)('moving from LAPI', () => {
+  let engine: Engine;
+  let upstream: { url: string; key: string };
+
+  beforeAll(async () => {
+    engine = await startEngine();
+    upstream = { url: engine.url, key: await engine.addBouncer('lapidary') };
+    await engine.ban('192.0.2.1');
+  });
+  afterAll(() => engine?.close());
+
+  const opened: Lapidary[] = [];
+  async function lapidary(settings: Record<string, string>): Promise<Lapidary> {
+    const one = await startLapidary({ upstream, settings });
+    opened.push(one);
+    return one;
+  }
+  afterAll(() => Promise.all(opened.map((one) => one.close())));
+
+  test('adoption is off: a key of the engine is refused', async () => {
+    const key = await engine.addBouncer('off');
+    expect((await get((await lapidary({})).url, key)).status).toBe(403);
+  });
+
+  test('on, a key of the engine works at its first use, and its place at the engine is not moved', async () => {
+    const key = await engine.addBouncer('fw');
+    expect((await get(engine.url, key)).status).toBe(200);
+    const pulledAt = (): unknown => {
+      const database = openDatabase(engine);
+      try {
+        return database.prepare(`SELECT last_pull, type, version FROM bouncers WHERE name = 'fw'`).get();
+      } finally {
+        database.close();
+      }
+    };
+    const before = pulledAt();
+    const edge = await lapidary({ ADOPT_ENGINE_KEYS: 'true' });
+    const answer = await get(edge.url, key);
+    expect(answer.status).toBe(200);
+    expect(((await answer.json()) as any).new.map(({ value }: any) => value)).toEqual(['192.0.2.1']);
+    expect(pulledAt()).toEqual(before);
+    const { status, body } = await edge.operator('GET', `/bouncers/adopted-${startOf(key)}`);
+    expect([status, body.key_versions[0].start]).toEqual([200, startOf(key)]);
+
+    // From now on it is a key of Lapidary: neither the engine's word nor its absence changes that.
+    await engine.deleteBouncer('fw');
+    expect((await get(edge.url, key)).status).toBe(200);
+    await edge.operator('DELETE', `/bouncers/adopted-${startOf(key)}`);
+    expect((await get(edge.url, key)).status).toBe(403);
+  });
+
+  test('a guess is refused, and the feed’s own key too', async () => {
+    const edge = await lapidary({ ADOPT_ENGINE_KEYS: 'true' });
+    for (const key of ['f'.repeat(32), upstream.key]) expect((await get(edge.url, key)).status).toBe(403);
+    expect((await edge.operator('GET', '/bouncers')).body.bouncers).toEqual([]);
+  });
+
+  test('an engine that can not write, or is away, adopts nobody', async () => {
+    const [locked, away] = [await engine.addBouncer('locked'), await engine.addBouncer('away')];
+    const edge = await lapidary({ ADOPT_ENGINE_KEYS: 'true', UPSTREAM_TIMEOUT_SECONDS: '2' });
+    const lock = await lockDatabase(engine);
+    try {
+      expect((await get(edge.url, locked)).status).toBe(403);
+    } finally {
+      await lock.release();
+    }
+    await engine.stop();
+    try {
+      expect((await get(edge.url, away)).status).toBe(403);
+    } finally {
+      await engine.start();
+    }
+    expect((await edge.operator('GET', '/bouncers')).body.bouncers).toEqual([]);
+  });
+
+  test('the documented export is what the import takes, and every key goes on working', async () => {
+    const keys = [await engine.addBouncer('web-1'), await engine.addBouncer('web-2')];
+    for (const key of keys) await get(engine.url, key);
+    const database = openDatabase(engine);
+    const { rows } = database.prepare(sqliteExport).get() as { rows: string };
+    database.close();
+    const edge = await lapidary({});
+    const { status, body } = await edge.operator('POST', '/bouncers/import', JSON.parse(rows));
+    expect([status, body.skipped]).toEqual([200, []]);
+    for (const key of keys) expect((await get(edge.url, key)).status).toBe(200);
+    const { body: web } = await edge.operator('GET', '/bouncers/web-1');
+    expect(web).toMatchObject({
+      type: 'crowdsec-firewall-bouncer',
+      version: 'v0.0.25',
+      address: '127.0.0.1',
+    });
+    const again = await edge.operator('POST', '/bouncers/import', JSON.parse(rows));
+    expect(again.body.imported).toBe(0);
+  });
+});

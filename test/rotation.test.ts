@@ -1,0 +1,305 @@
+// Keys over their lives: rotation, revocation, expiry, and that mutations are safe to repeat.
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
+import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
+
+const minute = 60_000;
+let engine: ModelEngine;
+let key: string;
+
+beforeEach(async () => {
+  engine = startModelEngine();
+  vi.useFakeTimers({ toFake: ['Date'] });
+  key = await addBouncer('fw');
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);
+const status = async (secret: string): Promise<number> => {
+  return (await asBouncer(secret, '/v1/decisions/stream')).status;
+};
+const rotate = async (body: object = {}) => (await operator('POST', '/bouncers/fw/rotate', body)).body;
+const versions = async (): Promise<{ number: number; state: string; valid_until: string | null }[]> => {
+  return (await operator('GET', '/bouncers/fw')).body.key_versions;
+};
+const states = async (): Promise<[number, string][]> =>
+  (await versions()).map(({ number, state }) => [number, state]);
+const digestOf = async (secret: string): Promise<string> => {
+  return new Uint8Array(await crypto.subtle.digest('SHA-512', new TextEncoder().encode(secret))).toHex();
+};
+
+describe('rotation', () => {
+  test('both keys work until the new one is used; then the old one has its grace, to the millisecond', async () => {
+    const { key: next } = await rotate({ grace: '10m' });
+    expect(await states()).toEqual([
+      [1, 'current'],
+      [2, 'next'],
+    ]);
+    pass(3 * 86_400_000);
+    expect(await status(key)).toBe(200);
+    expect(await status(next)).toBe(200);
+    expect(await states()).toEqual([
+      [1, 'previous'],
+      [2, 'current'],
+    ]);
+    pass(10 * minute - 1);
+    expect(await status(key)).toBe(200);
+    pass(1);
+    expect([await status(key), await status(next)]).toEqual([403, 200]);
+  });
+
+  test('a question whether the new key is good (HEAD) does not start the grace', async () => {
+    const { key: next } = await rotate();
+    expect((await asBouncer(next, '/v1/decisions', { method: 'HEAD' })).status).toBe(200);
+    expect(await states()).toEqual([
+      [1, 'current'],
+      [2, 'next'],
+    ]);
+  });
+
+  test('a second rotation takes the place of an unused new key: there are never three', async () => {
+    const { key: unused } = await rotate();
+    const { key: next } = await rotate();
+    expect(await states()).toEqual([
+      [1, 'current'],
+      [3, 'next'],
+    ]);
+    expect([await status(key), await status(unused), await status(next)]).toEqual([200, 403, 200]);
+  });
+
+  test('a rotation within a grace ends that grace', async () => {
+    const { key: second } = await rotate();
+    await status(second);
+    const { key: third } = await rotate();
+    pass(5_001);
+    expect([await status(key), await status(second), await status(third)]).toEqual([403, 200, 200]);
+  });
+
+  test('grace 0s revokes the old key with the rotation', async () => {
+    const { key: next } = await rotate({ grace: '0s' });
+    expect(await states()).toEqual([[2, 'current']]);
+    pass(5_001);
+    expect([await status(key), await status(next)]).toEqual([403, 200]);
+  });
+
+  test('an unused new key dies with the overlap, the old one lives on', async () => {
+    const { key: next } = await rotate({ max_overlap: '1h' });
+    pass(60 * minute);
+    expect([await status(next), await status(key)]).toEqual([403, 200]);
+  });
+
+  test('the grace ends with the overlap, and never after the old key’s own expiry', async () => {
+    await operator('POST', '/bouncers', {
+      name: 'short',
+      expires_in: '30m',
+      key_sha512: await digestOf('s'.repeat(32)),
+    });
+    const { key: next } = (
+      await operator('POST', '/bouncers/short/rotate', { grace: '2h', max_overlap: '20m' })
+    ).body;
+    pass(19 * minute);
+    await status(next);
+    pass(minute - 1);
+    expect(await status('s'.repeat(32))).toBe(200);
+    pass(1);
+    expect(await status('s'.repeat(32))).toBe(403);
+  });
+
+  test('a digest of the caller’s own is registered without a key in the answer', async () => {
+    const answer = await rotate({ key_sha512: await digestOf('n'.repeat(40)) });
+    expect('key' in answer).toBe(false);
+    expect(await status('n'.repeat(40))).toBe(200);
+  });
+
+  test('the cursor survives: no full list again', async () => {
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + 100 * minute });
+    await operator('POST', '/feed/sync?full=true');
+    await asBouncer(key, '/v1/decisions/stream?startup=true');
+    const { key: next } = await rotate();
+    const { new: added } = await (await asBouncer(next, '/v1/decisions/stream')).json<{ new: unknown[] }>();
+    expect(added).toEqual([]);
+  });
+
+  test('first and last use of both versions are shown', async () => {
+    await status(key);
+    const { key: next } = await rotate();
+    pass(minute);
+    await status(next);
+    const shown = (await operator('GET', '/bouncers/fw')).body.key_versions;
+    expect(Date.parse(shown[1].last_used) - Date.parse(shown[0].last_used)).toBe(minute);
+    expect(shown[1].first_used).toBe(shown[1].last_used);
+  });
+
+  test.each([
+    [{ grace: 'soon' }, 'grace'],
+    [{ grace: '-1s' }, 'grace'],
+    [{ grace: '8d' }, 'grace'],
+    [{ max_overlap: '0s' }, 'max_overlap'],
+    [{ key_sha512: 'abc' }, 'key_sha512'],
+    [{ expires_in: '1' }, 'expires_in'],
+    [{ name: 'x' }, 'name'],
+  ])('%j is a 400 that names the field, and changes nothing', async (body, field) => {
+    const answer = await operator('POST', '/bouncers/fw/rotate', body);
+    expect([answer.status, answer.body.errors[0].field]).toEqual([400, field]);
+    expect(await states()).toEqual([[1, 'current']]);
+  });
+});
+
+describe('revocation and expiry', () => {
+  test('a revoked version is refused within 5 s, the other goes on', async () => {
+    const { key: next } = await rotate();
+    expect([await status(key), await status(next)]).toEqual([200, 200]);
+    expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(200);
+    pass(5_000);
+    expect([await status(key), await status(next)]).toEqual([403, 200]);
+    expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(404);
+  });
+
+  test('a key that was taken away can’t be registered again, under any name', async () => {
+    const digest = await digestOf(key);
+    await operator('DELETE', '/bouncers/fw');
+    const answer = await operator('POST', '/bouncers', { name: 'again', key_sha512: digest });
+    expect([answer.status, answer.body.detail]).toEqual([409, expect.stringContaining('key_sha512')]);
+    await addBouncer('other');
+    expect((await operator('POST', '/bouncers/other/rotate', { key_sha512: digest })).status).toBe(409);
+  });
+
+  test('an expired key is 403, at its moment', async () => {
+    const { body } = await operator('POST', '/bouncers', { name: 'day', expires_in: '1d' });
+    expect(body.bouncer.key_versions[0].valid_until).toBe(new Date(Date.now() + 86_400_000).toISOString());
+    pass(86_399_999);
+    expect(await status(body.key)).toBe(200);
+    pass(1);
+    expect(await status(body.key)).toBe(403);
+  });
+});
+
+describe('mutations are safe to repeat', () => {
+  const send = (method: string, path: string, headers: Record<string, string>, body?: object) =>
+    call(`/api/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${operatorToken}`, ...headers },
+      ...(body ? { body: JSON.stringify(body) } : {}),
+    });
+
+  test('the same request with the same Idempotency-Key is done once, and answered again without the secret', async () => {
+    const headers = { 'idempotency-key': 'k-1' };
+    const first = await send('POST', '/bouncers/fw/rotate', headers, { grace: '1h' });
+    const again = await send('POST', '/bouncers/fw/rotate', headers, { grace: '1h' });
+    const [one, two] = [await first.json<any>(), await again.json<any>()];
+    expect([first.status, again.status, again.headers.get('idempotent-replayed')]).toEqual([
+      200,
+      200,
+      'true',
+    ]);
+    expect(one.key).toMatch(/^csb_/);
+    expect(two).toEqual({ bouncer: one.bouncer });
+    expect(await states()).toEqual([
+      [1, 'current'],
+      [2, 'next'],
+    ]);
+  });
+
+  test('another body under the same key is 422; after a day the key is free', async () => {
+    const headers = { 'idempotency-key': 'k-1' };
+    await send('POST', '/bouncers', headers, { name: 'a' });
+    const other = await send('POST', '/bouncers', headers, { name: 'b' });
+    expect(other.status).toBe(422);
+    pass(86_400_001);
+    expect((await send('POST', '/bouncers', headers, { name: 'b' })).status).toBe(201);
+  });
+
+  test('20 copies at once do it once', async () => {
+    const headers = { 'idempotency-key': 'k-2' };
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => send('POST', '/bouncers', headers, { name: 'once' })),
+    );
+    expect(answers.map((answer) => answer.status)).toEqual(Array(20).fill(201));
+    expect(answers.filter((answer) => answer.headers.get('idempotent-replayed') === null)).toHaveLength(1);
+  });
+
+  test('If-Match: what was seen is what is changed, else 412', async () => {
+    const etag = (await send('GET', '/bouncers/fw', {})).headers.get('etag') as string;
+    const changed = await send('POST', '/bouncers/fw/rotate', { 'if-match': etag });
+    expect(changed.status).toBe(200);
+    expect(changed.headers.get('etag')).not.toBe(etag);
+    expect((await send('POST', '/bouncers/fw/rotate', { 'if-match': etag })).status).toBe(412);
+    expect((await send('DELETE', '/bouncers/fw', { 'if-match': etag })).status).toBe(412);
+    expect((await send('POST', '/bouncers/fw/rotate', { 'if-match': 'x' })).status).toBe(400);
+    expect((await send('DELETE', '/bouncers/fw', { 'if-match': '*' })).status).toBe(204);
+  });
+
+  test('25 rotations, revocations and uses at once end in a state that the rules allow', async () => {
+    const { key: next } = await rotate();
+    await Promise.all(
+      Array.from({ length: 25 }, async (_, index) => {
+        if (index % 3 === 0) await operator('POST', '/bouncers/fw/rotate');
+        else if (index % 3 === 1) await operator('POST', `/bouncers/fw/versions/${(index % 5) + 1}/revoke`);
+        else await status(index % 2 ? key : next);
+      }),
+    );
+    const left = await states();
+    expect(left.length).toBeLessThanOrEqual(2);
+    expect(left.filter(([, state]) => state === 'current').length).toBeLessThanOrEqual(1);
+    expect(new Set(left.map(([number]) => number)).size).toBe(left.length);
+    expect((await operator('GET', '/audit/verify')).body.ok).toBe(true);
+  });
+});
+
+describe('the audit log', () => {
+  test('has one row per mutation: who, what, to whom; and none of the secrets', async () => {
+    const { key: next } = await rotate({ grace: '10m' });
+    await status(next);
+    await operator('POST', '/bouncers/fw/versions/1/revoke');
+    await operator('DELETE', '/bouncers/fw');
+    const { audit } = (await operator('GET', '/audit')).body;
+    expect(audit.map(({ actor, action, target }: any) => [actor, action, target])).toEqual([
+      ['operator-token', 'bouncer.delete', 'fw'],
+      ['operator-token', 'bouncer.revoke', 'fw'],
+      ['bouncer:fw', 'bouncer.first-use', 'fw'],
+      ['operator-token', 'bouncer.rotate', 'fw'],
+      ['operator-token', 'bouncer.create', 'fw'],
+    ]);
+    const text = JSON.stringify(audit);
+    for (const secret of [key, next, await digestOf(key), await digestOf(next)])
+      expect(text).not.toContain(secret);
+  });
+
+  test('is filtered and paged', async () => {
+    await addBouncer('b');
+    await operator('DELETE', '/bouncers/b');
+    expect((await operator('GET', '/audit?target=b&action=bouncer.delete')).body.audit).toHaveLength(1);
+    const first = (await operator('GET', '/audit?limit=2')).body;
+    const second = (await operator('GET', `/audit?limit=2&before=${first.next}`)).body;
+    expect([...first.audit, ...second.audit].map(({ seq }: any) => seq)).toEqual([3, 2, 1]);
+  });
+
+  const problemAfter = async (sql: string): Promise<string> => {
+    for (const name of ['b', 'c', 'd']) await addBouncer(name);
+    expect((await operator('GET', '/audit/verify')).body).toMatchObject({ ok: true, rows: 4 });
+    await env.DB.exec(sql);
+    return (await operator('GET', '/audit/verify')).body.problem;
+  };
+  test.each([
+    ['a changed row', `UPDATE audit SET actor = 'nobody' WHERE seq = 2`, 'changed'],
+    ['a changed detail', `UPDATE audit SET detail_json = '{}' WHERE seq = 4`, 'changed'],
+    ['a removed row', `DELETE FROM audit WHERE seq = 2`, 'missing'],
+    ['a removed first row', `DELETE FROM audit WHERE seq = 1`, 'missing'],
+    ['a cut tail', `DELETE FROM audit WHERE seq >= 3`, 'ended at row 4'],
+    ['an emptied log', `DELETE FROM audit`, 'ended at row 4'],
+  ])('shows %s', async (_, sql, expected) => expect(await problemAfter(sql)).toContain(expected));
+
+  test('a mutation that can’t be written into it does not happen', async () => {
+    await env.DB.exec('ALTER TABLE audit RENAME TO away');
+    vi.spyOn(console, 'error').mockReturnValue();
+    expect((await operator('POST', '/bouncers', { name: 'b' })).status).toBe(500);
+    expect((await operator('POST', '/bouncers/fw/rotate')).status).toBe(500);
+    await env.DB.exec('ALTER TABLE away RENAME TO audit');
+    expect((await operator('GET', '/bouncers/b')).status).toBe(404);
+    expect(await states()).toEqual([[1, 'current']]);
+  });
+});
