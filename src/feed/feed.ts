@@ -111,7 +111,16 @@ export class DecisionFeed extends DurableObject<Env> {
    */
   override async alarm(): Promise<void> {
     await this.ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
-    const nowMs = Date.now();
+    try {
+      this.#keepHouse(Date.now());
+    } finally {
+      // Whatever is wrong with what we keep, the engine's bans go on coming in.
+      await this.#rounds.run();
+    }
+  }
+
+  /** What ended, what is too old, and what is written behind. */
+  #keepHouse(nowMs: number): void {
     sweep(this.ctx.storage, this.#store, nowMs);
     if (nowMs - this.#forgotMs >= forgetIntervalMs) {
       this.#forgotMs = nowMs;
@@ -124,7 +133,6 @@ export class DecisionFeed extends DurableObject<Env> {
       log.writeClientShard(this.ctx.storage.sql, shard, body);
     }
     this.#forgetBases();
-    await this.#rounds.run();
   }
 
   /** In the same turn as the cursors were written, hence in one transaction with them. */
