@@ -38,6 +38,11 @@ export async function digestOf(key: string): Promise<string> {
   return new Uint8Array(digest).toHex();
 }
 
+/** Lower-case hex SHA-256, for what is compared and is no secret. */
+export async function sha256Hex(text: string): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))).toHex();
+}
+
 /** Whether two secrets are equal, in a time that tells neither their content nor their length. */
 export async function sameSecret(a: string, b: string): Promise<boolean> {
   const encode = new TextEncoder();

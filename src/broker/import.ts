@@ -5,6 +5,7 @@ import * as db from '../db/import.ts';
 import { badInput, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import { parseNetwork } from '../lapi/ip.ts';
+import { digestMustBe, digestRule, nameMustBe, nameRule } from './input.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 
 /** A row of LAPI's table `bouncers`. */
@@ -32,8 +33,6 @@ export const mostImported = 1000;
 /** For the body of an import: a thousand rows of LAPI are some 400 KB. */
 export const importLimitBytes = 2 * 1024 * 1024;
 
-const nameRule = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/;
-
 export function parseImport(json: object): Result<Import> {
   const { bouncers, ...rest } = json as Record<string, unknown>;
   const unknown = Object.keys(rest)[0];
@@ -59,8 +58,8 @@ function parseRow(field: string, row: unknown): Result<LapiBouncer> {
   const columns = row as Record<string, unknown>;
   const { name, api_key: digest, revoked } = columns;
   if (typeof name !== 'string' || name === '') return badInput(`${field}.name`, 'must be a text');
-  if (typeof digest !== 'string' || !/^[0-9a-f]{128}$/.test(digest)) {
-    return badInput(`${field}.api_key`, 'must be a SHA-512 as 128 lower-case hex digits');
+  if (typeof digest !== 'string' || !digestRule.test(digest)) {
+    return badInput(`${field}.api_key`, digestMustBe);
   }
   const text = (column: string): string => {
     const value = columns[column];
@@ -155,9 +154,7 @@ function reasonAgainst(family: Family, taken: db.Taken, names: ReadonlySet<strin
   if (taken.revoked.has(digest)) return 'its key was revoked here';
   const owner = taken.digests.get(digest);
   if (owner !== undefined) return `its key is registered already, as ${owner}`;
-  if (!nameRule.test(name)) {
-    return 'its name must be 1 to 64 letters, digits, dots, dashes, underscores or @';
-  }
+  if (!nameRule.test(name)) return `its name ${nameMustBe}`;
   if (taken.names.has(name)) return 'a bouncer with this name and another key is here already';
   return names.has(name) ? 'another key in this import has this name' : null;
 }

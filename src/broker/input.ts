@@ -9,6 +9,14 @@ import { isRole, roles } from '../roles.ts';
 import { defaultOverlap, longestOverlapMs, type Overlap } from './rotation.ts';
 import type { NewToken } from './tokens.ts';
 
+/** What a bouncer, and an operator's token, may be called: it stands in paths and in the audit log. */
+export const nameRule = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/;
+export const nameMustBe = 'must be 1 to 64 letters, digits, dots, dashes, underscores or @';
+
+/** A key's digest as LAPI writes it. */
+export const digestRule = /^[0-9a-f]{128}$/;
+export const digestMustBe = 'must be a SHA-512 as 128 lower-case hex digits';
+
 export interface NewBouncer {
   readonly name: string;
   /** The digest of a key that the caller made; null: a key is to be made here. */
@@ -20,16 +28,16 @@ export function parseNewBouncer(json: object): Result<NewBouncer> {
   const { name, key_sha512: digest, expires_in: expiresIn, ...rest } = json as Record<string, unknown>;
   const unknown = Object.keys(rest)[0];
   if (unknown !== undefined) return badInput(unknown, 'unknown field');
-  if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/.test(name)) {
-    return badInput('name', 'must be 1 to 64 letters, digits, dots, dashes, underscores or @');
+  if (typeof name !== 'string' || !nameRule.test(name)) {
+    return badInput('name', nameMustBe);
   }
   const key = parseKey(digest, expiresIn);
   return key.ok ? succeed({ name, ...key.value }) : key;
 }
 
 function parseKey(digest: unknown, expiresIn: unknown): Result<Pick<NewBouncer, 'digest' | 'expiresInMs'>> {
-  if (digest !== undefined && (typeof digest !== 'string' || !/^[0-9a-f]{128}$/.test(digest))) {
-    return badInput('key_sha512', 'must be a SHA-512 as 128 lower-case hex digits');
+  if (digest !== undefined && (typeof digest !== 'string' || !digestRule.test(digest))) {
+    return badInput('key_sha512', digestMustBe);
   }
   if (expiresIn === undefined) return succeed({ digest: digest ?? null, expiresInMs: null });
   const expiresInMs = readDuration('expires_in', expiresIn, 1000, longestMs);
@@ -84,8 +92,8 @@ export function parseNewToken(json: object): Result<NewToken> {
   const { name, role, expires_in: expiresIn, ...rest } = json as Record<string, unknown>;
   const unknown = Object.keys(rest)[0];
   if (unknown !== undefined) return badInput(unknown, 'unknown field');
-  if (typeof name !== 'string' || !/^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/.test(name)) {
-    return badInput('name', 'must be 1 to 64 letters, digits, dots, dashes, underscores or @');
+  if (typeof name !== 'string' || !nameRule.test(name)) {
+    return badInput('name', nameMustBe);
   }
   if (!isRole(role)) return badInput('role', `must be one of ${roles.join(', ')}`);
   const expiresInMs = readDuration('expires_in', expiresIn, 1000, longestTokenMs);

@@ -8,6 +8,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { commitAudited, type AuditEntry } from '../db/audited.ts';
 import { findAnswer, keepStatements, type IdempotentAnswer } from '../db/idempotency.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { sha256Hex } from '../secret.ts';
 
 /** One request to change something. */
 export interface Mutation {
@@ -107,9 +108,7 @@ export async function readIdempotency(
   if (header === null) return succeed(null);
   if (!/^[\x21-\x7e]{1,255}$/.test(header))
     return badInput('Idempotency-Key', 'must be 1 to 255 printable characters');
-  const text = new TextEncoder().encode(`${method} ${path}\n${body}`);
-  const requestHash = new Uint8Array(await crypto.subtle.digest('SHA-256', text)).toHex();
-  return succeed({ key: header, requestHash });
+  return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
 }
 
 /** The revision of an `If-Match` (`"7"`); null without one, or for `*`. */

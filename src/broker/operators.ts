@@ -1,8 +1,8 @@
 // Who calls the operator API, and as what: by `OPERATOR_TOKEN`, by a token of ours, or by one of an OIDC issuer.
 // Fails closed. Who holds `OPERATOR_TOKEN` is anybody, so its uses are marked in the audit log.
 
-import { anyLiveToken, auditUse, saidByD1 } from '../db/operators.ts';
-import { fail, succeed, type Result } from '../failure.ts';
+import { anyLiveToken, auditUse } from '../db/operators.ts';
+import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import type { Role } from '../roles.ts';
 import { sameSecret } from '../secret.ts';
 import type { Settings } from '../settings.ts';
@@ -86,7 +86,7 @@ export async function noteBreakGlass(d1: D1Database, use: string, nowMs: number)
     await auditUse(d1, entry, nowMs);
     return succeed('noted');
   } catch (error) {
-    console.error(`couldn't note a use of OPERATOR_TOKEN: ${saidByD1(error)}`);
+    console.error(`couldn't note a use of OPERATOR_TOKEN: ${causeOf(error).message}`);
     return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
   }
 }

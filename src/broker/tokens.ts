@@ -2,7 +2,7 @@
 // and a name that is never given again, so that the audit log speaks of one token for good.
 
 import * as db from '../db/operators.ts';
-import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { Role } from '../roles.ts';
 import { digestOf, mintSecret } from '../secret.ts';
 import { isoTime } from './describe.ts';
@@ -34,7 +34,7 @@ export async function authenticateToken(
   try {
     found = await db.findByDigest(d1, await digestOf(token));
   } catch (error) {
-    console.error(`the key store is out of reach: ${db.saidByD1(error)}`);
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
     return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
   }
   if (!found) return fail({ kind: 'unauthorised', problem: 'this operator token is not valid' });

@@ -5,6 +5,7 @@
 import { desc, sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { sha256Hex } from '../secret.ts';
 import { audit } from './schema.ts';
 
 export interface AuditEntry {
@@ -83,8 +84,7 @@ export async function nextRow(
 /** SHA-256 over the hash before and the row, in lower-case hex. */
 export async function hashOf(row: Omit<AuditRow, 'hash'>): Promise<string> {
   const { previousHash, seq, atMs, actor, action, target, detailJson } = row;
-  const text = JSON.stringify([previousHash, seq, atMs, actor, action, target, detailJson]);
-  return new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))).toHex();
+  return sha256Hex(JSON.stringify([previousHash, seq, atMs, actor, action, target, detailJson]));
 }
 
 /** The column of the constraint that a statement broke, as SQLite names it; undefined for any other error. */

@@ -46,13 +46,6 @@ export function revokeStatements(db: DrizzleD1Database, token: OperatorToken, no
   return [db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id))];
 }
 
-/** For the log: drizzle's own message repeats the parameters of a query, digests among them. */
-export function saidByD1(error: unknown): string {
-  const { cause } = error as { cause?: unknown };
-  if (cause instanceof Error) return cause.message;
-  return error instanceof Error ? error.name : 'unknown';
-}
-
 /** One row for a use that has no mutation of D1 to stand beside. */
 export async function auditUse(d1: D1Database, entry: AuditEntry, nowMs: number): Promise<void> {
   await commitAudited(d1, entry, always, () => [], nowMs);
