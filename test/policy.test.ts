@@ -102,7 +102,7 @@ describe('changing a policy', () => {
     ['view', { view: [] }],
     ['view.scope', { view: { scope: ['ip'] } }],
     ['view.scopes', { view: { scopes: [] } }],
-    ['view.origins', { view: { origins: [''] } }],
+    ['view.origins.0', { view: { origins: [''] } }],
     ['view.scenarios_containing', { view: { scenarios_containing: 'ssh' } }],
     ['view.max_decisions', { view: { max_decisions: 20_001 } }],
     ['view.max_decisions', { view: { max_decisions: 0 } }],

@@ -1,10 +1,36 @@
 // The audit log as operators read it, and whether it is whole.
 
+import * as z from 'zod';
+import { askFeed } from '../context.ts';
+import { listAudit } from '../db/audit.ts';
 import { chainStart, hashOf, type AuditRow } from '../db/audited.ts';
 import type { AuditAnchor } from '../feed/feed.ts';
-import { isoTime } from './describe.ts';
+import { isoTime, time } from './describe.ts';
 
-export function describeAudit(row: AuditRow): Record<string, unknown> {
+export const auditShape = z
+  .object({
+    seq: z.int(),
+    at: time,
+    actor: z.string(),
+    action: z.string().meta({ example: 'bouncer.rotate' }),
+    target: z.string(),
+    detail: z.unknown(),
+    hash: z.string().meta({ description: 'SHA-256 over the hash of the row before, and this row.' }),
+  })
+  .meta({ id: 'AuditRow' });
+
+export const verdictShape = z.union([
+  z.object({ ok: z.literal(true), rows: z.int(), head: z.object({ seq: z.int(), hash: z.string() }) }),
+  z.object({ ok: z.literal(false), seq: z.int(), problem: z.string() }),
+]);
+
+/** The feed remembers how far the log has come, so that a cut tail is noticed. */
+export async function anchorAudit(env: Env): Promise<void> {
+  const [head] = await listAudit(env.DB, {}, null, 1);
+  if (head) await askFeed(env, async (feed) => feed.anchorAudit({ seq: head.seq, hash: head.hash }));
+}
+
+export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
   const { seq, atMs, actor, action, target, detailJson, hash } = row;
   return { seq, at: isoTime(atMs), actor, action, target, detail: JSON.parse(detailJson) as unknown, hash };
 }

@@ -13,19 +13,14 @@ import {
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { digestOf, mintSecret } from '../secret.ts';
+import type { NewKey } from './fields.ts';
 import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
 import { planFirstUse, planRotation, type Overlap } from './rotation.ts';
 import { describeBouncer } from './describe.ts';
 
-export interface NewKey {
-  /** The digest of a key that the caller made; null: a key is to be made here. */
-  readonly digest: string | null;
-  readonly expiresInMs: number | null;
-}
-
 /** A key to register: the digest, and the key itself when it was made here. */
-async function keyOf({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
+async function registered({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
   if (digest !== null) return { digest };
   const key = mintSecret('csb_');
   return { digest: await digestOf(key), secret: { key } };
@@ -38,7 +33,7 @@ const digestTaken: Failure = {
 
 export async function createBouncer(mutation: Mutation, name: string, key: NewKey): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await keyOf(key);
+  const { digest, secret } = await registered(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
   const exists: Failure = { kind: 'conflict', problem: `name: bouncer ${name} exists` };
   return mutate(mutation, async () => {
@@ -81,7 +76,7 @@ export async function rotateKey(
   clients: readonly SeenClient[],
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await keyOf(key);
+  const { digest, secret } = await registered(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
   return mutate(mutation, async () => {
     const read = await readBouncer(mutation, name);

@@ -1,17 +1,51 @@
 // Bouncers as operators read them. Pure; no secret gets this far, and of a digest its first 8 hex.
 
+import * as z from 'zod';
 import type { Bouncer } from '../db/bouncers.ts';
 import type { KeyVersion } from '../db/keys.ts';
 import type { SeenClient } from '../feed/clients.ts';
-import { describePolicy } from './policy.ts';
+import { describePolicy, policyShape } from './policy.ts';
 import { endOf } from './rotation.ts';
+
+/** A time as operators read it: ISO 8601 in UTC. */
+export const time = z.iso.datetime();
+
+const versionShape = z.object({
+  number: z.int().meta({ description: '1, 2, 3 … in a bouncer.' }),
+  state: z.enum(['next', 'current', 'previous']).meta({
+    description: '`next` was not used yet; its first use makes it `current`, and the one before `previous`.',
+  }),
+  start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+  created_at: time,
+  first_used: time.nullable(),
+  last_used: time.nullable(),
+  valid_until: time.nullable().meta({ description: 'When it is refused, to the millisecond. Null: never.' }),
+});
+
+/** A bouncer as operators read it. */
+export const bouncerShape = z
+  .object({
+    name: z.string(),
+    created_at: time,
+    revision: z.int().meta({ description: 'Counts its changes; its ETag.' }),
+    last_pull: time.nullable(),
+    address: z.string().nullable().meta({ description: 'Of the client that was seen last.' }),
+    type: z.string().nullable().meta({ description: 'The first half of the User-Agent, as in LAPI.' }),
+    version: z.string().nullable(),
+    ...policyShape,
+    clients: z
+      .array(z.object({ address: z.string(), last_pull: time.nullable() }))
+      .meta({ description: 'Each address from which its keys are used; the newest first.' }),
+    key_versions: z.array(versionShape),
+  })
+  .meta({ id: 'Bouncer' });
 
 /** `type` and `version` are the two halves of the User-Agent, as LAPI takes it apart (middlewares/v1/api_key.go). */
 export function describeBouncer(
   bouncer: Bouncer,
   versions: readonly KeyVersion[],
   clients: readonly SeenClient[],
-): Record<string, unknown> {
+): z.input<typeof bouncerShape> {
   const newest = clients[0];
   const [type, version, ...rest] = (newest?.userAgent ?? '').split('/');
   const twoParts = version !== undefined && rest.length === 0;
@@ -21,7 +55,7 @@ export function describeBouncer(
     revision: bouncer.revision,
     last_pull: isoTime(newest?.seenMs ?? null),
     address: newest?.address ?? null,
-    type: newest ? (twoParts ? type : newest.userAgent) : null,
+    type: newest ? (twoParts ? (type ?? '') : newest.userAgent) : null,
     version: newest ? (twoParts ? version : 'N/A') : null,
     ...describePolicy(bouncer),
     clients: clients.map(({ address, seenMs }) => ({ address, last_pull: isoTime(seenMs) })),
@@ -43,6 +77,7 @@ function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
   };
 }
 
+export function isoTime<T extends number | null>(ms: T): T extends number ? string : string | null;
 export function isoTime(ms: number | null): string | null {
   return ms === null ? null : new Date(ms).toISOString();
 }

@@ -1,11 +1,12 @@
 // Bouncers of an engine, with the digests that its LAPI keeps: their keys go on working here, and nobody touches a
 // bouncer. All or nothing per call, and the same call again does nothing more.
 
+import * as z from 'zod';
 import * as db from '../db/import.ts';
-import { badInput, succeed, type Result } from '../failure.ts';
+import { succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import { parseNetwork } from '../lapi/ip.ts';
-import { digestMustBe, digestRule, nameMustBe, nameRule } from './input.ts';
+import { digest, nameMustBe, nameRule } from './fields.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 
 /** A row of LAPI's table `bouncers`. */
@@ -19,10 +20,6 @@ export interface LapiBouncer {
   readonly lastPullMs: number | null;
 }
 
-export interface Import {
-  readonly rows: readonly LapiBouncer[];
-}
-
 export interface Skipped {
   readonly name: string;
   readonly why: string;
@@ -33,54 +30,61 @@ export const mostImported = 1000;
 /** For the body of an import: a thousand rows of LAPI are some 400 KB. */
 export const importLimitBytes = 2 * 1024 * 1024;
 
-export function parseImport(json: object): Result<Import> {
-  const { bouncers, ...rest } = json as Record<string, unknown>;
-  const unknown = Object.keys(rest)[0];
-  if (unknown !== undefined) return badInput(unknown, 'unknown field');
-  // An engine without bouncers exports null (MySQL) or an empty list.
-  if (bouncers === null) return succeed({ rows: [] });
-  if (!Array.isArray(bouncers)) return badInput('bouncers', 'must be the list that the export wrote');
-  if (bouncers.length > mostImported) {
-    return badInput('bouncers', `must be at most ${mostImported}: send them in several calls`);
-  }
-  const rows: LapiBouncer[] = [];
-  for (const [index, bouncer] of bouncers.entries()) {
-    const row = parseRow(`bouncers.${index}`, bouncer);
-    if (!row.ok) return row;
-    rows.push(row.value);
-  }
-  return succeed({ rows });
-}
+/** Of a text column that is only shown: whatever else stands in it is no reason to refuse the row. */
+const shown = z
+  .unknown()
+  .optional()
+  .transform((value) => (typeof value === 'string' ? value.slice(0, 100) : ''))
+  .meta({ override: { type: ['string', 'null'] } });
 
 /** Columns that are not needed may be there: an export of all of them will do. */
-function parseRow(field: string, row: unknown): Result<LapiBouncer> {
-  if (typeof row !== 'object' || row === null || Array.isArray(row)) return badInput(field, 'not an object');
-  const columns = row as Record<string, unknown>;
-  const { name, api_key: digest, revoked } = columns;
-  if (typeof name !== 'string' || name === '') return badInput(`${field}.name`, 'must be a text');
-  if (typeof digest !== 'string' || !digestRule.test(digest)) {
-    return badInput(`${field}.api_key`, digestMustBe);
-  }
-  const text = (column: string): string => {
-    const value = columns[column];
-    return typeof value === 'string' ? value.slice(0, 100) : '';
-  };
-  return succeed({
-    name: name.slice(0, 300),
-    digest,
-    revoked: revoked === true || revoked === 1,
-    type: text('type'),
-    version: text('version'),
-    address: text('ip_address'),
-    lastPullMs: readTime(columns['last_pull']),
+const lapiRow = z
+  .object(
+    {
+      name: z.string('must be a text').min(1, 'must be a text'),
+      api_key: digest,
+      revoked: z
+        .unknown()
+        .optional()
+        .meta({ override: { type: ['boolean', 'integer', 'null'] } }),
+      type: shown,
+      version: shown,
+      ip_address: shown,
+      last_pull: shown.meta({ description: 'As SQLite, PostgreSQL or MySQL writes a time.' }),
+    },
+    'not an object',
+  )
+  .transform((row): LapiBouncer => {
+    return {
+      name: row.name.slice(0, 300),
+      digest: row.api_key,
+      revoked: row.revoked === true || row.revoked === 1,
+      type: row.type,
+      version: row.version,
+      address: row.ip_address,
+      lastPullMs: readTime(row.last_pull),
+    };
   });
-}
+
+/** What the documented export writes. An engine without bouncers exports null (MySQL) or an empty list. */
+export const lapiExport = z
+  .strictObject({
+    bouncers: z
+      .array(lapiRow, 'must be the list that the export wrote')
+      .max(mostImported, `must be at most ${mostImported}: send them in several calls`)
+      .nullable(),
+  })
+  .transform(({ bouncers }) => bouncers ?? []);
+
+export const importShape = z.object({
+  imported: z.int(),
+  folded: z.int().meta({ description: 'Rows of further addresses that went into their parent.' }),
+  skipped: z.array(z.object({ name: z.string(), why: z.string() })),
+});
 
 /** SQLite writes `2026-01-02 03:04:05.678901234+00:00`, PostgreSQL a `T`, MySQL no zone (it is UTC). */
-function readTime(value: unknown): number | null {
-  const match = /^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,3})?)\d*(Z|[+-]\d\d(?::\d\d)?)?$/.exec(
-    typeof value === 'string' ? value : '',
-  );
+function readTime(value: string): number | null {
+  const match = /^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,3})?)\d*(Z|[+-]\d\d(?::\d\d)?)?$/.exec(value);
   if (!match) return null;
   const [, day, time, zone = 'Z'] = match;
   const ms = Date.parse(`${day}T${time}${/^[+-]\d\d$/.test(zone) ? `${zone}:00` : zone}`);
@@ -117,7 +121,10 @@ function parentName(name: string): string {
 }
 
 /** Answers what became of each, and to `sightings` when the bouncers were seen last at the engine. */
-export async function importBouncers(mutation: Mutation, { rows }: Import): Promise<Result<Answer>> {
+export async function importBouncers(
+  mutation: Mutation,
+  rows: readonly LapiBouncer[],
+): Promise<Result<Answer>> {
   const all = families(rows);
   return mutate(mutation, async () => {
     const taken = await db.findTaken(mutation.d1, all);
@@ -160,7 +167,11 @@ function reasonAgainst(family: Family, taken: db.Taken, names: ReadonlySet<strin
 }
 
 /** When and from where the imported bouncers were last seen at the engine, for the feed to go on from. */
-export async function sightingsOf(d1: D1Database, { rows }: Import, nowMs: number): Promise<Sighting[]> {
+export async function sightingsOf(
+  d1: D1Database,
+  rows: readonly LapiBouncer[],
+  nowMs: number,
+): Promise<Sighting[]> {
   const ids = await db.importedIds(d1, nowMs);
   return families(rows).flatMap((family) => {
     const known = ids.get(family.name);

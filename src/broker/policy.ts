@@ -2,8 +2,8 @@
 // refusal names the field), kept as JSON, read back, and applied to a request. A mistake here shows one bouncer
 // another's decisions, or locks it out.
 
+import * as z from 'zod';
 import type { Bouncer } from '../db/bouncers.ts';
-import { badInput, succeed, type Result } from '../failure.ts';
 import type { Limits } from '../feed/view.ts';
 import { covers, formatNetwork, parseNetwork, type Network } from '../lapi/ip.ts';
 import { scopeName } from '../lapi/wire.ts';
@@ -17,13 +17,6 @@ export interface Policy {
 
 /** What a policy is kept as. */
 export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
-
-/** What an operator changes; a field that is not there stays as it is. */
-export interface PolicyChange {
-  readonly view?: Limits | null;
-  readonly allowed?: readonly string[] | null;
-  readonly perMinute?: RateTier | null;
-}
 
 /**
  * The rates there are. A rate limit of Cloudflare's is a binding with a number of its own (wrangler.toml), so only
@@ -39,111 +32,89 @@ const mostFilters = 30;
 const mostNetworks = 100;
 const longestFilter = 100;
 
-export function parsePolicyChange(json: object): Result<PolicyChange> {
-  const { view, allowed_addresses: allowed, rate_limit: rate, ...rest } = json as Record<string, unknown>;
-  const unknown = Object.keys(rest)[0];
-  if (unknown !== undefined) return badInput(unknown, 'unknown field');
-  if (view === undefined && allowed === undefined && rate === undefined) {
-    return badInput('body', 'must have at least one of view, allowed_addresses and rate_limit');
-  }
-  const limits = view === undefined || view === null ? succeed(view) : parseLimits(view);
-  if (!limits.ok) return limits;
-  const networks = allowed === undefined || allowed === null ? succeed(allowed) : parseNetworks(allowed);
-  if (!networks.ok) return networks;
-  const perMinute = rate === undefined || rate === null ? succeed(rate) : parseRate(rate);
-  if (!perMinute.ok) return perMinute;
-  return succeed({
-    ...(limits.value === undefined ? {} : { view: limits.value }),
-    ...(networks.value === undefined ? {} : { allowed: networks.value }),
-    ...(perMinute.value === undefined ? {} : { perMinute: perMinute.value }),
+const filterMustBe = `must be a list of 1 to ${mostFilters} texts of 1 to ${longestFilter} characters`;
+
+function filter(normal: (text: string) => string, description: string) {
+  return z
+    .array(z.string(filterMustBe).min(1, filterMustBe).max(longestFilter, filterMustBe), filterMustBe)
+    .min(1, filterMustBe)
+    .max(mostFilters, filterMustBe)
+    .transform((texts) => [...new Set(texts.map(normal))])
+    .nullish()
+    .meta({ description });
+}
+
+const lower = (text: string): string => text.toLowerCase();
+const same = (text: string): string => text;
+const capMustBe = `must be a whole number from 1 to ${largestCap}`;
+
+const view = z
+  .strictObject(
+    {
+      scopes: filter(scopeName, 'Only decisions of these scopes.'),
+      origins: filter(same, 'Only decisions of these origins.'),
+      scenarios_containing: filter(lower, 'Only decisions whose scenario has one of these texts in it.'),
+      scenarios_not_containing: filter(lower, 'No decisions whose scenario has one of these texts in it.'),
+      max_decisions: z.int(capMustBe).min(1, capMustBe).max(largestCap, capMustBe).nullish().meta({
+        description: 'For devices with small tables: bans of local origin first, then the longest.',
+      }),
+    },
+    'must be an object or null',
+  )
+  .transform((read): Limits | null => {
+    const limits = {
+      scopes: read.scopes ?? null,
+      origins: read.origins ?? null,
+      scenariosContaining: read.scenarios_containing ?? null,
+      scenariosNotContaining: read.scenarios_not_containing ?? null,
+      maxDecisions: read.max_decisions ?? null,
+    };
+    return Object.values(limits).every((limit) => limit === null) ? null : limits;
   });
-}
 
-function parseLimits(view: unknown): Result<Limits | null> {
-  if (!isObject(view)) return badInput('view', 'must be an object or null');
-  const {
-    scopes,
-    origins,
-    scenarios_containing: containing,
-    scenarios_not_containing: notContaining,
-    max_decisions: most,
-    ...rest
-  } = view;
-  const unknown = Object.keys(rest)[0];
-  if (unknown !== undefined) return badInput(`view.${unknown}`, 'unknown field');
-  if (most !== undefined && most !== null) {
-    if (!Number.isInteger(most) || (most as number) < 1 || (most as number) > largestCap) {
-      return badInput('view.max_decisions', `must be a whole number from 1 to ${largestCap}`);
-    }
-  }
-  const lists = {
-    scopes,
-    origins,
-    scenarios_containing: containing,
-    scenarios_not_containing: notContaining,
-  };
-  for (const [name, value] of Object.entries(lists)) {
-    if (value !== undefined && value !== null && !isFilter(value)) {
-      const mustBe = `must be a list of 1 to ${mostFilters} texts of 1 to ${longestFilter} characters`;
-      return badInput(`view.${name}`, mustBe);
-    }
-  }
-  const list = (value: unknown, normal: (text: string) => string): string[] | null => {
-    return Array.isArray(value) ? [...new Set((value as string[]).map(normal))] : null;
-  };
-  const lower = (text: string): string => text.toLowerCase();
-  const limits = {
-    scopes: list(scopes, scopeName),
-    origins: list(origins, (text) => text),
-    scenariosContaining: list(containing, lower),
-    scenariosNotContaining: list(notContaining, lower),
-    maxDecisions: typeof most === 'number' ? most : null,
-  };
-  return succeed(Object.values(limits).every((limit) => limit === null) ? null : limits);
-}
+const networkMustBe = 'must be an IP address or a CIDR range';
+const networksMustBe = `must be null or a list of 1 to ${mostNetworks} addresses and ranges`;
 
-function isFilter(value: unknown): boolean {
-  if (!Array.isArray(value) || value.length === 0 || value.length > mostFilters) return false;
-  return value.every((text) => typeof text === 'string' && text !== '' && text.length <= longestFilter);
-}
+const network = z.string(networkMustBe).transform((text, context): string => {
+  const parsed = parseNetwork(text);
+  if (parsed) return formatNetwork(parsed);
+  context.addIssue({ code: 'custom', message: networkMustBe });
+  return z.NEVER;
+});
 
-function parseNetworks(allowed: unknown): Result<string[]> {
-  if (!Array.isArray(allowed) || allowed.length === 0 || allowed.length > mostNetworks) {
-    return badInput(
-      'allowed_addresses',
-      `must be null or a list of 1 to ${mostNetworks} addresses and ranges`,
-    );
-  }
-  const texts = new Set<string>();
-  for (const [index, text] of allowed.entries()) {
-    const network = typeof text === 'string' ? parseNetwork(text) : undefined;
-    if (!network) return badInput(`allowed_addresses.${index}`, 'must be an IP address or a CIDR range');
-    texts.add(formatNetwork(network));
-  }
-  return succeed([...texts]);
-}
+const networks = z
+  .array(network, networksMustBe)
+  .min(1, networksMustBe)
+  .max(mostNetworks, networksMustBe)
+  .transform((texts) => [...new Set(texts)]);
 
-function parseRate(rate: unknown): Result<RateTier> {
-  if (!isObject(rate)) return badInput('rate_limit', 'must be null or an object with per_minute');
-  const { per_minute: perMinute, ...rest } = rate;
-  const unknown = Object.keys(rest)[0];
-  if (unknown !== undefined) return badInput(`rate_limit.${unknown}`, 'unknown field');
-  const tier = rateTiers.find((each) => each === perMinute);
-  return tier === undefined
-    ? badInput('rate_limit.per_minute', `must be one of ${rateTiers.join(', ')}`)
-    : succeed(tier);
-}
+const rate = z.strictObject(
+  { per_minute: z.literal(rateTiers, `must be one of ${rateTiers.join(', ')}`) },
+  'must be null or an object with per_minute',
+);
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
+/** What an operator changes; a field that is not there stays as it is. */
+export const policyChange = z
+  .strictObject({
+    view: view.nullish().meta({ description: 'What its keys may read. Null: everything.' }),
+    allowed_addresses: networks
+      .nullish()
+      .meta({ description: 'Where its keys may be used: addresses and CIDR ranges. Null: anywhere.' }),
+    rate_limit: rate.nullish().meta({ description: 'Of all its clients together. Null: no limit.' }),
+  })
+  .refine((change) => Object.values(change).some((field) => field !== undefined), {
+    message: 'must have at least one of view, allowed_addresses and rate_limit',
+  });
+
+export type PolicyChange = z.output<typeof policyChange>;
 
 /** The columns that a change sets. */
-export function policyColumns({ view, allowed, perMinute }: PolicyChange): Partial<PolicyColumns> {
+export function policyColumns(change: PolicyChange): Partial<PolicyColumns> {
+  const { view, allowed_addresses: allowed, rate_limit: rate } = change;
   return {
     ...(view === undefined ? {} : { viewJson: view && JSON.stringify(view) }),
     ...(allowed === undefined ? {} : { allowJson: allowed && JSON.stringify(allowed) }),
-    ...(perMinute === undefined ? {} : { rateLimit: perMinute }),
+    ...(rate === undefined ? {} : { rateLimit: rate && rate.per_minute }),
   };
 }
 
@@ -159,8 +130,23 @@ function readNetworks(texts: readonly string[]): Network[] {
   return texts.map(parseNetwork).filter((network) => network !== undefined);
 }
 
-/** A policy as operators wrote it: `view`, `allowed_addresses`, `rate_limit`. */
-export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns): Record<string, unknown> {
+/** A policy as operators read it. */
+export const policyShape = {
+  view: z
+    .object({
+      scopes: z.array(z.string()).optional(),
+      origins: z.array(z.string()).optional(),
+      scenarios_containing: z.array(z.string()).optional(),
+      scenarios_not_containing: z.array(z.string()).optional(),
+      max_decisions: z.int().optional(),
+    })
+    .nullable(),
+  allowed_addresses: z.array(z.string()).nullable(),
+  rate_limit: z.object({ per_minute: z.int() }).nullable(),
+};
+
+/** A policy as operators wrote it. */
+export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns) {
   const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
   const filters = limits && {
     scopes: limits.scopes,

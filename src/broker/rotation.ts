@@ -2,6 +2,7 @@
 // exact deadlines. Pure: what is, and the time, in; what changes, out. All times are the broker's clock.
 
 import type { KeyVersion } from '../db/keys.ts';
+import { duration } from './fields.ts';
 
 /** What a rotation gives the version before it. */
 export interface Overlap {
@@ -15,6 +16,20 @@ export const defaultOverlap: Overlap = { graceMs: 15 * 60_000, maxOverlapMs: 7 *
 
 /** The ceiling on both halves of an overlap. */
 export const longestOverlapMs = 7 * 86_400_000;
+
+/** An overlap as operators ask for it. */
+export const overlapFields = {
+  grace: duration(0, longestOverlapMs).default(defaultOverlap.graceMs).meta({
+    description: 'How long the old key goes on after the new one was first used. `0s`: revoke it now.',
+  }),
+  max_overlap: duration(1000, longestOverlapMs).default(defaultOverlap.maxOverlapMs).meta({
+    description: 'How long the two may overlap in all.',
+  }),
+};
+
+export function overlapOf(input: { readonly grace: number; readonly max_overlap: number }): Overlap {
+  return { graceMs: input.grace, maxOverlapMs: input.max_overlap };
+}
 
 /** Changes of one bouncer's versions, applied together. */
 export interface VersionPlan {

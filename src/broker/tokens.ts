@@ -1,19 +1,33 @@
 // Tokens of ours for operators (`cso_…`): made, listed, revoked, and from token to operator. Every one has an end
 // and a name that is never given again, so that the audit log speaks of one token for good.
 
+import * as z from 'zod';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
-import type { Role } from '../roles.ts';
+import { roles } from '../roles.ts';
 import { digestOf, mintSecret } from '../secret.ts';
-import { isoTime } from './describe.ts';
+import { isoTime, time } from './describe.ts';
+import { duration, name } from './fields.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 import type { Identity } from './oidc.ts';
 
-export interface NewToken {
-  readonly name: string;
-  readonly role: Role;
-  readonly expiresInMs: number;
-}
+export const newToken = z.strictObject({
+  name,
+  role: z.enum(roles, `must be one of ${roles.join(', ')}`),
+  expires_in: duration(1000, 365 * 86_400_000),
+});
+
+export const tokenShape = z
+  .object({
+    name: z.string(),
+    role: z.enum(roles),
+    state: z.enum(['live', 'expired', 'revoked']),
+    start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+    created_at: time,
+    expires_at: time.nullable(),
+    revoked_at: time.nullable(),
+  })
+  .meta({ id: 'OperatorToken' });
 
 export { listTokens } from '../db/operators.ts';
 
@@ -45,7 +59,7 @@ export async function authenticateToken(
 
 export async function createToken(
   mutation: Mutation,
-  { name, role, expiresInMs }: NewToken,
+  { name, role, expires_in: expiresInMs }: z.output<typeof newToken>,
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
   const token = mintSecret('cso_');
@@ -101,7 +115,10 @@ export async function revokeToken(mutation: Mutation, name: string): Promise<Res
   });
 }
 
-export function describeToken(token: Omit<db.OperatorToken, 'id'>, nowMs: number): Record<string, unknown> {
+export function describeToken(
+  token: Omit<db.OperatorToken, 'id'>,
+  nowMs: number,
+): z.input<typeof tokenShape> {
   return {
     name: token.name,
     role: token.role,

@@ -6,9 +6,9 @@ import type { AuditRow } from './audited.ts';
 import { audit } from './schema.ts';
 
 export interface AuditFilter {
-  readonly actor?: string;
-  readonly action?: string;
-  readonly target?: string;
+  readonly actor?: string | undefined;
+  readonly action?: string | undefined;
+  readonly target?: string | undefined;
 }
 
 /** The newest rows before `beforeSeq` that pass the filter. */

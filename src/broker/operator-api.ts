@@ -1,0 +1,96 @@
+// The operator API of the operators themselves: their tokens, and the log of what they did.
+
+import * as z from 'zod';
+import { askFeed } from '../context.ts';
+import { auditPages, listAudit } from '../db/audit.ts';
+import { auditShape, describeAudit, verdictShape, verifyChain } from './audit.ts';
+import { cursor, nextOf, nothing, page, pageFields } from './fields.ts';
+import { mutation, operation } from './operation.ts';
+import * as tokens from './tokens.ts';
+
+const auditPage = z.strictObject({
+  actor: z.string().optional(),
+  action: z.string().optional(),
+  target: z.string().optional(),
+  before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
+  ...pageFields,
+});
+
+export const operatorOperations = [
+  mutation({
+    method: 'POST',
+    path: '/operator-tokens',
+    needs: 'admin',
+    summary: 'Make an operator’s token',
+    description: 'The token is shown once. Its name is never given again.',
+    body: tokens.newToken,
+    answers: {
+      201: {
+        description: 'Made.',
+        body: z.object({ operator_token: tokens.tokenShape, token: z.string().optional() }),
+      },
+    },
+    refusals: [409],
+    change: tokens.createToken,
+  }),
+  operation({
+    method: 'GET',
+    path: '/operator-tokens',
+    needs: 'admin',
+    summary: 'Names, roles, ends and states of all, revoked ones too',
+    query: page,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ operator_tokens: z.array(tokens.tokenShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { after, limit } }) => {
+      const rows = await tokens.listTokens(c.env.DB, after, limit);
+      const described = rows.map((row) => tokens.describeToken(row, Date.now()));
+      return c.json({ operator_tokens: described, next: nextOf(rows, limit, ({ id }) => id) });
+    },
+  }),
+  mutation({
+    method: 'DELETE',
+    path: '/operator-tokens/{name}',
+    needs: 'admin',
+    summary: 'Revoke it: refused everywhere from the next request on',
+    body: nothing,
+    answers: { 200: { description: 'Revoked.', body: z.object({ operator_token: tokens.tokenShape }) } },
+    refusals: [404, 409],
+    change: (change, _, c) => tokens.revokeToken(change, c.req.param('name') ?? ''),
+  }),
+  operation({
+    method: 'GET',
+    path: '/audit',
+    needs: 'viewer',
+    summary: 'Who did what, the newest first',
+    query: auditPage,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ audit: z.array(auditShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { before, limit, ...filter } }) => {
+      const rows = await listAudit(c.env.DB, filter, before ?? null, limit);
+      return c.json({ audit: rows.map(describeAudit), next: nextOf(rows, limit, ({ seq }) => seq) });
+    },
+  }),
+  operation({
+    method: 'GET',
+    path: '/audit/verify',
+    needs: 'viewer',
+    summary: 'Whether the log is whole: no row changed, missing, or cut off at its end',
+    answers: {
+      200: { description: 'It is.', body: verdictShape },
+      409: { description: 'It is not; at which row, and how.', body: verdictShape },
+    },
+    reply: async (c) => {
+      const anchor = await askFeed(c.env, async (feed) => feed.auditAnchor());
+      const verdict = await verifyChain(auditPages(c.env.DB), anchor);
+      return c.json(verdict, verdict.ok ? 200 : 409);
+    },
+  }),
+];
