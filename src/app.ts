@@ -2,13 +2,17 @@
 // error. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
-import { operatorRoutes } from './broker/api.ts';
+import { operatorApi, operatorRoutes } from './broker/api.ts';
+import { openApiDocument } from './broker/openapi.ts';
+import { referencePage } from './console/reference.ts';
 import { askFeed, settingsOf, type AppEnv } from './context.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { SettingError } from './settings.ts';
 
-const routes = new Hono<AppEnv>({ getPath: (request, options) => routedPath(request, options?.env as Env) });
+export const routes = new Hono<AppEnv>({
+  getPath: (request, options) => routedPath(request, options?.env as Env),
+});
 
 /**
  * The path behind `PATH_PREFIX`. `//v1/…` is what clients make of a base address that ends in a slash, and a
@@ -29,12 +33,26 @@ routes.use(async (c, next) => {
 routes.route('/v1', bouncerRoutes);
 routes.route('/api/v1', operatorRoutes);
 
+/** What /openapi.json and /reference describe. */
+const documented = operatorApi;
+
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
   const { freshness, ageSeconds, upstream } = await askFeed(c.env, async (feed) => feed.status());
   const refused = upstream.state === 'refused' ? { upstream: 'refused' } : {};
   const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...refused };
   return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
+});
+
+// Open to all: it is in the source, too.
+routes.get('/openapi.json', (c) => c.json(openApiDocument(documented, c.get('settings').pathPrefix)));
+routes.get('/reference', (c) => {
+  const { pathPrefix } = c.get('settings');
+  c.header(
+    'content-security-policy',
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+  );
+  return c.html(referencePage(openApiDocument(documented, pathPrefix), `${pathPrefix}/openapi.json`));
 });
 
 routes.notFound((c) => failed(c.req.path, { kind: 'not-found', what: 'this path' }));

@@ -52,6 +52,14 @@ describe('rotation', () => {
     expect([await status(key), await status(next)]).toEqual([403, 200]);
   });
 
+  test.each(['0s', '10m'])('a digest that the bouncer has already is refused (grace %s)', async (grace) => {
+    const digest = await digestOf('a-key-that-the-caller-made-by-itself');
+    await rotate({ key_sha512: digest });
+    const again = await operator('POST', '/bouncers/fw/rotate', { key_sha512: digest, grace });
+    expect([again.status, again.body.detail]).toEqual([409, expect.stringContaining('key_sha512')]);
+    expect(await status('a-key-that-the-caller-made-by-itself')).toBe(200);
+  });
+
   test('a question whether the new key is good (HEAD) does not start the grace', async () => {
     const { key: next } = await rotate();
     expect((await asBouncer(next, '/v1/decisions', { method: 'HEAD' })).status).toBe(200);

@@ -8,17 +8,18 @@ import { anchorAudit } from './audit.ts';
 import { bouncerOperations } from './bouncer-api.ts';
 import { decisionOperations } from './decision-api.ts';
 import { feedOperations } from './feed-api.ts';
+import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
 import { authenticateOperator, noteBreakGlassRead } from './operators.ts';
 
-/** By what they are about, in the order in which they are documented. */
-export const operatorApi = {
-  bouncers: bouncerOperations,
-  decisions: decisionOperations,
-  feed: feedOperations,
-  operators: operatorOperations,
-};
+/** Every operation, by what it is about, in the order in which they are documented. */
+export const operatorApi: readonly Group[] = [
+  { tag: 'bouncers', operations: bouncerOperations },
+  { tag: 'decisions', operations: decisionOperations },
+  { tag: 'feed', operations: feedOperations },
+  { tag: 'operators', operations: operatorOperations },
+].map((group) => ({ ...group, basePath: '/api/v1' }));
 
 export const operatorRoutes = new Hono<AppEnv>();
 
@@ -39,4 +40,7 @@ operatorRoutes.use(async (c, next) => {
   if (c.req.method !== 'GET') forgetHead();
 });
 
-mount(operatorRoutes, Object.values(operatorApi).flat());
+mount(
+  operatorRoutes,
+  operatorApi.flatMap(({ operations }) => operations),
+);

@@ -81,8 +81,10 @@ export async function rotateKey(
   return mutate(mutation, async () => {
     const read = await readBouncer(mutation, name);
     if (!read.ok) return read;
-    if (await isRevoked(mutation.d1, digest)) return fail(digestTaken);
     const { bouncer, versions } = read.value;
+    // Its own unused version would be taken away for good, and registered anew, in one batch.
+    const own = versions.some((version) => version.digest === digest);
+    if (own || (await isRevoked(mutation.d1, digest))) return fail(digestTaken);
     const plan = planRotation(versions, overlap, expiresMs, nowMs);
     const number = bouncer.versionCount + 1;
     const kept = versions.filter((version) => !plan.revoke.includes(version));
