@@ -8,6 +8,7 @@ import { anchorAudit } from './audit.ts';
 import { bouncerOperations } from './bouncer-api.ts';
 import { decisionOperations } from './decision-api.ts';
 import { feedOperations } from './feed-api.ts';
+import { fleetOperations } from './fleet-api.ts';
 import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
@@ -16,6 +17,7 @@ import { authenticateOperator, noteBreakGlassRead } from './operators.ts';
 /** Every operation, by what it is about, in the order in which they are documented. */
 export const operatorApi: readonly Group[] = [
   { tag: 'bouncers', operations: bouncerOperations },
+  { tag: 'rotations', operations: fleetOperations },
   { tag: 'decisions', operations: decisionOperations },
   { tag: 'feed', operations: feedOperations },
   { tag: 'operators', operations: operatorOperations },

@@ -64,7 +64,6 @@ export function describeBouncer(
 }
 
 function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
-  const lastUsedMs = Math.max(0, ...clients.map((client) => client.versions[version.id] ?? 0));
   const endMs = endOf(version);
   return {
     number: version.number,
@@ -72,9 +71,14 @@ function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
     start: version.digest.slice(0, 8),
     created_at: isoTime(version.createdMs),
     first_used: isoTime(version.firstUsedMs),
-    last_used: isoTime(lastUsedMs || null),
+    last_used: isoTime(lastUsed(version.id, clients)),
     valid_until: isoTime(Number.isFinite(endMs) ? endMs : null),
   };
+}
+
+/** When a version of a key was last used, by any of the bouncer's clients; null: never. */
+export function lastUsed(versionId: number, clients: readonly SeenClient[]): number | null {
+  return Math.max(0, ...clients.map((client) => client.versions[versionId] ?? 0)) || null;
 }
 
 export function isoTime<T extends number | null>(ms: T): T extends number ? string : string | null;

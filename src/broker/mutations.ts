@@ -37,7 +37,7 @@ export interface Answer {
   readonly status: number;
   readonly body: Readonly<Record<string, unknown>>;
   /** Shown once: in no table, and in no repeated answer. */
-  readonly secret?: Readonly<Record<string, string>>;
+  readonly secret?: Readonly<Record<string, unknown>>;
   /** True when this is the answer to an earlier request with the same `Idempotency-Key`. */
   readonly replayed?: boolean;
 }

@@ -49,32 +49,41 @@ export function isLive(version: KeyVersion, nowMs: number): boolean {
 
 /**
  * A new version. It takes the place of an unused one, and of one that is still in the grace of an earlier
- * rotation: there are never three. The version in use goes on as it is until the new one is used.
+ * rotation: there are never three. The version in use goes on as it is until the new one is used; without a grace
+ * it ends when the new one is due, now or, in a rotation of many, at `dueMs`.
  */
 export function planRotation(
   versions: readonly KeyVersion[],
   overlap: Overlap,
   expiresMs: number | null,
   nowMs: number,
+  dueMs = nowMs,
 ): VersionPlan {
+  const { graceMs, maxOverlapMs } = overlap;
   const now = { createdMs: nowMs, firstUsedMs: null, expiresMs };
-  if (overlap.graceMs === 0) {
+  const kept = versions.find((version) => version.state === 'current' && isLive(version, nowMs));
+  if (graceMs === 0 && (dueMs <= nowMs || !kept)) {
     const insert = { ...now, state: 'current' as const, deadlineMs: null, graceMs: null, maxOverlapMs: null };
     return { revoke: versions, change: [], insert };
   }
-  const kept = versions.find((version) => version.state === 'current' && isLive(version, nowMs));
-  const { graceMs, maxOverlapMs } = overlap;
+  const others = versions.filter((version) => version !== kept);
+  if (graceMs === 0 && kept) {
+    const to = { deadlineMs: Math.min(dueMs, kept.deadlineMs ?? Infinity) };
+    // The new version has no end: the old one has.
+    const insert = { ...now, state: 'next' as const, deadlineMs: null, graceMs, maxOverlapMs };
+    return { revoke: others, change: [{ version: kept, to }], insert };
+  }
   return {
-    revoke: versions.filter((version) => version !== kept),
+    revoke: others,
     change: [],
-    insert: { ...now, state: 'next', deadlineMs: nowMs + maxOverlapMs, graceMs, maxOverlapMs },
+    insert: { ...now, state: 'next', deadlineMs: dueMs + maxOverlapMs, graceMs, maxOverlapMs },
   };
 }
 
 /** The first successful use of a `next`: it becomes `current`, and the old one's grace begins. */
 export function planFirstUse(versions: readonly KeyVersion[], used: KeyVersion, nowMs: number): VersionPlan {
   const old = versions.filter((version) => version.id !== used.id);
-  const overlapEndMs = used.createdMs + (used.maxOverlapMs ?? longestOverlapMs);
+  const overlapEndMs = used.deadlineMs ?? used.createdMs + (used.maxOverlapMs ?? longestOverlapMs);
   const graceEndMs = Math.min(nowMs + (used.graceMs ?? 0), overlapEndMs);
   return {
     revoke: old.filter((version) => version.state !== 'current'),
@@ -85,7 +94,10 @@ export function planFirstUse(versions: readonly KeyVersion[], used: KeyVersion, 
       },
       ...old
         .filter((version) => version.state === 'current')
-        .map((version) => ({ version, to: { state: 'previous' as const, deadlineMs: graceEndMs } })),
+        .map((version) => {
+          const deadlineMs = Math.min(graceEndMs, version.deadlineMs ?? Infinity);
+          return { version, to: { state: 'previous' as const, deadlineMs } };
+        }),
     ],
   };
 }

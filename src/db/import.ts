@@ -3,6 +3,7 @@
 
 import { eq, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { listed } from './keys.ts';
 import { bouncers, keyVersions, revokedDigests } from './schema.ts';
 
 export interface ImportedKey {
@@ -79,9 +80,9 @@ export async function importedIds(
 }
 
 function namesOf(keys: readonly ImportedKey[]): SQL {
-  return sql`(SELECT value FROM json_each(${JSON.stringify(keys.map(({ name }) => name))}))`;
+  return listed(keys.map(({ name }) => name));
 }
 
 function digestsOf(keys: readonly ImportedKey[]): SQL {
-  return sql`(SELECT value FROM json_each(${JSON.stringify(keys.map(({ digest }) => digest))}))`;
+  return listed(keys.map(({ digest }) => digest));
 }

@@ -44,17 +44,28 @@ export async function readEpoch(d1: D1Database): Promise<number> {
   return row?.epoch ?? 0;
 }
 
+/** Of any number of bouncers: D1 binds no more than 100 values a statement, so a list is one JSON text. */
 export function versionsOf(d1: D1Database, bouncerIds: readonly number[]): Promise<KeyVersion[]> {
-  const db = drizzle(d1);
-  return db
+  return drizzle(d1)
     .select()
     .from(keyVersions)
-    .where(inArray(keyVersions.bouncerId, [...bouncerIds]))
+    .where(inArray(keyVersions.bouncerId, listed(bouncerIds)))
     .orderBy(keyVersions.number);
 }
 
-export async function isRevoked(d1: D1Database, digest: string): Promise<boolean> {
-  const rows = await drizzle(d1).select().from(revokedDigests).where(eq(revokedDigests.digest, digest));
+/** SQL for the values of a list, of any length. */
+export function listed(values: readonly (number | string)[]): SQL {
+  return sql`(SELECT value FROM json_each(${JSON.stringify(values)}))`;
+}
+
+export function isRevoked(d1: D1Database, digest: string): Promise<boolean> {
+  return isAnyRevoked(d1, [digest]);
+}
+
+/** Whether one of these digests was taken away. */
+export async function isAnyRevoked(d1: D1Database, digests: readonly string[]): Promise<boolean> {
+  const revoked = inArray(revokedDigests.digest, listed(digests));
+  const rows = await drizzle(d1).select().from(revokedDigests).where(revoked);
   return rows.length > 0;
 }
 

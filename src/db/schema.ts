@@ -111,3 +111,32 @@ export const idempotentAnswers = sqliteTable(
   },
   (table) => [primaryKey({ columns: [table.actor, table.key] })],
 );
+
+/** Rotations of many bouncers at once, as they were asked for. `id` counts them. */
+export const rotations = sqliteTable('rotations', {
+  id: integer('id').primaryKey(),
+  createdMs: integer('created_ms').notNull(),
+  actor: text('actor').notNull(),
+  selectorJson: text('selector_json').notNull(),
+  graceMs: integer('grace_ms').notNull(),
+  maxOverlapMs: integer('max_overlap_ms').notNull(),
+  spreadMs: integer('spread_ms').notNull(),
+});
+
+/**
+ * What a rotation made: version `number` of each bouncer's key, to be put to use at `dueMs`. How far it has come is
+ * read from the versions. The name stays when the bouncer is gone.
+ */
+export const rotationMembers = sqliteTable(
+  'rotation_members',
+  {
+    rotationId: integer('rotation_id')
+      .notNull()
+      .references(() => rotations.id, { onDelete: 'cascade' }),
+    bouncerId: integer('bouncer_id').notNull(),
+    name: text('name').notNull(),
+    number: integer('number').notNull(),
+    dueMs: integer('due_ms').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.rotationId, table.bouncerId] })],
+);

@@ -11,6 +11,8 @@ export interface Example {
   /** A body as it is, in place of `body`. */
   text?: string;
   headers?: Record<string, string>;
+  /** False: it changes nothing, so there is no answer to repeat. */
+  changes?: boolean;
 }
 
 const digest = 'ab'.repeat(64);
@@ -51,6 +53,16 @@ export const examples: Example[] = [
       bouncers: [{ name: 'old', api_key: 'cd'.repeat(64), revoked: 0, last_pull: '2026-01-02 03:04:05' }],
     },
   },
+  { id: 'postRotations', status: 200, body: { selector: { names: ['*'] }, dry_run: true }, changes: false },
+  { id: 'postRotations', status: 201, body: { selector: { names: ['web-*'] }, spread: '1h' } },
+  {
+    id: 'postRotations',
+    status: 409,
+    body: { selector: { names: ['web-1'] }, keys_sha512: { 'web-1': digest } },
+  },
+  { id: 'getRotations', status: 200 },
+  { id: 'getRotationsId', status: 200, params: { id: '1' } },
+  { id: 'getRotationsId', status: 404 },
   { id: 'deleteBouncersName', status: 204, params: web1 },
   { id: 'deleteBouncersName', status: 404 },
   { id: 'postDecisions', status: 201, body: { value: '192.0.2.1', duration: '4h' } },

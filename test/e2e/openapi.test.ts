@@ -111,7 +111,7 @@ describe('each operation', () => {
         const response = await send(described, { ...example, ...changed });
         expect(response.status, `${example.id}: ${JSON.stringify(changed)}`).toBe(status);
       };
-      const works = example.status < 300;
+      const works = example.status < 300 && example.changes !== false;
       if (works && has(described, 'If-Match')) await answers(412, { headers: { 'if-match': '"999"' } });
       if (works && described.responses['428']) await answers(428, { headers: {} });
       const text = example.body === undefined ? '' : JSON.stringify(example.body);

@@ -1,0 +1,156 @@
+// The named queries on rotations of many bouncers: a thousand in a handful of statements, each with all its rows as one
+// JSON text, since D1 counts statements and bound parameters.
+
+import { asc, desc, eq, gt, inArray, lt, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { VersionPlan } from '../broker/rotation.ts';
+import type { Bouncer } from './bouncers.ts';
+import { listed, versionsOf, type KeyVersion } from './keys.ts';
+import { bouncers, keyEpoch, keyVersions, revokedDigests, rotationMembers, rotations } from './schema.ts';
+
+export type Rotation = typeof rotations.$inferSelect;
+export type Member = typeof rotationMembers.$inferSelect;
+
+/** One bouncer of a rotation, as it was read, and what becomes of it. */
+export interface Turn {
+  readonly bouncer: Pick<Bouncer, 'id' | 'name' | 'revision' | 'versionCount'>;
+  readonly plan: VersionPlan;
+  readonly digest: string;
+  readonly dueMs: number;
+}
+
+const pageRows = 1000;
+
+/** Every bouncer with its versions, in pages by id. */
+export async function* everyBouncer(
+  d1: D1Database,
+): AsyncGenerator<{ bouncer: Bouncer; versions: KeyVersion[] }[]> {
+  const db = drizzle(d1);
+  for (let after = 0; ;) {
+    const page = await db
+      .select()
+      .from(bouncers)
+      .where(gt(bouncers.id, after))
+      .orderBy(asc(bouncers.id))
+      .limit(pageRows);
+    const ids = page.map(({ id }) => id);
+    const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
+    yield page.map((bouncer) => ({ bouncer, versions: versions.get(bouncer.id) ?? [] }));
+    const last = page.at(-1);
+    if (!last || page.length < pageRows) return;
+    after = last.id;
+  }
+}
+
+export async function newestId(d1: D1Database): Promise<number> {
+  const [row] = await drizzle(d1).select().from(rotations).orderBy(desc(rotations.id)).limit(1);
+  return row?.id ?? 0;
+}
+
+/** SQL for "none of these bouncers was mutated since, and the rotation's id is still the next one". */
+export function unchangedSince(turns: readonly Turn[], rotationId: number): SQL {
+  const seen = JSON.stringify(turns.map(({ bouncer: { id, revision } }) => [id, revision]));
+  return sql`(SELECT COALESCE(MAX(id), 0) FROM rotations) = ${rotationId - 1}
+    AND NOT EXISTS (
+      SELECT 1 FROM json_each(${seen}) AS seen LEFT JOIN bouncers ON bouncers.id = json_extract(seen.value, '$[0]')
+      WHERE bouncers.revision IS NOT json_extract(seen.value, '$[1]'))`;
+}
+
+/**
+ * The statements of a rotation. A raw statement can't be in drizzle's batch, and an insertion from a query names every
+ * column of the schema, in its order.
+ */
+export function rotationStatements(
+  db: DrizzleD1Database,
+  rotation: Rotation,
+  turns: readonly Turn[],
+  nowMs: number,
+) {
+  const revoked = turns.flatMap(({ plan }) => plan.revoke);
+  const ended = turns.flatMap(({ plan }) =>
+    plan.change.map(({ version, to }) => [version.id, to.deadlineMs]),
+  );
+  const added = turns.flatMap(({ bouncer, plan: { insert }, digest }) => {
+    if (!insert) return [];
+    const { createdMs, state, expiresMs, deadlineMs, graceMs, maxOverlapMs } = insert;
+    const number = bouncer.versionCount + 1;
+    return [[bouncer.id, digest, createdMs, number, state, expiresMs, deadlineMs, graceMs, maxOverlapMs]];
+  });
+  const members = turns.map(({ bouncer: { id, name, versionCount }, dueMs }) => [
+    id,
+    name,
+    versionCount + 1,
+    dueMs,
+  ]);
+  const ids = turns.map(({ bouncer }) => bouncer.id);
+  const field = (index: number): SQL => sql.raw(`json_extract(value, '$[${index}]')`);
+  return [
+    db
+      .insert(revokedDigests)
+      .select(
+        sql`SELECT value, ${nowMs} FROM json_each(${JSON.stringify(revoked.map(({ digest }) => digest))}) WHERE true`,
+      )
+      .onConflictDoNothing(),
+    db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
+    db
+      .update(keyVersions)
+      .set({
+        deadlineMs: sql`(SELECT ${field(1)} FROM json_each(${JSON.stringify(ended)})
+          WHERE ${field(0)} = key_versions.id)`,
+      })
+      .where(inArray(keyVersions.id, listed(ended.map(([id]) => id as number)))),
+    db.insert(keyVersions).select(sql`
+      SELECT NULL, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}, ${field(4)}, NULL, ${field(5)}, ${field(6)},
+        ${field(7)}, ${field(8)}
+      FROM json_each(${JSON.stringify(added)})`),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1`, versionCount: sql`version_count + 1` })
+      .where(inArray(bouncers.id, listed(ids))),
+    db.insert(rotations).values(rotation),
+    db.insert(rotationMembers).select(sql`
+      SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}
+      FROM json_each(${JSON.stringify(members)})`),
+    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+  ];
+}
+
+/** A rotation with its bouncers in the order in which they are due. `present`: the bouncer is still there. */
+export async function findRotation(
+  d1: D1Database,
+  id: number,
+): Promise<{ rotation: Rotation; members: (Member & { present: boolean })[] } | null> {
+  const db = drizzle(d1);
+  const [[rotation], rows] = await db.batch([
+    db.select().from(rotations).where(eq(rotations.id, id)),
+    db
+      .select({ member: rotationMembers, bouncerId: bouncers.id })
+      .from(rotationMembers)
+      .leftJoin(bouncers, eq(bouncers.id, rotationMembers.bouncerId))
+      .where(eq(rotationMembers.rotationId, id))
+      .orderBy(asc(rotationMembers.dueMs), asc(rotationMembers.bouncerId)),
+  ]);
+  if (!rotation) return null;
+  return {
+    rotation,
+    members: rows.map(({ member, bouncerId }) => ({ ...member, present: bouncerId !== null })),
+  };
+}
+
+/** The newest before an id, each with how many bouncers it rotates. */
+export function listRotations(
+  d1: D1Database,
+  beforeId: number | null,
+  limit: number,
+): Promise<{ rotation: Rotation; bouncers: number }[]> {
+  const db = drizzle(d1);
+  return db
+    .select({
+      rotation: rotations,
+      bouncers: db.$count(rotationMembers, eq(rotationMembers.rotationId, rotations.id)),
+    })
+    .from(rotations)
+    .where(beforeId === null ? undefined : lt(rotations.id, beforeId))
+    .orderBy(desc(rotations.id))
+    .limit(limit);
+}
