@@ -385,6 +385,8 @@ describe('when D1 is out of reach', () => {
     expect([unknown.status, await unknown.json()]).toEqual([503, { message: expect.any(String) }]);
     vi.setSystemTime(Date.now() + 2 * 60_000);
     expect((await get('/v1/decisions')).status).toBe(503);
+    expect((await operator('POST', '/bouncers', { name: 'other' })).status).toBe(503);
+    await env.DB.exec('ALTER TABLE away RENAME TO key_epoch');
     expect((await operator('POST', '/bouncers', { name: 'other' })).status).toBe(201);
     await env.DB.exec('ALTER TABLE key_versions RENAME TO gone');
     expect((await operator('POST', '/bouncers', { name: 'third' })).status).toBe(500);

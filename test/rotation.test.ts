@@ -304,8 +304,8 @@ describe('the audit log', () => {
   test('a mutation that can’t be written into it does not happen', async () => {
     await env.DB.exec('ALTER TABLE audit RENAME TO away');
     vi.spyOn(console, 'error').mockReturnValue();
-    expect((await operator('POST', '/bouncers', { name: 'b' })).status).toBe(500);
-    expect((await operator('POST', '/bouncers/fw/rotate')).status).toBe(500);
+    expect((await operator('POST', '/bouncers', { name: 'b' })).status).toBe(503);
+    expect((await operator('POST', '/bouncers/fw/rotate')).status).toBe(503);
     await env.DB.exec('ALTER TABLE away RENAME TO audit');
     expect((await operator('GET', '/bouncers/b')).status).toBe(404);
     expect(await states()).toEqual([[1, 'current']]);

@@ -1,10 +1,9 @@
 // The operator API: who is calling, and every operation there is.
 
-import { Hono } from 'hono';
+import { Hono, type Context } from 'hono';
 import type { AppEnv } from '../context.ts';
-import { problem } from '../failure.ts';
+import { causeOf, fail, problem, succeed, type Result } from '../failure.ts';
 import { forgetHead } from '../lapi/quiet.ts';
-import { anchorAudit } from './audit.ts';
 import { bouncerOperations } from './bouncer-api.ts';
 import { decisionOperations } from './decision-api.ts';
 import { feedOperations } from './feed-api.ts';
@@ -12,7 +11,8 @@ import { fleetOperations } from './fleet-api.ts';
 import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
-import { authenticateOperator, noteBreakGlassRead } from './operators.ts';
+import { authenticateOperator, noteBreakGlassRead, type Operator } from './operators.ts';
+import { settleStore } from './restore.ts';
 
 /** Every operation, by what it is about, in the order in which they are documented. */
 export const operatorApi: readonly Group[] = [
@@ -27,7 +27,14 @@ export const operatorRoutes = new Hono<AppEnv>();
 
 operatorRoutes.use(async (c, next) => {
   const nowMs = Date.now();
-  const caller = await authenticateOperator(c.get('settings'), c.env.DB, c.req.raw, nowMs);
+  const authenticate = () => authenticateOperator(c.get('settings'), c.env.DB, c.req.raw, nowMs);
+  let caller = await authenticate();
+  // A token that a restored backup brought back is refused, and nothing is decided on what is past.
+  if (caller.ok) {
+    const settled = await settleFor(c, caller.value, nowMs);
+    if (!settled.ok) return problem(settled.failure);
+    if (settled.value === 'restored') caller = await authenticate();
+  }
   if (!caller.ok) return problem(caller.failure);
   const { actor, role, breakGlass } = caller.value;
   c.set('actor', actor);
@@ -35,12 +42,30 @@ operatorRoutes.use(async (c, next) => {
   c.set('breakGlass', breakGlass);
   if (breakGlass && c.req.method === 'GET') {
     const use = `${c.req.method} ${c.req.path}`;
-    if (await noteBreakGlassRead(c.get('settings'), c.env.DB, use, nowMs)) await anchorAudit(c.env);
+    if (await noteBreakGlassRead(c.get('settings'), c.env.DB, use, nowMs)) await settleStore(c.env, nowMs);
   }
   await next();
   // What an operator changed here, this isolate's next poll sees.
   if (c.req.method !== 'GET') forgetHead();
 });
+
+/**
+ * Sees to it that D1 is not a restored backup of itself. Reading goes on without that, unless the operator's own
+ * right comes from D1.
+ */
+async function settleFor(
+  c: Context<AppEnv>,
+  { actor }: Operator,
+  nowMs: number,
+): Promise<Result<'same' | 'restored'>> {
+  try {
+    return succeed(await settleStore(c.env, nowMs));
+  } catch (error) {
+    console.error(`the key store was not compared with the feed: ${causeOf(error).message}`);
+    if (c.req.method === 'GET' && !actor.startsWith('token:')) return succeed('same');
+    return fail({ kind: 'unavailable', problem: 'the key store is out of reach; try again' });
+  }
+}
 
 mount(
   operatorRoutes,

@@ -1,115 +1,15 @@
 // The operator API of decisions: ban and unban here, and read what is active.
 
-import type { Context } from 'hono';
 import * as z from 'zod';
-import { askFeed, type AppEnv } from '../context.ts';
+import { askFeed } from '../context.ts';
 import { problem } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
 import { formatDuration } from '../lapi/duration.ts';
-import { formatNetwork, parseNetwork } from '../lapi/ip.ts';
-import { scopeName } from '../lapi/wire.ts';
+import { decisionMatch, newDecision } from './decision-input.ts';
+import { ban, unban } from './decisions.ts';
 import { isoTime, time } from './describe.ts';
-import { duration, longestMs, nextOf, page } from './fields.ts';
-import { operation } from './operation.ts';
-
-const types = ['ban', 'captcha', 'throttle'] as const;
-
-interface Target {
-  readonly value: string;
-  readonly scope: string;
-}
-
-type Refusal = { readonly field: 'value' | 'scope'; readonly mustBe: string };
-
-/** A decision's value and scope in LAPI's spelling; the scope of an address is told from the address. */
-function readTarget(value: string, scope: string | undefined): Target | Refusal {
-  const name = scope === undefined ? undefined : scopeName(scope);
-  const network = parseNetwork(value);
-  if (name === undefined || name === 'Ip' || name === 'Range') {
-    if (!network) return refuse('value', 'must be an IP address or a CIDR range');
-    const isAddress = !value.includes('/');
-    if (name === 'Ip' && !isAddress) return refuse('value', 'is a range: the scope Ip takes one address');
-    if (name === 'Range' && isAddress) {
-      return refuse('value', 'is an address: the scope Range takes a CIDR range');
-    }
-    const whole = network.prefixBits === network.bytes.length * 8 && !isAddress;
-    const text = formatNetwork(network) + (whole ? `/${network.prefixBits}` : '');
-    return { value: text, scope: isAddress ? 'Ip' : 'Range' };
-  }
-  if (name === 'Country') {
-    if (!/^[A-Za-z]{2}$/.test(value)) return refuse('value', 'must be a country code of two letters');
-    return { value: value.toUpperCase(), scope: name };
-  }
-  if (name === 'AS') {
-    const number = /^(?:AS)?(\d{1,10})$/i.exec(value)?.[1];
-    return number === undefined
-      ? refuse('value', 'must be the number of an AS')
-      : { value: number, scope: name };
-  }
-  if (!/^[A-Za-z][\w-]{0,31}$/.test(name)) {
-    return refuse('scope', 'must be a name of 1 to 32 letters or digits');
-  }
-  if (!/^[^\p{Cc}]{1,256}$/u.test(value)) return refuse('value', 'must be 1 to 256 printable characters');
-  return { value, scope: name };
-}
-
-function refuse(field: Refusal['field'], mustBe: string): Refusal {
-  return { field, mustBe };
-}
-
-const scenarioMustBe = 'must be 1 to 200 printable characters';
-const text = z.string('must be a text');
-const value = text.min(1, 'must be a text').meta({
-  description: 'An address, a CIDR range, or what the scope calls for.',
-  example: '192.0.2.1',
-});
-const scope = text.meta({
-  description: 'Ip, Range, Country, AS, or a scope of your own. Told from the value when it is an address.',
-});
-
-const newDecision = z
-  .strictObject({
-    value,
-    duration: duration(1000, longestMs),
-    type: z.enum(types, `must be one of ${types.join(', ')}`).default('ban'),
-    scope: scope.optional(),
-    scenario: z
-      .string(scenarioMustBe)
-      .regex(/^[^\p{Cc}]{1,200}$/u, scenarioMustBe)
-      .optional()
-      .meta({ description: 'Why. `manual …` when it is not given.' }),
-  })
-  .transform((input, context) => {
-    const target = readTarget(input.value, input.scope);
-    if ('field' in target) {
-      context.addIssue({ code: 'custom', path: [target.field], message: target.mustBe });
-      return z.NEVER;
-    }
-    const { type, scenario = `manual '${type}' from lapidary` } = input;
-    return { ...target, type, scenario, durationMs: input.duration };
-  });
-
-const valueMissing = 'must say which value is to be removed';
-
-const decisionMatch = z
-  .strictObject({
-    value: z.string(valueMissing).min(1, valueMissing),
-    type: z.string().optional(),
-    scope: scope.optional(),
-  })
-  .transform(({ value, type, scope }, context) => {
-    const target = readTarget(value, scope);
-    // Without a scope the value may be of any: only an address is brought to its canonical spelling.
-    if ('field' in target && scope !== undefined) {
-      context.addIssue({ code: 'custom', path: [target.field], message: target.mustBe });
-      return z.NEVER;
-    }
-    return {
-      value: 'field' in target ? value : target.value,
-      ...(type === undefined ? {} : { type }),
-      ...(scope === undefined ? {} : { scope: scopeName(scope) }),
-    };
-  });
+import { nextOf, page } from './fields.ts';
+import { mutationOf, operation } from './operation.ts';
 
 const decisionShape = z
   .object({
@@ -146,28 +46,28 @@ export const decisionOperations = [
   }),
   operation({
     method: 'POST',
-    noted: true,
     path: '/decisions',
     needs: 'operator',
     summary: 'Ban here, engine or not',
     body: newDecision,
+    repeatable: true,
     answers: {
       201: {
         description: 'It is in every bouncer’s next poll.',
         body: z.object({ decision: decisionShape }),
       },
     },
-    reply: async (c, { body: { durationMs, ...decision } }) => {
-      const nowMs = Date.now();
-      const local = { ...decision, untilMs: nowMs + durationMs };
-      // Not through `askFeed`: a repeated addition would ban twice.
-      const added = await c.env.DECISION_FEED.getByName('default').addLocal(local);
-      return c.json({ decision: describeDecision(added, nowMs) }, 201);
+    reply: async (c, { body, text }) => {
+      const asked = await mutationOf(c, text);
+      if (!asked.ok) return problem(asked.failure);
+      const banned = await ban(c.env, asked.value, body);
+      if (!banned.ok) return problem(banned.failure);
+      if (banned.value.replayed) c.header('idempotent-replayed', 'true');
+      return c.json({ decision: describeDecision(banned.value.decision, asked.value.nowMs) }, 201);
     },
   }),
   operation({
     method: 'DELETE',
-    noted: true,
     path: '/decisions',
     needs: 'operator',
     summary: 'Take back what was banned here',
@@ -175,23 +75,19 @@ export const decisionOperations = [
     query: decisionMatch,
     answers: { 200: { description: 'How many there were.', body: z.object({ removed: z.int() }) } },
     refusals: [409],
-    reply: unban,
+    reply: async (c, { query: match }) => {
+      const asked = await mutationOf(c, '');
+      if (!asked.ok) return problem(asked.failure);
+      const removal = await unban(c.env, asked.value, match);
+      if (!removal.ok) return problem(removal.failure);
+      const { kind, count } = removal.value;
+      if (kind === 'removed') return c.json({ removed: count });
+      const how = `remove them at the engine (cscli decisions delete --value ${match.value})`;
+      const why = `${count} decisions of the engine match and none made here: ${how}`;
+      return problem({ kind: 'conflict', problem: why });
+    },
   }),
 ];
-
-async function unban(
-  c: Context<AppEnv>,
-  { query: match }: { readonly query: z.output<typeof decisionMatch> },
-): Promise<Response> {
-  const removal = await askFeed(c.env, async (feed) => feed.removeLocal(match));
-  if (removal.kind === 'removed') return c.json({ removed: removal.count });
-  return problem({
-    kind: 'conflict',
-    problem:
-      `${removal.count} decisions of the engine match and none made here: ` +
-      `remove them at the engine (cscli decisions delete --value ${match.value})`,
-  });
-}
 
 function describeDecision(decision: Decision, nowMs: number): z.input<typeof decisionShape> {
   const { id, origin, scenario, scope, type, value, untilMs } = decision;

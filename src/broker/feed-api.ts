@@ -2,8 +2,10 @@
 
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
+import { problem } from '../failure.ts';
+import { syncFeed } from './decisions.ts';
 import { isoTime, time } from './describe.ts';
-import { operation } from './operation.ts';
+import { mutationOf, operation } from './operation.ts';
 
 const flag = z.enum(['true', 'false'], 'must be true or false').default('false');
 
@@ -62,7 +64,6 @@ export const feedOperations = [
   }),
   operation({
     method: 'POST',
-    noted: true,
     path: '/feed/sync',
     needs: 'operator',
     summary: 'One round with the engine now',
@@ -80,8 +81,11 @@ export const feedOperations = [
     reply: async (c, { query }) => {
       const believe = query.believe === 'true';
       const full = believe || query.full === 'true';
-      const result = await askFeed(c.env, async (feed) => feed.sync({ full, believe }));
-      return c.json(result, result.ok ? 200 : 502);
+      const asked = await mutationOf(c, '');
+      if (!asked.ok) return problem(asked.failure);
+      const round = await syncFeed(c.env, asked.value, { full, believe });
+      if (!round.ok) return problem(round.failure);
+      return c.json(round.value, round.value.ok ? 200 : 502);
     },
   }),
 ];

@@ -2,10 +2,11 @@
 // long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation. Ends
 // of versions are exact: they are compared with the clock at each use.
 
-import { lookUpKey, readEpoch, type KeyVersion } from '../db/keys.ts';
+import { lookUpKey, readMark, type KeyVersion } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
 import { readPolicy, type Policy } from './policy.ts';
+import { confirmStore } from './restore.ts';
 import { isLive } from './rotation.ts';
 
 /** Who asks, and with which version of the key. */
@@ -26,37 +27,46 @@ const refusedMs = 2_000;
  */
 const outageMs = 15 * 60_000;
 const mostRemembered = 20_000;
+/** A key is looked up again when D1 turns out to have been restored; more than once only if it is again. */
+const mostLookups = 5;
 
 let epoch = { value: -1, seenMs: -Infinity };
 const known = new Map<string, { readonly bouncer: BouncerIdentity; readonly epoch: number }>();
 const refused = new Map<string, number>();
 
 /** The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known. */
-export async function authenticate(
-  d1: D1Database,
-  key: string,
-  nowMs: number,
-): Promise<Result<BouncerIdentity>> {
+export async function authenticate(env: Env, key: string, nowMs: number): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
   const digest = await digestOf(key);
   if (nowMs - (refused.get(digest) ?? -Infinity) < refusedMs) return fail({ kind: 'forbidden' });
   const remembered = known.get(digest);
   try {
     if (remembered) {
-      if (nowMs - epoch.seenMs >= epochFreshMs) sawEpoch(await readEpoch(d1), nowMs);
-      if (remembered.epoch === epoch.value) return live(remembered.bouncer, nowMs);
+      if (nowMs - epoch.seenMs >= epochFreshMs) {
+        const mark = await readMark(env.DB);
+        // Of a restored backup neither the epoch nor what was looked up in it counts.
+        if (await confirmStore(env, mark, nowMs)) sawEpoch(mark.epoch, nowMs);
+        else known.delete(digest);
+      }
+      if (known.get(digest) === remembered && remembered.epoch === epoch.value) {
+        return live(remembered.bouncer, nowMs);
+      }
     }
-    const { found, epoch: read } = await lookUpKey(d1, digest);
-    sawEpoch(read, nowMs);
-    if (!found) {
-      known.delete(digest);
-      remember(refused, digest, nowMs);
-      return fail({ kind: 'forbidden' });
+    for (let attempt = 0; attempt < mostLookups; attempt++) {
+      const { found, mark } = await lookUpKey(env.DB, digest);
+      if (!(await confirmStore(env, mark, nowMs))) continue;
+      sawEpoch(mark.epoch, nowMs);
+      if (!found) {
+        known.delete(digest);
+        remember(refused, digest, nowMs);
+        return fail({ kind: 'forbidden' });
+      }
+      const { name, version } = found;
+      const bouncer = { id: version.bouncerId, name, version, policy: readPolicy(found.policy) };
+      remember(known, digest, { bouncer, epoch: mark.epoch });
+      return live(bouncer, nowMs);
     }
-    const { name, version } = found;
-    const bouncer = { id: version.bouncerId, name, version, policy: readPolicy(found.policy) };
-    remember(known, digest, { bouncer, epoch: read });
-    return live(bouncer, nowMs);
+    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   } catch (error) {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
     if (remembered && nowMs - epoch.seenMs < outageMs) return live(remembered.bouncer, nowMs);

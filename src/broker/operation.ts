@@ -7,11 +7,10 @@ import type { AppEnv } from '../context.ts';
 import { badInput, problem, succeed, type Result } from '../failure.ts';
 import { parseJson, readText } from '../lapi/body.ts';
 import { mayAct, type Role } from '../roles.ts';
-import { anchorAudit } from './audit.ts';
 import { check } from './fields.ts';
 import { forgetEpoch } from './keys.ts';
-import { noteBreakGlass } from './operators.ts';
 import { etagOf, readIdempotency, readIfMatch, type Answer, type Mutation } from './mutations.ts';
+import { settleStore } from './restore.ts';
 
 export interface Operation {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -30,8 +29,6 @@ export interface Operation {
   /** It takes `Idempotency-Key`, and `If-Match` where that is given. */
   readonly repeatable?: boolean;
   readonly ifMatch?: 'optional' | 'required';
-  /** It changes something and writes no audit row of its own: using `OPERATOR_TOKEN` for it leaves one, or does nothing. */
-  readonly noted?: boolean;
   readonly reply: (c: Context<AppEnv>) => Promise<Response>;
 }
 
@@ -55,7 +52,7 @@ export function operation<Query = unknown, Body = unknown>(
     readonly reply: (c: Context<AppEnv>, input: Input<Query, Body>) => Promise<Response>;
   },
 ): Operation {
-  const { reply, noted, ifMatch } = definition;
+  const { reply, ifMatch } = definition;
   return {
     ...definition,
     reply: async (c) => {
@@ -64,17 +61,9 @@ export function operation<Query = unknown, Body = unknown>(
         return problem({ kind: 'precondition-required', field: 'If-Match', problem: why });
       }
       const input = await readInput(c, definition);
-      if (!input.ok) return problem(input.failure);
-      const note = noted && c.get('breakGlass') ? await noteUse(c) : succeed('noted');
-      return note.ok ? reply(c, input.value) : problem(note.failure);
+      return input.ok ? reply(c, input.value) : problem(input.failure);
     },
   };
-}
-
-async function noteUse(c: Context<AppEnv>): Promise<Result<'noted'>> {
-  const note = await noteBreakGlass(c.env.DB, `${c.req.method} ${c.req.path}`, Date.now());
-  if (note.ok) await anchorAudit(c.env);
-  return note;
 }
 
 /** An operation that changes D1 (mutations.ts): repeatable, audited, with the ETag of what it left. */
@@ -88,19 +77,20 @@ export function mutation<Query = unknown, Body = unknown>(
     ...definition,
     repeatable: true,
     reply: async (c, { body, text }) => {
-      const asked = await readMutation(c, text);
+      const asked = await mutationOf(c, text);
       if (!asked.ok) return problem(asked.failure);
       const answer = await change(asked.value, body, c);
       forgetEpoch();
       if (!answer.ok) return problem(answer.failure);
-      await anchorAudit(c.env);
+      // Not before the feed's object knows of it: a restored D1 must not undo what was acknowledged.
+      await settleStore(c.env, Date.now());
       return written(c, answer.value);
     },
   });
 }
 
 /** Who changes what, on what was seen, and whether it was asked before. */
-async function readMutation(c: Context<AppEnv>, text: string): Promise<Result<Mutation>> {
+export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Result<Mutation>> {
   const { headers } = c.req.raw;
   const expected = readIfMatch(headers.get('if-match'));
   if (!expected.ok) return expected;

@@ -3,9 +3,11 @@
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
 import { auditPages, listAudit } from '../db/audit.ts';
+import { problem } from '../failure.ts';
 import { auditShape, describeAudit, verdictShape, verifyChain } from './audit.ts';
+import { acknowledgeLostTails } from './decisions.ts';
 import { cursor, nextOf, nothing, page, pageFields } from './fields.ts';
-import { mutation, operation } from './operation.ts';
+import { mutation, mutationOf, operation } from './operation.ts';
 import * as tokens from './tokens.ts';
 
 const auditPage = z.strictObject({
@@ -89,8 +91,27 @@ export const operatorOperations = [
     },
     reply: async (c) => {
       const anchor = await askFeed(c.env, async (feed) => feed.auditAnchor());
-      const verdict = await verifyChain(auditPages(c.env.DB), anchor);
+      const lost = await askFeed(c.env, async (feed) => feed.lostTails());
+      const verdict = await verifyChain(auditPages(c.env.DB), anchor, lost);
       return c.json(verdict, verdict.ok ? 200 : 409);
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/audit/acknowledge',
+    needs: 'admin',
+    summary: 'Say that you know why the log breaks off: D1 was restored',
+    description: 'From then on `/audit/verify` names the break and is content. It leaves a row itself.',
+    body: nothing,
+    answers: {
+      200: { description: 'How many breaks there were.', body: z.object({ acknowledged: z.int() }) },
+    },
+    reply: async (c) => {
+      const asked = await mutationOf(c, '');
+      if (!asked.ok) return problem(asked.failure);
+      const acknowledged = await acknowledgeLostTails(c.env, asked.value);
+      if (!acknowledged.ok) return problem(acknowledged.failure);
+      return c.json({ acknowledged: acknowledged.value });
     },
   }),
 ];

@@ -6,7 +6,15 @@ import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
 import type { Bouncer } from './bouncers.ts';
 import { listed, versionsOf, type KeyVersion } from './keys.ts';
-import { bouncers, keyEpoch, keyVersions, revokedDigests, rotationMembers, rotations } from './schema.ts';
+import {
+  bouncers,
+  endsOutbox,
+  keyEpoch,
+  keyVersions,
+  revokedDigests,
+  rotationMembers,
+  rotations,
+} from './schema.ts';
 
 export type Rotation = typeof rotations.$inferSelect;
 export type Member = typeof rotationMembers.$inferSelect;
@@ -76,6 +84,10 @@ export function rotationStatements(
     const number = bouncer.versionCount + 1;
     return [[bouncer.id, digest, createdMs, number, state, expiresMs, deadlineMs, graceMs, maxOverlapMs]];
   });
+  const ends = turns.flatMap(({ plan }) => [
+    ...plan.revoke.map(({ digest }) => [digest, nowMs]),
+    ...plan.change.map(({ version, to }) => [version.digest, to.deadlineMs]),
+  ]);
   const members = turns.map(({ bouncer: { id, name, versionCount }, dueMs }) => [
     id,
     name,
@@ -91,6 +103,9 @@ export function rotationStatements(
         sql`SELECT value, ${nowMs} FROM json_each(${JSON.stringify(revoked.map(({ digest }) => digest))}) WHERE true`,
       )
       .onConflictDoNothing(),
+    // An end that is set is as final as a revocation.
+    db.insert(endsOutbox).select(sql`
+      SELECT NULL, ${field(0)}, ${field(1)} FROM json_each(${JSON.stringify(ends)})`),
     db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
     db
       .update(keyVersions)

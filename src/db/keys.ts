@@ -3,25 +3,49 @@
 import { eq, inArray, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
-import { bouncers, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
+import { audit, bouncers, endsOutbox, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
 
 export type KeyVersion = typeof keyVersions.$inferSelect;
 
-/** What a digest opens, and the epoch in which that was read. */
+/**
+ * Where the key store is: its epoch, the newest audit row (0 and '' without one), and when a restored backup was last
+ * put right. Two states with the same `hash` are the same: every mutation writes a row, and each row hashes the last.
+ */
+export interface StoreMark {
+  readonly epoch: number;
+  readonly reconciledMs: number;
+  readonly seq: number;
+  readonly hash: string;
+}
+
+const mark = {
+  epoch: keyEpoch.epoch,
+  reconciledMs: keyEpoch.reconciledMs,
+  seq: sql<number>`COALESCE((SELECT seq FROM ${audit} ORDER BY seq DESC LIMIT 1), 0)`,
+  hash: sql<string>`COALESCE((SELECT hash FROM ${audit} ORDER BY seq DESC LIMIT 1), '')`,
+};
+
+const noMark: StoreMark = { epoch: 0, reconciledMs: 0, seq: 0, hash: '' };
+
+export function selectMark(db: DrizzleD1Database) {
+  return db.select(mark).from(keyEpoch);
+}
+
+/** What a digest opens, and the state of the store in which that was read. */
 export interface KeyLookup {
   readonly found: {
     readonly name: string;
     readonly version: KeyVersion;
     readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
   } | null;
-  readonly epoch: number;
+  readonly mark: StoreMark;
 }
 
 /** Key and epoch in one batch: read apart, a revocation between the two would be believed for an epoch more. */
 export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLookup> {
   const db = drizzle(d1);
-  const [epochs, found] = await db.batch([
-    db.select({ epoch: keyEpoch.epoch }).from(keyEpoch),
+  const [marks, found] = await db.batch([
+    selectMark(db),
     db
       .select({
         name: bouncers.name,
@@ -36,12 +60,12 @@ export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLook
       .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
       .where(eq(keyVersions.digest, digest)),
   ]);
-  return { found: found[0] ?? null, epoch: epochs[0]?.epoch ?? 0 };
+  return { found: found[0] ?? null, mark: marks[0] ?? noMark };
 }
 
-export async function readEpoch(d1: D1Database): Promise<number> {
-  const [row] = await drizzle(d1).select({ epoch: keyEpoch.epoch }).from(keyEpoch);
-  return row?.epoch ?? 0;
+export async function readMark(d1: D1Database): Promise<StoreMark> {
+  const [row] = await selectMark(drizzle(d1));
+  return row ?? noMark;
 }
 
 /** Of any number of bouncers: D1 binds no more than 100 values a statement, so a list is one JSON text. */
@@ -100,9 +124,13 @@ export function planStatements(
   const number = bouncer.versionCount + (plan.insert ? 1 : 0);
   return [
     ...plan.revoke.flatMap((version) => revokeStatements(db, version, nowMs)),
-    ...plan.change.map(({ version, to }) => {
-      return db.update(keyVersions).set(to).where(eq(keyVersions.id, version.id));
-    }),
+    ...plan.change.flatMap(({ version, to }) => [
+      db.update(keyVersions).set(to).where(eq(keyVersions.id, version.id)),
+      // The end of a grace is as final as a revocation.
+      ...(to.state === 'previous' && to.deadlineMs
+        ? [db.insert(endsOutbox).values({ digest: version.digest, endsMs: to.deadlineMs })]
+        : []),
+    ]),
     ...(plan.insert && digest !== null
       ? [db.insert(keyVersions).values({ ...plan.insert, bouncerId: bouncer.id, number, digest })]
       : []),
@@ -117,6 +145,7 @@ export function planStatements(
 export function revokeStatements(db: DrizzleD1Database, version: KeyVersion, nowMs: number) {
   return [
     db.insert(revokedDigests).values({ digest: version.digest, revokedMs: nowMs }).onConflictDoNothing(),
+    db.insert(endsOutbox).values({ digest: version.digest, endsMs: nowMs }),
     db.delete(keyVersions).where(eq(keyVersions.id, version.id)),
   ];
 }

@@ -3,7 +3,7 @@
 import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { commitAudited, type AuditEntry } from './audited.ts';
-import { operatorTokens } from './schema.ts';
+import { endsOutbox, operatorTokens } from './schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;
 
@@ -43,7 +43,10 @@ export function insertStatements(db: DrizzleD1Database, token: Omit<OperatorToke
 }
 
 export function revokeStatements(db: DrizzleD1Database, token: OperatorToken, nowMs: number) {
-  return [db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id))];
+  return [
+    db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id)),
+    db.insert(endsOutbox).values({ digest: token.digest, endsMs: nowMs }),
+  ];
 }
 
 /** One row for a use that has no mutation of D1 to stand beside. */

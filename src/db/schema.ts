@@ -81,6 +81,18 @@ export const revokedDigests = sqliteTable('revoked_digests', {
 export const keyEpoch = sqliteTable('key_epoch', {
   id: integer('id').primaryKey(),
   epoch: integer('epoch').notNull(),
+  /** When a restored backup was last put right (broker/restore.ts); 0 is never. Tells its past from its present. */
+  reconciledMs: integer('reconciled_ms').notNull().default(0),
+});
+
+/**
+ * Ends of keys and tokens that the feed's object has not been told yet. Written in the batch that ends them, empty
+ * soon after: an end is acknowledged once it stands in both places, so that a restored backup does not undo it.
+ */
+export const endsOutbox = sqliteTable('ends_outbox', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  digest: text('digest').notNull(),
+  endsMs: integer('ends_ms').notNull(),
 });
 
 /**

@@ -136,6 +136,12 @@ export function forgetBouncer(clients: Clients, bouncerId: number): void {
   for (const name of clients.byName.keys()) if (name.startsWith(`${bouncerId} `)) forget(clients, name);
 }
 
+export function forgetBouncersAfter(clients: Clients, bouncerId: number): void {
+  for (const name of clients.byName.keys()) {
+    if (Number(name.slice(0, name.indexOf(' '))) > bouncerId) forget(clients, name);
+  }
+}
+
 /** What has to be written: each dirty shard with its body, and those with mere sightings. Marks them clean. */
 export function takeDirtyShards(clients: Clients, withSeen: boolean): { shard: number; body: string }[] {
   if (withSeen) {

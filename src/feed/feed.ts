@@ -73,12 +73,32 @@ export interface AuditAnchor {
   readonly hash: string;
 }
 
+/** From `endsMs` on the key or token with this digest opens nothing. */
+export interface End {
+  readonly digest: string;
+  readonly endsMs: number;
+}
+
+export interface KeptEnd extends End {
+  readonly rowId: number;
+}
+
+/** What D1 has that the object is to remember. */
+export interface StoreReport {
+  readonly ends: readonly End[];
+  readonly head: AuditAnchor;
+  readonly lost: AuditAnchor | null;
+  readonly highestBouncerId: number;
+}
+
 export type Removal =
   { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
 
 const firstContactMs = 2_000;
 const forgetIntervalMs = 3_600_000;
 const writeSeenIntervalMs = 60_000;
+/** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
+const onceKeptMs = 25 * 3_600_000;
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -126,6 +146,7 @@ export class DecisionFeed extends DurableObject<Env> {
       this.#forgotMs = nowMs;
       forgetTombstones(this.ctx.storage, this.#store, nowMs - this.#settings.tombstoneMs);
       clients.forgetBefore(this.#clients, nowMs - this.#settings.tombstoneMs);
+      log.forgetOnce(this.ctx.storage.sql, nowMs - onceKeptMs);
     }
     const withSeen = nowMs - this.#wroteSeenMs >= writeSeenIntervalMs;
     if (withSeen) this.#wroteSeenMs = nowMs;
@@ -264,19 +285,53 @@ export class DecisionFeed extends DurableObject<Env> {
     return log.readAuditAnchor(this.ctx.storage.sql) ?? { seq: 0, hash: '' };
   }
 
-  anchorAudit(anchor: AuditAnchor): void {
-    log.writeAuditAnchor(this.ctx.storage.sql, anchor);
+  /**
+   * Keeps ends of keys and tokens, and how far the audit log has come, in one transaction. With `lost` (the anchor
+   * that D1 does not have any more) the anchor may go back, if it still is that one. Answers the anchor.
+   */
+  keepEnds({ ends, head, lost, highestBouncerId }: StoreReport): AuditAnchor {
+    const { sql } = this.ctx.storage;
+    for (const { digest, endsMs } of ends) log.writeEnd(sql, digest, endsMs);
+    const anchor = this.auditAnchor();
+    if (!lost) log.writeAuditAnchor(sql, head);
+    else if (anchor.seq === lost.seq && anchor.hash === lost.hash) {
+      log.replaceAuditAnchor(sql, head);
+      log.writeLostTail(sql, { ...lost, goesOnAt: head.seq, foundMs: Date.now() });
+      // D1 gives their ids again: a new bouncer must not start where another one was.
+      clients.forgetBouncersAfter(this.#clients, highestBouncerId);
+    }
+    return this.auditAnchor();
+  }
+
+  /** A page of the digests that were ever taken away, in the order in which that was told. */
+  endsAfter(rowId: number, limit: number): KeptEnd[] {
+    return log.readEnds(this.ctx.storage.sql, rowId, limit);
+  }
+
+  lostTails(): log.LostTail[] {
+    return log.readLostTails(this.ctx.storage.sql);
+  }
+
+  acknowledgeLostTails(foundUntilMs: number): void {
+    log.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
   }
 
   forgetBouncer(bouncerId: number): void {
     clients.forgetBouncer(this.#clients, bouncerId);
   }
 
-  /** Bans here: takes a new id of ours. */
-  addLocal(decision: Omit<Decision, 'id' | 'origin'>): Decision {
+  /** Bans here: takes a new id of ours. The same `request` again within a day gets the same decision, ended or not. */
+  addLocal(decision: Omit<Decision, 'id' | 'origin'>, request: string | null = null): Decision {
+    const { sql } = this.ctx.storage;
+    const earlier = request === null ? null : log.readOnce(sql, request);
+    if (earlier !== null) return JSON.parse(earlier) as Decision;
+    const nowMs = Date.now();
     const local = { ...decision, origin: localOrigin };
-    const [row] = commit(this.ctx.storage, this.#store, { local: [local] }, Date.now());
-    return decisionOf(row as Decision);
+    const [row] = commit(this.ctx.storage, this.#store, { local: [local] }, nowMs);
+    const added = decisionOf(row as Decision);
+    // In the same turn, hence in one transaction with the decision.
+    if (request !== null) log.writeOnce(sql, request, JSON.stringify(added), nowMs);
+    return added;
   }
 
   /** Takes back what was decided here. What only the engine can take back is counted instead. */

@@ -7,6 +7,9 @@
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
 // audit_anchor  one row: how far D1's audit log had come. Apart from D1 on purpose: it shows a cut tail.
+// ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
+//            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
+// once       bans by their request, for a day: a request that is sent again bans once.
 
 import { intern, type Decision, type Row } from './decision.ts';
 import type { Change } from './mirror.ts';
@@ -25,6 +28,12 @@ const schema = [
   `CREATE TABLE IF NOT EXISTS clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS audit_anchor (
      id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS ended_keys (
+     row_id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, ends_ms INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS lost_tails (
+     hash TEXT PRIMARY KEY, seq INTEGER NOT NULL, goes_on_at INTEGER NOT NULL, found_ms INTEGER NOT NULL,
+     acknowledged_ms INTEGER)`,
+  `CREATE TABLE IF NOT EXISTS once (request TEXT PRIMARY KEY, decision TEXT NOT NULL, at_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
 ];
 
@@ -210,4 +219,84 @@ export function writeAuditAnchor(
     anchor.seq,
     anchor.hash,
   );
+}
+
+/** Sets the anchor, back as well: the log that it was in is lost. */
+export function replaceAuditAnchor(
+  sql: SqlStorage,
+  anchor: { readonly seq: number; readonly hash: string },
+): void {
+  sql.exec(`INSERT OR REPLACE INTO audit_anchor VALUES (0, ?, ?)`, anchor.seq, anchor.hash);
+}
+
+/** The earliest end counts. */
+export function writeEnd(sql: SqlStorage, digest: string, endsMs: number): void {
+  sql.exec(
+    `INSERT INTO ended_keys (digest, ends_ms) VALUES (?, ?)
+       ON CONFLICT (digest) DO UPDATE SET ends_ms = excluded.ends_ms WHERE excluded.ends_ms < ends_ms`,
+    digest,
+    endsMs,
+  );
+}
+
+export function readEnds(
+  sql: SqlStorage,
+  afterRowId: number,
+  limit: number,
+): { rowId: number; digest: string; endsMs: number }[] {
+  return sql
+    .exec<{ rowId: number; digest: string; endsMs: number }>(
+      `SELECT row_id AS rowId, digest, ends_ms AS endsMs FROM ended_keys WHERE row_id > ? ORDER BY row_id LIMIT ?`,
+      afterRowId,
+      limit,
+    )
+    .toArray();
+}
+
+/** An end of D1's audit log that D1 does not have any more. */
+export interface LostTail {
+  /** The last row that was seen of it. */
+  readonly seq: number;
+  readonly hash: string;
+  /** The row of the reconciliation: from there on the log is another one. */
+  readonly goesOnAt: number;
+  readonly foundMs: number;
+  readonly acknowledgedMs: number | null;
+}
+
+export function writeLostTail(sql: SqlStorage, tail: Omit<LostTail, 'acknowledgedMs'>): void {
+  sql.exec(
+    `INSERT OR REPLACE INTO lost_tails VALUES (?, ?, ?, ?, NULL)`,
+    tail.hash,
+    tail.seq,
+    tail.goesOnAt,
+    tail.foundMs,
+  );
+}
+
+export function readLostTails(sql: SqlStorage): LostTail[] {
+  const columns = `seq, hash, goes_on_at AS goesOnAt, found_ms AS foundMs, acknowledged_ms AS acknowledgedMs`;
+  return sql.exec(`SELECT ${columns} FROM lost_tails ORDER BY found_ms`).toArray() as unknown as LostTail[];
+}
+
+export function acknowledgeLostTails(sql: SqlStorage, foundUntilMs: number, nowMs: number): void {
+  sql.exec(
+    `UPDATE lost_tails SET acknowledged_ms = ? WHERE acknowledged_ms IS NULL AND found_ms <= ?`,
+    nowMs,
+    foundUntilMs,
+  );
+}
+
+/** The decision that a request made, as JSON. */
+export function readOnce(sql: SqlStorage, request: string): string | null {
+  const [row] = sql.exec(`SELECT decision FROM once WHERE request = ?`, request).toArray();
+  return row ? (row['decision'] as string) : null;
+}
+
+export function writeOnce(sql: SqlStorage, request: string, decision: string, nowMs: number): void {
+  sql.exec(`INSERT INTO once VALUES (?, ?, ?)`, request, decision, nowMs);
+}
+
+export function forgetOnce(sql: SqlStorage, cutoffMs: number): void {
+  sql.exec(`DELETE FROM once WHERE at_ms < ?`, cutoffMs);
 }

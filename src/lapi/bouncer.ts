@@ -46,12 +46,12 @@ async function answer(c: Context<AppEnv>, allow: readonly string[], reply: Reply
 async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const key = apiKey(c.req.raw.headers);
   const nowMs = Date.now();
-  const bouncer = await authenticate(c.env.DB, key, nowMs);
+  const bouncer = await authenticate(c.env, key, nowMs);
   const { adoptEngineKeys, upstream } = c.get('settings');
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys || !upstream) return bouncer;
   if (!(await adopt(c.env.DB, upstream, key, c.req.header('user-agent') ?? '', nowMs))) return bouncer;
   forgetEpoch();
-  return authenticate(c.env.DB, key, nowMs);
+  return authenticate(c.env, key, nowMs);
 }
 
 /**

@@ -86,4 +86,5 @@ export const examples: Example[] = [
   { id: 'deleteOperatorTokensName', status: 404 },
   { id: 'getAudit', status: 200, query: { action: 'bouncer.create' } },
   { id: 'getAuditVerify', status: 200 },
+  { id: 'postAuditAcknowledge', status: 200 },
 ];

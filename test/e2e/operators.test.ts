@@ -127,10 +127,10 @@ describe('an issuer on loopback', () => {
   test('using OPERATOR_TOKEN beside it is in the audit log', async () => {
     await lapidary.ban('192.0.2.1');
     await lapidary.feed();
-    const { audit } = (await lapidary.operator('GET', '/audit?action=operator.break-glass')).body;
-    const uses = audit.map(({ target }: { target: string }) => target);
-    expect(uses).toContain('POST /api/v1/decisions');
-    expect(uses.some((use: string) => use.startsWith('GET '))).toBe(true);
+    const bans = (await lapidary.operator('GET', '/audit?action=decision.ban')).body.audit;
+    expect(bans[0]).toMatchObject({ target: '192.0.2.1', detail: { break_glass: true } });
+    const reads = (await lapidary.operator('GET', '/audit?action=operator.break-glass')).body.audit;
+    expect(reads.some(({ target }: { target: string }) => target.startsWith('GET '))).toBe(true);
     expect((await lapidary.operator('GET', '/audit/verify')).body).toMatchObject({ ok: true });
   });
 

@@ -1,0 +1,95 @@
+// Bans, unbans and syncs by operators. The decision lives in the feed's object, its audit row in D1: the row is written
+// first, so what can't be recorded does not happen. A crash between the two leaves the row of a change that did
+// not happen; nothing is ever changed without a row.
+
+import { askFeed } from '../context.ts';
+import { always } from '../db/operators.ts';
+import { causeOf, fail, succeed, type Result } from '../failure.ts';
+import type { Decision } from '../feed/decision.ts';
+import type { Removal } from '../feed/feed.ts';
+import type { RoundResult } from '../feed/rounds.ts';
+import { isoTime } from './describe.ts';
+import type { DecisionMatch, NewDecision } from './decision-input.ts';
+import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { settleStore } from './restore.ts';
+
+export interface Banned {
+  readonly decision: Decision;
+  readonly replayed: boolean;
+}
+
+/**
+ * Bans. With an `Idempotency-Key` a repetition gets the decision of the first time, and is what makes it if the first
+ * time stopped half-way.
+ */
+export async function ban(env: Env, mutation: Mutation, asked: NewDecision): Promise<Result<Banned>> {
+  const { durationMs, ...target } = asked;
+  // Kept with the answer: a repetition asks the feed for the same, to the same end.
+  const plan = { request: crypto.randomUUID(), until_ms: mutation.nowMs + durationMs };
+  const { value, type, scope, scenario } = target;
+  const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
+  const noted = await note(env, mutation, 'decision.ban', value, detail, plan);
+  if (!noted.ok) return noted;
+  const { request, until_ms: untilMs } = noted.value.body as typeof plan;
+  const decision = await askFeed(env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
+  return succeed({ decision, replayed: noted.value.replayed ?? false });
+}
+
+/** Takes back what was decided here. Without an `Idempotency-Key`: done twice it does no more than once. */
+export async function unban(env: Env, mutation: Mutation, match: DecisionMatch): Promise<Result<Removal>> {
+  const { value, ...detail } = match;
+  const noted = await note(env, { ...mutation, idempotency: null }, 'decision.unban', value, detail);
+  if (!noted.ok) return noted;
+  return succeed(await askFeed(env, async (feed) => feed.removeLocal(match)));
+}
+
+/** One round of sync now, which is a change when the engine has one. */
+export async function syncFeed(
+  env: Env,
+  mutation: Mutation,
+  ask: { readonly full: boolean; readonly believe: boolean },
+): Promise<Result<RoundResult>> {
+  const noted = await note(env, { ...mutation, idempotency: null }, 'feed.sync', 'feed', ask);
+  if (!noted.ok) return noted;
+  return succeed(await askFeed(env, async (feed) => feed.sync(ask)));
+}
+
+/** That the log breaks off somewhere is known to an operator, and `GET /audit/verify` may say so and be content. */
+export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promise<Result<number>> {
+  const lost = await askFeed(env, async (feed) => feed.lostTails());
+  const open = lost.filter(({ acknowledgedMs }) => acknowledgedMs === null);
+  const last = open.at(-1);
+  if (!last) return succeed(0);
+  const rows = open.map(({ seq, goesOnAt }) => ({ ended_at: seq, goes_on_at: goesOnAt }));
+  const target = `row ${last.goesOnAt}`;
+  const noted = await note(env, { ...mutation, idempotency: null }, 'audit.acknowledge', target, { rows });
+  if (!noted.ok) return noted;
+  await askFeed(env, async (feed) => feed.acknowledgeLostTails(last.foundMs));
+  return succeed(open.length);
+}
+
+/** Writes the audit row of what is about to be done. */
+async function note(
+  env: Env,
+  mutation: Mutation,
+  action: string,
+  target: string,
+  detail: Readonly<Record<string, unknown>>,
+  plan: Readonly<Record<string, unknown>> = {},
+): Promise<Result<Answer>> {
+  try {
+    const noted = await mutate(mutation, async () =>
+      succeed({
+        entry: { action, target, detail },
+        unchanged: always,
+        statements: () => [],
+        answer: { status: 201, body: plan },
+      }),
+    );
+    if (noted.ok) await settleStore(env, mutation.nowMs);
+    return noted;
+  } catch (error) {
+    console.error(`the audit row of ${action} was not written: ${causeOf(error).message}`);
+    return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
+  }
+}

@@ -1,0 +1,144 @@
+// The statements that compare D1 with what the feed's object remembers, and that put a restored backup right.
+
+import { inArray, max, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { AuditAnchor, End } from '../feed/feed.ts';
+import { selectMark, type StoreMark } from './keys.ts';
+import {
+  audit,
+  bouncers,
+  endsOutbox,
+  keyEpoch,
+  keyVersions,
+  operatorTokens,
+  revokedDigests,
+} from './schema.ts';
+
+export const reconcileAction = 'restore.reconcile';
+
+/** Ends that are told at once. */
+export const outboxPage = 1000;
+
+export interface StoreState {
+  readonly mark: StoreMark;
+  /** Whether the audit log has this row: whether D1 is what it was, or has come from it. */
+  readonly hasAnchor: boolean;
+  /** The first ends that the object has not been told. */
+  readonly untold: readonly (typeof endsOutbox.$inferSelect)[];
+  readonly highestBouncerId: number;
+}
+
+/** All of it as of one moment. */
+export async function readStore(d1: D1Database, anchor: AuditAnchor): Promise<StoreState> {
+  const db = drizzle(d1);
+  const [marks, anchored, untold, highest] = await db.batch([
+    selectMark(db),
+    db
+      .select({ seq: audit.seq })
+      .from(audit)
+      .where(sql`${audit.seq} = ${anchor.seq} AND ${audit.hash} = ${anchor.hash}`),
+    db.select().from(endsOutbox).orderBy(endsOutbox.id).limit(outboxPage),
+    db.select({ id: max(bouncers.id) }).from(bouncers),
+  ]);
+  const [mark] = marks;
+  if (!mark) throw new Error('key_epoch has no row');
+  return {
+    mark,
+    hasAnchor: anchor.seq === 0 || anchored.length > 0,
+    untold,
+    highestBouncerId: highest[0]?.id ?? 0,
+  };
+}
+
+/** Forgets what the object was told. By digest too: a restored backup gives the same ids to other ends. */
+export async function forgetTold(d1: D1Database, told: StoreState['untold']): Promise<void> {
+  const ids = JSON.stringify(told.map(({ id }) => id));
+  const digests = JSON.stringify(told.map(({ digest }) => digest));
+  await drizzle(d1).delete(endsOutbox).where(sql`id IN (SELECT value FROM json_each(${ids}))
+    AND digest IN (SELECT value FROM json_each(${digests}))`);
+}
+
+/** Puts everything that ever ended into the outbox: for an object that remembers nothing. */
+export async function tellAllAgain(d1: D1Database): Promise<void> {
+  const db = drizzle(d1);
+  await db.batch([
+    db.insert(endsOutbox).select(sql`SELECT NULL, digest, revoked_ms FROM revoked_digests`),
+    db
+      .insert(endsOutbox)
+      .select(sql`SELECT NULL, digest, revoked_ms FROM operator_tokens WHERE revoked_ms IS NOT NULL`),
+    db.insert(endsOutbox)
+      .select(sql`SELECT NULL, digest, deadline_ms FROM key_versions WHERE state = 'previous'
+        AND deadline_ms IS NOT NULL`),
+  ]);
+}
+
+/** How a reconciliation names what was lost: there is one for each lost anchor. */
+export function lostTarget(lost: AuditAnchor): string {
+  return `row ${lost.seq} ${lost.hash}`;
+}
+
+/** SQL for "what this anchor was lost with has not been put right yet". */
+export function notReconciled(lost: AuditAnchor): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM audit WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)})`;
+}
+
+export async function isReconciled(d1: D1Database, lost: AuditAnchor): Promise<boolean> {
+  const rows = await drizzle(d1).all(sql`SELECT 1 FROM audit
+    WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)} LIMIT 1`);
+  return rows.length > 0;
+}
+
+/**
+ * Digests that were taken away. By itself that changes nothing but that they can't be registered; what they open is
+ * taken away by `reconcileStatements`, whatever their number in a few statements.
+ */
+export async function noteRevoked(d1: D1Database, ended: readonly End[]): Promise<void> {
+  const rows = JSON.stringify(ended.map(({ digest, endsMs }) => [digest, endsMs]));
+  await drizzle(d1)
+    .insert(revokedDigests)
+    .select(
+      sql`SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(${rows}) WHERE true`,
+    )
+    .onConflictDoNothing();
+}
+
+const isRevoked = sql`digest IN (SELECT digest FROM revoked_digests)`;
+
+/** What the statements below will take away. */
+export async function countRevived(d1: D1Database): Promise<{ keys: number; tokens: number }> {
+  const [row] = await drizzle(d1).all<{ keys: number; tokens: number }>(sql`SELECT
+    (SELECT COUNT(*) FROM key_versions WHERE ${isRevoked}) AS keys,
+    (SELECT COUNT(*) FROM operator_tokens WHERE revoked_ms IS NULL AND ${isRevoked}) AS tokens`);
+  return row ?? { keys: 0, tokens: 0 };
+}
+
+/**
+ * Takes away again what had been taken away, and gives versions in their grace the end that they had. Epoch and
+ * revisions go to the clock's time, which no counting reaches: neither an isolate's memory nor an ETag from before
+ * the restore meets its number again with another content.
+ */
+export function reconcileStatements(db: DrizzleD1Database, ending: readonly End[], nowMs: number) {
+  const ends = JSON.stringify(Object.fromEntries(ending.map(({ digest, endsMs }) => [digest, endsMs])));
+  const endMs = sql`json_extract(${ends}, '$."' || digest || '"')`;
+  return [
+    db
+      .update(keyVersions)
+      .set({
+        state: 'previous',
+        deadlineMs: sql`MIN(COALESCE(deadline_ms, ${endMs}), ${endMs})`,
+      })
+      .where(inArray(keyVersions.digest, sql`(SELECT key FROM json_each(${ends}))`)),
+    db.delete(keyVersions).where(isRevoked),
+    db
+      .update(operatorTokens)
+      .set({
+        revokedMs: sql`(SELECT revoked_ms FROM revoked_digests r WHERE r.digest = operator_tokens.digest)`,
+      })
+      .where(sql`revoked_ms IS NULL AND ${isRevoked}`),
+    db.update(bouncers).set({ revision: sql`MAX(revision + 1, ${nowMs})` }),
+    db.update(keyEpoch).set({
+      epoch: sql`MAX(epoch + 1, ${nowMs})`,
+      reconciledMs: sql`MAX(reconciled_ms + 1, ${nowMs})`,
+    }),
+  ];
+}
