@@ -14,7 +14,7 @@ await build({
   entryPoints: {
     worker: source('index.ts'),
     settings: source('settings.ts'),
-    secret: source('secret.ts'),
+    mint: source('mint.ts'),
   },
   outdir: dist.pathname,
   bundle: true,

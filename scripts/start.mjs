@@ -5,7 +5,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
-import { mintSecret } from '../dist/secret.js';
+import { mintSecret } from '../dist/mint.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
 
 const host = process.env.HOST ?? '127.0.0.1';
@@ -44,7 +44,7 @@ run();
 await ready();
 introduce();
 
-/** The operator's token: given, kept from an earlier start, or made now (and then shown once). */
+/** The operator's token: given, kept from an earlier start, or made now. Never printed: output is kept as a log. */
 function operatorToken() {
   if (process.env.OPERATOR_TOKEN) return { value: process.env.OPERATOR_TOKEN, made: false };
   const path = join(state, 'operator-token');
@@ -134,7 +134,7 @@ function introduce() {
   const header = process.env.OPERATOR_TOKEN
     ? '"Authorization: Bearer $OPERATOR_TOKEN"'
     : `@${operatorHeader}`;
-  if (token.made) console.log(`operator token (kept in ${join(state, 'operator-token')}): ${token.value}`);
+  if (token.made) console.log(`operator token made: it is in ${join(state, 'operator-token')}`);
   console.log(`lapidary serves ${address()}${process.env.UPSTREAM_URL ? '' : ' (no UPSTREAM_URL: local decisions only)'}
 
 # make a bouncer's key, ban an address, pull the stream:

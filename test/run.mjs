@@ -1,18 +1,24 @@
 // `npm test`: every suite that this machine can run, each in its own vitest, and one line that counts them all.
-// With CI set, a suite that could not run is a failure (.ci/run).
+// With CI set, a suite that could not run is a failure (.ci/run). So is a key or token of ours in anything that the
+// run printed: vitest itself, its reports, and each process that the lab started.
 
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 
 const folder = mkdtempSync(join(tmpdir(), 'lapidary-results-'));
+const logs = join(folder, 'logs');
+mkdirSync(logs);
 const totals = { passed: 0, failed: 0, skipped: 0 };
+/** What is looked through for secrets: where it came from, and the text. */
+const printed = [];
 let broken = false;
 
 for (const suite of ['workerd', 'real']) {
   const output = join(folder, `${suite}.json`);
-  const status = await run('vitest', [
+  const status = await run(suite, 'vitest', [
     'run',
     '--config',
     `test/${suite}.config.ts`,
@@ -23,7 +29,9 @@ for (const suite of ['workerd', 'real']) {
   ]);
   if (status !== 0) broken = true;
   try {
-    const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(output, 'utf8'));
+    const report = readFileSync(output, 'utf8');
+    printed.push({ where: `the report of the ${suite} suites`, text: report });
+    const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(report);
     totals.passed += numPassedTests;
     totals.failed += numFailedTests;
     totals.skipped += numPendingTests;
@@ -32,18 +40,64 @@ for (const suite of ['workerd', 'real']) {
     console.error(`the ${suite} suites ended without a result`);
   }
 }
+for (const name of readdirSync(logs)) {
+  printed.push({ where: `the log ${name} of the lab`, text: readFileSync(join(logs, name), 'utf8') });
+}
 rmSync(folder, { recursive: true, force: true });
 
+const leaks = await findLeaks();
+for (const leak of leaks) console.error(`a key or token is in ${leak}`);
 const skipsMatter = process.env.CI === 'true' && totals.skipped > 0;
 if (skipsMatter) console.error('suites were skipped that this machine should have run: see "skipped:" above');
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
-process.exit(broken || totals.failed > 0 || totals.passed === 0 || skipsMatter ? 1 : 0);
+const good = !broken && leaks.length === 0 && totals.failed === 0 && totals.passed > 0 && !skipsMatter;
+process.exit(good ? 0 : 1);
 
-/** Runs a command of this project's to its end. */
-function run(command, args) {
+/** Runs a command of this project's to its end; what it prints is shown as it comes, and kept. */
+function run(suite, command, args) {
+  const env = {
+    ...process.env,
+    LAPIDARY_TEST_LOGS: logs,
+    // It sees no terminal, though there may be one behind us.
+    ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}),
+  };
   return new Promise((resolve) => {
-    const child = spawn(command, args, { stdio: 'inherit' });
+    const child = spawn(command, args, { stdio: ['inherit', 'pipe', 'pipe'], env });
+    for (const stream of ['stdout', 'stderr']) {
+      const chunks = [];
+      child[stream].on('data', (chunk) => {
+        chunks.push(chunk);
+        process[stream].write(chunk);
+      });
+      child[stream].on('close', () => {
+        printed.push({ where: `${stream} of the ${suite} suites`, text: Buffer.concat(chunks).toString() });
+      });
+    }
     child.on('error', () => resolve(1));
-    child.on('exit', (code) => resolve(code ?? 1));
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+}
+
+/** Where secrets were printed, each with its line, the secret itself left out. */
+async function findLeaks() {
+  let mintedIn;
+  try {
+    // The suites built it.
+    ({ mintedIn } = await import('../dist/mint.js'));
+  } catch {
+    return ['nobody knows what: dist/mint.js was not built, so nothing was looked through'];
+  }
+  return printed.flatMap(({ where, text }) => {
+    const lines = stripVTControlCharacters(text).split('\n');
+    return lines.flatMap((line, at) => {
+      const secrets = mintedIn(line);
+      if (secrets.length === 0) return [];
+      const start = Math.max(0, line.indexOf(secrets[0]) - 80);
+      const masked = secrets.reduce(
+        (rest, secret) => rest.replaceAll(secret, `${secret.slice(0, 4)}…`),
+        line,
+      );
+      return [`${where}, line ${at + 1}: ${masked.slice(start, start + 200)}`];
+    });
   });
 }

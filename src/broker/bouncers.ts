@@ -12,7 +12,8 @@ import {
 } from '../db/keys.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
-import { digestOf, mintSecret } from '../secret.ts';
+import { mintSecret } from '../mint.ts';
+import { digestOf } from '../secret.ts';
 import type { NewKey } from './fields.ts';
 import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';

@@ -4,8 +4,9 @@
 import * as z from 'zod';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { mintSecret } from '../mint.ts';
 import { roles } from '../roles.ts';
-import { digestOf, mintSecret } from '../secret.ts';
+import { digestOf } from '../secret.ts';
 import { isoTime, time } from './describe.ts';
 import { duration, name } from './fields.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';

@@ -145,6 +145,7 @@ describe('an issuer on loopback', () => {
       expect(lapidary.log()).not.toContain(secret);
       expect(texts.some((text) => text.includes(secret))).toBe(false);
     }
+    expect(await lapidary.leaks()).toEqual([]);
   });
 });
 

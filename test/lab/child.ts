@@ -1,7 +1,9 @@
 // Child processes of the lab: started here and ended here by their own pid, also when the test process
 // is ended or crashes. Nothing but SIGKILL of the test process leaves one behind.
 import { execFile, spawn } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { basename, join } from 'node:path';
 
 export interface Child {
   pid: number;
@@ -15,6 +17,9 @@ export interface Child {
 }
 
 const lateOutputMs = 500;
+
+/** Where a full run keeps what children print, for test/run.mjs to look for secrets in; without it nothing is kept. */
+const logFolder = process.env['LAPIDARY_TEST_LOGS'];
 
 const cleanups = new Set<() => void>();
 let listening = false;
@@ -44,9 +49,14 @@ export function startChild(
   const chunks: string[] = [];
   let running = true;
   const forget = atProcessEnd(() => child.kill('SIGKILL'));
-  for (const stream of [child.stdout, child.stderr]) {
+  for (const name of ['stdout', 'stderr'] as const) {
+    const stream = child[name];
+    const kept = logFolder && join(logFolder, `${basename(command)}-${child.pid}-${name}.log`);
     stream.setEncoding('utf8');
-    stream.on('data', (chunk: string) => chunks.push(chunk));
+    stream.on('data', (chunk: string) => {
+      chunks.push(chunk);
+      if (kept) appendFileSync(kept, chunk);
+    });
   }
   const exit = new Promise<number | string>((resolve) => {
     const gone = (status: number | string) => {

@@ -5,7 +5,9 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { mintedIn } from '../../src/mint.ts';
 import { type Child, atProcessEnd, startChild } from './child.ts';
+import { leaksIn } from './leaks.ts';
 import { freePort } from './ports.ts';
 import { until } from './wait.ts';
 
@@ -30,6 +32,9 @@ export interface Lapidary {
   stop(): Promise<void>;
   /** Same state, same port. */
   start(): Promise<void>;
+  /** Where a key or token is that must be nowhere: `log`, or files of its state but the operator's own two. */
+  leaks(): Promise<string[]>;
+  /** Throws when there are leaks, after all is gone. */
   close(): Promise<void>;
   log(): string;
 }
@@ -134,6 +139,11 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
   }
 
+  async function leaks(): Promise<string[]> {
+    const kept = await leaksIn(stateDir, ['operator-token', 'operator-header']);
+    return mintedIn(log()).length > 0 ? ['log', ...kept] : kept;
+  }
+
   await start();
   return {
     url,
@@ -162,11 +172,14 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     },
     stop: async () => child?.end('SIGTERM'),
     start,
+    leaks,
     async close() {
       await child?.end('SIGTERM');
       killOrphan();
+      const found = await leaks();
       await rm(stateDir, { recursive: true, force: true });
       forgetDir();
+      if (found.length > 0) throw new Error(`lapidary left a key or token in ${found.join(', ')}`);
     },
     log,
   };
