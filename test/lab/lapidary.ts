@@ -64,6 +64,20 @@ export function isRunning(pid: number): boolean {
   }
 }
 
+/** The operator API at `url`, opened by the token that is kept in `stateDir`. */
+export function operatorAt(url: string, stateDir: string): Lapidary['operator'] {
+  return async (method, path, body) => {
+    const token = (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
+    const response = await fetch(`${url}/api/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${token}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    return { status: response.status, body: text === '' ? null : JSON.parse(text) };
+  };
+}
+
 export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapidary> {
   const stateDir = await mkdtemp(join(tmpdir(), 'lapidary-state-'));
   const forgetDir = atProcessEnd(() => {
@@ -122,16 +136,7 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     return { supervisor: child?.pid ?? 0, workerd: workerd() };
   }
 
-  async function operator(method: string, path: string, body?: unknown) {
-    const token = (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
-    const response = await fetch(`${url}/api/v1${path}`, {
-      method,
-      headers: { authorization: `Bearer ${token}` },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    const text = await response.text();
-    return { status: response.status, body: text === '' ? null : JSON.parse(text) };
-  }
+  const operator = operatorAt(url, stateDir);
 
   async function demand(status: number, method: string, path: string, body?: unknown) {
     const answer = await operator(method, path, body);
