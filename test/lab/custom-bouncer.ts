@@ -33,7 +33,8 @@ export interface CustomBouncer {
   log(): string;
   /** Stops the process; the events stay readable and restart() goes on in the same log. */
   stop(): Promise<void>;
-  restart(): Promise<void>;
+  /** With another key, if one is given: written into its configuration, as its host does it. */
+  restart(key?: string): Promise<void>;
   /** Stops it and removes its folder. */
   close(): Promise<void>;
 }
@@ -90,8 +91,11 @@ export async function startCustomBouncer(options: CustomBouncerOptions): Promise
     running: () => child.running(),
     log,
     stop,
-    async restart() {
+    async restart(key) {
       await stop();
+      if (key !== undefined) {
+        await writeFile(join(dir, 'custom.yaml'), configuration(dir, { ...options, key }));
+      }
       earlierLog = log();
       child = start();
     },
