@@ -14,6 +14,10 @@ export interface Sizes {
   intervalSeconds: number;
   /** How long many bouncers are watched; a multiple of the interval. */
   windowSeconds: number;
+  /** Keys that are looked up for the first time, in each of the rounds that measure this. */
+  newKeys: number;
+  /** Keys that are revoked in one isolate and watched in another, for 5 s each. */
+  revocations: number;
 }
 
 export const fullSizes: Sizes = {
@@ -24,6 +28,8 @@ export const fullSizes: Sizes = {
   coldPulls: 4,
   intervalSeconds: 10,
   windowSeconds: 60,
+  newKeys: 2_000,
+  revocations: 20,
 };
 
 /** To see that it works; its figures mean nothing. */
@@ -35,6 +41,8 @@ export const quickSizes: Sizes = {
   coldPulls: 1,
   intervalSeconds: 2,
   windowSeconds: 4,
+  newKeys: 200,
+  revocations: 2,
 };
 
 /** One of the two servers, as a bouncer sees it. */

@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { startEngine } from '../lab/engine.ts';
 import { startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
+import { measureAuthentication } from './authentication.ts';
 import { fullSizes, quickSizes } from './bench.ts';
 import { measureBouncers } from './bouncers.ts';
 import { pidOf } from './cpu.ts';
@@ -16,6 +17,7 @@ import { measureHeap } from './heap.ts';
 import { measureLookups } from './lookups.ts';
 import { measurePolls } from './polls.ts';
 import { measureStartUps } from './startup.ts';
+import { measureRevocation } from './revocation.ts';
 import { printTable, writeJson } from './table.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -56,7 +58,9 @@ try {
   await measure('a', 'empty delta polls', () => measurePolls(bench));
   await measure('c', 'live lookups', () => measureLookups(bench));
   await measure('d', 'the engine under many bouncers', () => measureBouncers(bench));
+  await measure('f', 'knowing who polls', () => measureAuthentication(bench));
   await lapidary.close();
+  await measure('g', 'revocation in two isolates', () => measureRevocation(sizes));
   await measure('e', 'memory', () => {
     return measureHeap(bench, () => engine.importDecisions(all.slice(sizes.decisions)));
   });
