@@ -234,6 +234,18 @@ describe('local decisions', () => {
     expect(await served()).toEqual(['192.0.2.9']);
   });
 
+  test('are listed in pages, with those of the engine', async () => {
+    engine.add({ value: '192.0.2.9', untilMs: Date.now() + 3_600_000 });
+    await operator('POST', '/feed/sync?full=true');
+    for (const value of ['192.0.2.1', '192.0.2.2']) {
+      await operator('POST', '/decisions', { value, duration: '4h' });
+    }
+    const first = (await operator('GET', '/decisions?limit=2')).body;
+    const second = (await operator('GET', `/decisions?limit=2&after=${first.next}`)).body;
+    const values = [...first.decisions, ...second.decisions].map(({ value }: { value: string }) => value);
+    expect([values, second.next]).toEqual([['192.0.2.9', '192.0.2.1', '192.0.2.2'], null]);
+  });
+
   test('live on while the engine is down, and a resync leaves them alone', async () => {
     await operator('POST', '/decisions', { value: '192.0.2.1', duration: '4h' });
     await operator('POST', '/feed/sync?full=true');

@@ -420,6 +420,16 @@ describe('the rate', () => {
     expect((await asBouncer(key, '/v1/decisions/stream')).status).toBe(200);
   });
 
+  test('what is refused for it is not the first use of a new key', async () => {
+    const key = await addBouncer('fw');
+    await patch('fw', { rate_limit: { per_minute: 10 } });
+    for (let request = 0; request < 10; request++) await asBouncer(key, '/v1/decisions/stream');
+    const { body } = await operator('POST', '/bouncers/fw/rotate', {});
+    expect((await asBouncer(body.key, '/v1/decisions/stream')).status).toBe(429);
+    const { key_versions: versions } = (await operator('GET', '/bouncers/fw')).body;
+    expect(versions.map(({ state }: { state: string }) => state)).toEqual(['current', 'next']);
+  });
+
   test('without bindings, as on plain workerd, this isolate counts whole minutes', async () => {
     const take = (nowMs: number) => takeTurn({} as Env, 4711, 10, nowMs);
     for (let turn = 0; turn < 10; turn++) expect(await take(1_000_000 + turn)).toBeNull();

@@ -1,6 +1,7 @@
 // Keys over their lives: rotation, revocation, expiry, and that mutations are safe to repeat.
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { nextRow, type AuditRow } from '../src/db/audited.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
@@ -100,10 +101,9 @@ describe('rotation', () => {
     expect([await status(next), await status(key)]).toEqual([403, 200]);
   });
 
-  test('the grace ends with the overlap, and never after the old key’s own expiry', async () => {
+  test('the grace ends with the overlap', async () => {
     await operator('POST', '/bouncers', {
       name: 'short',
-      expires_in: '30m',
       key_sha512: await digestOf('s'.repeat(32)),
     });
     const { key: next } = (
@@ -115,6 +115,19 @@ describe('rotation', () => {
     expect(await status('s'.repeat(32))).toBe(200);
     pass(1);
     expect(await status('s'.repeat(32))).toBe(403);
+  });
+
+  test('a grace never outlives the old key’s own expiry', async () => {
+    const { body } = await operator('POST', '/bouncers', { name: 'short', expires_in: '30m' });
+    const { key: next } = (await operator('POST', '/bouncers/short/rotate', { grace: '2h' })).body;
+    pass(10 * minute);
+    await status(next);
+    const [old] = (await operator('GET', '/bouncers/short')).body.key_versions;
+    expect([old.state, Date.parse(old.valid_until) - Date.now()]).toEqual(['previous', 20 * minute]);
+    pass(20 * minute - 1);
+    expect(await status(body.key)).toBe(200);
+    pass(1);
+    expect([await status(body.key), await status(next)]).toEqual([403, 200]);
   });
 
   test('a digest of the caller’s own is registered without a key in the answer', async () => {
@@ -133,13 +146,27 @@ describe('rotation', () => {
   });
 
   test('first and last use of both versions are shown', async () => {
+    const uses = async () => {
+      const shown = (await operator('GET', '/bouncers/fw')).body.key_versions;
+      return shown.map((version: { first_used: string | null; last_used: string | null }) => {
+        return [version.first_used, version.last_used];
+      });
+    };
+    const now = () => new Date().toISOString();
+    await asBouncer(key, '/v1/decisions', { method: 'HEAD' });
+    expect((await uses())[0][0]).toBeNull();
+    const first = now();
     await status(key);
+    pass(minute);
+    await status(key);
+    const last = now();
     const { key: next } = await rotate();
     pass(minute);
     await status(next);
-    const shown = (await operator('GET', '/bouncers/fw')).body.key_versions;
-    expect(Date.parse(shown[1].last_used) - Date.parse(shown[0].last_used)).toBe(minute);
-    expect(shown[1].first_used).toBe(shown[1].last_used);
+    expect(await uses()).toEqual([
+      [first, last],
+      [now(), now()],
+    ]);
   });
 
   test.each([
@@ -230,12 +257,33 @@ describe('mutations are safe to repeat', () => {
     expect(answers.filter((answer) => answer.headers.get('idempotent-replayed') === null)).toHaveLength(1);
   });
 
+  test('a revocation and a deletion that are repeated are answered like the first', async () => {
+    await rotate();
+    for (const [method, path, status] of [
+      ['POST', '/bouncers/fw/versions/1/revoke', 200],
+      ['DELETE', '/bouncers/fw', 204],
+    ] as const) {
+      const headers = { 'idempotency-key': path };
+      const answers = [await send(method, path, headers), await send(method, path, headers)];
+      expect(answers.map((answer) => answer.status)).toEqual([status, status]);
+      expect(await answers[1]?.text()).toBe(await answers[0]?.text());
+    }
+    const { audit } = (await operator('GET', '/audit?target=fw')).body;
+    expect(audit.map(({ action }: { action: string }) => action)).toEqual([
+      'bouncer.delete',
+      'bouncer.revoke',
+      'bouncer.rotate',
+      'bouncer.create',
+    ]);
+  });
+
   test('If-Match: what was seen is what is changed, else 412', async () => {
     const etag = (await send('GET', '/bouncers/fw', {})).headers.get('etag') as string;
     const changed = await send('POST', '/bouncers/fw/rotate', { 'if-match': etag });
     expect(changed.status).toBe(200);
     expect(changed.headers.get('etag')).not.toBe(etag);
     expect((await send('POST', '/bouncers/fw/rotate', { 'if-match': etag })).status).toBe(412);
+    expect((await send('POST', '/bouncers/fw/versions/1/revoke', { 'if-match': etag })).status).toBe(412);
     expect((await send('DELETE', '/bouncers/fw', { 'if-match': etag })).status).toBe(412);
     expect((await send('POST', '/bouncers/fw/rotate', { 'if-match': 'x' })).status).toBe(400);
     expect((await send('DELETE', '/bouncers/fw', { 'if-match': '*' })).status).toBe(204);
@@ -289,7 +337,9 @@ describe('the audit log', () => {
   test('is filtered and paged', async () => {
     await addBouncer('b');
     await operator('DELETE', '/bouncers/b');
-    expect((await operator('GET', '/audit?target=b&action=bouncer.delete')).body.audit).toHaveLength(1);
+    const found = async (filter: string) => (await operator('GET', `/audit?${filter}`)).body.audit.length;
+    expect(await found('target=b&action=bouncer.delete')).toBe(1);
+    expect([await found('actor=operator-token'), await found('actor=token:nobody')]).toEqual([3, 0]);
     const first = (await operator('GET', '/audit?limit=2')).body;
     const second = (await operator('GET', `/audit?limit=2&before=${first.next}`)).body;
     expect([...first.audit, ...second.audit].map(({ seq }: any) => seq)).toEqual([3, 2, 1]);
@@ -309,6 +359,31 @@ describe('the audit log', () => {
     ['a cut tail', `DELETE FROM audit WHERE seq >= 3`, 'ended at row 4'],
     ['an emptied log', `DELETE FROM audit`, 'ended at row 4'],
   ])('shows %s', async (_, sql, expected) => expect(await problemAfter(sql)).toContain(expected));
+
+  test('shows that a row which a bouncer wrote was cut off: the first use of its new key', async () => {
+    const { key: next } = await rotate();
+    await status(next);
+    await env.DB.exec('DELETE FROM audit WHERE seq = 3');
+    expect((await operator('GET', '/audit/verify')).body).toMatchObject({
+      ok: false,
+      problem: expect.stringContaining('ended at row 3'),
+    });
+  });
+
+  test('shows that the chain was written anew from some row on', async () => {
+    await addBouncer('b');
+    const { results } = await env.DB.prepare('SELECT * FROM audit ORDER BY seq').all<Record<string, any>>();
+    const [first] = results as [Record<string, any>];
+    const forged = await nextRow(
+      { ...first, hash: first['hash'] } as AuditRow,
+      { actor: 'nobody', action: 'bouncer.create', target: 'b', detail: {} },
+      Date.now(),
+    );
+    await env.DB.prepare('UPDATE audit SET at_ms = ?, actor = ?, detail_json = ?, hash = ? WHERE seq = 2')
+      .bind(forged.atMs, forged.actor, forged.detailJson, forged.hash)
+      .run();
+    expect((await operator('GET', '/audit/verify')).body.problem).toContain('written anew');
+  });
 
   test('a mutation that can’t be written into it does not happen', async () => {
     await env.DB.exec('ALTER TABLE audit RENAME TO away');

@@ -78,7 +78,7 @@ export async function verifyChain(
   if (open) {
     const problem =
       `the log ended at row ${open.seq} before, and goes on at row ${open.goesOnAt}: D1 was restored, or the end of ` +
-      `the log was cut off. If you know why: POST /api/v1/audit/acknowledge`;
+      `the log was cut off or written anew. If you know why: POST /api/v1/audit/acknowledge`;
     return { ok: false, seq: open.goesOnAt, problem };
   }
   if (lost.length === 0) return { ok: true, rows: head.seq, head };

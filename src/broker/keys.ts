@@ -80,6 +80,15 @@ export function forgetEpoch(): void {
   refused.clear();
 }
 
+/** A first use was noted: this isolate notes it no more. The key stays known, should D1 go away now. */
+export function learnFirstUse({ digest }: KeyVersion, nowMs: number): void {
+  const entry = known.get(digest);
+  if (!entry) return;
+  const { bouncer } = entry;
+  const version = { ...bouncer.version, firstUsedMs: nowMs };
+  known.set(digest, { ...entry, bouncer: { ...bouncer, version } });
+}
+
 function live(bouncer: BouncerIdentity, nowMs: number): Result<BouncerIdentity> {
   return isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
 }

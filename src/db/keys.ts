@@ -1,6 +1,6 @@
 // The named queries on keys: what opens what, and what a rotation changes.
 
-import { eq, inArray, sql, type SQL } from 'drizzle-orm';
+import { and, eq, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { audit, bouncers, endsOutbox, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
@@ -66,6 +66,12 @@ export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLook
 export async function readMark(d1: D1Database): Promise<StoreMark> {
   const [row] = await selectMark(drizzle(d1));
   return row ?? noMark;
+}
+
+/** Notes the first use of a version that is in use by right. No mutation: nobody's right changes. */
+export async function saveFirstUse(d1: D1Database, id: number, nowMs: number): Promise<void> {
+  const unused = and(eq(keyVersions.id, id), isNull(keyVersions.firstUsedMs));
+  await drizzle(d1).update(keyVersions).set({ firstUsedMs: nowMs }).where(unused);
 }
 
 /** Of any number of bouncers: D1 binds no more than 100 values a statement, so a list is one JSON text. */

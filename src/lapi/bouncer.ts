@@ -5,10 +5,12 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
-import { authenticate, forgetEpoch, type BouncerIdentity } from '../broker/keys.ts';
+import { authenticate, forgetEpoch, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
 import { isAllowed } from '../broker/policy.ts';
+import { settleStore } from '../broker/restore.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { saveMetrics } from '../db/bouncers.ts';
+import { saveFirstUse } from '../db/keys.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
@@ -39,7 +41,7 @@ async function answer(c: Context<AppEnv>, allow: readonly string[], reply: Reply
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await takeTurn(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
-  await startGrace(c, bouncer.value);
+  await noteUse(c, bouncer.value);
   return reply(c, bouncer.value);
 }
 
@@ -55,14 +57,21 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
 }
 
 /**
- * The first use of a new version of a key starts the old one's grace. A HEAD is a question whether the key is
- * good, asked before it is put to use. A key store that is out of reach must not cost the poll its answer.
+ * The first use of a version is noted, and of a new one it starts the old one's grace. A HEAD is a question whether the
+ * key is good, asked before it is put to use. A key store that is out of reach must not cost the poll its answer.
  */
-async function startGrace(c: Context<AppEnv>, { name, version }: BouncerIdentity): Promise<void> {
-  if (version.state !== 'next' || c.req.method === 'HEAD') return;
+async function noteUse(c: Context<AppEnv>, { name, version }: BouncerIdentity): Promise<void> {
+  if (version.firstUsedMs !== null || c.req.method === 'HEAD') return;
+  const nowMs = Date.now();
   try {
-    await noteFirstUse(c.env.DB, version, name, Date.now());
-    forgetEpoch();
+    if (version.state === 'next') {
+      await noteFirstUse(c.env.DB, version, name, nowMs);
+      forgetEpoch();
+      await settleStore(c.env, nowMs);
+    } else {
+      await saveFirstUse(c.env.DB, version.id, nowMs);
+      learnFirstUse(version, nowMs);
+    }
   } catch (error) {
     console.error(`a first use was not noted: ${causeOf(error).message}`);
   }

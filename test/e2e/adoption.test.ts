@@ -1,6 +1,7 @@
 // Moving away from a real engine's LAPI without touching a bouncer: its rows imported with the documented line, its
 // keys adopted at their first use.
 import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { lockDatabase, openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
@@ -9,9 +10,12 @@ import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 const lab = inject('lab');
 
 /** The statement of the README's line for SQLite. */
-const sqliteExport = `SELECT json_object('bouncers', json_group_array(json_object('name', name,
-  'api_key', api_key, 'revoked', revoked, 'type', type, 'version', version, 'ip_address', ip_address,
-  'last_pull', last_pull))) AS rows FROM bouncers WHERE auth_type = 'api-key'`;
+async function sqliteExport(): Promise<string> {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const statement = /^sqlite3 -readonly \S+ "(SELECT [^"]+)" > bouncers\.json$/m.exec(readme)?.[1];
+  if (statement === undefined) throw new Error('the README has no line for SQLite any more');
+  return statement;
+}
 
 const startOf = (key: string): string => createHash('sha512').update(key).digest('hex').slice(0, 8);
 
@@ -100,7 +104,7 @@ describe.skipIf(!lab.ok)('moving from LAPI', () => {
     const keys = [await engine.addBouncer('web-1'), await engine.addBouncer('web-2')];
     for (const key of keys) await get(engine.url, key);
     const database = openDatabase(engine);
-    const { rows } = database.prepare(sqliteExport).get() as { rows: string };
+    const [rows] = Object.values(database.prepare(await sqliteExport()).get() ?? {}) as [string];
     database.close();
     const edge = await lapidary({});
     const { status, body } = await edge.operator('POST', '/bouncers/import', JSON.parse(rows));

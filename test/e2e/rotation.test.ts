@@ -99,8 +99,7 @@ describe.skipIf(!lab.ok)('the custom bouncer', () => {
 
     await running.stop();
     for (const key of [first, body.key]) {
-      const statuses = new Set(answers(key).map((each) => each.status));
-      expect([answers(key).length > 2, [...statuses]]).toEqual([true, [200]]);
+      expect(new Set(answers(key).map((each) => each.status))).toEqual(new Set([200]));
     }
     expect(witness.seen().every(({ key }) => [first, body.key].includes(key))).toBe(true);
     // The old key is refused now, and the witness does see a refusal.
