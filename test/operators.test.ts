@@ -10,7 +10,6 @@ import {
   makeToken,
   network,
   output,
-  pass,
   request,
   secrets,
   watchOperators,
@@ -259,27 +258,19 @@ describe('OPERATOR_TOKEN', () => {
     await env.DB.exec('ALTER TABLE away RENAME TO audit');
   });
 
-  test('reading with it is noted every 10 minutes where there is another way in', async () => {
-    // Far from whatever an earlier test has noted in this isolate.
-    pass(30 * 86_400_000);
+  test('every reading with it is noted where there is another way in', async () => {
     const issuers = [entryOf(await freshIssuer())];
     const read = () => request('/feed', { issuers, headers: bearer(operatorToken) });
-    const rows = async (): Promise<number> => {
-      const { results } = await env.DB.prepare('SELECT actor, action, target FROM audit').all();
-      for (const row of results) {
-        expect(Object.values(row)).toEqual(['operator-token', 'operator.break-glass', 'GET /api/v1/feed']);
-      }
-      return results.length;
-    };
-    for (let poll = 0; poll < 20; poll++) expect((await read()).status).toBe(200);
-    expect(await rows()).toBe(1);
-    pass(600_000);
-    await Promise.all(Array.from({ length: 20 }, read));
-    expect(await rows()).toBe(2);
+    for (let use = 1; use <= 3; use++) expect((await read()).status).toBe(200);
+    await Promise.all(Array.from({ length: 5 }, read));
+    const { results } = await env.DB.prepare('SELECT actor, action, target FROM audit').all();
+    expect(results).toHaveLength(8);
+    for (const row of results) {
+      expect(Object.values(row)).toEqual(['operator-token', 'operator.break-glass', 'GET /api/v1/feed']);
+    }
   });
 
   test('reading with it is the ordinary way where there is no other', async () => {
-    pass(60 * 86_400_000);
     for (let poll = 0; poll < 3; poll++) await operator('GET', '/feed');
     expect(await auditRows()).toEqual([]);
     await makeToken('ci', 'viewer');

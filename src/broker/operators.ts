@@ -74,12 +74,8 @@ function isForeignForm(request: Request): boolean {
   return site !== 'same-origin' && site !== 'none';
 }
 
-/** A poller that reads with `OPERATOR_TOKEN` is noted this often by each isolate. */
-const readsNotedMs = 10 * 60_000;
-let readNotedMs = -Infinity;
-
 /** Notes a use of `OPERATOR_TOKEN` that has no audit row of its own: method and path. */
-export async function noteBreakGlass(d1: D1Database, use: string, nowMs: number): Promise<Result<'noted'>> {
+async function noteBreakGlass(d1: D1Database, use: string, nowMs: number): Promise<Result<'noted'>> {
   const target = use.slice(0, 200);
   try {
     const entry = { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} };
@@ -101,12 +97,6 @@ export async function noteBreakGlassRead(
   use: string,
   nowMs: number,
 ): Promise<boolean> {
-  if (nowMs >= readNotedMs && nowMs - readNotedMs < readsNotedMs) return false;
-  const before = readNotedMs;
-  // First, so that those who read meanwhile do not note it too.
-  readNotedMs = nowMs;
   const another = settings.operatorIssuers.length > 0 || (await anyLiveToken(d1, nowMs).catch(() => true));
-  const noted = another && (await noteBreakGlass(d1, use, nowMs)).ok;
-  if (!noted) readNotedMs = before;
-  return noted;
+  return another && (await noteBreakGlass(d1, use, nowMs)).ok;
 }
