@@ -2,6 +2,7 @@
 // and takes over after a crash: whatever was killed, the next start needs no clean-up by hand.
 
 import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
@@ -21,7 +22,7 @@ if (!/^\d{1,5}$/.test(port)) stop('PORT must be a number');
 for (const folder of ['feed', 'd1']) mkdirSync(join(state, folder), { recursive: true, mode: 0o700 });
 
 const token = operatorToken();
-const environment = { ...process.env, OPERATOR_TOKEN: token.value };
+const environment = { ...process.env, OPERATOR_TOKEN: token.value, BOOTSTRAP_SECRET: bootstrapSecret() };
 let prefix;
 try {
   prefix = readSettings(environment).pathPrefix;
@@ -54,6 +55,14 @@ function operatorToken() {
   // For curl -H @file: a token in the arguments of a command is readable by every user of the machine.
   writeSecret(operatorHeader, `Authorization: Bearer ${value}\n`);
   return { value, made: !kept };
+}
+
+/** What signs challenges for hosts and seals their engine's key: given, kept, or made now. Nobody needs to see it. */
+function bootstrapSecret() {
+  if (process.env.BOOTSTRAP_SECRET) return process.env.BOOTSTRAP_SECRET;
+  const path = join(state, 'bootstrap-secret');
+  if (!existsSync(path)) writeSecret(path, `${randomBytes(32).toString('base64url')}\n`);
+  return readFileSync(path, 'utf8').trim();
 }
 
 /** Whole or not at all, and never readable by others on the way. */

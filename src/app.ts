@@ -3,6 +3,7 @@
 
 import { Hono } from 'hono';
 import { operatorApi, operatorRoutes } from './broker/api.ts';
+import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
 import { referencePage } from './console/reference.ts';
 import { askFeed, settingsOf, type AppEnv } from './context.ts';
@@ -32,9 +33,10 @@ routes.use(async (c, next) => {
 
 routes.route('/v1', bouncerRoutes);
 routes.route('/api/v1', operatorRoutes);
+routes.route('/bootstrap/v1', bootstrapRoutes);
 
 /** What /openapi.json and /reference describe. */
-const documented = operatorApi;
+const documented = [...operatorApi, bootstrapApi];
 
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
@@ -76,7 +78,10 @@ export async function serve(request: Request, env: Env, ctx: ExecutionContext): 
   } catch (error) {
     if (!(error instanceof SettingError)) throw error;
     console.error(`a setting is wrong: ${error.message}`);
-    return lapiError({ kind: 'unavailable', problem: error.message });
+    const failure = { kind: 'unavailable', problem: error.message } as const;
+    // The prefix is a setting, too: it is not asked for.
+    const ours = /\/(api|bootstrap)\/v1\//.test(new URL(request.url).pathname);
+    return ours ? problem(failure) : lapiError(failure);
   }
   return routes.fetch(request, env, ctx);
 }

@@ -12,6 +12,14 @@ export type Failure =
   | { readonly kind: 'too-large'; readonly field: string; readonly limitBytes: number }
   | { readonly kind: 'forbidden'; readonly problem?: string }
   | { readonly kind: 'unauthorised'; readonly problem: string }
+  /** A challenge that is none of ours, or that ran out: a new one mends it. */
+  | { readonly kind: 'bad-nonce' }
+  | { readonly kind: 'stale-nonce' }
+  /** A signed request that was done before. */
+  | { readonly kind: 'replayed' }
+  /** A host whose count of registrations is not ours: it, or a copy of it, registered without the other. */
+  | { readonly kind: 'generation-mismatch'; readonly generation: number }
+  | { readonly kind: 'host-revoked' }
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
   | { readonly kind: 'conflict'; readonly problem: string }
@@ -64,6 +72,24 @@ function describe(failure: Failure): Public {
       return { status: 403, title: 'Forbidden', detail: failure.problem ?? 'access forbidden' };
     case 'unauthorised':
       return { status: 401, title: 'Unauthorised', detail: failure.problem };
+    case 'bad-nonce':
+      return {
+        status: 401,
+        title: 'Bad nonce',
+        detail: 'the nonce is none of this broker: fetch a new challenge',
+      };
+    case 'stale-nonce':
+      return { status: 401, title: 'Stale nonce', detail: 'the nonce has expired: fetch a new challenge' };
+    case 'replayed':
+      return { status: 409, title: 'Replayed', detail: 'this request was done before: sign a new challenge' };
+    case 'generation-mismatch': {
+      const detail =
+        `this host's key was registered ${failure.generation} times, which is not what the request says: a copy of ` +
+        'the host may exist. If it was rebuilt: POST /api/v1/hosts/{name}/recoveries';
+      return { status: 409, title: 'Generation mismatch', detail };
+    }
+    case 'host-revoked':
+      return { status: 410, title: 'Host revoked', detail: 'an operator removed this host' };
     case 'not-found':
       return { status: 404, title: 'Not found', detail: `${failure.what} not found` };
     case 'method-not-allowed':
@@ -85,6 +111,9 @@ function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
   if (failure.kind === 'rate-limited') return { 'retry-after': String(failure.waitSeconds) };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
+  if (failure.kind === 'bad-nonce' || failure.kind === 'stale-nonce') {
+    return { 'www-authenticate': 'SSHSIG realm="lapidary"' };
+  }
   return {};
 }
 

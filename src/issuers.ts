@@ -3,8 +3,8 @@
 
 import { isRole, type Role } from './roles.ts';
 
-/** An OIDC issuer whose tokens may name operators. */
-export interface Issuer {
+/** Whose tokens are believed, and what is insisted on. */
+export interface Trust {
   /** The token's `iss`, letter by letter. */
   readonly issuer: string;
   /** Host and path of `issuer`: what the audit log calls it. */
@@ -14,10 +14,14 @@ export interface Issuer {
   /** Where its public keys are. */
   readonly jwksUri: string;
   readonly algorithms: readonly string[];
-  /** Where its tokens arrive, in lower case; `authorization` means a bearer token. */
-  readonly header: string;
   /** How long after its `iat` a token is good, whatever its `exp` says. */
   readonly maxAgeSeconds: number;
+}
+
+/** An OIDC issuer whose tokens may name operators. */
+export interface Issuer extends Trust {
+  /** Where its tokens arrive, in lower case; `authorization` means a bearer token. */
+  readonly header: string;
   /** The first of these claims that is a text names the operator. */
   readonly subjectClaims: readonly string[];
   /** The first that matches decides; none, and the token opens nothing. */
@@ -42,7 +46,7 @@ export type IssuersRead =
   | { readonly ok: false; readonly mustBe: string };
 
 /** Asymmetric ones only: with a shared secret whoever checks a token could make one. */
-const algorithmsKnown = [
+export const algorithmsKnown = [
   ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
   ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
 ];
@@ -194,7 +198,7 @@ function withConditions(role: Role, from: readonly unknown[]): RoleRule | undefi
   return { role, conditions: conditions as Condition[] };
 }
 
-function readCondition(condition: unknown): Condition | undefined {
+export function readCondition(condition: unknown): Condition | undefined {
   if (!isObject(condition) || !onlyKnows(condition, ['claim', 'equals', 'one_of'])) return undefined;
   const { claim, equals, one_of: oneOf } = condition;
   if (!isText(claim) || (equals === undefined) === (oneOf === undefined)) return undefined;
@@ -202,19 +206,19 @@ function readCondition(condition: unknown): Condition | undefined {
   return isTexts(oneOf) ? { claim, oneOf } : undefined;
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
+export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function onlyKnows(object: object, names: readonly string[]): boolean {
+export function onlyKnows(object: object, names: readonly string[]): boolean {
   return Object.keys(object).every((name) => names.includes(name));
 }
 
-function isText(value: unknown): value is string {
+export function isText(value: unknown): value is string {
   return typeof value === 'string' && value.trim() !== '';
 }
 
-function isTexts(value: unknown): value is string[] {
+export function isTexts(value: unknown): value is string[] {
   return Array.isArray(value) && value.length > 0 && value.every(isText);
 }
 
@@ -223,7 +227,7 @@ function isWholeNumber(value: unknown, least: number, most: number): value is nu
 }
 
 /** Keys that arrive over plain HTTP are anybody's, except from this machine. */
-function isAddress(value: unknown): value is string {
+export function isAddress(value: unknown): value is string {
   if (typeof value !== 'string' || !URL.canParse(value)) return false;
   const { protocol, hostname, username, password, search, hash } = new URL(value);
   if (username + password + search + hash !== '') return false;

@@ -1,6 +1,7 @@
 // Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
 // value is never repeated, since it may be a secret in the wrong place.
 
+import { readHostIssuers, type HostIssuer } from './host-issuers.ts';
 import { readIssuers, type Issuer } from './issuers.ts';
 
 export interface Settings {
@@ -22,15 +23,34 @@ export interface Settings {
   readonly adoptEngineKeys: boolean;
   /** `CLIENT_ADDRESS_HEADER`: who says where a client is. Empty: the connection itself. */
   readonly clientAddressHeader: string;
+  /** `BOOTSTRAP_SECRET`, `BOOTSTRAP_SECRET_PREVIOUS`: without the first hosts can't register their keys themselves. */
+  readonly bootstrap: BootstrapSecrets | null;
+  /** `HOST_ISSUERS`, a JSON list, none: whose OIDC tokens prove which host an instance is. */
+  readonly hostIssuers: readonly HostIssuer[];
+  /**
+   * `PUBLIC_URL`: the address by which hosts know us, `PATH_PREFIX` included. Empty: the request's own Host, which is
+   * right where nobody but us chooses it (Cloudflare).
+   */
+  readonly publicUrl: string;
   /** `PATH_PREFIX`, empty: a path in front of every route, `/lapi` for `https://example.net/lapi/v1/…`. */
   readonly pathPrefix: string;
+}
+
+export interface BootstrapSecrets {
+  /** Signs challenges and seals the engine's key. */
+  readonly current: string;
+  /** The one before: still opens what it made, makes nothing new. */
+  readonly previous: string | null;
 }
 
 export interface UpstreamSettings {
   /** `UPSTREAM_URL`: the engine's LAPI, without a trailing slash. */
   readonly url: string;
-  /** `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. */
-  readonly apiKey: string;
+  /**
+   * `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. Null: a host sends
+   * one (broker/engine-key.ts).
+   */
+  readonly apiKey: string | null;
   /** `UPSTREAM_HEADERS`, a JSON object: sent with every request (a Cloudflare Access service token). */
   readonly headers: Readonly<Record<string, string>>;
   /** `UPSTREAM_TIMEOUT_SECONDS`, 10: how long the engine may be silent, at the start or in mid-answer. */
@@ -61,6 +81,10 @@ export const settingNames = [
   'OPERATOR_ISSUERS',
   'ADOPT_ENGINE_KEYS',
   'CLIENT_ADDRESS_HEADER',
+  'BOOTSTRAP_SECRET',
+  'BOOTSTRAP_SECRET_PREVIOUS',
+  'HOST_ISSUERS',
+  'PUBLIC_URL',
   'PATH_PREFIX',
 ] as const;
 
@@ -83,8 +107,11 @@ export function readSettings(env: Source): Settings {
   }
   const issuers = readIssuers(text(env, 'OPERATOR_ISSUERS'));
   if (!issuers.ok) throw new SettingError('OPERATOR_ISSUERS', issuers.mustBe);
+  const hostIssuers = readHostIssuers(text(env, 'HOST_ISSUERS'));
+  if (!hostIssuers.ok) throw new SettingError('HOST_ISSUERS', hostIssuers.mustBe);
+  const bootstrap = readBootstrap(env);
   return {
-    upstream: readUpstream(env),
+    upstream: readUpstream(env, bootstrap !== null),
     syncIntervalMs,
     resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
@@ -93,11 +120,35 @@ export function readSettings(env: Source): Settings {
     operatorIssuers: issuers.issuers,
     adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
     clientAddressHeader: header,
+    bootstrap,
+    hostIssuers: hostIssuers.issuers,
+    publicUrl: readPublicUrl(env),
     pathPrefix: prefix,
   };
 }
 
-function readUpstream(env: Source): UpstreamSettings | null {
+function readBootstrap(env: Source): BootstrapSecrets | null {
+  const current = secret(env, 'BOOTSTRAP_SECRET');
+  const previous = secret(env, 'BOOTSTRAP_SECRET_PREVIOUS');
+  return current === '' ? null : { current, previous: previous || null };
+}
+
+function secret(env: Source, name: SettingName): string {
+  const value = text(env, name);
+  if (value !== '' && value.length < 32) throw new SettingError(name, 'at least 32 characters long');
+  return value;
+}
+
+function readPublicUrl(env: Source): string {
+  const url = text(env, 'PUBLIC_URL').replace(/\/+$/, '');
+  if (url !== '' && !/^https?:\/\/[^\s/?#@]+(\/[\w.~-]+)*$/.test(url)) {
+    throw new SettingError('PUBLIC_URL', 'empty, or an address like https://lapidary.example.net');
+  }
+  return url;
+}
+
+/** `sent`: a host may send the key. */
+function readUpstream(env: Source, sent: boolean): UpstreamSettings | null {
   const url = text(env, 'UPSTREAM_URL');
   if (url === '') return null;
   const parsed = URL.canParse(url) ? new URL(url) : null;
@@ -105,9 +156,10 @@ function readUpstream(env: Source): UpstreamSettings | null {
     throw new SettingError('UPSTREAM_URL', 'an http:// or https:// address without user, query or fragment');
   }
   const apiKey = text(env, 'UPSTREAM_API_KEY');
-  if (!/^[\x21-\x7e]+$/.test(apiKey)) {
+  if (!/^[\x21-\x7e]+$/.test(apiKey) && !(apiKey === '' && sent)) {
     const how =
-      'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set';
+      'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set; ' +
+      'or set BOOTSTRAP_SECRET, for a host to send one';
     throw new SettingError('UPSTREAM_API_KEY', how);
   }
   const scopes = (text(env, 'SCOPES') || 'ip,range,country,as').split(',').map((scope) => scope.trim());
@@ -116,7 +168,7 @@ function readUpstream(env: Source): UpstreamSettings | null {
   }
   return {
     url: url.replace(/\/+$/, ''),
-    apiKey,
+    apiKey: apiKey || null,
     headers: readHeaders(text(env, 'UPSTREAM_HEADERS')),
     timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300),
     scopes,

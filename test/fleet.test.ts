@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { dueTimes } from '../src/broker/fleet.ts';
 import { matchesGlob } from '../src/broker/glob.ts';
+import { knownHost, makeKey } from './support/hosts.ts';
 import { startModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
@@ -113,6 +114,24 @@ describe('a rotation of many', () => {
     expect(await use(old['web-3'])).toBe(200);
     pass(10 * minute);
     expect(await use(old['web-3'])).toBe(403);
+  });
+
+  test('asks the host of a bouncer whose keys a host makes, when it is due', async () => {
+    const host = await knownHost('web-9');
+    await host.register();
+    pass(hour);
+    const { body } = await rotate({ selector: web, spread: '40m' });
+    expect(Object.keys(body.keys)).toEqual(['web-1', 'web-2', 'web-3']);
+    const renew = async (): Promise<boolean> => (await host.register()).body.rotate;
+    pass(30 * minute - 1);
+    expect(await renew()).toBe(false);
+    pass(1);
+    expect(await renew()).toBe(true);
+    expect((await progress(body.rotation.id)).at(-1)).toEqual(['web-9', 'waiting']);
+    const key = makeKey();
+    expect((await host.register({ key_sha512: await digestOf(key) })).status).toBe(200);
+    expect(await use(key)).toBe(200);
+    expect((await progress(body.rotation.id)).at(-1)).toEqual(['web-9', 'grace']);
   });
 
   test('takes digests of keys that were made elsewhere', async () => {

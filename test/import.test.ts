@@ -244,7 +244,11 @@ describe('adoption', () => {
     const key = await addBouncer('fw');
     await operator('DELETE', '/bouncers/fw');
     answering(200);
-    expect([await offer(key), await offer(upstream.apiKey), await offer('')]).toEqual([false, false, false]);
+    expect([await offer(key), await offer('feed-key-of-the-tests'), await offer('')]).toEqual([
+      false,
+      false,
+      false,
+    ]);
     expect(asked).toEqual([]);
   });
 });

@@ -46,6 +46,11 @@ describe('settings', () => {
     ['TOMBSTONE_DAYS', { TOMBSTONE_DAYS: '365' }],
     ['OPERATOR_TOKEN', { OPERATOR_TOKEN: 'hidden' }],
     ['CLIENT_ADDRESS_HEADER', { CLIENT_ADDRESS_HEADER: 'x forwarded for' }],
+    ['BOOTSTRAP_SECRET', { BOOTSTRAP_SECRET: 'hidden' }],
+    ['BOOTSTRAP_SECRET_PREVIOUS', { BOOTSTRAP_SECRET_PREVIOUS: 'hidden' }],
+    ['HOST_ISSUERS', { HOST_ISSUERS: 'hidden' }],
+    ['PUBLIC_URL', { PUBLIC_URL: 'hidden.example' }],
+    ['PUBLIC_URL', { PUBLIC_URL: 'https://hidden.example/?x' }],
     ['PATH_PREFIX', { PATH_PREFIX: 'lapi/' }],
   ])('%s: %j is refused by its name', (name, bad) => {
     const read = () => readSettings({ ...upstream, ...bad });

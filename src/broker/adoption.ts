@@ -2,6 +2,7 @@
 // (`ADOPT_ENGINE_KEYS`). Every guess at a key could become a question to the engine, so few do: a refusal is
 // remembered, and an isolate asks at most a few times a second.
 
+import { findEngineKey } from '../db/hosts.ts';
 import { isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
 import { digestOf, sameSecret } from '../secret.ts';
@@ -47,7 +48,7 @@ async function decide(
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
-  const never = (await isKnownDigest(d1, digest)) || (await sameSecret(key, upstream.apiKey));
+  const never = (await isKnownDigest(d1, digest)) || (await isFeedsOwn(d1, upstream, key, digest));
   if (never || !(await acceptsKey(upstream, key, userAgent))) {
     if (refused.size >= mostRefused) refused.clear();
     refused.set(digest, nowMs);
@@ -60,6 +61,16 @@ async function decide(
   });
   // A conflict: another isolate was first.
   return created.ok || created.failure.kind === 'conflict';
+}
+
+async function isFeedsOwn(
+  d1: D1Database,
+  { apiKey }: UpstreamSettings,
+  key: string,
+  digest: string,
+): Promise<boolean> {
+  if (apiKey !== null && (await sameSecret(key, apiKey))) return true;
+  return (await findEngineKey(d1))?.digest === digest;
 }
 
 function mayAsk(nowMs: number): boolean {

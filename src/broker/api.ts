@@ -8,6 +8,7 @@ import { bouncerOperations } from './bouncer-api.ts';
 import { decisionOperations } from './decision-api.ts';
 import { feedOperations } from './feed-api.ts';
 import { fleetOperations } from './fleet-api.ts';
+import { hostOperations } from './host-api.ts';
 import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
@@ -18,6 +19,7 @@ import { settleStore } from './restore.ts';
 export const operatorApi: readonly Group[] = [
   { tag: 'bouncers', operations: bouncerOperations },
   { tag: 'rotations', operations: fleetOperations },
+  { tag: 'hosts', operations: hostOperations },
   { tag: 'decisions', operations: decisionOperations },
   { tag: 'feed', operations: feedOperations },
   { tag: 'operators', operations: operatorOperations },

@@ -4,6 +4,7 @@ import type { Context } from 'hono';
 import * as z from 'zod';
 import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
+import { ownersOf } from '../db/hosts.ts';
 import { versionsOf } from '../db/keys.ts';
 import { problem } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
@@ -42,9 +43,14 @@ export const bouncerOperations = [
       const ids = rows.map((row) => row.id);
       const clients = await askFeed(c.env, async (feed) => feed.clientsOf(ids));
       const versions = await versionsOf(c.env.DB, ids);
+      const owners = await ownersOf(
+        c.env.DB,
+        rows.map((row) => row.name),
+      );
       const all = rows.map((row, index) => {
         const own = versions.filter(({ bouncerId }) => bouncerId === row.id);
-        return describeBouncer(row, own, clients[index] ?? []);
+        const owner = owners.find(({ hostKey }) => hostKey.bouncer === row.name);
+        return describeBouncer(row, own, clients[index] ?? [], owner);
       });
       return c.json({ bouncers: all, next: nextOf(rows, limit, ({ id }) => id) });
     },
@@ -131,10 +137,14 @@ export const bouncerOperations = [
     summary: 'A new version of its key',
     description:
       'The old one goes on until the new one is first used, and then for `grace`. A new version that is not used ' +
-      'within `max_overlap` ends, and the old one lives on.',
+      'within `max_overlap` ends, and the old one lives on. A bouncer whose key a host registers is asked for a new ' +
+      'one, unless you send a digest.',
     body: z.strictObject({ ...overlapFields, ...newKey }),
     ifMatch: 'optional',
-    answers: { 200: { description: 'Both versions, and the new key.', body: withKey } },
+    answers: {
+      200: { description: 'Both versions, and the new key.', body: withKey },
+      202: { description: 'Its host was asked for a new key.', body: described },
+    },
     refusals: [404, 409],
     change: async (change, body, c) => {
       const clients = await clientsNamed(c);
@@ -164,9 +174,10 @@ async function showBouncer(c: Context<AppEnv>): Promise<Response> {
   const metrics: unknown = metricsJson === null ? null : JSON.parse(metricsJson);
   const versions = await versionsOf(c.env.DB, [bouncer.id]);
   const [clients] = await askFeed(c.env, async (feed) => feed.clientsOf([bouncer.id]));
+  const [owner] = await ownersOf(c.env.DB, [bouncer.name]);
   c.header('etag', etagOf(bouncer.revision));
   return c.json({
-    ...describeBouncer(bouncer, versions, clients ?? []),
+    ...describeBouncer(bouncer, versions, clients ?? [], owner),
     metrics,
     metrics_at: isoTime(metricsMs),
   });

@@ -10,12 +10,13 @@ import {
   versionsOf,
   type KeyVersion,
 } from '../db/keys.ts';
+import { askRotationStatements, findHostKey, type Owned } from '../db/hosts.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { mintSecret } from '../mint.ts';
 import { digestOf } from '../secret.ts';
 import type { NewKey } from './fields.ts';
-import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
+import { checkRevision, mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
 import { planFirstUse, planRotation, type Overlap } from './rotation.ts';
 import { describeBouncer } from './describe.ts';
@@ -83,6 +84,8 @@ export async function rotateKey(
     const read = await readBouncer(mutation, name);
     if (!read.ok) return read;
     const { bouncer, versions } = read.value;
+    const owner = key.digest === null ? await findHostKey(mutation.d1, name) : null;
+    if (owner) return askRotation({ ...read.value, owner, clients }, key, overlap, nowMs);
     // Its own unused version would be taken away for good, and registered anew, in one batch.
     const own = versions.some((version) => version.digest === digest);
     if (own || (await isRevoked(mutation.d1, digest))) return fail(digestTaken);
@@ -111,6 +114,38 @@ export async function rotateKey(
       },
       clash: () => digestTaken,
     });
+  });
+}
+
+interface Hosted extends BouncerWithVersions {
+  readonly owner: Owned;
+  readonly clients: readonly SeenClient[];
+}
+
+/** Only its host can make a new key that stays there: it is asked to, and finds this out when it renews. */
+function askRotation(
+  { bouncer, versions, owner, clients }: Hosted,
+  { expiresInMs }: NewKey,
+  { graceMs, maxOverlapMs }: Overlap,
+  nowMs: number,
+): Result<Draft> {
+  const to = {
+    rotationAskedMs: nowMs,
+    graceMs,
+    maxOverlapMs,
+    ...(expiresInMs === null ? {} : { lifeMs: expiresInMs }),
+  };
+  const asked = { ...owner, hostKey: { ...owner.hostKey, ...to } };
+  const after = { ...bouncer, revision: bouncer.revision + 1 };
+  return succeed({
+    entry: {
+      action: 'bouncer.ask-rotation',
+      target: bouncer.name,
+      detail: { host: owner.host, grace_seconds: graceMs / 1000, max_overlap_seconds: maxOverlapMs / 1000 },
+    },
+    unchanged: atRevision(bouncer),
+    statements: (d) => askRotationStatements(d, bouncer.name, to),
+    answer: { status: 202, body: { bouncer: describeBouncer(after, versions, clients, asked) } },
   });
 }
 

@@ -2,6 +2,7 @@
 
 import * as z from 'zod';
 import type { Bouncer } from '../db/bouncers.ts';
+import type { Owned } from '../db/hosts.ts';
 import type { KeyVersion } from '../db/keys.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { describePolicy, policyShape } from './policy.ts';
@@ -37,6 +38,10 @@ export const bouncerShape = z
       .array(z.object({ address: z.string(), last_pull: time.nullable() }))
       .meta({ description: 'Each address from which its keys are used; the newest first.' }),
     key_versions: z.array(versionShape),
+    host: z.string().optional().meta({ description: 'The host that registers its key.' }),
+    rotation_asked_at: time.nullable().optional().meta({
+      description: 'Its host was asked for a new key, and has not come yet.',
+    }),
   })
   .meta({ id: 'Bouncer' });
 
@@ -45,6 +50,7 @@ export function describeBouncer(
   bouncer: Bouncer,
   versions: readonly KeyVersion[],
   clients: readonly SeenClient[],
+  owner?: Owned,
 ): z.input<typeof bouncerShape> {
   const newest = clients[0];
   const [type, version, ...rest] = (newest?.userAgent ?? '').split('/');
@@ -60,6 +66,7 @@ export function describeBouncer(
     ...describePolicy(bouncer),
     clients: clients.map(({ address, seenMs }) => ({ address, last_pull: isoTime(seenMs) })),
     key_versions: versions.map((each) => describeVersion(each, clients)),
+    ...(owner ? { host: owner.host, rotation_asked_at: isoTime(owner.hostKey.rotationAskedMs) } : {}),
   };
 }
 

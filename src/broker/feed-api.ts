@@ -18,7 +18,7 @@ const feedShape = z
     freshness: z.enum(['fresh', 'stale', 'cold']),
     age_seconds: z.int().meta({ description: 'Since the engine was last heard.' }),
     upstream: z.object({
-      state: z.enum(['none', 'cold', 'ok', 'failing', 'refused']),
+      state: z.enum(['none', 'cold', 'waiting-for-key', 'ok', 'failing', 'refused']),
       lastSyncAt: time.nullable(),
       lastResyncAt: time.nullable(),
       lastError: z.string().nullable(),

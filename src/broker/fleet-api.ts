@@ -17,7 +17,8 @@ export const fleetOperations = [
     summary: 'Rotate the keys of many bouncers',
     description:
       'Each gets a new version of its key, and a moment at which it is due; up to then its old one goes on. Without a ' +
-      'grace (`0s`) the old one ends at that moment, used or not.',
+      'grace (`0s`) the old one ends at that moment, used or not. A bouncer whose host makes its keys has none in the ' +
+      'answer: its host is asked when it is due, and the old key goes on until it has made one.',
     body: newRotation,
     answers: {
       200: { description: 'Who would be rotated, and when (`dry_run`).', body: planned },

@@ -4,6 +4,7 @@
 
 import * as z from 'zod';
 import * as db from '../db/fleet.ts';
+import { ownersOf } from '../db/hosts.ts';
 import { isAnyRevoked, versionsOf, type KeyVersion } from '../db/keys.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
@@ -117,14 +118,19 @@ export async function rotateMany(
     const stranger = Object.keys(given).find((name) => !names.has(name));
     if (stranger !== undefined)
       return badInput(`keys_sha512.${stranger}`, 'is no bouncer that the selector fits');
+    const hosted = new Set((await ownersOf(d1, [...names])).map(({ hostKey }) => hostKey.bouncer));
     const due = dueTimes(chosen.length, input.spread, nowMs);
     const turns: db.Turn[] = [];
     for (const [index, { bouncer, versions }] of chosen.entries()) {
       const dueMs = due[index] as number;
+      if (hosted.has(bouncer.name) && given[bouncer.name] === undefined) {
+        turns.push({ bouncer, made: null, dueMs });
+        continue;
+      }
       const plan = planRotation(versions, overlap, expiresMs, nowMs, dueMs);
       const digest = given[bouncer.name] ?? (await mintFor(minted, bouncer.name)).digest;
       if (versions.some((version) => version.digest === digest)) return fail(digestTaken);
-      turns.push({ bouncer, plan, digest, dueMs });
+      turns.push({ bouncer, made: { plan, digest }, dueMs });
     }
     if (await isAnyRevoked(d1, Object.values(given))) return fail(digestTaken);
     return draftOf(turns);
@@ -154,14 +160,14 @@ export async function rotateMany(
         target: `rotation ${id}`,
         detail: {
           ...described,
-          bouncers: turns.map(({ bouncer: { name, versionCount }, digest }) => {
-            return { name, number: versionCount + 1, start: digest.slice(0, 8) };
+          bouncers: turns.map(({ bouncer: { name, versionCount }, made }) => {
+            return { name, number: versionCount + 1, start: made?.digest.slice(0, 8) ?? null };
           }),
         },
       },
       unchanged: db.unchangedSince(turns, id),
       statements: (d: Parameters<typeof db.rotationStatements>[0]) =>
-        db.rotationStatements(d, { ...row, id }, turns, nowMs),
+        db.rotationStatements(d, { ...row, id }, turns, input.expires_in ?? null, nowMs),
       answer: {
         status: 201,
         body: { rotation: described, members },
@@ -235,7 +241,7 @@ export async function showRotation(
 
 /** `versions`: of the bouncer, as they are now. */
 function describeMember(
-  { name, number, dueMs, present }: db.Member & { readonly present: boolean },
+  { name, number, dueMs, versionCount }: db.Member & { readonly versionCount: number | null },
   versions: readonly KeyVersion[],
   clients: readonly SeenClient[],
   nowMs: number,
@@ -243,7 +249,9 @@ function describeMember(
   const made = versions.find((version) => version.number === number);
   const older = versions.findLast((version) => version.number < number);
   const state = (): Member['state'] => {
-    if (!present) return 'gone';
+    if (versionCount === null) return 'gone';
+    // Its host has not made it yet.
+    if (versionCount < number) return 'waiting';
     if (!made) return 'replaced';
     if (made.state === 'next') return isLive(made, nowMs) ? 'waiting' : 'lapsed';
     return older && isLive(older, nowMs) ? 'grace' : 'done';

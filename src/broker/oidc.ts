@@ -3,7 +3,7 @@
 
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify, type JWTPayload } from 'jose';
 import { fail, succeed, type Result } from '../failure.ts';
-import type { Condition, Issuer } from '../issuers.ts';
+import type { Condition, Issuer, Trust } from '../issuers.ts';
 import type { Role } from '../roles.ts';
 
 /** An operator by a token of an issuer. */
@@ -42,9 +42,8 @@ export function claimedIssuer(issuers: readonly Issuer[], header: string, token:
   return issuers.find((candidate) => candidate.header === header && candidate.issuer === claimed);
 }
 
-/** Who a token is of. 401: it is not good; 403: it is, and opens nothing; 503: its issuer's keys can't be had. */
-export async function verifyToken(issuer: Issuer, token: string, nowMs: number): Promise<Result<Identity>> {
-  let claims: JWTPayload;
+/** A good token's claims. 401: it is not good; 503: its issuer's keys can't be had. */
+export async function verifyClaims(issuer: Trust, token: string, nowMs: number): Promise<Result<JWTPayload>> {
   try {
     const verified = await jwtVerify(token, keysOf(issuer.jwksUri), {
       algorithms: [...issuer.algorithms],
@@ -55,10 +54,17 @@ export async function verifyToken(issuer: Issuer, token: string, nowMs: number):
       clockTolerance: clockToleranceSeconds,
       currentDate: new Date(nowMs),
     });
-    claims = verified.payload;
+    return succeed(verified.payload);
   } catch (error) {
     return refuse(error, issuer);
   }
+}
+
+/** Who a token is of. 401: it is not good; 403: it is, and opens nothing; 503: its issuer's keys can't be had. */
+export async function verifyToken(issuer: Issuer, token: string, nowMs: number): Promise<Result<Identity>> {
+  const verified = await verifyClaims(issuer, token, nowMs);
+  if (!verified.ok) return verified;
+  const claims = verified.value;
   const subject = issuer.subjectClaims.map((name) => claims[name]).find(isName);
   if (subject === undefined) {
     return fail({
@@ -114,7 +120,7 @@ const faults: Readonly<Record<string, string>> = {
 };
 
 /** Anything else that jose throws is of the issuer's keys: 503, so that an operator knows whom to blame. */
-function refuse(error: unknown, issuer: Issuer): Result<never> {
+function refuse(error: unknown, issuer: Trust): Result<never> {
   const { code = '', claim } = error as { code?: string; claim?: string };
   if (code === 'ERR_JWT_CLAIM_VALIDATION_FAILED') {
     return fail({ kind: 'unauthorised', problem: `the token's ${claim} is not what it must be` });
@@ -127,8 +133,19 @@ function refuse(error: unknown, issuer: Issuer): Result<never> {
   return fail({ kind: 'unavailable', problem: `the keys of ${issuer.name} can't be had now; try again` });
 }
 
-function holds({ claim, oneOf }: Condition, claims: JWTPayload): boolean {
-  const value = claims[claim];
+/** A claim by its name, or a nested one by the names on the way to it, with dots between. */
+export function claimAt(claims: JWTPayload, name: string): unknown {
+  if (Object.hasOwn(claims, name)) return claims[name];
+  let value: unknown = claims;
+  for (const part of name.split('.')) {
+    const object = typeof value === 'object' && value !== null ? value : {};
+    value = Object.hasOwn(object, part) ? (object as Record<string, unknown>)[part] : undefined;
+  }
+  return value;
+}
+
+export function holds({ claim, oneOf }: Condition, claims: JWTPayload): boolean {
+  const value = claimAt(claims, claim);
   const texts: unknown[] = Array.isArray(value) ? value : [value];
   return texts.some((text) => typeof text === 'string' && oneOf.includes(text));
 }

@@ -3,7 +3,7 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { revokeStatements, type KeyVersion } from './keys.ts';
-import { bouncers, keyEpoch, keyVersions } from './schema.ts';
+import { bouncers, hostKeys, keyEpoch, keyVersions } from './schema.ts';
 
 export type Bouncer = typeof bouncers.$inferSelect;
 
@@ -32,6 +32,8 @@ export function deleteStatements(
   return [
     ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
     db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
+    // Its host may not bring it back.
+    db.delete(hostKeys).where(eq(hostKeys.bouncer, bouncer.name)),
     db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
   ];
 }

@@ -9,6 +9,7 @@ import { listed, versionsOf, type KeyVersion } from './keys.ts';
 import {
   bouncers,
   endsOutbox,
+  hostKeys,
   keyEpoch,
   keyVersions,
   revokedDigests,
@@ -19,11 +20,13 @@ import {
 export type Rotation = typeof rotations.$inferSelect;
 export type Member = typeof rotationMembers.$inferSelect;
 
-/** One bouncer of a rotation, as it was read, and what becomes of it. */
+/**
+ * One bouncer of a rotation, as it was read, and what becomes of it: a new key with this digest, or, where its host
+ * makes its keys, the host is asked for one.
+ */
 export interface Turn {
   readonly bouncer: Pick<Bouncer, 'id' | 'name' | 'revision' | 'versionCount'>;
-  readonly plan: VersionPlan;
-  readonly digest: string;
+  readonly made: { readonly plan: VersionPlan; readonly digest: string } | null;
   readonly dueMs: number;
 }
 
@@ -72,19 +75,21 @@ export function rotationStatements(
   db: DrizzleD1Database,
   rotation: Rotation,
   turns: readonly Turn[],
+  /** How long a key that a host makes is to live; null: as long as the one before. */
+  lifeMs: number | null,
   nowMs: number,
 ) {
-  const revoked = turns.flatMap(({ plan }) => plan.revoke);
-  const ended = turns.flatMap(({ plan }) =>
-    plan.change.map(({ version, to }) => [version.id, to.deadlineMs]),
-  );
-  const added = turns.flatMap(({ bouncer, plan: { insert }, digest }) => {
-    if (!insert) return [];
-    const { createdMs, state, expiresMs, deadlineMs, graceMs, maxOverlapMs } = insert;
+  const plans = turns.flatMap(({ made }) => (made ? [made.plan] : []));
+  const revoked = plans.flatMap(({ revoke }) => revoke);
+  const ended = plans.flatMap(({ change }) => change.map(({ version, to }) => [version.id, to.deadlineMs]));
+  const added = turns.flatMap(({ bouncer, made }) => {
+    if (!made?.plan.insert) return [];
+    const { digest } = made;
+    const { createdMs, state, expiresMs, deadlineMs, graceMs, maxOverlapMs } = made.plan.insert;
     const number = bouncer.versionCount + 1;
     return [[bouncer.id, digest, createdMs, number, state, expiresMs, deadlineMs, graceMs, maxOverlapMs]];
   });
-  const ends = turns.flatMap(({ plan }) => [
+  const ends = plans.flatMap((plan) => [
     ...plan.revoke.map(({ digest }) => [digest, nowMs]),
     ...plan.change.map(({ version, to }) => [version.digest, to.deadlineMs]),
   ]);
@@ -94,7 +99,8 @@ export function rotationStatements(
     versionCount + 1,
     dueMs,
   ]);
-  const ids = turns.map(({ bouncer }) => bouncer.id);
+  const versioned = turns.filter(({ made }) => made !== null).map(({ bouncer }) => bouncer.id);
+  const asked = turns.filter(({ made }) => made === null).map(({ bouncer, dueMs }) => [bouncer.name, dueMs]);
   const field = (index: number): SQL => sql.raw(`json_extract(value, '$[${index}]')`);
   return [
     db
@@ -119,9 +125,22 @@ export function rotationStatements(
         ${field(7)}, ${field(8)}
       FROM json_each(${JSON.stringify(added)})`),
     db
+      .update(hostKeys)
+      .set({
+        rotationAskedMs: sql`(SELECT ${field(1)} FROM json_each(${JSON.stringify(asked)})
+          WHERE ${field(0)} = host_keys.bouncer)`,
+        graceMs: rotation.graceMs,
+        maxOverlapMs: rotation.maxOverlapMs,
+        ...(lifeMs === null ? {} : { lifeMs }),
+      })
+      .where(inArray(hostKeys.bouncer, listed(asked.map(([name]) => name as string)))),
+    db
       .update(bouncers)
-      .set({ revision: sql`revision + 1`, versionCount: sql`version_count + 1` })
-      .where(inArray(bouncers.id, listed(ids))),
+      .set({
+        revision: sql`revision + 1`,
+        versionCount: sql`version_count + (id IN ${listed(versioned)})`,
+      })
+      .where(inArray(bouncers.id, listed(turns.map(({ bouncer }) => bouncer.id)))),
     db.insert(rotations).values(rotation),
     db.insert(rotationMembers).select(sql`
       SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}
@@ -130,16 +149,19 @@ export function rotationStatements(
   ];
 }
 
-/** A rotation with its bouncers in the order in which they are due. `present`: the bouncer is still there. */
+/**
+ * A rotation with its bouncers in the order in which they are due. `versionCount`: how many versions the bouncer has had
+ * by now; null: it is gone.
+ */
 export async function findRotation(
   d1: D1Database,
   id: number,
-): Promise<{ rotation: Rotation; members: (Member & { present: boolean })[] } | null> {
+): Promise<{ rotation: Rotation; members: (Member & { versionCount: number | null })[] } | null> {
   const db = drizzle(d1);
   const [[rotation], rows] = await db.batch([
     db.select().from(rotations).where(eq(rotations.id, id)),
     db
-      .select({ member: rotationMembers, bouncerId: bouncers.id })
+      .select({ member: rotationMembers, versionCount: bouncers.versionCount })
       .from(rotationMembers)
       .leftJoin(bouncers, eq(bouncers.id, rotationMembers.bouncerId))
       .where(eq(rotationMembers.rotationId, id))
@@ -148,7 +170,7 @@ export async function findRotation(
   if (!rotation) return null;
   return {
     rotation,
-    members: rows.map(({ member, bouncerId }) => ({ ...member, present: bouncerId !== null })),
+    members: rows.map(({ member, versionCount }) => ({ ...member, versionCount })),
   };
 }
 

@@ -1,7 +1,8 @@
 // D1's tables, described once. The truth of who may ask, and of what operators did. Losing it locks every bouncer
-// out. No secret is in it: SHA-512 digests of keys and tokens only.
+// out. Of keys and tokens it has SHA-512 digests only; the one secret that must be read again is sealed (`engine_keys`).
 
-import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core';
+import { sql } from 'drizzle-orm';
+import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 
 /**
  * A bouncer as an operator knows it. `revision` counts its mutations, those of its keys included: it is the ETag,
@@ -152,3 +153,109 @@ export const rotationMembers = sqliteTable(
   },
   (table) => [primaryKey({ columns: [table.rotationId, table.bouncerId] })],
 );
+
+/**
+ * Hosts that register their bouncers' keys themselves, known by their SSH public key. `removedMs`: a tombstone, so that
+ * a removed host is told so. `revision` counts what operators change: it is the ETag.
+ */
+export const hosts = sqliteTable(
+  'hosts',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    name: text('name').notNull().unique(),
+    /** Type and base64, without a comment. */
+    publicKey: text('public_key').notNull(),
+    /** `SHA256:…` as ssh-keygen prints it. */
+    fingerprint: text('fingerprint').notNull(),
+    mode: text('mode', { enum: ['standard', 'relaxed', 'strict'] })
+      .notNull()
+      .default('standard'),
+    createdMs: integer('created_ms').notNull(),
+    revision: integer('revision').notNull().default(1),
+    /** When it last came with a generation that is not its own: somebody has a copy of it. */
+    suspectedMs: integer('suspected_ms'),
+    seenMs: integer('seen_ms'),
+    removedMs: integer('removed_ms'),
+    /** The cloud instance that it proved to be at its first contact: that one enrols once. */
+    instance: text('instance').unique(),
+  },
+  // Two hosts with one key are one host and its copy. Of a removed one the key is free.
+  (table) => [
+    uniqueIndex('hosts_live_key')
+      .on(table.publicKey)
+      .where(sql`removed_ms IS NULL`),
+  ],
+);
+
+/**
+ * The keys that a host may register: a bouncer's by its name, which need not exist yet; the empty name stands for the
+ * key of its engine. A key is one host's.
+ */
+export const hostKeys = sqliteTable(
+  'host_keys',
+  {
+    bouncer: text('bouncer').primaryKey(),
+    hostId: integer('host_id')
+      .notNull()
+      .references(() => hosts.id, { onDelete: 'cascade' }),
+    /** How many registrations of it succeeded: the host counts, too, and a copy of the host counts wrong. */
+    generation: integer('generation').notNull().default(0),
+    /** How often a host that lost its count may begin at 0 again, without anybody's leave. */
+    recoveriesLeft: integer('recoveries_left').notNull(),
+    /** An operator allowed the next registration, whatever its generation. */
+    recoveryAllowed: integer('recovery_allowed', { mode: 'boolean' }).notNull().default(false),
+    rotationAskedMs: integer('rotation_asked_ms'),
+    /** What the rotation that was asked for gives the version before. */
+    graceMs: integer('grace_ms'),
+    maxOverlapMs: integer('max_overlap_ms'),
+    /** How long its versions live; null: without an end. */
+    lifeMs: integer('life_ms'),
+  },
+  (table) => [index('host_keys_host').on(table.hostId)],
+);
+
+/** Tokens (`cse_…`) with which hosts enrol themselves, as the lower-case hex SHA-512. */
+export const enrolments = sqliteTable('enrolments', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  /** How operators and the audit log name it. */
+  ref: text('ref').notNull().unique(),
+  digest: text('digest').notNull().unique(),
+  /** Names of hosts that may use it; `*` is any text. */
+  hosts: text('hosts').notNull(),
+  /** The name of their bouncer; `{host}` is the host's. */
+  bouncer: text('bouncer').notNull(),
+  maxHosts: integer('max_hosts').notNull(),
+  createdMs: integer('created_ms').notNull(),
+  expiresMs: integer('expires_ms').notNull(),
+  revokedMs: integer('revoked_ms'),
+});
+
+/** Who used an enrolment: each host's name takes one of its places, with the key that it came with. */
+export const enrolmentHosts = sqliteTable(
+  'enrolment_hosts',
+  {
+    enrolmentId: integer('enrolment_id')
+      .notNull()
+      .references(() => enrolments.id, { onDelete: 'cascade' }),
+    host: text('host').notNull(),
+    fingerprint: text('fingerprint').notNull(),
+    atMs: integer('at_ms').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.enrolmentId, table.host] })],
+);
+
+/** Nonces of challenges that were used, until they end by themselves. */
+export const burntNonces = sqliteTable('burnt_nonces', {
+  nonce: text('nonce').primaryKey(),
+  expiresMs: integer('expires_ms').notNull(),
+});
+
+/** One row: the key under which the feed pulls, as a host sent it, sealed (broker/engine-key.ts). */
+export const engineKeys = sqliteTable('engine_keys', {
+  id: integer('id').primaryKey(),
+  host: text('host').notNull(),
+  sealed: text('sealed').notNull(),
+  /** Lower-case hex SHA-512 of the key. */
+  digest: text('digest').notNull(),
+  createdMs: integer('created_ms').notNull(),
+});

@@ -15,6 +15,7 @@ import { createRounds, type RoundResult, type Rounds, type UpstreamState } from 
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
+import { createUpstreamKeys, type UpstreamKeys } from './upstream-key.ts';
 import { requestKey, viewKey, type View } from './view.ts';
 
 export interface StreamAsk {
@@ -103,6 +104,7 @@ const onceKeptMs = 25 * 3_600_000;
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
   readonly #store: Store;
+  readonly #upstreamKeys: UpstreamKeys;
   readonly #rounds: Rounds;
   readonly #clients: clients.Clients;
   readonly #bases: Bases;
@@ -118,7 +120,8 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
-    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings);
+    this.#upstreamKeys = createUpstreamKeys(ctx.storage, this.#settings, env.DB);
+    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#upstreamKeys);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
       await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
@@ -314,6 +317,16 @@ export class DecisionFeed extends DurableObject<Env> {
 
   acknowledgeLostTails(foundUntilMs: number): void {
     log.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
+  }
+
+  /** A host sent the key of its engine, sealed: it is tried at the next round, and used from when the engine takes it. */
+  async offerUpstreamKey(sealed: string): Promise<void> {
+    await this.#upstreamKeys.offer(sealed);
+  }
+
+  /** The host that sent it is gone. */
+  forgetUpstreamKey(): void {
+    this.#upstreamKeys.forget();
   }
 
   forgetBouncer(bouncerId: number): void {

@@ -6,6 +6,7 @@
 // feed       one row: the change counter and what must outlive a restart beside it.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
+// upstream_keys  the engine's key as a host sent it, sealed: the one in use, and one that is not tried yet.
 // audit_anchor  one row: how far D1's audit log had come. Apart from D1 on purpose: it shows a cut tail.
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
@@ -35,6 +36,7 @@ const schema = [
      acknowledged_ms INTEGER)`,
   `CREATE TABLE IF NOT EXISTS once (request TEXT PRIMARY KEY, decision TEXT NOT NULL, at_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS upstream_keys (slot TEXT PRIMARY KEY, sealed TEXT NOT NULL)`,
 ];
 
 /** The `feed` row. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
@@ -299,4 +301,19 @@ export function writeOnce(sql: SqlStorage, request: string, decision: string, no
 
 export function forgetOnce(sql: SqlStorage, cutoffMs: number): void {
   sql.exec(`DELETE FROM once WHERE at_ms < ?`, cutoffMs);
+}
+
+export type KeySlot = 'current' | 'next';
+
+export function readUpstreamKey(sql: SqlStorage, slot: KeySlot): string | null {
+  const [row] = sql.exec('SELECT sealed FROM upstream_keys WHERE slot = ?', slot).toArray();
+  return (row?.['sealed'] as string | undefined) ?? null;
+}
+
+export function writeUpstreamKey(sql: SqlStorage, slot: KeySlot, sealed: string): void {
+  sql.exec('INSERT OR REPLACE INTO upstream_keys VALUES (?, ?)', slot, sealed);
+}
+
+export function deleteUpstreamKey(sql: SqlStorage, slot: KeySlot): void {
+  sql.exec('DELETE FROM upstream_keys WHERE slot = ?', slot);
 }

@@ -2,13 +2,17 @@
 // One round at a time; whoever asks for one while it runs shares it or the next. Whatever happens upstream,
 // the last good state stays served.
 
-import type { Settings, UpstreamSettings } from '../settings.ts';
+import type { Settings } from '../settings.ts';
 import { commit, type Store } from './store.ts';
 import { createPlanner, type RoundKind } from './sync.ts';
 import * as upstream from './upstream.ts';
+import type { UpstreamKeys } from './upstream-key.ts';
 
-/** `refused`: the engine does not know our key. `failing`: anything else went wrong in the newest round. */
-export type UpstreamState = 'none' | 'cold' | 'ok' | 'failing' | 'refused';
+/**
+ * `refused`: the engine does not know our key. `waiting-for-key`: a host is to send it one day. `failing`: anything else
+ * went wrong in the newest round.
+ */
+export type UpstreamState = 'none' | 'cold' | 'waiting-for-key' | 'ok' | 'failing' | 'refused';
 
 /** What one round did; `doubt` says what was held back and why. */
 export interface RoundResult {
@@ -33,10 +37,15 @@ interface Running {
 
 const nothing: RoundResult = { ok: true, added: 0, removed: 0, error: null, doubt: null };
 
-export function createRounds(storage: DurableObjectStorage, store: Store, settings: Settings): Rounds {
-  const { upstream: engine } = settings;
+export function createRounds(
+  storage: DurableObjectStorage,
+  store: Store,
+  settings: Settings,
+  keys: UpstreamKeys,
+): Rounds {
+  const { upstream: address } = settings;
   // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
-  const health = { delta: engine ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
+  const health = { delta: address ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
   const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
   // A fresh start may have lost an answer that the engine counts as delivered: compare everything first.
   let resyncDue = true;
@@ -61,7 +70,7 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
   /** One request and its plan, applied. */
   const pullAndApply = async (
     kind: RoundKind,
-    from: UpstreamSettings,
+    from: upstream.Upstream,
     believe: boolean,
   ): Promise<RoundResult> => {
     const { sequence } = store.mirror;
@@ -115,7 +124,16 @@ export function createRounds(storage: DurableObjectStorage, store: Store, settin
   };
 
   const round = async (full: boolean, believe: boolean): Promise<RoundResult> => {
-    if (!engine) return nothing;
+    if (!address) return nothing;
+    const chosen = await keys.choose(async (key) => (await upstream.touchCursor({ ...address, key })).ok);
+    if (!chosen) {
+      const error = 'no host has sent the key of the engine yet, and UPSTREAM_API_KEY is not set';
+      note('delta', 'waiting-for-key', error);
+      return { ...nothing, ok: false, error };
+    }
+    const engine = { ...address, key: chosen.key };
+    // The engine tells a new key nothing of what happened before: compare everything.
+    if (chosen.isNew) touched = resyncDue = true;
     if (!touched) {
       const touch = await upstream.touchCursor(engine);
       if (!touch.ok) return failed('delta', touch);

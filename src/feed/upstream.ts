@@ -5,9 +5,15 @@
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { decodeDecision } from '../lapi/wire.ts';
 import type { UpstreamSettings } from '../settings.ts';
+import type { UpstreamKey } from './upstream-key.ts';
 import type { Decision } from './decision.ts';
 import { createSplitter, SplitError, type ListName } from './json-split.ts';
 import { isEngineId } from './sync.ts';
+
+/** The engine, and the key of ours that it is asked with. */
+export interface Upstream extends Omit<UpstreamSettings, 'apiKey'> {
+  readonly key: UpstreamKey;
+}
 
 export type Take = (list: 'new' | 'deleted', decision: Decision) => void;
 
@@ -18,18 +24,18 @@ export type Pull = Result<'whole'> & { readonly refused?: boolean };
  * What changed since this key's last pull. `dedup=false`, since LAPI's own choice of the longest decision
  * hides the end of a shadowed one, and every scope by name, since a stream has no wildcard.
  */
-export function pullDelta(upstream: UpstreamSettings, take: Take): Promise<Pull> {
+export function pullDelta(upstream: Upstream, take: Take): Promise<Pull> {
   const scopes = encodeURIComponent(upstream.scopes.join(','));
   return pull(upstream, `/v1/decisions/stream?dedup=false&scopes=${scopes}`, take);
 }
 
 /** Every active decision, all scopes, not deduplicated; a fault of the engine's database is a real 500 here. */
-export function pullFull(upstream: UpstreamSettings, take: Take): Promise<Pull> {
+export function pullFull(upstream: Upstream, take: Take): Promise<Pull> {
   return pull(upstream, '/v1/decisions', take);
 }
 
 /** Active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all: `take` sees that. */
-export function pullTail(upstream: UpstreamSettings, idGreaterThan: number, take: Take): Promise<Pull> {
+export function pullTail(upstream: Upstream, idGreaterThan: number, take: Take): Promise<Pull> {
   return pull(upstream, `/v1/decisions?id_gt=${idGreaterThan}`, take);
 }
 
@@ -37,7 +43,7 @@ export function pullTail(upstream: UpstreamSettings, idGreaterThan: number, take
  * A cheap question that sets a NULL cursor of ours at the engine to now. Without it the first delta of a new
  * key makes engines from 1.6.3 on read every expired row they keep (crowdsec#4613: half an hour).
  */
-export function touchCursor(upstream: UpstreamSettings): Promise<Pull> {
+export function touchCursor(upstream: Upstream): Promise<Pull> {
   return pull(upstream, '/v1/decisions?ip=192.0.2.1', () => undefined);
 }
 
@@ -64,7 +70,7 @@ export async function acceptsKey(
   }
 }
 
-async function pull(upstream: UpstreamSettings, path: string, take: Take): Promise<Pull> {
+async function pull(upstream: Upstream, path: string, take: Take): Promise<Pull> {
   const silence = new AbortController();
   const giveUp = (): void => silence.abort(`no answer for ${upstream.timeoutMs / 1000} s`);
   let timer = setTimeout(giveUp, upstream.timeoutMs);
@@ -73,13 +79,13 @@ async function pull(upstream: UpstreamSettings, path: string, take: Take): Promi
     const response = await fetch(upstream.url + path, {
       // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
       redirect: 'manual',
-      headers: { ...upstream.headers, 'x-api-key': upstream.apiKey, 'user-agent': 'lapidary/v1' },
+      headers: { ...upstream.headers, 'x-api-key': upstream.key.text, 'user-agent': 'lapidary/v1' },
       signal: silence.signal,
     });
     if (response.status !== 200) {
       await response.body?.cancel();
       const refused = response.status === 401 || response.status === 403;
-      const why = refused ? 'refuses UPSTREAM_API_KEY' : 'answers';
+      const why = refused ? `refuses ${upstream.key.name}` : 'answers';
       return { ...unavailable(`the engine ${why} with status ${response.status}`), refused };
     }
     if (!response.body) return unavailable('the engine answers with an empty body');

@@ -1,4 +1,4 @@
-// How often a bouncer may ask. Cloudflare's rate limits where they are bound: one per tier, each counts per
+// How often a bouncer, or an unknown host, may ask. Cloudflare's rate limits where they are bound: one per tier, each counts per
 // location and lets a little more through. Plain workerd has none: there this isolate counts.
 
 import type { RateTier } from '../broker/policy.ts';
@@ -9,8 +9,8 @@ export type Wait = number | null;
 const windowMs = 60_000;
 const mostCounted = 20_000;
 
-/** Bouncer → requests in the window that began at `startMs`. */
-const counts = new Map<number, { readonly startMs: number; requests: number }>();
+/** Who → requests in the window that began at `startMs`. */
+const counts = new Map<string, { readonly startMs: number; requests: number }>();
 
 export async function takeTurn(
   env: Env,
@@ -19,9 +19,25 @@ export async function takeTurn(
   nowMs: number,
 ): Promise<Wait> {
   if (perMinute === null) return null;
-  const limit = bound(env, perMinute);
-  if (!limit) return countTurn(bouncerId, perMinute, nowMs);
-  const { success } = await limit.limit({ key: String(bouncerId) });
+  return take(bound(env, perMinute), `bouncer ${bouncerId}`, perMinute, nowMs);
+}
+
+/** wrangler.toml's RATE_LIMIT_BOOTSTRAP: a first boot takes two requests, and a network of hosts may share an address. */
+const bootstrapsPerMinute = 120;
+
+/** A request below /bootstrap of this address. */
+export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
+  return take(env.RATE_LIMIT_BOOTSTRAP, `address ${address}`, bootstrapsPerMinute, nowMs);
+}
+
+async function take(
+  limit: RateLimit | undefined,
+  key: string,
+  perMinute: number,
+  nowMs: number,
+): Promise<Wait> {
+  if (!limit) return countTurn(key, perMinute, nowMs);
+  const { success } = await limit.limit({ key });
   // It does not tell when it will let through again; after a whole period it does.
   return success ? null : windowMs / 1000;
 }
@@ -40,11 +56,11 @@ function bound(env: Partial<Env>, perMinute: RateTier): RateLimit | undefined {
   }
 }
 
-function countTurn(bouncerId: number, perMinute: number, nowMs: number): Wait {
-  let count = counts.get(bouncerId);
+function countTurn(who: string, perMinute: number, nowMs: number): Wait {
+  let count = counts.get(who);
   if (!count || nowMs - count.startMs >= windowMs || nowMs < count.startMs) {
     if (counts.size >= mostCounted) counts.clear();
-    counts.set(bouncerId, (count = { startMs: nowMs, requests: 0 }));
+    counts.set(who, (count = { startMs: nowMs, requests: 0 }));
   }
   count.requests++;
   return count.requests <= perMinute ? null : Math.ceil((count.startMs + windowMs - nowMs) / 1000);

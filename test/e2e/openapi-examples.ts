@@ -1,5 +1,7 @@
 // Requests that bring about what /openapi.json says of each operation, in an order in which they work: what one makes,
 // a later one shows, changes and takes away.
+import type { Lapidary } from '../lab/lapidary.ts';
+import { createSshHost } from '../lab/ssh-host.ts';
 
 export interface Example {
   /** The operation's id in the document. */
@@ -13,11 +15,41 @@ export interface Example {
   headers?: Record<string, string>;
   /** False: it changes nothing, so there is no answer to repeat. */
   changes?: boolean;
+  /** What is only known when its turn comes. */
+  make?: (lapidary: Lapidary) => Promise<Partial<Example>>;
 }
 
 const digest = 'ab'.repeat(64);
 const web1 = { name: 'web-1' };
 const latest = { 'if-match': '*' };
+const host1 = { name: 'host-1' };
+const host = createSshHost('host-1');
+const stranger = createSshHost('host-1');
+const engineKey = { engine_key: 'a-key-that-cscli-made' };
+const fw = { bouncer: 'fw', key_sha512: 'ef'.repeat(64) };
+
+/** A signed request of the host; `from`: with whose key. */
+function sent(path: 'keys' | 'engine-key', fields: object, from = host): Example['make'] {
+  return async ({ url }) => ({ body: await from.request(url, path, fields) });
+}
+
+let last: unknown;
+
+/** The request before, again. */
+function again(path: 'keys' | 'engine-key', fields: object): [Example['make'], Example['make']] {
+  return [
+    async ({ url }) => ({ body: (last = await host.request(url, path, fields)) }),
+    async () => ({ body: last }),
+  ];
+}
+
+const [keys, keysAgain] = again('keys', fw);
+const [engine, engineAgain] = again('engine-key', engineKey);
+
+const enrolmentMade: Example['make'] = async ({ operator }) => {
+  const { body } = await operator('GET', '/enrolments');
+  return { params: { id: body.enrolments[0].id } };
+};
 
 export const examples: Example[] = [
   { id: 'postBouncers', status: 201, body: web1 },
@@ -65,6 +97,43 @@ export const examples: Example[] = [
   { id: 'getRotationsId', status: 404 },
   { id: 'deleteBouncersName', status: 204, params: web1 },
   { id: 'deleteBouncersName', status: 404 },
+  {
+    id: 'putHostsName',
+    status: 201,
+    params: host1,
+    body: { public_key: host.publicKey, bouncers: ['fw'], engine: true },
+  },
+  {
+    id: 'putHostsName',
+    status: 200,
+    params: host1,
+    body: { public_key: host.publicKey, bouncers: ['fw', 'nginx'], mode: 'relaxed', engine: true },
+  },
+  { id: 'putHostsName', status: 409, body: { public_key: stranger.publicKey, bouncers: ['fw'] } },
+  { id: 'getChallenge', status: 200 },
+  { id: 'postKeys', status: 200, make: keys },
+  { id: 'postKeys', status: 409, make: keysAgain },
+  { id: 'postKeys', status: 401, make: sent('keys', { ...fw, nonce: 'none' }) },
+  { id: 'postKeys', status: 403, make: sent('keys', fw, stranger) },
+  { id: 'postEngineKey', status: 200, make: engine },
+  { id: 'postEngineKey', status: 409, make: engineAgain },
+  { id: 'postEngineKey', status: 401, make: sent('engine-key', { ...engineKey, nonce: 'none' }) },
+  { id: 'postEngineKey', status: 403, make: sent('engine-key', engineKey, stranger) },
+  { id: 'postBouncersNameRotate', status: 202, params: { name: 'fw' }, body: { grace: '5m' } },
+  { id: 'getHosts', status: 200 },
+  { id: 'getHostsName', status: 200, params: host1 },
+  { id: 'getHostsName', status: 404 },
+  { id: 'postHostsNameRecoveries', status: 200, params: host1 },
+  { id: 'postHostsNameRecoveries', status: 404 },
+  { id: 'deleteHostsName', status: 204, params: host1 },
+  { id: 'deleteHostsName', status: 404 },
+  { id: 'postKeys', status: 410, make: sent('keys', fw) },
+  { id: 'postEngineKey', status: 410, make: sent('engine-key', engineKey) },
+  { id: 'postEnrolments', status: 201, body: { hosts: 'web-*', max_hosts: 10, expires_in: '1h' } },
+  { id: 'getEnrolments', status: 200 },
+  { id: 'deleteEnrolmentsId', status: 200, make: enrolmentMade },
+  { id: 'deleteEnrolmentsId', status: 409, make: enrolmentMade },
+  { id: 'deleteEnrolmentsId', status: 404, params: { id: 'none' } },
   { id: 'postDecisions', status: 201, body: { value: '192.0.2.1', duration: '4h' } },
   { id: 'getDecisions', status: 200 },
   { id: 'deleteDecisions', status: 200, query: { value: '192.0.2.1' } },

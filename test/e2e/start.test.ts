@@ -21,7 +21,7 @@ test('the three lines that it prints can be pasted, and show a ban', async () =>
   const lines = /# make a bouncer's key.*\n([\s\S]*)/.exec(lapidary.log())?.[1] ?? '';
   const { stdout } = await promisify(execFile)('bash', ['-euc', lines]);
   expect(stdout).toContain('"new": [{"duration":"3h59m59s"');
-  for (const name of ['operator-token', 'operator-header']) {
+  for (const name of ['operator-token', 'operator-header', 'bootstrap-secret']) {
     expect(statSync(join(lapidary.stateDir, name)).mode & 0o777).toBe(0o600);
   }
 });

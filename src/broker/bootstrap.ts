@@ -1,0 +1,206 @@
+// The routes by which hosts register their keys themselves. Open to everybody, so all that is dear comes after what is
+// cheap: size, rate, signature, nonce, and only then the database's one batch.
+
+import { Hono, type Context } from 'hono';
+import * as z from 'zod';
+import { askFeed, clientAddress, type AppEnv } from '../context.ts';
+import { findHost } from '../db/hosts.ts';
+import { fail, problem, succeed, type Result } from '../failure.ts';
+import { takeBootstrapTurn } from '../lapi/rate.ts';
+import type { BootstrapSecrets } from '../settings.ts';
+import { makeNonce, nonceLifeMs } from './challenge.ts';
+import { isoTime, time } from './describe.ts';
+import { registerEngineKey } from './engine-registration.ts';
+import {
+  engineKeyPayload,
+  envelope,
+  envelopeLimitBytes,
+  keysPayload,
+  readRequest,
+  type Desk,
+  type Shared,
+  type SignedRequest,
+} from './envelope.ts';
+import { byEnrolment, byInstance, introduce, type Introduction } from './introduction.ts';
+import { forgetEpoch } from './keys.ts';
+import type { Answer } from './mutations.ts';
+import type { Group } from './openapi.ts';
+import { mount, operation } from './operation.ts';
+import { registerKey } from './registration.ts';
+import { settleStore } from './restore.ts';
+
+const basePath = '/bootstrap/v1';
+const refusals = [400, 401, 403, 409, 410, 429];
+
+const bootstrapOperations = [
+  operation({
+    method: 'GET',
+    path: '/challenge',
+    needs: null,
+    summary: 'A nonce for a host to sign',
+    description: 'Good for two minutes on this clock, and once. The host’s own clock is not asked for.',
+    answers: {
+      200: {
+        description: 'A new one each time.',
+        body: z.object({ nonce: z.string(), expires_at: time, server_time: time }),
+      },
+    },
+    refusals: [429],
+    reply: async (c) => {
+      const nowMs = Date.now();
+      const nonce = await makeNonce(secretsOf(c), nowMs);
+      c.header('cache-control', 'no-store');
+      return c.json({ nonce, expires_at: isoTime(nowMs + nonceLifeMs), server_time: isoTime(nowMs) });
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/keys',
+    needs: null,
+    summary: 'A host registers the digest of its bouncer’s key',
+    description: 'Signed with the host’s SSH key. The key itself stays on the host.',
+    body: envelope,
+    bodyLimitBytes: envelopeLimitBytes,
+    answers: {
+      200: {
+        description: '`unchanged`: this is the key that is registered already.',
+        body: z.object({
+          bouncer: z.string(),
+          generation: z
+            .int()
+            .meta({ description: 'For the host to keep, and to send with its next request.' }),
+          state: z.enum(['registered', 'unchanged']),
+          rotate: z.boolean().meta({ description: 'It is time for a new key.' }),
+          valid_until: time.nullable(),
+        }),
+      },
+    },
+    refusals,
+    reply: async (c, { body }) => {
+      const desk = deskOf(c, '/keys');
+      const request = await checked(c, desk, body, keysPayload);
+      return answered(c, request.ok ? await register(c, desk, request.value) : request);
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/engine-key',
+    needs: null,
+    summary: 'A host sends the key under which Lapidary pulls from its engine',
+    description: 'For hosts with `engine: true`. The key is kept sealed, and used once the engine takes it.',
+    body: envelope,
+    bodyLimitBytes: envelopeLimitBytes,
+    answers: {
+      200: {
+        description: '`unchanged`: it was sent before.',
+        body: z.object({ generation: z.int(), state: z.enum(['registered', 'unchanged']) }),
+      },
+    },
+    refusals,
+    reply: async (c, { body }) => {
+      const desk = deskOf(c, '/engine-key');
+      const request = await checked(c, desk, body, engineKeyPayload);
+      return answered(c, request.ok ? await keepEngineKey(c, desk, request.value) : request);
+    },
+  }),
+];
+
+export const bootstrapApi: Group = { tag: 'hosts’ own', basePath, operations: bootstrapOperations };
+
+export const bootstrapRoutes = new Hono<AppEnv>();
+
+bootstrapRoutes.use(async (c, next) => {
+  const settings = c.get('settings');
+  if (!settings.bootstrap) {
+    const why = 'hosts can not bootstrap: BOOTSTRAP_SECRET is not set (wrangler secret put BOOTSTRAP_SECRET)';
+    return problem({ kind: 'unavailable', problem: why });
+  }
+  const waitSeconds = await takeBootstrapTurn(c.env, clientAddress(c.req.raw, settings), Date.now());
+  if (waitSeconds !== null) return problem({ kind: 'rate-limited', waitSeconds });
+  return next();
+});
+
+mount(bootstrapRoutes, bootstrapOperations);
+
+/** Set: who has none was told so above. */
+function secretsOf(c: Context<AppEnv>): BootstrapSecrets {
+  return c.get('settings').bootstrap as BootstrapSecrets;
+}
+
+function deskOf(c: Context<AppEnv>, path: string): Desk {
+  const { publicUrl, pathPrefix } = c.get('settings');
+  const host = c.req.header('host') ?? new URL(c.req.url).host;
+  const here = publicUrl === '' ? `//${host.toLowerCase()}${pathPrefix}` : publicUrl;
+  const ours = `${here}${basePath}${path}`;
+  // Without PUBLIC_URL nobody knows the scheme: a proxy may have taken TLS away.
+  const isOurs = (audience: string): boolean =>
+    ours === (publicUrl === '' ? audience.replace(/^https?:/, '') : audience);
+  return { d1: c.env.DB, secrets: secretsOf(c), isOurs, nowMs: Date.now() };
+}
+
+type KeysRequest = SignedRequest<z.output<typeof keysPayload>>;
+
+async function register(c: Context<AppEnv>, desk: Desk, request: KeysRequest): Promise<Result<Answer>> {
+  const { d1, nowMs } = desk;
+  const { payload, nonce, key, host } = request;
+  const asked = {
+    bouncer: payload.bouncer,
+    generation: payload.generation,
+    digest: payload.key_sha512,
+    nonce,
+    bootId: payload.boot_id ?? null,
+  };
+  if (host) return registerKey(d1, { ...asked, host }, nowMs);
+  const introduction = await introductionOf(c, desk, request);
+  if (!introduction.ok) return introduction;
+  const made = await introduce(d1, { ...asked, name: payload.host, key }, introduction.value, nowMs);
+  if (made) return made;
+  // Somebody was faster with the same key: this host's own copy of the request.
+  const known = await findHost(d1, payload.host);
+  return known ? registerKey(d1, { ...asked, host: known }, nowMs) : fail({ kind: 'forbidden' });
+}
+
+async function introductionOf(
+  c: Context<AppEnv>,
+  { d1, nowMs }: Desk,
+  { payload, key }: KeysRequest,
+): Promise<Result<Introduction>> {
+  const { enrolment_token: enrolment, identity_token: identity, host, aud } = payload;
+  if (enrolment !== undefined) return byEnrolment(d1, enrolment, host, key, nowMs);
+  if (identity !== undefined) return byInstance(c.get('settings').hostIssuers, identity, host, aud, nowMs);
+  return fail({ kind: 'forbidden' });
+}
+
+async function keepEngineKey(
+  c: Context<AppEnv>,
+  { d1, secrets, nowMs }: Desk,
+  { payload, nonce, host }: SignedRequest<z.output<typeof engineKeyPayload>>,
+): Promise<Result<Answer>> {
+  if (!host) return fail({ kind: 'forbidden' });
+  const { generation, engine_key: engineKey, boot_id: bootId = null } = payload;
+  const kept = await registerEngineKey(d1, secrets, { host, generation, nonce, bootId, engineKey }, nowMs);
+  if (!kept.ok) return kept;
+  // Also when it was sent before: the feed may not have been told then.
+  await askFeed(c.env, async (feed) => feed.offerUpstreamKey(kept.value.sealed));
+  return succeed(kept.value.answer);
+}
+
+/** What a restored D1 brought back is not decided on. */
+async function checked<T extends Shared>(
+  c: Context<AppEnv>,
+  desk: Desk,
+  sent: z.output<typeof envelope>,
+  schema: z.ZodType<T>,
+): Promise<Result<SignedRequest<T>>> {
+  const request = await readRequest(desk, sent, schema);
+  if (!request.ok || (await settleStore(c.env, desk.nowMs)) === 'same') return request;
+  return readRequest(desk, sent, schema);
+}
+
+async function answered(c: Context<AppEnv>, answer: Result<Answer>): Promise<Response> {
+  forgetEpoch();
+  // Not before the feed's object knows of it: a restored D1 must not undo what was acknowledged.
+  if (answer.ok || answer.failure.kind === 'generation-mismatch') await settleStore(c.env, Date.now());
+  c.header('cache-control', 'no-store');
+  return answer.ok ? c.json(answer.value.body) : problem(answer.failure);
+}

@@ -1,0 +1,145 @@
+// Enrolment tokens (`cse_…`) as operators make them: with one, hosts that nobody knows yet name their SSH keys. A token
+// that leaks makes hosts, so each ends within a day, names its hosts, and counts them.
+
+import * as z from 'zod';
+import * as db from '../db/enrolments.ts';
+import { always } from '../db/operators.ts';
+import { badInput, fail, succeed, type Result } from '../failure.ts';
+import { mintSecret } from '../mint.ts';
+import { digestOf } from '../secret.ts';
+import { isoTime, time } from './describe.ts';
+import { duration } from './fields.ts';
+import { mutate, type Answer, type Mutation } from './mutations.ts';
+
+const patternMustBe = 'must be a name in which * stands for any text, like web-*';
+const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
+
+export const newEnrolment = z.strictObject({
+  hosts: z
+    .string(patternMustBe)
+    // Few stars: each of them may begin anywhere.
+    .regex(/^(?=[^*]*(\*[^*]*){0,3}$)[A-Za-z0-9*][A-Za-z0-9._@*-]{0,63}$/, patternMustBe)
+    .meta({ description: 'The names of hosts that may use it; `*` is any text.', example: 'web-*' }),
+  max_hosts: z
+    .int('must be a whole number from 1 to 10000')
+    .min(1, 'must be 1 to 10000')
+    .max(10_000, 'must be 1 to 10000')
+    .default(1),
+  expires_in: duration(1000, 86_400_000).default(3_600_000),
+  bouncer: z
+    .string(bouncerMustBe)
+    .regex(/^(?:[A-Za-z0-9]|\{host\})(?:[A-Za-z0-9._@-]|\{host\}){0,63}$/, bouncerMustBe)
+    .default('{host}')
+    .meta({ description: 'The name of a host’s bouncer; `{host}` is the host’s.' }),
+});
+
+export const enrolmentShape = z
+  .object({
+    id: z.string(),
+    hosts: z.string(),
+    max_hosts: z.int(),
+    bouncer: z.string(),
+    state: z.enum(['live', 'expired', 'revoked']),
+    start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+    created_at: time,
+    expires_at: time,
+    used_by: z.array(z.object({ host: z.string(), fingerprint: z.string(), at: time })),
+  })
+  .meta({ id: 'Enrolment' });
+
+export { listEnrolments, usesOf } from '../db/enrolments.ts';
+
+/** Whether a name fits a pattern in which `*` is any text. */
+export function matches(pattern: string, name: string): boolean {
+  const parts = pattern.split('*').map((part) => part.replace(/[^\w]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`).test(name);
+}
+
+export function nameOfBouncer(pattern: string, host: string): string {
+  return pattern.replaceAll('{host}', host);
+}
+
+export function isLiveEnrolment(enrolment: db.Enrolment, nowMs: number): boolean {
+  return enrolment.revokedMs === null && nowMs < enrolment.expiresMs;
+}
+
+export async function createEnrolment(
+  mutation: Mutation,
+  { hosts, max_hosts: maxHosts, expires_in: expiresInMs, bouncer }: z.output<typeof newEnrolment>,
+): Promise<Result<Answer>> {
+  const { nowMs } = mutation;
+  if (maxHosts > 1 && !bouncer.includes('{host}')) {
+    return badInput('bouncer', 'must have {host} in it: a bouncer is one host’s');
+  }
+  const token = mintSecret('cse_');
+  const digest = await digestOf(token);
+  const row = {
+    ref: crypto.randomUUID().slice(0, 8),
+    digest,
+    hosts,
+    bouncer,
+    maxHosts,
+    createdMs: nowMs,
+    expiresMs: nowMs + expiresInMs,
+  };
+  const described = describeEnrolment({ ...row, id: 0, revokedMs: null }, [], nowMs);
+  return mutate(mutation, async () => {
+    return succeed({
+      entry: {
+        action: 'enrolment.create',
+        target: row.ref,
+        detail: {
+          hosts,
+          max_hosts: maxHosts,
+          bouncer,
+          start: digest.slice(0, 8),
+          expires_at: described.expires_at,
+        },
+      },
+      unchanged: always,
+      statements: (d) => db.insertStatements(d, row),
+      answer: { status: 201, body: { enrolment: described }, secret: { token } },
+      clash: () => ({ kind: 'conflict', problem: 'id: two enrolments got one id; try again' }),
+    });
+  });
+}
+
+export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<Result<Answer>> {
+  const { d1, nowMs } = mutation;
+  return mutate(mutation, async () => {
+    const enrolment = await db.findEnrolment(d1, ref);
+    if (!enrolment) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
+    if (enrolment.revokedMs !== null) {
+      return fail({ kind: 'conflict', problem: `enrolment ${ref} is revoked already` });
+    }
+    const uses = await db.usesOf(d1, [enrolment.id]);
+    return succeed({
+      entry: { action: 'enrolment.revoke', target: ref, detail: { used: uses.length } },
+      unchanged: db.notRevoked(enrolment),
+      statements: (d) => db.revokeStatements(d, enrolment, nowMs),
+      answer: {
+        status: 200,
+        body: { enrolment: describeEnrolment({ ...enrolment, revokedMs: nowMs }, uses, nowMs) },
+      },
+    });
+  });
+}
+
+export function describeEnrolment(
+  enrolment: db.Enrolment,
+  uses: readonly db.EnrolmentHost[],
+  nowMs: number,
+): z.input<typeof enrolmentShape> {
+  const { ref, hosts, maxHosts, bouncer, digest, createdMs, expiresMs, revokedMs } = enrolment;
+  return {
+    id: ref,
+    hosts,
+    max_hosts: maxHosts,
+    bouncer,
+    state: revokedMs !== null ? 'revoked' : nowMs < expiresMs ? 'live' : 'expired',
+    start: digest.slice(0, 8),
+    created_at: isoTime(createdMs),
+    expires_at: isoTime(expiresMs),
+    used_by: uses.map(({ host, fingerprint, atMs }) => ({ host, fingerprint, at: isoTime(atMs) })),
+  };
+}

@@ -1,0 +1,130 @@
+// A host's signed request, from bytes to who sends it. Nothing in it is believed before the signature is checked, and
+// nothing is written here. Every way not to be a known host has one and the same answer.
+
+import * as z from 'zod';
+import { findHost, type Host, type Nonce } from '../db/hosts.ts';
+import { badInput, fail, succeed, type Result } from '../failure.ts';
+import { parseJson } from '../lapi/body.ts';
+import type { BootstrapSecrets } from '../settings.ts';
+import { readNonce } from './challenge.ts';
+import { check, digest, name } from './fields.ts';
+import { parsePublicKey, storedKey, type PublicKey } from './ssh-key.ts';
+import { fromBase64 } from './ssh-wire.ts';
+import { parseSignature, verifySignature, type Signature } from './sshsig.ts';
+
+export const namespace = 'bootstrap-v1@lapidary';
+
+/** Of a request below /bootstrap. */
+export const envelopeLimitBytes = 8192;
+
+export const envelope = z.strictObject({
+  payload: z
+    .string('must be base64')
+    .meta({ description: 'Base64 of the exact bytes that were signed: JSON.' }),
+  signature: z.string('must be a text').meta({
+    description: `What \`ssh-keygen -Y sign -n ${namespace}\` writes for them, with the host's SSH key.`,
+  }),
+});
+
+const common = {
+  v: z.literal(1, 'must be 1'),
+  aud: z.string('must be the address that this is sent to'),
+  host: name,
+  nonce: z.string('must be the nonce of a challenge'),
+  generation: z.int('must be a whole number').min(0, 'must be 0 or more').max(1e15, 'must be at most 10^15'),
+  public_key: z.string('must be a line of authorized_keys').optional(),
+  enrolment_token: z.string('must be a text').optional(),
+  identity_token: z.string('must be a text').optional(),
+  boot_id: z
+    .string('must be a text')
+    .regex(/^[\w-]{1,64}$/, 'must be up to 64 letters and digits')
+    .optional(),
+};
+
+export const keysPayload = z.strictObject({ ...common, bouncer: name, key_sha512: digest });
+export const engineKeyPayload = z.strictObject({
+  ...common,
+  engine_key: z
+    .string('must be a text')
+    .regex(/^[\x21-\x7e]{16,200}$/, 'must be 16 to 200 printable characters'),
+});
+
+export type Shared = z.output<z.ZodObject<typeof common>>;
+
+/** A host's request that is what it says: signed by `key`, for us, now. */
+export interface SignedRequest<T extends Shared> {
+  readonly payload: T;
+  readonly nonce: Nonce;
+  readonly key: PublicKey;
+  /** The host that has this key; null: none, it comes for the first time. */
+  readonly host: Host | null;
+}
+
+/** Who checks. `isOurs`: whether an `aud` is the address of this route. */
+export interface Desk {
+  readonly d1: D1Database;
+  readonly secrets: BootstrapSecrets;
+  readonly isOurs: (audience: string) => boolean;
+  readonly nowMs: number;
+}
+
+export async function readRequest<T extends Shared>(
+  desk: Desk,
+  sent: z.output<typeof envelope>,
+  schema: z.ZodType<T>,
+): Promise<Result<SignedRequest<T>>> {
+  const bytes = fromBase64(sent.payload);
+  if (!bytes) return badInput('payload', 'must be base64');
+  const signature = parseSignature(sent.signature);
+  if (!signature.ok) return signature;
+  const payload = readPayload(bytes, schema);
+  if (!payload.ok) return payload;
+  const { aud, nonce } = payload.value;
+  const signer = await whoSigned(desk, payload.value, signature.value, bytes);
+  if (!signer.ok) return signer;
+  const { host } = signer.value;
+  if (host && host.removedMs !== null) return fail({ kind: 'host-revoked' });
+  if (!desk.isOurs(aud))
+    return badInput('aud', 'is not the address of this broker as it knows it (PUBLIC_URL)');
+  const known = await readNonce(desk.secrets, nonce, desk.nowMs);
+  return known.ok ? succeed({ payload: payload.value, nonce: known.value, ...signer.value }) : known;
+}
+
+function readPayload<T>(bytes: Uint8Array, schema: z.ZodType<T>): Result<T> {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return badInput('payload', 'not UTF-8');
+  }
+  const json = parseJson(text);
+  if (!json.ok || typeof json.value !== 'object' || json.value === null || Array.isArray(json.value)) {
+    return badInput('payload', 'not a JSON object');
+  }
+  return check(schema, json.value);
+}
+
+type Signer = Pick<SignedRequest<never>, 'key' | 'host'>;
+
+/**
+ * The enrolled key decides. Another one counts only when it comes with something that could make it believed; whether
+ * that does, and whether the name is free, is for the first contact to find out (introduction.ts).
+ */
+async function whoSigned(
+  { d1 }: Desk,
+  payload: Shared,
+  signature: Signature,
+  bytes: Uint8Array,
+): Promise<Result<Signer>> {
+  const host = await findHost(d1, payload.host);
+  if (host) {
+    const key = storedKey(host.publicKey);
+    if ((await verifySignature(signature, key, namespace, bytes)).ok) return succeed({ key, host });
+  }
+  const introduced = payload.enrolment_token ?? payload.identity_token;
+  if (payload.public_key === undefined || introduced === undefined) return fail({ kind: 'forbidden' });
+  const key = await parsePublicKey(payload.public_key);
+  if (!key.ok) return key;
+  const good = await verifySignature(signature, key.value, namespace, bytes);
+  return good.ok ? succeed({ key: key.value, host: null }) : fail({ kind: 'forbidden' });
+}

@@ -1,0 +1,164 @@
+// The operator API of hosts, and of the tokens with which they enrol themselves.
+
+import * as z from 'zod';
+import { askFeed } from '../context.ts';
+import { findEngineKey } from '../db/hosts.ts';
+import { badInput, problem } from '../failure.ts';
+import * as enrolments from './enrolments.ts';
+import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
+import * as hosts from './hosts.ts';
+import { etagOf } from './mutations.ts';
+import { mutation, operation } from './operation.ts';
+
+const described = z.object({ host: hosts.hostShape });
+const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
+
+export const hostOperations = [
+  operation({
+    method: 'GET',
+    path: '/hosts',
+    needs: 'viewer',
+    summary: 'All hosts, with the bouncers whose keys they register',
+    query: page,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ hosts: z.array(hosts.hostShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { after, limit } }) => {
+      const rows = await hosts.listHosts(c.env.DB, after, limit);
+      const keys = await hosts.hostKeysOf(
+        c.env.DB,
+        rows.map(({ id }) => id),
+      );
+      const all = rows.map((row) =>
+        hosts.describeHost(
+          row,
+          keys.filter(({ hostId }) => hostId === row.id),
+        ),
+      );
+      return c.json({ hosts: all, next: nextOf(rows, limit, ({ id }) => id) });
+    },
+  }),
+  operation({
+    method: 'GET',
+    path: '/hosts/{name}',
+    needs: 'viewer',
+    summary: 'One host',
+    answers: { 200: { description: 'Its ETag is its revision.', body: described } },
+    refusals: [404],
+    reply: async (c) => {
+      const name = c.req.param('name') ?? '';
+      const host = await hosts.findHost(c.env.DB, name);
+      if (!host || host.removedMs !== null) return problem({ kind: 'not-found', what: `host ${name}` });
+      c.header('etag', etagOf(host.revision));
+      return c.json({ host: hosts.describeHost(host, await hosts.hostKeysOf(c.env.DB, [host.id])) });
+    },
+  }),
+  mutation({
+    method: 'PUT',
+    path: '/hosts/{name}',
+    needs: 'operator',
+    summary: 'Make a host known by its SSH public key, or change it',
+    description:
+      'What is not named is as by default. With another public key its next registration counts whatever its ' +
+      'generation; the keys of its bouncers go on until then.',
+    body: hosts.hostFields,
+    ifMatch: 'optional',
+    answers: {
+      200: { description: 'Changed.', body: described },
+      201: { description: 'Made.', body: described },
+    },
+    refusals: [409],
+    change: async (change, fields, c) => {
+      const name = c.req.param('name') ?? '';
+      if (!nameRule.test(name)) return badInput('name', nameMustBe);
+      const answer = await hosts.putHost(change, name, fields);
+      if (answer.ok) await forgetUnknownKey(c.env);
+      return answer;
+    },
+  }),
+  mutation({
+    method: 'DELETE',
+    path: '/hosts/{name}',
+    needs: 'operator',
+    summary: 'Remove a host: the keys of its bouncers are refused everywhere within 5 s',
+    description: 'It is told so when it comes again. Its bouncers stay, without a key.',
+    body: nothing,
+    ifMatch: 'optional',
+    answers: { 204: { description: 'Removed.' } },
+    refusals: [404],
+    change: async (change, _, c) => {
+      const answer = await hosts.removeHost(change, c.req.param('name') ?? '');
+      if (answer.ok) await forgetUnknownKey(c.env);
+      return answer;
+    },
+  }),
+  mutation({
+    method: 'POST',
+    path: '/hosts/{name}/recoveries',
+    needs: 'operator',
+    summary: 'Let a host that was rebuilt register once more, and take the suspicion back',
+    body: nothing,
+    ifMatch: 'optional',
+    answers: { 200: { description: 'Allowed, once for each of its keys.', body: described } },
+    refusals: [404],
+    change: (change, _, c) => hosts.allowRecovery(change, c.req.param('name') ?? ''),
+  }),
+  mutation({
+    method: 'POST',
+    path: '/enrolments',
+    needs: 'operator',
+    summary: 'Make a token with which hosts enrol themselves',
+    description: 'The token is shown once. Each host that uses it is bound to the SSH key that it came with.',
+    body: enrolments.newEnrolment,
+    answers: {
+      201: {
+        description: 'Made.',
+        body: describedEnrolment.extend({ token: z.string().optional().meta({ example: 'cse_…' }) }),
+      },
+    },
+    change: enrolments.createEnrolment,
+  }),
+  operation({
+    method: 'GET',
+    path: '/enrolments',
+    needs: 'viewer',
+    summary: 'All enrolment tokens, and who used them',
+    query: page,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ enrolments: z.array(enrolments.enrolmentShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { after, limit } }) => {
+      const rows = await enrolments.listEnrolments(c.env.DB, after, limit);
+      const uses = await enrolments.usesOf(
+        c.env.DB,
+        rows.map(({ id }) => id),
+      );
+      const all = rows.map((row) => {
+        const own = uses.filter(({ enrolmentId }) => enrolmentId === row.id);
+        return enrolments.describeEnrolment(row, own, Date.now());
+      });
+      return c.json({ enrolments: all, next: nextOf(rows, limit, ({ id }) => id) });
+    },
+  }),
+  mutation({
+    method: 'DELETE',
+    path: '/enrolments/{id}',
+    needs: 'operator',
+    summary: 'Revoke an enrolment token: no further host can use it',
+    body: nothing,
+    answers: { 200: { description: 'Revoked. Hosts that used it stay.', body: describedEnrolment } },
+    refusals: [404, 409],
+    change: (change, _, c) => enrolments.revokeEnrolment(change, c.req.param('id') ?? ''),
+  }),
+];
+
+/** The feed gives up a key whose host is gone, or has no engine any more. */
+async function forgetUnknownKey(env: Env): Promise<void> {
+  if ((await findEngineKey(env.DB)) === null) await askFeed(env, async (feed) => feed.forgetUpstreamKey());
+}

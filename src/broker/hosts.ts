@@ -1,0 +1,224 @@
+// What operators do with hosts: make them known by their SSH public key, change, remove, and let one that lost its count
+// begin anew. Each decides on what is there and leaves the writing to mutations.ts.
+
+import * as z from 'zod';
+import * as db from '../db/hosts.ts';
+import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { isoTime, time } from './describe.ts';
+import { name } from './fields.ts';
+import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
+import { fingerprintOf, formatKey, parsePublicKey } from './ssh-key.ts';
+
+const modes = ['standard', 'relaxed', 'strict'] as const;
+
+export const hostFields = z.strictObject({
+  public_key: z
+    .string('must be a line of authorized_keys')
+    .max(4096, 'must be a line of authorized_keys')
+    .meta({ description: 'ssh-ed25519, ecdsa-sha2-nistp256/384/521, or ssh-rsa from 2048 bits on.' }),
+  bouncers: z
+    .array(name, 'must be a list of names')
+    .max(20, 'must be at most 20 names')
+    .meta({ description: 'The bouncers whose keys it may register. They need not be there yet.' }),
+  mode: z
+    .enum(modes, `must be one of ${modes.join(', ')}`)
+    .default('standard')
+    .meta({
+      description:
+        'What happens when its count of registrations is wrong. `standard`: refused, but a rebuilt host may begin anew ' +
+        'once; `relaxed`: it always may; `strict`: refused, and all its keys are revoked.',
+    }),
+  engine: z.boolean('must be true or false').default(false).meta({
+    description: 'It has the engine, and may send the key under which Lapidary pulls from it.',
+  }),
+});
+
+export const hostShape = z
+  .object({
+    name: z.string(),
+    state: z.enum(['waiting', 'registered', 'clone-suspected']).meta({
+      description:
+        '`clone-suspected`: it came with a wrong count of its registrations; a copy of it may exist.',
+    }),
+    public_key: z.string(),
+    fingerprint: z.string().meta({ description: 'As `ssh-keygen -l` prints it.' }),
+    mode: z.enum(modes),
+    engine: z.boolean(),
+    revision: z.int().meta({ description: 'Counts its changes by operators; its ETag.' }),
+    created_at: time,
+    last_seen: time.nullable(),
+    suspected_at: time.nullable(),
+    instance: z.string().nullable().meta({ description: 'The cloud instance that it proved to be.' }),
+    bouncers: z.array(
+      z.object({
+        name: z.string(),
+        generation: z.int().meta({ description: 'How often its key was registered.' }),
+        rotation_asked_at: time.nullable(),
+        recovery_allowed: z
+          .boolean()
+          .meta({ description: 'Its next registration counts, whatever its generation.' }),
+      }),
+    ),
+  })
+  .meta({ id: 'Host' });
+
+export { findHost, hostKeysOf, listHosts } from '../db/hosts.ts';
+
+export function describeHost(host: db.Host, keys: readonly db.HostKey[]): z.input<typeof hostShape> {
+  const used = keys.some(({ generation }) => generation > 0);
+  return {
+    name: host.name,
+    state: host.suspectedMs !== null ? 'clone-suspected' : used ? 'registered' : 'waiting',
+    public_key: host.publicKey,
+    fingerprint: host.fingerprint,
+    mode: host.mode,
+    engine: keys.some(({ bouncer }) => bouncer === db.engineSlot),
+    revision: host.revision,
+    created_at: isoTime(host.createdMs),
+    last_seen: isoTime(host.seenMs),
+    suspected_at: isoTime(host.suspectedMs),
+    instance: host.instance,
+    bouncers: keys
+      .filter(({ bouncer }) => bouncer !== db.engineSlot)
+      .map((key) => ({
+        name: key.bouncer,
+        generation: key.generation,
+        rotation_asked_at: isoTime(key.rotationAskedMs),
+        recovery_allowed: key.recoveryAllowed,
+      })),
+  };
+}
+
+const keyTaken: Failure = { kind: 'conflict', problem: 'public_key: this key is another host’s' };
+
+function slotTaken(problem: string): Failure {
+  return { kind: 'conflict', problem };
+}
+
+/** Makes a host, or makes it what is asked for. */
+export async function putHost(
+  mutation: Mutation,
+  name: string,
+  { public_key: line, bouncers, mode, engine }: z.output<typeof hostFields>,
+): Promise<Result<Answer>> {
+  const { d1, nowMs } = mutation;
+  const key = await parsePublicKey(line);
+  if (!key.ok) return key;
+  if (new Set(bouncers).size < bouncers.length) return badInput('bouncers', 'must name each bouncer once');
+  if (bouncers.length === 0 && !engine) return badInput('bouncers', 'must have a name, or engine be true');
+  const publicKey = formatKey(key.value);
+  const fingerprint = await fingerprintOf(key.value);
+  const slots = [...bouncers, ...(engine ? [db.engineSlot] : [])];
+  const fresh = (bouncer: string): db.NewHostKey => ({ bouncer, recoveriesLeft: mode === 'strict' ? 0 : 1 });
+  return mutate(mutation, async () => {
+    const there = await db.findHost(d1, name);
+    const host = there?.removedMs === null ? there : null;
+    const expected = checkRevision(mutation, host?.revision ?? 0);
+    if (!expected.ok) return expected;
+    const keys = host ? await db.hostKeysOf(d1, [host.id]) : [];
+    for (const slot of slots) {
+      const owner = await db.findHostKey(d1, slot);
+      if (owner && owner.host !== name) return fail(slotTaken(ownedBy(slot, owner.host)));
+    }
+    const newKey = host !== null && host.publicKey !== publicKey;
+    const add = slots.filter((slot) => !keys.some(({ bouncer }) => bouncer === slot));
+    const remove = keys.filter(({ bouncer }) => !slots.includes(bouncer));
+    const to = { publicKey, fingerprint, mode, ...(newKey ? { suspectedMs: null, instance: null } : {}) };
+    const made = { name, ...to, createdMs: nowMs };
+    const after = host
+      ? { ...host, ...to, revision: host.revision + 1 }
+      : { ...made, id: 0, revision: 1, suspectedMs: null, seenMs: null, removedMs: null, instance: null };
+    const left = keys.filter((each) => !remove.includes(each));
+    const added = add.map((slot) => ({ ...blankKey, ...fresh(slot) }));
+    const keysAfter = [...left.map((each) => (newKey ? { ...each, recoveryAllowed: true } : each)), ...added];
+    return succeed({
+      entry: {
+        action: host ? 'host.change' : 'host.create',
+        target: name,
+        detail: { fingerprint, bouncers, mode, engine },
+      },
+      unchanged: host ? db.atHostRevision(host) : db.noLiveHost(name),
+      statements: (d) =>
+        host
+          ? db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey)
+          : db.insertHostStatements(d, made, add.map(fresh)),
+      answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter) } },
+      clash: (column) =>
+        column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers: one is another host’s'),
+    });
+  });
+}
+
+function ownedBy(slot: string, host: string): string {
+  return slot === db.engineSlot
+    ? `engine: the engine is on host ${host}`
+    : `bouncers: ${slot} is registered by host ${host}`;
+}
+
+const blankKey: db.HostKey = {
+  bouncer: '',
+  hostId: 0,
+  generation: 0,
+  recoveriesLeft: 1,
+  recoveryAllowed: false,
+  rotationAskedMs: null,
+  graceMs: null,
+  maxOverlapMs: null,
+  lifeMs: null,
+};
+
+interface HostWithKeys {
+  readonly host: db.Host;
+  readonly keys: readonly db.HostKey[];
+}
+
+async function readHost(mutation: Mutation, name: string): Promise<Result<HostWithKeys>> {
+  const host = await db.findHost(mutation.d1, name);
+  if (!host || host.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
+  const expected = checkRevision(mutation, host.revision);
+  if (!expected.ok) return expected;
+  return succeed({ host, keys: await db.hostKeysOf(mutation.d1, [host.id]) });
+}
+
+/** Removes a host: its bouncers' keys are revoked, and it is told so when it comes again. */
+export async function removeHost(mutation: Mutation, name: string): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const read = await readHost(mutation, name);
+    if (!read.ok) return read;
+    const { host, keys } = read.value;
+    return succeed({
+      entry: {
+        action: 'host.remove',
+        target: name,
+        detail: {
+          fingerprint: host.fingerprint,
+          bouncers: keys.map(({ bouncer }) => bouncer).filter(Boolean),
+        },
+      },
+      unchanged: db.atHostRevision(host),
+      statements: (d) => db.removeHostStatements(d, host, mutation.nowMs),
+      answer: { status: 204, body: {} },
+    });
+  });
+}
+
+/** Lets each of its keys be registered once more, whatever the host thinks of its count; takes the suspicion back. */
+export async function allowRecovery(mutation: Mutation, name: string): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const read = await readHost(mutation, name);
+    if (!read.ok) return read;
+    const { host, keys } = read.value;
+    const after = { ...host, suspectedMs: null, revision: host.revision + 1 };
+    const allowed = keys.map((key) => ({ ...key, recoveryAllowed: true }));
+    return succeed({
+      entry: {
+        action: 'host.allow-recovery',
+        target: name,
+        detail: { suspected: host.suspectedMs !== null },
+      },
+      unchanged: db.atHostRevision(host),
+      statements: (d) => db.changeHostStatements(d, host, { suspectedMs: null }, [], [], true),
+      answer: { status: 200, body: { host: describeHost(after, allowed) } },
+    });
+  });
+}

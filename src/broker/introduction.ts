@@ -1,0 +1,204 @@
+// The first contact of a host that nobody knows: an enrolment token, or a token of its instance, makes its SSH key
+// believed from then on. Whoever has the token first is that host, so what a token opens is narrow, and a second key
+// for the same name is told to be one too many.
+
+import { sql, type SQL } from 'drizzle-orm';
+import type { BatchItem } from 'drizzle-orm/batch';
+import { decodeJwt } from 'jose';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { insertStatements } from '../db/bouncers.ts';
+import * as enrolments from '../db/enrolments.ts';
+import * as db from '../db/hosts.ts';
+import { isKnownDigest, isRevoked, neverRevoked, planStatements } from '../db/keys.ts';
+import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import type { HostIssuer } from '../host-issuers.ts';
+import { digestOf } from '../secret.ts';
+import { isLiveEnrolment, matches, nameOfBouncer } from './enrolments.ts';
+import { nameRule } from './fields.ts';
+import { mutate, type Answer } from './mutations.ts';
+import { claimAt, holds, verifyClaims } from './oidc.ts';
+import {
+  bouncerUnchanged,
+  digestTaken,
+  hostMutation,
+  planNew,
+  readState,
+  registered,
+  type Registration,
+} from './registration.ts';
+import { isLive } from './rotation.ts';
+import { fingerprintOf, formatKey, type PublicKey } from './ssh-key.ts';
+
+/** What makes an unknown key believed, and for which bouncer. */
+export interface Introduction {
+  readonly bouncer: string;
+  /** For the audit log. */
+  readonly by: Readonly<Record<string, string>>;
+  readonly instance: string | null;
+  /** It came after the host of this name was removed, so it brings the name back. */
+  readonly bringsBack: (removed: db.Host) => boolean;
+  /** SQL that must still hold when it is used. */
+  readonly stillGood: SQL;
+  readonly use: (d: DrizzleD1Database) => readonly BatchItem<'sqlite'>[];
+}
+
+/** By an enrolment token. All that may be wrong with one has the same answer. */
+export async function byEnrolment(
+  d1: D1Database,
+  token: string,
+  host: string,
+  key: PublicKey,
+  nowMs: number,
+): Promise<Result<Introduction>> {
+  const digest = await digestOf(token);
+  const found = (await isRevoked(d1, digest)) ? null : await enrolments.findByDigest(d1, digest);
+  if (!found || !isLiveEnrolment(found, nowMs) || !matches(found.hosts, host))
+    return fail({ kind: 'forbidden' });
+  const use = { enrolmentId: found.id, host, fingerprint: await fingerprintOf(key), atMs: nowMs };
+  return succeed({
+    bouncer: nameOfBouncer(found.bouncer, host),
+    by: { enrolment: found.ref },
+    instance: null,
+    bringsBack: (removed) => found.createdMs > (removed.removedMs ?? Infinity),
+    stillGood: enrolments.hasPlace(found, host),
+    use: (d) => enrolments.takePlaceStatements(d, use),
+  });
+}
+
+/** By a token of the instance. 401: it is not good; 403: it is, and is not this host's; 503: no keys of its issuer. */
+export async function byInstance(
+  issuers: readonly HostIssuer[],
+  token: string,
+  host: string,
+  audience: string,
+  nowMs: number,
+): Promise<Result<Introduction>> {
+  const issuer = issuers.find(({ issuer }) => issuer === claimedIssuer(token));
+  if (!issuer) return fail({ kind: 'forbidden' });
+  const trust = { ...issuer, audience: issuer.audience ?? audience };
+  const verified = await verifyClaims(trust, token, nowMs);
+  if (!verified.ok) return verified;
+  const claims = verified.value;
+  const instance = claimAt(claims, issuer.instanceClaim);
+  const good =
+    typeof instance === 'string' &&
+    /^[\x21-\x7e]{1,200}$/.test(instance) &&
+    claimAt(claims, issuer.hostClaim) === host &&
+    matches(issuer.hosts, host) &&
+    issuer.conditions.every((condition) => holds(condition, claims));
+  if (!good) return fail({ kind: 'forbidden' });
+  const id = `${issuer.name}:${instance}`;
+  return succeed({
+    bouncer: nameOfBouncer(issuer.bouncer, host),
+    by: { instance: id },
+    instance: id,
+    bringsBack: (removed) => removed.instance !== id,
+    stillGood: sql`1`,
+    use: () => [],
+  });
+}
+
+function claimedIssuer(token: string): unknown {
+  try {
+    return decodeJwt(token).iss;
+  } catch {
+    return undefined;
+  }
+}
+
+const nameTaken: Failure = { kind: 'conflict', problem: 'host: this name is another key’s' };
+const bouncerTaken: Failure = {
+  kind: 'conflict',
+  problem: 'bouncer: there is a bouncer of this name already',
+};
+const keyTaken: Failure = {
+  kind: 'conflict',
+  problem: 'public_key: this key, or this instance, is another host’s',
+};
+
+/**
+ * Makes the host, its bouncer and the first version of its key, at once. Null: the host is there with this very key by
+ * now (a copy of this request was faster), and registers as one that is known.
+ */
+export async function introduce(
+  d1: D1Database,
+  asked: Omit<Registration, 'host'> & { readonly name: string; readonly key: PublicKey },
+  introduction: Introduction,
+  nowMs: number,
+): Promise<Result<Answer> | null> {
+  const { name, key, digest, nonce, bootId } = asked;
+  if (introduction.bouncer !== asked.bouncer || !nameRule.test(introduction.bouncer)) {
+    return fail({ kind: 'forbidden' });
+  }
+  const publicKey = formatKey(key);
+  const fingerprint = await fingerprintOf(key);
+  let known = false;
+  const done = await mutate(hostMutation(d1, name, nowMs), async () => {
+    if (await db.isBurnt(d1, nonce)) return fail({ kind: 'replayed' });
+    const there = await db.findHost(d1, name);
+    if (there && there.removedMs === null) {
+      known = there.publicKey === publicKey;
+      return fail(nameTaken);
+    }
+    if (there?.publicKey === publicKey) return fail({ kind: 'host-revoked' });
+    if (there && !introduction.bringsBack(there)) return fail({ kind: 'forbidden' });
+    const owner = await db.findHostKey(d1, asked.bouncer);
+    const state = await readState(d1, asked.bouncer);
+    // Only what a removed host has left may be taken over: a bouncer without a key.
+    if (owner || state.versions.some((version) => isLive(version, nowMs))) return fail(bouncerTaken);
+    if (await isKnownDigest(d1, digest)) return fail(digestTaken);
+    if (!(await enrolments.holdsNow(d1, introduction.stillGood))) return fail({ kind: 'forbidden' });
+    const { bouncer } = state;
+    const { plan, number } = planNew({ graceMs: null, maxOverlapMs: null }, state, null, nowMs);
+    const row = {
+      name,
+      publicKey,
+      fingerprint,
+      createdMs: nowMs,
+      seenMs: nowMs,
+      instance: introduction.instance,
+    };
+    return succeed({
+      entry: {
+        action: 'host.enrol',
+        target: name,
+        detail: {
+          ...introduction.by,
+          fingerprint,
+          bouncer: asked.bouncer,
+          number,
+          start: digest.slice(0, 8),
+          generation: 1,
+          ...(bootId === null ? {} : { boot_id: bootId }),
+        },
+      },
+      unchanged: sql`${introduction.stillGood} AND ${db.noLiveHost(name)} AND ${neverRevoked(digest)}
+        AND ${bouncerUnchanged(asked.bouncer, bouncer)}`,
+      statements: (d) => [
+        ...db.burnStatements(d, nonce, nowMs),
+        ...db.insertHostStatements(d, row, [{ bouncer: asked.bouncer, generation: 1, recoveriesLeft: 1 }]),
+        ...introduction.use(d),
+        ...(bouncer
+          ? planStatements(d, bouncer, plan, digest, nowMs)
+          : insertStatements(d, asked.bouncer, digest, null, nowMs)),
+      ],
+      answer: { status: 200, body: registered(asked.bouncer, 1, null) },
+      clash: (column) => clashOf(column),
+    });
+  });
+  return known && !done.ok && done.failure === nameTaken ? null : done;
+}
+
+function clashOf(column: string): Failure {
+  switch (column) {
+    case 'burnt_nonces.nonce':
+      return { kind: 'replayed' };
+    case 'hosts.public_key':
+    case 'hosts.instance':
+      return keyTaken;
+    case 'host_keys.bouncer':
+      return bouncerTaken;
+    default:
+      return digestTaken;
+  }
+}

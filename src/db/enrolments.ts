@@ -1,0 +1,78 @@
+// The named queries on enrolment tokens and who used them.
+
+import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { listed } from './keys.ts';
+import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from './schema.ts';
+
+export type Enrolment = typeof enrolments.$inferSelect;
+export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
+
+export async function findEnrolment(d1: D1Database, ref: string): Promise<Enrolment | null> {
+  const [row] = await drizzle(d1).select().from(enrolments).where(eq(enrolments.ref, ref));
+  return row ?? null;
+}
+
+export async function findByDigest(d1: D1Database, digest: string): Promise<Enrolment | null> {
+  const [row] = await drizzle(d1).select().from(enrolments).where(eq(enrolments.digest, digest));
+  return row ?? null;
+}
+
+/** A page by id. */
+export function listEnrolments(d1: D1Database, afterId: number, limit: number): Promise<Enrolment[]> {
+  const db = drizzle(d1);
+  return db
+    .select()
+    .from(enrolments)
+    .where(gt(enrolments.id, afterId))
+    .orderBy(asc(enrolments.id))
+    .limit(limit);
+}
+
+export function usesOf(d1: D1Database, ids: readonly number[]): Promise<EnrolmentHost[]> {
+  const own = sql`${enrolmentHosts.enrolmentId} IN ${listed(ids)}`;
+  return drizzle(d1).select().from(enrolmentHosts).where(own).orderBy(asc(enrolmentHosts.host));
+}
+
+export function insertStatements(db: DrizzleD1Database, enrolment: typeof enrolments.$inferInsert) {
+  return [db.insert(enrolments).values(enrolment)];
+}
+
+/** SQL for "nobody has revoked it since". */
+export function notRevoked({ id }: Enrolment): SQL {
+  return sql`EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)`;
+}
+
+/** The digest is noted as one that was taken away, too: a restored backup does not bring it back. */
+export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolment, nowMs: number) {
+  return [
+    db.update(enrolments).set({ revokedMs: nowMs }).where(eq(enrolments.id, id)),
+    db.insert(revokedDigests).values({ digest, revokedMs: nowMs }).onConflictDoNothing(),
+    db.insert(endsOutbox).values({ digest, endsMs: nowMs }),
+  ];
+}
+
+/** SQL for "it has a place left for a host": counted when it is taken, so the last place is taken once. */
+export function hasPlace({ id, maxHosts }: Enrolment, host: string): SQL {
+  return sql`(EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)
+    AND (SELECT count(*) FROM enrolment_hosts WHERE enrolment_id = ${id} AND host <> ${host}) < ${maxHosts})`;
+}
+
+export function takePlaceStatements(db: DrizzleD1Database, use: EnrolmentHost) {
+  const { fingerprint, atMs } = use;
+  return [
+    db
+      .insert(enrolmentHosts)
+      .values(use)
+      .onConflictDoUpdate({
+        target: [enrolmentHosts.enrolmentId, enrolmentHosts.host],
+        set: { fingerprint, atMs },
+      }),
+  ];
+}
+
+/** Whether a condition holds at this moment. */
+export async function holdsNow(d1: D1Database, condition: SQL): Promise<boolean> {
+  const rows = await drizzle(d1).all(sql`SELECT 1 WHERE ${condition}`);
+  return rows.length > 0;
+}

@@ -1,0 +1,241 @@
+// The named queries on hosts: who they are, which keys they may register, and which nonces are used up.
+
+import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { listed } from './keys.ts';
+import {
+  bouncers,
+  burntNonces,
+  endsOutbox,
+  engineKeys,
+  hostKeys,
+  hosts,
+  keyEpoch,
+  keyVersions,
+  revokedDigests,
+} from './schema.ts';
+
+export type Host = typeof hosts.$inferSelect;
+export type HostKey = typeof hostKeys.$inferSelect;
+export type NewHost = typeof hosts.$inferInsert;
+export type NewHostKey = Pick<HostKey, 'bouncer' | 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
+
+/** The bouncer's name under which the key of a host's engine is kept. */
+export const engineSlot = '';
+
+/** A host by its name, removed ones too. */
+export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
+  const [row] = await drizzle(d1).select().from(hosts).where(eq(hosts.name, name));
+  return row ?? null;
+}
+
+/** A page by id, of those that are not removed. */
+export function listHosts(d1: D1Database, afterId: number, limit: number): Promise<Host[]> {
+  const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
+  return drizzle(d1).select().from(hosts).where(live).orderBy(asc(hosts.id)).limit(limit);
+}
+
+export function hostKeysOf(d1: D1Database, hostIds: readonly number[]): Promise<HostKey[]> {
+  const own = sql`${hostKeys.hostId} IN ${listed(hostIds)}`;
+  return drizzle(d1).select().from(hostKeys).where(own).orderBy(asc(hostKeys.bouncer));
+}
+
+/** Whose a bouncer's key is, and what it may be registered with; null: no host's. */
+export async function findHostKey(d1: D1Database, bouncer: string): Promise<Owned | null> {
+  const [row] = await ownersOf(d1, [bouncer]);
+  return row ?? null;
+}
+
+export interface Owned {
+  readonly hostKey: HostKey;
+  readonly host: string;
+}
+
+/** Of some bouncers, those whose keys are a host's. */
+export function ownersOf(d1: D1Database, names: readonly string[]): Promise<Owned[]> {
+  return drizzle(d1)
+    .select({ hostKey: hostKeys, host: hosts.name })
+    .from(hostKeys)
+    .innerJoin(hosts, eq(hosts.id, hostKeys.hostId))
+    .where(sql`${hostKeys.bouncer} IN ${listed(names)}`);
+}
+
+/** SQL for "there is no host of this name but a removed one". */
+export function noLiveHost(name: string): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM hosts WHERE name = ${name} AND removed_ms IS NULL)`;
+}
+
+/** SQL for "no operator has changed this host since". */
+export function atHostRevision({ id, revision }: Host): SQL {
+  return sql`EXISTS (SELECT 1 FROM hosts WHERE id = ${id} AND revision = ${revision} AND removed_ms IS NULL)`;
+}
+
+/** SQL for "the host has not registered this key since, and it is still its own". */
+export function atGeneration({ bouncer, hostId, generation }: HostKey): SQL {
+  return sql`EXISTS (SELECT 1 FROM host_keys JOIN hosts ON hosts.id = host_keys.host_id WHERE bouncer = ${bouncer}
+    AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
+}
+
+function hostId(name: string): SQL<number> {
+  return sql<number>`(SELECT id FROM hosts WHERE name = ${name})`;
+}
+
+/** The statements that make a host with its keys, in place of a removed one of its name. */
+export function insertHostStatements(db: DrizzleD1Database, host: NewHost, keys: readonly NewHostKey[]) {
+  return [
+    db.delete(hosts).where(eq(hosts.name, host.name)),
+    db.insert(hosts).values(host),
+    ...keys.map((key) => db.insert(hostKeys).values({ ...key, hostId: hostId(host.name) })),
+  ];
+}
+
+/** The statements that change a host, and the keys that it may register. */
+export function changeHostStatements(
+  db: DrizzleD1Database,
+  host: Host,
+  to: Partial<NewHost>,
+  add: readonly NewHostKey[],
+  remove: readonly HostKey[],
+  /** Every key's next registration counts, whatever its generation. */
+  allowRecovery: boolean,
+) {
+  return [
+    db
+      .update(hosts)
+      .set({ ...to, revision: sql`revision + 1` })
+      .where(eq(hosts.id, host.id)),
+    ...remove.map(({ bouncer }) => db.delete(hostKeys).where(eq(hostKeys.bouncer, bouncer))),
+    ...(remove.some(({ bouncer }) => bouncer === engineSlot) ? [db.delete(engineKeys)] : []),
+    ...add.map((key) => db.insert(hostKeys).values({ ...key, hostId: host.id })),
+    ...(allowRecovery
+      ? [db.update(hostKeys).set({ recoveryAllowed: true }).where(eq(hostKeys.hostId, host.id))]
+      : []),
+  ];
+}
+
+/**
+ * The statements that take away every key of a host's bouncers, those included that it registers in this moment: what
+ * is there is asked when it is done.
+ */
+export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
+  const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON host_keys.bouncer = bouncers.name
+    WHERE host_keys.host_id = ${id})`;
+  return [
+    // An insertion from a query names every column of the schema, in its order.
+    db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
+      AND digest NOT IN (SELECT digest FROM revoked_digests)`),
+    db
+      .insert(endsOutbox)
+      .select(sql`SELECT NULL, digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}`),
+    db.delete(keyVersions).where(sql`bouncer_id IN ${own}`),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1` })
+      .where(sql`id IN ${own}`),
+    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+  ];
+}
+
+/** The statements that remove a host, with its keys, and leave a tombstone. */
+export function removeHostStatements(db: DrizzleD1Database, host: Host, nowMs: number) {
+  return [
+    ...revokeKeysStatements(db, host, nowMs),
+    db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
+    db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
+    db
+      .update(hosts)
+      .set({ removedMs: nowMs, suspectedMs: null, revision: sql`revision + 1` })
+      .where(eq(hosts.id, host.id)),
+  ];
+}
+
+/** The statements that note a registration, and what was asked of it as done. */
+export function registeredStatements(
+  db: DrizzleD1Database,
+  { bouncer, hostId, generation }: HostKey,
+  to: Partial<HostKey>,
+  nowMs: number,
+) {
+  return [
+    db
+      .update(hostKeys)
+      .set({ ...to, generation: generation + 1, rotationAskedMs: null, graceMs: null, maxOverlapMs: null })
+      .where(eq(hostKeys.bouncer, bouncer)),
+    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
+  ];
+}
+
+export function useRecoveryStatements(db: DrizzleD1Database, { bouncer }: HostKey) {
+  return [db.update(hostKeys).set({ recoveryAllowed: false }).where(eq(hostKeys.bouncer, bouncer))];
+}
+
+export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: number) {
+  return [db.update(hosts).set({ suspectedMs: nowMs, seenMs: nowMs }).where(eq(hosts.id, host.id))];
+}
+
+export function askRotationStatements(db: DrizzleD1Database, bouncer: string, to: Partial<HostKey>) {
+  return [
+    db.update(hostKeys).set(to).where(eq(hostKeys.bouncer, bouncer)),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1` })
+      .where(eq(bouncers.name, bouncer)),
+  ];
+}
+
+/** A nonce as it is burnt, and when it would have ended by itself. */
+export interface Nonce {
+  readonly text: string;
+  readonly expiresMs: number;
+}
+
+export async function isBurnt(d1: D1Database, { text }: Nonce): Promise<boolean> {
+  const rows = await drizzle(d1).select().from(burntNonces).where(eq(burntNonces.nonce, text));
+  return rows.length > 0;
+}
+
+/** The statements that burn a nonce; a clash on `burnt_nonces.nonce` says that it was. Old ones are forgotten. */
+export function burnStatements(db: DrizzleD1Database, { text, expiresMs }: Nonce, nowMs: number) {
+  return [
+    db.insert(burntNonces).values({ nonce: text, expiresMs }),
+    db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
+  ];
+}
+
+/** Burns a nonce for a request that changes nothing else; false when it was burnt before. */
+export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: number): Promise<boolean> {
+  const db = drizzle(d1);
+  const [burnt] = await db.batch([
+    db
+      .insert(burntNonces)
+      .values({ nonce: nonce.text, expiresMs: nonce.expiresMs })
+      .onConflictDoNothing()
+      .returning(),
+    db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
+    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
+  ]);
+  return burnt.length > 0;
+}
+
+export type EngineKey = typeof engineKeys.$inferSelect;
+
+/** The engine's key that a host sent last; null: none. */
+export async function findEngineKey(d1: D1Database): Promise<EngineKey | null> {
+  const [row] = await drizzle(d1).select().from(engineKeys).limit(1);
+  return row ?? null;
+}
+
+export function keepEngineKeyStatements(db: DrizzleD1Database, key: Omit<EngineKey, 'id'>) {
+  return [
+    db
+      .insert(engineKeys)
+      .values({ id: 0, ...key })
+      .onConflictDoUpdate({ target: engineKeys.id, set: key }),
+  ];
+}
+
+/** The same key, sealed under another secret. */
+export async function resealEngineKey(d1: D1Database, before: EngineKey, sealed: string): Promise<void> {
+  const same = and(eq(engineKeys.id, before.id), eq(engineKeys.sealed, before.sealed));
+  await drizzle(d1).update(engineKeys).set({ sealed }).where(same);
+}

@@ -1,0 +1,109 @@
+// Hosts with real SSH keys, and a real engine whose key nobody copies.
+import { createHash } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { startEngine, type Engine } from '../lab/engine.ts';
+import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { createSshHost } from '../lab/ssh-host.ts';
+import { until } from '../lab/wait.ts';
+
+const lab = inject('lab');
+
+async function send(lapidary: Lapidary, path: string, body: object): Promise<{ status: number; body: any }> {
+  const init = { method: 'POST', body: JSON.stringify(body) };
+  const response = await fetch(`${lapidary.url}/bootstrap/v1/${path}`, init);
+  return { status: response.status, body: await response.json() };
+}
+
+describe('a host', () => {
+  let lapidary: Lapidary;
+  beforeAll(async () => {
+    lapidary = await startLapidary();
+  });
+  afterAll(() => lapidary?.close());
+
+  test.each([
+    ['ed25519', ['-t', 'ed25519']],
+    ['p256', ['-t', 'ecdsa', '-b', '256']],
+    ['rsa', ['-t', 'rsa', '-b', '3072']],
+  ])(
+    'with an SSH key of %s gets its bouncer in, and is refused when it was removed',
+    async (kind, options) => {
+      const name = `web-${kind}`;
+      const host = createSshHost(name, options);
+      const key = `a key that ${name} made by itself`;
+      const fields = { bouncer: name, key_sha512: createHash('sha512').update(key).digest('hex') };
+      const put = { public_key: host.publicKey, bouncers: [name] };
+      expect((await lapidary.operator('PUT', `/hosts/${name}`, put)).status).toBe(201);
+      const registered = await send(lapidary, 'keys', await host.request(lapidary.url, 'keys', fields));
+      expect(registered.body).toMatchObject({ state: 'registered', generation: 1 });
+      const poll = () => fetch(`${lapidary.url}/v1/decisions/stream`, { headers: { 'x-api-key': key } });
+      expect((await poll()).status).toBe(200);
+      expect((await lapidary.operator('DELETE', `/hosts/${name}`)).status).toBe(204);
+      expect((await poll()).status).toBe(403);
+      const gone = await send(lapidary, 'keys', await host.request(lapidary.url, 'keys', fields));
+      expect(gone.body.type).toBe('urn:lapidary:host-revoked');
+      host.close();
+    },
+  );
+
+  test('is known again after a restart: the secret of the first start is kept', async () => {
+    const host = createSshHost('kept');
+    await lapidary.operator('PUT', '/hosts/kept', { public_key: host.publicKey, bouncers: ['kept'] });
+    const request = await host.request(lapidary.url, 'keys', {
+      bouncer: 'kept',
+      key_sha512: 'ab'.repeat(64),
+    });
+    await lapidary.kill();
+    await lapidary.start();
+    expect((await send(lapidary, 'keys', request)).body.state).toBe('registered');
+    expect((await send(lapidary, 'keys', request)).body.type).toBe('urn:lapidary:replayed');
+    host.close();
+  });
+});
+
+describe.skipIf(!lab.ok)('the host of an engine', () => {
+  let engine: Engine;
+  let lapidary: Lapidary;
+  beforeAll(async () => {
+    engine = await startEngine();
+    lapidary = await startLapidary({ settings: { UPSTREAM_URL: engine.url } });
+  });
+  afterAll(async () => {
+    await lapidary?.close();
+    await engine?.close();
+  });
+
+  test('sends the key, which is waited for; a second one takes over without a lost ban', async () => {
+    const host = createSshHost('engine');
+    await lapidary.sync();
+    expect((await lapidary.feed()).upstream).toMatchObject({ state: 'waiting-for-key' });
+    await lapidary.operator('PUT', '/hosts/engine', {
+      public_key: host.publicKey,
+      bouncers: [],
+      engine: true,
+    });
+    const sendKey = async (key: string, generation: number) => {
+      const request = await host.request(lapidary.url, 'engine-key', { engine_key: key, generation });
+      return (await send(lapidary, 'engine-key', request)).body;
+    };
+    await engine.ban('192.0.2.1');
+    expect(await sendKey(await engine.addBouncer('first'), 0)).toEqual({
+      generation: 1,
+      state: 'registered',
+    });
+    await until('the feed pulls', async () => (await lapidary.feed()).upstream.state === 'ok');
+    expect((await lapidary.feed()).decisions).toBe(1);
+    // A key that the engine does not know (yet) costs nothing.
+    expect(await sendKey('a-key-that-is-not-there-yet', 1)).toMatchObject({ generation: 2 });
+    expect((await lapidary.sync()).ok).toBe(true);
+    const second = await engine.addBouncer('second');
+    await engine.ban('192.0.2.2');
+    expect(await sendKey(second, 2)).toMatchObject({ generation: 3 });
+    expect((await lapidary.sync()).ok).toBe(true);
+    await engine.ban('192.0.2.3');
+    expect((await lapidary.sync()).ok).toBe(true);
+    expect((await lapidary.feed()).decisions).toBe(3);
+    expect(lapidary.log()).not.toContain(second);
+    host.close();
+  });
+});
