@@ -13,6 +13,8 @@ describe('settings', () => {
       tailIntervalMs: 60_000,
       tombstoneMs: 7 * 86_400_000,
       operatorToken: null,
+      bootstrap: null,
+      publicUrl: '',
     });
     expect(readSettings(upstream).upstream).toMatchObject({
       url: 'https://engine.example:8080',
@@ -27,6 +29,15 @@ describe('settings', () => {
     expect(readSettings({ ...upstream, UPSTREAM_HEADERS }).upstream?.headers).toEqual(
       JSON.parse(UPSTREAM_HEADERS),
     );
+  });
+
+  test('take the secret of the hosts with the one before it, and our public address', () => {
+    const [BOOTSTRAP_SECRET, BOOTSTRAP_SECRET_PREVIOUS] = ['n'.repeat(32), 'o'.repeat(32)];
+    const PUBLIC_URL = 'https://lapidary.example/lapi/';
+    expect(readSettings({ BOOTSTRAP_SECRET, BOOTSTRAP_SECRET_PREVIOUS, PUBLIC_URL })).toMatchObject({
+      bootstrap: { current: BOOTSTRAP_SECRET, previous: BOOTSTRAP_SECRET_PREVIOUS },
+      publicUrl: 'https://lapidary.example/lapi',
+    });
   });
 
   test.each([
@@ -49,8 +60,9 @@ describe('settings', () => {
     ['BOOTSTRAP_SECRET', { BOOTSTRAP_SECRET: 'hidden' }],
     ['BOOTSTRAP_SECRET_PREVIOUS', { BOOTSTRAP_SECRET_PREVIOUS: 'hidden' }],
     ['HOST_ISSUERS', { HOST_ISSUERS: 'hidden' }],
-    ['PUBLIC_URL', { PUBLIC_URL: 'hidden.example' }],
-    ['PUBLIC_URL', { PUBLIC_URL: 'https://hidden.example/?x' }],
+    ['PUBLIC_URL', { PUBLIC_URL: 'lapidary.example' }],
+    ['PUBLIC_URL', { PUBLIC_URL: 'https://user:hidden@lapidary.example' }],
+    ['PUBLIC_URL', { PUBLIC_URL: 'https://lapidary.example/?hidden' }],
     ['PATH_PREFIX', { PATH_PREFIX: 'lapi/' }],
   ])('%s: %j is refused by its name', (name, bad) => {
     const read = () => readSettings({ ...upstream, ...bad });
