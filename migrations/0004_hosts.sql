@@ -6,7 +6,6 @@ CREATE TABLE `burnt_nonces` (
 CREATE TABLE `engine_keys` (
 	`id` integer PRIMARY KEY NOT NULL,
 	`host` text NOT NULL,
-	`sealed` text NOT NULL,
 	`digest` text NOT NULL,
 	`created_ms` integer NOT NULL
 );

@@ -41,8 +41,9 @@ const documented = [...operatorApi, bootstrapApi];
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
   const { freshness, ageSeconds, upstream } = await askFeed(c.env, async (feed) => feed.status());
-  const refused = upstream.state === 'refused' ? { upstream: 'refused' } : {};
-  const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...refused };
+  const keyless = upstream.state === 'refused' || upstream.state === 'waiting-for-key';
+  const needs = keyless ? { upstream: upstream.state } : {};
+  const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...needs };
   return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
 });
 

@@ -47,8 +47,8 @@ export interface UpstreamSettings {
   /** `UPSTREAM_URL`: the engine's LAPI, without a trailing slash. */
   readonly url: string;
   /**
-   * `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. Null: a host sends
-   * one (broker/engine-key.ts).
+   * `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. Null: the engine's
+   * host sends one.
    */
   readonly apiKey: string | null;
   /** `UPSTREAM_HEADERS`, a JSON object: sent with every request (a Cloudflare Access service token). */

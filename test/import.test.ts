@@ -4,6 +4,7 @@ import { env } from 'cloudflare:workers';
 import { adopt } from '../src/broker/adoption.ts';
 import { forgetEpoch } from '../src/broker/keys.ts';
 import type { UpstreamSettings } from '../src/settings.ts';
+import { feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 
@@ -183,7 +184,8 @@ describe('adoption', () => {
       return new Response(null, { status });
     });
   }
-  const offer = (key: string, atMs = 0) => adopt(env.DB, upstream, key, 'fw/v1', nowMs + atMs);
+  const offer = (key: string, atMs = 0) =>
+    adopt(env.DB, upstream, key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
 
   test('is off: an unknown key asks nobody anything', async () => {
     expect((await asBouncer('unknown', '/v1/decisions')).status).toBe(403);

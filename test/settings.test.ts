@@ -40,6 +40,12 @@ describe('settings', () => {
     });
   });
 
+  test('need no key of the engine where its host can send one', () => {
+    const { UPSTREAM_URL } = upstream;
+    expect(readSettings({ UPSTREAM_URL, BOOTSTRAP_SECRET: 'n'.repeat(32) }).upstream?.apiKey).toBeNull();
+    expect(() => readSettings({ UPSTREAM_URL })).toThrow('UPSTREAM_API_KEY');
+  });
+
   test.each([
     ['UPSTREAM_URL', { UPSTREAM_URL: 'engine:8080' }],
     ['UPSTREAM_URL', { UPSTREAM_URL: 'ftp://engine.example' }],

@@ -2,10 +2,9 @@
 // (`ADOPT_ENGINE_KEYS`). Every guess at a key could become a question to the engine, so few do: a refusal is
 // remembered, and an isolate asks at most a few times a second.
 
-import { findEngineKey } from '../db/hosts.ts';
 import { isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
-import { digestOf, sameSecret } from '../secret.ts';
+import { digestOf } from '../secret.ts';
 import type { UpstreamSettings } from '../settings.ts';
 import { createBouncer } from './bouncers.ts';
 
@@ -19,12 +18,16 @@ const refused = new Map<string, number>();
 const underWay = new Map<string, Promise<boolean>>();
 let second = { startMs: 0, questions: 0 };
 
-/** Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, which the engine writes down. */
+/**
+ * Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, which the engine writes down. `isFeeds`:
+ * whether a digest is that of a key of the feed itself.
+ */
 export async function adopt(
   d1: D1Database,
   upstream: UpstreamSettings,
   key: string,
   userAgent: string,
+  isFeeds: (digest: string) => Promise<boolean>,
   nowMs: number,
 ): Promise<boolean> {
   if (key === '') return false;
@@ -33,7 +36,9 @@ export async function adopt(
   if (refusedAtMs !== undefined && nowMs - refusedAtMs < refusedMs) return false;
   const running = underWay.get(digest);
   if (running) return running;
-  const adoption = decide(d1, upstream, key, digest, userAgent, nowMs).finally(() => underWay.delete(digest));
+  const adoption = decide(d1, upstream, key, digest, userAgent, isFeeds, nowMs).finally(() =>
+    underWay.delete(digest),
+  );
   underWay.set(digest, adoption);
   return adoption;
 }
@@ -44,11 +49,12 @@ async function decide(
   key: string,
   digest: string,
   userAgent: string,
+  isFeeds: (digest: string) => Promise<boolean>,
   nowMs: number,
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
-  const never = (await isKnownDigest(d1, digest)) || (await isFeedsOwn(d1, upstream, key, digest));
+  const never = (await isKnownDigest(d1, digest)) || (await isFeeds(digest));
   if (never || !(await acceptsKey(upstream, key, userAgent))) {
     if (refused.size >= mostRefused) refused.clear();
     refused.set(digest, nowMs);
@@ -61,16 +67,6 @@ async function decide(
   });
   // A conflict: another isolate was first.
   return created.ok || created.failure.kind === 'conflict';
-}
-
-async function isFeedsOwn(
-  d1: D1Database,
-  { apiKey }: UpstreamSettings,
-  key: string,
-  digest: string,
-): Promise<boolean> {
-  if (apiKey !== null && (await sameSecret(key, apiKey))) return true;
-  return (await findEngineKey(d1))?.digest === digest;
 }
 
 function mayAsk(nowMs: number): boolean {

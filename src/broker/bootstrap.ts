@@ -5,8 +5,9 @@ import { Hono, type Context } from 'hono';
 import * as z from 'zod';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { findHost } from '../db/hosts.ts';
-import { fail, problem, succeed, type Result } from '../failure.ts';
+import { fail, problem, type Result } from '../failure.ts';
 import { takeBootstrapTurn } from '../lapi/rate.ts';
+import { seal } from '../sealed.ts';
 import type { BootstrapSecrets } from '../settings.ts';
 import { makeNonce, nonceLifeMs } from './challenge.ts';
 import { isoTime, time } from './describe.ts';
@@ -178,11 +179,12 @@ async function keepEngineKey(
 ): Promise<Result<Answer>> {
   if (!host) return fail({ kind: 'forbidden' });
   const { generation, engine_key: engineKey, boot_id: bootId = null } = payload;
-  const kept = await registerEngineKey(d1, secrets, { host, generation, nonce, bootId, engineKey }, nowMs);
+  const kept = await registerEngineKey(d1, { host, generation, nonce, bootId, engineKey }, nowMs);
   if (!kept.ok) return kept;
   // Also when it was sent before: the feed may not have been told then.
-  await askFeed(c.env, async (feed) => feed.offerUpstreamKey(kept.value.sealed));
-  return succeed(kept.value.answer);
+  const sealed = await seal(secrets, host.name, engineKey);
+  const offered = await askFeed(c.env, async (feed) => feed.offerEngineKey(host.name, sealed));
+  return offered.ok ? kept : offered;
 }
 
 /** What a restored D1 brought back is not decided on. */

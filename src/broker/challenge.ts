@@ -4,7 +4,7 @@
 import type { Nonce } from '../db/hosts.ts';
 import { fail, succeed, type Result } from '../failure.ts';
 import type { BootstrapSecrets } from '../settings.ts';
-import { derivedKey } from './derived-keys.ts';
+import { derivedKey } from '../derived-keys.ts';
 import { fromBase64Url, toBase64Url } from './ssh-wire.ts';
 
 export const nonceLifeMs = 120_000;

@@ -18,7 +18,14 @@ const feedShape = z
     freshness: z.enum(['fresh', 'stale', 'cold']),
     age_seconds: z.int().meta({ description: 'Since the engine was last heard.' }),
     upstream: z.object({
-      state: z.enum(['none', 'cold', 'waiting-for-key', 'ok', 'failing', 'refused']),
+      state: z.enum(['none', 'waiting-for-key', 'cold', 'ok', 'failing', 'refused']),
+      key: z
+        .enum(['setting', 'host'])
+        .nullable()
+        .meta({ description: 'Where the key comes from that Lapidary pulls with.' }),
+      keyPending: z
+        .boolean()
+        .meta({ description: 'A host has sent another key, which the engine does not accept yet.' }),
       lastSyncAt: time.nullable(),
       lastResyncAt: time.nullable(),
       lastError: z.string().nullable(),
@@ -55,6 +62,8 @@ export const feedOperations = [
         age_seconds: ageSeconds,
         upstream: {
           state: upstream.state,
+          key: upstream.key,
+          keyPending: upstream.keyPending,
           lastSyncAt: isoTime(upstream.lastSyncMs || null),
           lastResyncAt: isoTime(upstream.lastResyncMs || null),
           lastError: upstream.lastError,

@@ -160,5 +160,6 @@ export const hostOperations = [
 
 /** The feed gives up a key whose host is gone, or has no engine any more. */
 async function forgetUnknownKey(env: Env): Promise<void> {
-  if ((await findEngineKey(env.DB)) === null) await askFeed(env, async (feed) => feed.forgetUpstreamKey());
+  const kept = await findEngineKey(env.DB);
+  await askFeed(env, async (feed) => feed.keepEngineKeysOf(kept?.host ?? null));
 }

@@ -219,7 +219,7 @@ export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: 
 
 export type EngineKey = typeof engineKeys.$inferSelect;
 
-/** The engine's key that a host sent last; null: none. */
+/** Which engine's key a host sent last; null: none. The feed's object has the key itself. */
 export async function findEngineKey(d1: D1Database): Promise<EngineKey | null> {
   const [row] = await drizzle(d1).select().from(engineKeys).limit(1);
   return row ?? null;
@@ -232,10 +232,4 @@ export function keepEngineKeyStatements(db: DrizzleD1Database, key: Omit<EngineK
       .values({ id: 0, ...key })
       .onConflictDoUpdate({ target: engineKeys.id, set: key }),
   ];
-}
-
-/** The same key, sealed under another secret. */
-export async function resealEngineKey(d1: D1Database, before: EngineKey, sealed: string): Promise<void> {
-  const same = and(eq(engineKeys.id, before.id), eq(engineKeys.sealed, before.sealed));
-  await drizzle(d1).update(engineKeys).set({ sealed }).where(same);
 }

@@ -1,5 +1,5 @@
 // D1's tables, described once. The truth of who may ask, and of what operators did. Losing it locks every bouncer
-// out. Of keys and tokens it has SHA-512 digests only; the one secret that must be read again is sealed (`engine_keys`).
+// out. No secret is in it: SHA-512 digests of keys and tokens only.
 
 import { sql } from 'drizzle-orm';
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
@@ -250,11 +250,10 @@ export const burntNonces = sqliteTable('burnt_nonces', {
   expiresMs: integer('expires_ms').notNull(),
 });
 
-/** One row: the key under which the feed pulls, as a host sent it, sealed (broker/engine-key.ts). */
+/** One row: which key for the feed a host sent last. The feed's object has the key itself, sealed (feed/engine-keys.ts). */
 export const engineKeys = sqliteTable('engine_keys', {
   id: integer('id').primaryKey(),
   host: text('host').notNull(),
-  sealed: text('sealed').notNull(),
   /** Lower-case hex SHA-512 of the key. */
   digest: text('digest').notNull(),
   createdMs: integer('created_ms').notNull(),

@@ -3,6 +3,7 @@
 // clients.ts remembers who has had what.
 
 import { DurableObject } from 'cloudflare:workers';
+import type { Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
@@ -10,12 +11,12 @@ import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
 import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
+import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import * as log from './log.ts';
 import { createRounds, type RoundResult, type Rounds, type UpstreamState } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
-import { createUpstreamKeys, type UpstreamKeys } from './upstream-key.ts';
 import { requestKey, viewKey, type View } from './view.ts';
 
 export interface StreamAsk {
@@ -62,6 +63,10 @@ export interface FeedStatus {
   readonly ageSeconds: number;
   readonly upstream: {
     readonly state: UpstreamState;
+    /** Where the key comes from that it pulls with; null: there is none. */
+    readonly key: KeySource | null;
+    /** There is a better one, which the engine does not accept yet. */
+    readonly keyPending: boolean;
     readonly lastSyncMs: number;
     readonly lastResyncMs: number;
     readonly lastError: string | null;
@@ -104,7 +109,7 @@ const onceKeptMs = 25 * 3_600_000;
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
   readonly #store: Store;
-  readonly #upstreamKeys: UpstreamKeys;
+  readonly #engineKeys: EngineKeys;
   readonly #rounds: Rounds;
   readonly #clients: clients.Clients;
   readonly #bases: Bases;
@@ -120,8 +125,8 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
-    this.#upstreamKeys = createUpstreamKeys(ctx.storage, this.#settings, env.DB);
-    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#upstreamKeys);
+    this.#engineKeys = createEngineKeys(ctx.storage, this.#settings);
+    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#engineKeys);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
       await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
@@ -262,6 +267,7 @@ export class DecisionFeed extends DurableObject<Env> {
     sweep(this.ctx.storage, this.#store, nowMs);
     const { mirror, state } = this.#store;
     const { upstream, lastError } = this.#rounds.state();
+    const { source: key, pending: keyPending } = this.#engineKeys.state();
     const { lastSyncMs, lastResyncMs } = state;
     let cursors = 0;
     for (const client of this.#clients.byName.values()) cursors += client.cursors.size;
@@ -274,8 +280,25 @@ export class DecisionFeed extends DurableObject<Env> {
       cursors,
       freshness: upstream !== 'none' && lastSyncMs === 0 ? 'cold' : fresh ? 'fresh' : 'stale',
       ageSeconds: upstream === 'none' || lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
-      upstream: { state: upstream, lastSyncMs, lastResyncMs, lastError },
+      upstream: { state: upstream, key, keyPending, lastSyncMs, lastResyncMs, lastError },
     };
+  }
+
+  /** Takes a key from the engine's host, sealed (sealed.ts). The next round tries it. */
+  async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
+    // Whoever asks a feed that had no key is kept for a moment again.
+    this.#firstContact = null;
+    return this.#engineKeys.offer(host, sealed);
+  }
+
+  /** Gives up the keys that other hosts than this one sent; null: all of them. */
+  keepEngineKeysOf(host: string | null): void {
+    this.#engineKeys.keepOf(host);
+  }
+
+  /** Whether a key, by its SHA-512, is one that the feed pulls with: no bouncer may have it. */
+  async holdsKey(digest: string): Promise<boolean> {
+    return this.#engineKeys.has(digest);
   }
 
   /** The clients of each of some bouncers, the one seen last first. */
@@ -317,16 +340,6 @@ export class DecisionFeed extends DurableObject<Env> {
 
   acknowledgeLostTails(foundUntilMs: number): void {
     log.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
-  }
-
-  /** A host sent the key of its engine, sealed: it is tried at the next round, and used from when the engine takes it. */
-  async offerUpstreamKey(sealed: string): Promise<void> {
-    await this.#upstreamKeys.offer(sealed);
-  }
-
-  /** The host that sent it is gone. */
-  forgetUpstreamKey(): void {
-    this.#upstreamKeys.forget();
   }
 
   forgetBouncer(bouncerId: number): void {

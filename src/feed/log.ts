@@ -6,7 +6,7 @@
 // feed       one row: the change counter and what must outlive a restart beside it.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
-// upstream_keys  the engine's key as a host sent it, sealed: the one in use, and one that is not tried yet.
+// engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
 // audit_anchor  one row: how far D1's audit log had come. Apart from D1 on purpose: it shows a cut tail.
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
@@ -35,8 +35,10 @@ const schema = [
      hash TEXT PRIMARY KEY, seq INTEGER NOT NULL, goes_on_at INTEGER NOT NULL, found_ms INTEGER NOT NULL,
      acknowledged_ms INTEGER)`,
   `CREATE TABLE IF NOT EXISTS once (request TEXT PRIMARY KEY, decision TEXT NOT NULL, at_ms INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS engine_keys (
+     state TEXT PRIMARY KEY CHECK (state IN ('pending', 'used')), host TEXT NOT NULL, sealed TEXT NOT NULL,
+     received_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
-  `CREATE TABLE IF NOT EXISTS upstream_keys (slot TEXT PRIMARY KEY, sealed TEXT NOT NULL)`,
 ];
 
 /** The `feed` row. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
@@ -205,6 +207,44 @@ export function deleteBasis(sql: SqlStorage, id: number): void {
   sql.exec(`DELETE FROM bases WHERE id = ?`, id);
 }
 
+/** A key that a host sent. `pending`: the engine has not answered it yet. */
+export interface EngineKeyRow {
+  readonly state: 'pending' | 'used';
+  readonly host: string;
+  readonly sealed: string;
+}
+
+/** The newest first: at most one of each state. */
+export function readEngineKeys(sql: SqlStorage): EngineKeyRow[] {
+  const rows = sql.exec(`SELECT state, host, sealed FROM engine_keys ORDER BY state`).toArray();
+  return rows as unknown as EngineKeyRow[];
+}
+
+export function writePendingEngineKey(sql: SqlStorage, host: string, sealed: string, nowMs: number): void {
+  sql.exec(`INSERT OR REPLACE INTO engine_keys VALUES ('pending', ?, ?, ?)`, host, sealed, nowMs);
+}
+
+/** The pending key takes the used one's place; false: it is not the pending one any more. In a transaction. */
+export function useEngineKey(sql: SqlStorage, sealed: string): boolean {
+  const pending = sql.exec(`SELECT 1 FROM engine_keys WHERE state = 'pending' AND sealed = ?`, sealed);
+  if (pending.toArray().length === 0) return false;
+  sql.exec(`DELETE FROM engine_keys WHERE state = 'used'`);
+  sql.exec(`UPDATE engine_keys SET state = 'used'`);
+  return true;
+}
+
+export function resealEngineKey(sql: SqlStorage, before: string, sealed: string): void {
+  sql.exec(`UPDATE engine_keys SET sealed = ? WHERE sealed = ?`, sealed, before);
+}
+
+export function deletePendingEngineKey(sql: SqlStorage): void {
+  sql.exec(`DELETE FROM engine_keys WHERE state = 'pending'`);
+}
+
+export function deleteOtherEngineKeys(sql: SqlStorage, host: string | null): void {
+  sql.exec(`DELETE FROM engine_keys WHERE host IS NOT ?`, host);
+}
+
 export function readAuditAnchor(sql: SqlStorage): { seq: number; hash: string } | null {
   const [row] = sql.exec(`SELECT seq, hash FROM audit_anchor`).toArray();
   return row ? { seq: row['seq'] as number, hash: row['hash'] as string } : null;
@@ -301,19 +341,4 @@ export function writeOnce(sql: SqlStorage, request: string, decision: string, no
 
 export function forgetOnce(sql: SqlStorage, cutoffMs: number): void {
   sql.exec(`DELETE FROM once WHERE at_ms < ?`, cutoffMs);
-}
-
-export type KeySlot = 'current' | 'next';
-
-export function readUpstreamKey(sql: SqlStorage, slot: KeySlot): string | null {
-  const [row] = sql.exec('SELECT sealed FROM upstream_keys WHERE slot = ?', slot).toArray();
-  return (row?.['sealed'] as string | undefined) ?? null;
-}
-
-export function writeUpstreamKey(sql: SqlStorage, slot: KeySlot, sealed: string): void {
-  sql.exec('INSERT OR REPLACE INTO upstream_keys VALUES (?, ?)', slot, sealed);
-}
-
-export function deleteUpstreamKey(sql: SqlStorage, slot: KeySlot): void {
-  sql.exec('DELETE FROM upstream_keys WHERE slot = ?', slot);
 }

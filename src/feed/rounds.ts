@@ -3,16 +3,16 @@
 // the last good state stays served.
 
 import type { Settings } from '../settings.ts';
+import type { EngineKey, EngineKeys } from './engine-keys.ts';
 import { commit, type Store } from './store.ts';
 import { createPlanner, type RoundKind } from './sync.ts';
 import * as upstream from './upstream.ts';
-import type { UpstreamKeys } from './upstream-key.ts';
 
 /**
- * `refused`: the engine does not know our key. `waiting-for-key`: a host is to send it one day. `failing`: anything else
- * went wrong in the newest round.
+ * `waiting-for-key`: there is an engine and nothing to ask it with. `refused`: it does not know our key. `failing`:
+ * anything else went wrong in the newest round.
  */
-export type UpstreamState = 'none' | 'cold' | 'waiting-for-key' | 'ok' | 'failing' | 'refused';
+export type UpstreamState = 'none' | 'waiting-for-key' | 'cold' | 'ok' | 'failing' | 'refused';
 
 /** What one round did; `doubt` says what was held back and why. */
 export interface RoundResult {
@@ -41,15 +41,15 @@ export function createRounds(
   storage: DurableObjectStorage,
   store: Store,
   settings: Settings,
-  keys: UpstreamKeys,
+  keys: EngineKeys,
 ): Rounds {
-  const { upstream: address } = settings;
+  const { upstream: engine } = settings;
   // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
-  const health = { delta: address ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
+  const health = { delta: engine ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
   const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
   // A fresh start may have lost an answer that the engine counts as delivered: compare everything first.
   let resyncDue = true;
-  let touched = false;
+  let touched: string | null = null;
   let held: ReadonlySet<number> = new Set();
   let running: Running | null = null;
   let tail: { honoured: boolean; lastMs: number; olderId: number; newerId: number } | null = null;
@@ -70,7 +70,7 @@ export function createRounds(
   /** One request and its plan, applied. */
   const pullAndApply = async (
     kind: RoundKind,
-    from: upstream.Upstream,
+    from: upstream.Engine,
     believe: boolean,
   ): Promise<RoundResult> => {
     const { sequence } = store.mirror;
@@ -124,27 +124,39 @@ export function createRounds(
   };
 
   const round = async (full: boolean, believe: boolean): Promise<RoundResult> => {
-    if (!address) return nothing;
-    const chosen = await keys.choose(async (key) => (await upstream.touchCursor({ ...address, key })).ok);
-    if (!chosen) {
-      const error = 'no host has sent the key of the engine yet, and UPSTREAM_API_KEY is not set';
-      note('delta', 'waiting-for-key', error);
-      return { ...nothing, ok: false, error };
-    }
-    const engine = { ...address, key: chosen.key };
-    // The engine tells a new key nothing of what happened before: compare everything.
-    if (chosen.isNew) touched = resyncDue = true;
-    if (!touched) {
-      const touch = await upstream.touchCursor(engine);
+    if (!engine) return nothing;
+    const accepts = (key: string): Promise<boolean> => upstream.acceptsKey(engine, key);
+    const roundWith = (key: EngineKey): Promise<RoundResult> =>
+      pullAll({ ...engine, apiKey: key.key, keyName: key.name }, key, full, believe);
+    const key = await keys.choose(accepts, false);
+    if (!key) return { ...nothing, ok: false, error: keys.problem() };
+    const result = await roundWith(key);
+    if (health.delta !== 'refused' && health.full !== 'refused') return result;
+    const other = await keys.choose(accepts, true);
+    if (!other || other.key === key.key) return result;
+    return sum({ ...result, ok: true, error: null }, await roundWith(other));
+  };
+
+  const pullAll = async (
+    from: upstream.Engine,
+    key: EngineKey,
+    full: boolean,
+    believe: boolean,
+  ): Promise<RoundResult> => {
+    if (touched !== from.apiKey) {
+      const touch = await upstream.touchCursor(from);
       if (!touch.ok) return failed('delta', touch);
-      touched = true;
+      touched = from.apiKey;
+      // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
+      resyncDue = true;
     }
-    const delta = await pullAndApply('delta', engine, false);
+    const delta = await pullAndApply('delta', from, false);
     if (!delta.ok) return delta;
+    keys.noteAnswered(key);
     if (full || resyncDue || Date.now() - store.state.lastResyncMs >= settings.resyncIntervalMs) {
-      return sum(delta, await pullAndApply('full', engine, believe));
+      return sum(delta, await pullAndApply('full', from, believe));
     }
-    return tailDue(Date.now()) ? sum(delta, await pullAndApply('tail', engine, false)) : delta;
+    return tailDue(Date.now()) ? sum(delta, await pullAndApply('tail', from, false)) : delta;
   };
 
   const start = (full: boolean, believe: boolean): Promise<RoundResult> => {
@@ -156,10 +168,15 @@ export function createRounds(
   };
 
   return {
-    state: () => ({
-      upstream: health.delta === 'ok' ? health.full : health.delta,
-      lastError: errors.delta ?? errors.full,
-    }),
+    state() {
+      if (engine && keys.state().source === null) {
+        return { upstream: 'waiting-for-key', lastError: keys.problem() };
+      }
+      return {
+        upstream: health.delta === 'ok' ? health.full : health.delta,
+        lastError: errors.delta ?? errors.full,
+      };
+    },
     async run({ full = false, believe = false } = {}) {
       // A round under way may have asked the engine before the change that the caller wants to see: it waits
       // for that one and then shares the next.

@@ -5,17 +5,16 @@
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { decodeDecision } from '../lapi/wire.ts';
 import type { UpstreamSettings } from '../settings.ts';
-import type { UpstreamKey } from './upstream-key.ts';
 import type { Decision } from './decision.ts';
 import { createSplitter, SplitError, type ListName } from './json-split.ts';
 import { isEngineId } from './sync.ts';
 
-/** The engine, and the key of ours that it is asked with. */
-export interface Upstream extends Omit<UpstreamSettings, 'apiKey'> {
-  readonly key: UpstreamKey;
-}
+const ownUserAgent = 'lapidary/v1';
 
 export type Take = (list: 'new' | 'deleted', decision: Decision) => void;
+
+/** The engine, and what to ask it with. `keyName`: the key, for an operator to read. */
+export type Engine = UpstreamSettings & { readonly apiKey: string; readonly keyName: string };
 
 /** The engine's refusal of our key is told apart: it needs an operator, not patience. */
 export type Pull = Result<'whole'> & { readonly refused?: boolean };
@@ -24,18 +23,18 @@ export type Pull = Result<'whole'> & { readonly refused?: boolean };
  * What changed since this key's last pull. `dedup=false`, since LAPI's own choice of the longest decision
  * hides the end of a shadowed one, and every scope by name, since a stream has no wildcard.
  */
-export function pullDelta(upstream: Upstream, take: Take): Promise<Pull> {
+export function pullDelta(upstream: Engine, take: Take): Promise<Pull> {
   const scopes = encodeURIComponent(upstream.scopes.join(','));
   return pull(upstream, `/v1/decisions/stream?dedup=false&scopes=${scopes}`, take);
 }
 
 /** Every active decision, all scopes, not deduplicated; a fault of the engine's database is a real 500 here. */
-export function pullFull(upstream: Upstream, take: Take): Promise<Pull> {
+export function pullFull(upstream: Engine, take: Take): Promise<Pull> {
   return pull(upstream, '/v1/decisions', take);
 }
 
 /** Active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all: `take` sees that. */
-export function pullTail(upstream: Upstream, idGreaterThan: number, take: Take): Promise<Pull> {
+export function pullTail(upstream: Engine, idGreaterThan: number, take: Take): Promise<Pull> {
   return pull(upstream, `/v1/decisions?id_gt=${idGreaterThan}`, take);
 }
 
@@ -43,18 +42,18 @@ export function pullTail(upstream: Upstream, idGreaterThan: number, take: Take):
  * A cheap question that sets a NULL cursor of ours at the engine to now. Without it the first delta of a new
  * key makes engines from 1.6.3 on read every expired row they keep (crowdsec#4613: half an hour).
  */
-export function touchCursor(upstream: Upstream): Promise<Pull> {
+export function touchCursor(upstream: Engine): Promise<Pull> {
   return pull(upstream, '/v1/decisions?ip=192.0.2.1', () => undefined);
 }
 
 /**
  * Whether the engine lets a bouncer in with this key. `HEAD` on one address moves no cursor in any version. The
- * bouncer's own User-Agent, since the engine notes it as the bouncer's type. Anything but a plain 200 is a no.
+ * User-Agent is that of whoever will use the key, since the engine notes it as the bouncer's type. Anything but a plain 200 is a no.
  */
 export async function acceptsKey(
   upstream: UpstreamSettings,
   key: string,
-  userAgent: string,
+  userAgent = ownUserAgent,
 ): Promise<boolean> {
   try {
     const response = await fetch(`${upstream.url}/v1/decisions?ip=192.0.2.1`, {
@@ -70,7 +69,7 @@ export async function acceptsKey(
   }
 }
 
-async function pull(upstream: Upstream, path: string, take: Take): Promise<Pull> {
+async function pull(upstream: Engine, path: string, take: Take): Promise<Pull> {
   const silence = new AbortController();
   const giveUp = (): void => silence.abort(`no answer for ${upstream.timeoutMs / 1000} s`);
   let timer = setTimeout(giveUp, upstream.timeoutMs);
@@ -79,13 +78,13 @@ async function pull(upstream: Upstream, path: string, take: Take): Promise<Pull>
     const response = await fetch(upstream.url + path, {
       // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
       redirect: 'manual',
-      headers: { ...upstream.headers, 'x-api-key': upstream.key.text, 'user-agent': 'lapidary/v1' },
+      headers: { ...upstream.headers, 'x-api-key': upstream.apiKey, 'user-agent': ownUserAgent },
       signal: silence.signal,
     });
     if (response.status !== 200) {
       await response.body?.cancel();
       const refused = response.status === 401 || response.status === 403;
-      const why = refused ? `refuses ${upstream.key.name}` : 'answers';
+      const why = refused ? `refuses ${upstream.keyName}` : 'answers';
       return { ...unavailable(`the engine ${why} with status ${response.status}`), refused };
     }
     if (!response.body) return unavailable('the engine answers with an empty body');

@@ -51,7 +51,11 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const bouncer = await authenticate(c.env, key, nowMs);
   const { adoptEngineKeys, upstream } = c.get('settings');
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys || !upstream) return bouncer;
-  if (!(await adopt(c.env.DB, upstream, key, c.req.header('user-agent') ?? '', nowMs))) return bouncer;
+  const userAgent = c.req.header('user-agent') ?? '';
+  const isFeeds = (digest: string): Promise<boolean> => {
+    return askFeed(c.env, async (feed) => feed.holdsKey(digest));
+  };
+  if (!(await adopt(c.env.DB, upstream, key, userAgent, isFeeds, nowMs))) return bouncer;
   forgetEpoch();
   return authenticate(c.env, key, nowMs);
 }

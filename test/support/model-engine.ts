@@ -23,6 +23,8 @@ export interface ModelEngine {
   /** What the next requests get instead of an answer; undefined: an answer. */
   fault: ((path: string) => Response | Promise<Response>) | undefined;
   readonly requests: string[];
+  /** The keys of the bouncers that it knows; null: any key is one. Each has its own place in the stream. */
+  keys: string[] | null;
   add(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
   /** A soft delete: it is announced to the next delta. */
   expire(id: number): void;
@@ -42,12 +44,13 @@ export interface ModelDatabase {
 
 export function startModelEngine(): ModelEngine {
   let nextId = 1;
-  let lastPullMs = 0;
+  const pulls = new Map<string, number>();
   const engine: ModelEngine = {
     rows: new Map(),
     dialect: 'C',
     fault: undefined,
     requests: [],
+    keys: null,
     add(decision) {
       const row = {
         id: nextId++,
@@ -77,27 +80,34 @@ export function startModelEngine(): ModelEngine {
     active: () => [...engine.rows.values()].filter((row) => row.untilMs > Date.now()),
   };
 
-  const answer = (url: URL): Response => {
+  const answer = (url: URL, method: string, key: string): Response => {
+    if (engine.keys && !engine.keys.includes(key)) {
+      return Response.json({ message: 'access forbidden' }, { status: 403 });
+    }
     const nowMs = Date.now();
     const encode = (rows: ModelDecision[]) => rows.map((row) => encodeDecision(row, nowMs, engine.dialect));
     if (url.pathname === '/v1/decisions/stream') {
+      const lastPullMs = pulls.get(key) ?? 0;
       const fresh = engine.active().filter((row) => row.createdMs > lastPullMs);
       const ended = [...engine.rows.values()].filter(
         (row) => row.untilMs <= nowMs && row.untilMs > lastPullMs - 2000,
       );
-      lastPullMs = nowMs;
+      pulls.set(key, nowMs);
       return Response.json(listsOf(engine.dialect, encode(fresh), encode(ended)));
     }
     const ip = url.searchParams.get('ip');
+    if (method === 'GET' && !pulls.has(key)) pulls.set(key, nowMs);
     const above = engine.dialect === 'A' ? 0 : Number(url.searchParams.get('id_gt') ?? 0);
     const rows = engine.active().filter((row) => row.id > above && (ip === null || row.value === ip));
     return Response.json(rows.length === 0 ? null : encode(rows));
   };
 
-  vi.spyOn(globalThis, 'fetch').mockImplementation(async (input) => {
+  vi.spyOn(globalThis, 'fetch').mockImplementation(async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     engine.requests.push(url.pathname + url.search);
-    return engine.fault ? engine.fault(url.pathname) : answer(url);
+    return engine.fault
+      ? engine.fault(url.pathname)
+      : answer(url, init?.method ?? 'GET', new Headers(init?.headers).get('x-api-key') ?? '');
   });
   return engine;
 }

@@ -1,0 +1,138 @@
+// The key that the feed pulls with: one that the engine's host sent, or the setting's. The old one is given up when the
+// engine has answered a new one, never before: a mistake here is a mirror that stands still. Keys are kept sealed and
+// opened in memory only.
+
+import { fail, succeed, type Result } from '../failure.ts';
+import { open } from '../sealed.ts';
+import { digestOf } from '../secret.ts';
+import type { Settings } from '../settings.ts';
+import * as log from './log.ts';
+
+export type KeySource = 'setting' | 'host';
+
+export interface EngineKey {
+  readonly source: KeySource;
+  readonly key: string;
+  /** For an operator to read: `UPSTREAM_API_KEY`. */
+  readonly name: string;
+}
+
+export interface EngineKeys {
+  /** Takes a key from a host. It is used as soon as the engine accepts it. `unavailable` when it can't be opened. */
+  offer(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>>;
+  /** Gives up what other hosts than this one sent; null: all of it. */
+  keepOf(host: string | null): void;
+  /**
+   * The key to pull with now; null: there is none. `accepts` is asked of each that would be better than the last one
+   * chosen, and, when that one was `refused`, of the others too.
+   */
+  choose(accepts: (key: string) => Promise<boolean>, refused: boolean): Promise<EngineKey | null>;
+  /** The engine has answered it: the one before is given up. */
+  noteAnswered(key: EngineKey): void;
+  state(): { readonly source: KeySource | null; readonly pending: boolean };
+  /** Why there is none. */
+  problem(): string;
+  /** Whether a key, by its SHA-512, is one of ours. */
+  has(digest: string): Promise<boolean>;
+}
+
+interface Candidate extends EngineKey {
+  readonly row: log.EngineKeyRow | null;
+}
+
+export function createEngineKeys(
+  storage: DurableObjectStorage,
+  { upstream, bootstrap }: Settings,
+): EngineKeys {
+  const { sql } = storage;
+  /** What is sealed → the key; null: it can't be opened. */
+  const opened = new Map<string, string | null>();
+  let chosen: Candidate | null | undefined;
+
+  const keyOf = async ({ host, sealed }: Pick<log.EngineKeyRow, 'host' | 'sealed'>) => {
+    const known = opened.get(sealed);
+    if (known !== undefined) return known;
+    const found = bootstrap && (await open(bootstrap, host, sealed));
+    opened.set(sealed, found?.key ?? null);
+    if (!found) console.error(`the engine's key of host ${host} was sealed under another BOOTSTRAP_SECRET`);
+    if (found?.resealed) {
+      log.resealEngineKey(sql, sealed, found.resealed);
+      opened.delete(sealed);
+      opened.set(found.resealed, found.key);
+    }
+    return found?.key ?? null;
+  };
+
+  /** The best first: what a host sent last, what it sent before, the setting's. */
+  const candidates = async (): Promise<Candidate[]> => {
+    const all: Candidate[] = [];
+    const rows = log.readEngineKeys(sql);
+    for (const sealed of opened.keys()) {
+      if (!rows.some((row) => row.sealed === sealed)) opened.delete(sealed);
+    }
+    for (const row of rows) {
+      const key = await keyOf(row);
+      if (key !== null) all.push({ source: 'host', key, name: `the key of host ${row.host}`, row });
+    }
+    const apiKey = upstream?.apiKey;
+    if (apiKey) all.push({ source: 'setting', key: apiKey, name: 'UPSTREAM_API_KEY', row: null });
+    return all;
+  };
+
+  return {
+    async offer(host, sealed) {
+      const key = await keyOf({ host, sealed });
+      if (key === null) return fail({ kind: 'unavailable', problem: 'the key can not be opened here' });
+      const same = (await candidates()).find(({ row, key: known }) => row?.host === host && known === key);
+      if (!same?.row) log.writePendingEngineKey(sql, host, sealed, Date.now());
+      // Sent before, and sent again since: whatever came between is not what the host wants.
+      else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
+      return succeed(same ? 'unchanged' : 'registered');
+    },
+    keepOf(host) {
+      log.deleteOtherEngineKeys(sql, host);
+      if (chosen?.row && chosen.row.host !== host) chosen = undefined;
+    },
+    async choose(accepts, refused) {
+      const all = await candidates();
+      const last = all.findIndex(({ key }) => key === chosen?.key);
+      // At a start: what the engine is known to accept, if there is such a one.
+      const known = all.findIndex(({ row }) => row?.state !== 'pending');
+      const at = last >= 0 ? last : Math.max(known, 0);
+      chosen = all[at] ?? null;
+      for (const each of all.filter((_, rank) => rank < at || (refused && rank > at))) {
+        if (!(await accepts(each.key))) continue;
+        chosen = each;
+        break;
+      }
+      return chosen;
+    },
+    noteAnswered({ key }) {
+      if (chosen?.key !== key || chosen.row?.state !== 'pending') return;
+      const { sealed } = chosen.row;
+      if (!storage.transactionSync(() => log.useEngineKey(sql, sealed))) return;
+      chosen = { ...chosen, row: { ...chosen.row, state: 'used' } };
+    },
+    state() {
+      const rows = log.readEngineKeys(sql);
+      const used = rows.some((row) => row.state === 'used');
+      const first = used ? 'host' : upstream?.apiKey ? 'setting' : rows.length > 0 ? 'host' : null;
+      const source = chosen === undefined ? first : (chosen?.source ?? null);
+      const pending = rows.some((row) => row.state === 'pending') || (source === 'setting' && used);
+      return { source, pending };
+    },
+    problem() {
+      if (log.readEngineKeys(sql).length === 0) {
+        return 'no key for the engine yet: its host has sent none, and UPSTREAM_API_KEY is not set';
+      }
+      return (
+        "the engine's key was sealed under another BOOTSTRAP_SECRET: name that one in BOOTSTRAP_SECRET_PREVIOUS, or " +
+        'let the host send a key again'
+      );
+    },
+    async has(digest) {
+      for (const { key } of await candidates()) if ((await digestOf(key)) === digest) return true;
+      return false;
+    },
+  };
+}
