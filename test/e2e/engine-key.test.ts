@@ -1,0 +1,201 @@
+// The feed's key from the engine's host, with a real engine, its cscli and a real ssh-keygen: no person ever holds it, a
+// rotation costs no pull and no ban, and it is readable nowhere.
+import { execFile, execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { openDatabase } from '../lab/database.ts';
+import { type Engine, startEngine } from '../lab/engine.ts';
+import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
+import { startPoller } from '../lab/poller.ts';
+import { until } from '../lab/wait.ts';
+
+const lab = inject('lab');
+const host = 'engine-1';
+const used = { state: 'ok', key: 'host', keyPending: false, lastError: null };
+
+describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
+  let engine: Engine;
+  let lapidary: Lapidary;
+  let folder: string;
+  let hostKey: string;
+  let generation = 0;
+  /** Every key and every answer that there was. */
+  const keys: string[] = [];
+  const answers: string[] = [];
+
+  beforeAll(async () => {
+    engine = await startEngine();
+    await engine.ban('192.0.2.1');
+    folder = await mkdtemp(join(tmpdir(), 'lapidary-engine-host-'));
+    hostKey = join(folder, 'ssh_host_ed25519_key');
+    execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', hostKey]);
+    lapidary = await startLapidary({ settings: { UPSTREAM_URL: engine.url } });
+  });
+  afterAll(async () => {
+    await lapidary?.close();
+    await engine?.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  function sign(text: string): Promise<string> {
+    const options = ['-Y', 'sign', '-q', '-n', 'bootstrap-v1@lapidary', '-f', hostKey];
+    return new Promise((resolve, reject) => {
+      const child = execFile('ssh-keygen', options, (error, stdout) => {
+        if (error) reject(error);
+        else resolve(stdout);
+      });
+      child.stdin?.end(text);
+    });
+  }
+
+  async function ask(path: string, body?: unknown): Promise<any> {
+    const init = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
+    const response = await fetch(`${lapidary.url}/bootstrap/v1${path}`, init);
+    const text = await response.text();
+    answers.push(text);
+    return { status: response.status, ...JSON.parse(text) };
+  }
+
+  function makeKey(): string {
+    const key = randomBytes(24).toString('hex');
+    keys.push(key);
+    return key;
+  }
+
+  async function register(name: string, key: string): Promise<void> {
+    await engine.cscli('bouncers', 'add', name, '-k', key);
+  }
+
+  /** What the host does with a key of its own. */
+  async function send(key: string): Promise<void> {
+    const { nonce } = await ask('/challenge');
+    const aud = `${lapidary.url}/bootstrap/v1/engine-key`;
+    const payload = JSON.stringify({ v: 1, aud, host, nonce, engine_key: key, generation });
+    const envelope = { payload: Buffer.from(payload).toString('base64'), signature: await sign(payload) };
+    const answer = await ask('/engine-key', envelope);
+    expect(answer).toMatchObject({ status: 200, state: 'registered' });
+    generation = answer.generation;
+  }
+
+  async function upstream(): Promise<any> {
+    const feed = await lapidary.feed();
+    answers.push(JSON.stringify(feed));
+    const { state, key, keyPending, lastError } = feed.upstream;
+    return { state, key, keyPending, lastError };
+  }
+
+  const untilUsed = () =>
+    until('the feed uses the key that was sent last', async (saw) => {
+      const now = await upstream();
+      saw(now);
+      return now.state === 'ok' && now.key === 'host' && !now.keyPending;
+    });
+
+  test('is waited for; bouncers are served meanwhile', async () => {
+    await lapidary.ban('203.0.113.1');
+    const poller = startPoller({ url: lapidary.url, key: await lapidary.addBouncer('early') });
+    await poller.untilHas({ banned: ['203.0.113.1'] });
+    await poller.stop();
+    expect(poller.failures()).toEqual([]);
+    expect(await lapidary.health()).toMatchObject({ status: 'up', upstream: 'waiting-for-key' });
+    expect(await upstream()).toMatchObject({ state: 'waiting-for-key', key: null, keyPending: false });
+    expect(await lapidary.sync()).toMatchObject({ ok: false, error: expect.stringContaining('no key') });
+  });
+
+  test('comes in a signed request, and the feed syncs', async () => {
+    const public_key = await readFile(`${hostKey}.pub`, 'utf8');
+    const known = await lapidary.operator('PUT', `/hosts/${host}`, {
+      public_key,
+      bouncers: [],
+      engine: true,
+    });
+    expect(known.status, JSON.stringify(known.body)).toBe(201);
+    const key = makeKey();
+    await register('lapidary-1', key);
+    await send(key);
+    await untilUsed();
+    const poller = startPoller({ url: lapidary.url, key: await lapidary.addBouncer('first') });
+    await poller.untilHas({ banned: ['192.0.2.1', '203.0.113.1'] });
+    await poller.stop();
+    expect(await lapidary.health()).not.toHaveProperty('upstream');
+  });
+
+  /** Everything that is seen of the feed while something is done. */
+  async function watched(act: () => Promise<void>): Promise<unknown[]> {
+    const seen: any[] = [];
+    const ended = new AbortController();
+    const watching = (async () => {
+      while (!ended.signal.aborted) {
+        seen.push(await upstream(), await lapidary.sync());
+        await delay(20);
+      }
+    })();
+    await act();
+    ended.abort();
+    await watching;
+    expect(seen.length).toBeGreaterThan(10);
+    return seen.filter(({ ok = true, error = null, lastError = null }) => !ok || error || lastError);
+  }
+
+  test('is replaced without a failed pull or a lost ban, sent before the engine knows it or after', async () => {
+    const poller = startPoller({ url: lapidary.url, key: await lapidary.addBouncer('second') });
+    await poller.untilHas({ banned: ['192.0.2.1'] });
+    const failed = await watched(async () => {
+      for (const [number, early] of [true, false, true, false].entries()) {
+        const key = makeKey();
+        if (early) await send(key);
+        else await register(`lapidary-${number + 2}`, key);
+        await engine.ban(`198.51.100.${number}`);
+        if (early) {
+          await until('it is tried', async () => (await upstream()).keyPending);
+          await register(`lapidary-${number + 2}`, key);
+        } else await send(key);
+        await engine.ban(`198.51.100.${number + 100}`);
+        await untilUsed();
+        await engine.deleteBouncer(`lapidary-${number + 1}`);
+        await engine.ban(`198.51.100.${number + 200}`);
+        await poller.untilHas({ banned: [0, 100, 200].map((more) => `198.51.100.${number + more}`) });
+      }
+    });
+    expect(failed).toEqual([]);
+    await poller.stop();
+    expect(poller.failures()).toEqual([]);
+    expect(poller.ended()).toEqual(new Set());
+    const database = openDatabase(engine);
+    const bouncers = database.prepare('SELECT name, type, last_pull FROM bouncers').all();
+    database.close();
+    expect(bouncers).toMatchObject([{ name: 'lapidary-5', type: 'lapidary', last_pull: expect.anything() }]);
+  });
+
+  test('outlives a crash', async () => {
+    await lapidary.kill();
+    await lapidary.start();
+    await engine.ban('192.0.2.9');
+    expect(await lapidary.sync()).toMatchObject({ ok: true });
+    expect(await upstream()).toEqual(used);
+  });
+
+  test('is in no answer, no line of the log and no file', async () => {
+    await lapidary.stop();
+    const names = await readdir(lapidary.stateDir, { recursive: true, withFileTypes: true });
+    const paths = names.filter((each) => each.isFile()).map((each) => join(each.parentPath, each.name));
+    const files = await Promise.all(paths.map((path) => readFile(path)));
+    // The names around the key are found, so it would be.
+    for (const text of [host, 'engine_keys']) expect(files.some((file) => file.includes(text))).toBe(true);
+    expect(keys).toHaveLength(5);
+    for (const key of keys) {
+      expect(paths.filter((_, index) => files[index]?.includes(key))).toEqual([]);
+      expect(answers.join('\n') + lapidary.log()).not.toContain(key);
+    }
+    await lapidary.start();
+    for (const path of ['/audit?limit=1000', '/hosts', '/bouncers']) {
+      const { status, body } = await lapidary.operator('GET', path);
+      expect(status).toBe(200);
+      for (const key of keys) expect(JSON.stringify(body)).not.toContain(key);
+    }
+  });
+});
