@@ -33,6 +33,10 @@ async function used() {
   return { state, key, keyPending, lastError };
 }
 
+function keyIn(init: RequestInit | undefined): string | null {
+  return new Headers(init?.headers).get('x-api-key');
+}
+
 const byHost = { state: 'ok', key: 'host', keyPending: false, lastError: null };
 const bySetting = { state: 'ok', key: 'setting', keyPending: false, lastError: null };
 
@@ -48,6 +52,9 @@ describe('a key that a host sends', () => {
     expect(await send(first)).toEqual({ ok: true, value: 'registered' });
     expect((await sync()).ok).toBe(true);
     expect(await used()).toEqual({ ...bySetting, keyPending: true });
+    // It is asked about, nothing is pulled with it.
+    const asked = vi.mocked(fetch).mock.calls.filter(([, init]) => keyIn(init) === first);
+    expect(asked.map(([, init]) => init?.method)).toEqual(['HEAD']);
     engine.keys = [setting, first];
     expect((await sync()).ok).toBe(true);
     expect(await used()).toEqual(byHost);
