@@ -301,6 +301,12 @@ describe('without the setting', () => {
     expect(await within(next, (keys) => keys.problem())).toContain('BOOTSTRAP_SECRET_PREVIOUS');
     expect(logged.mock.calls.join()).toContain('engine-1');
     expect(logged.mock.calls.join()).not.toContain(first);
+    const again = await seal({ current: next.BOOTSTRAP_SECRET, previous: null }, 'engine-1', first);
+    const offered = within(next, async (keys) => {
+      await keys.offer('engine-1', again);
+      return keys.choose(never, false);
+    });
+    expect((await offered)?.key).toBe(first);
   });
 });
 

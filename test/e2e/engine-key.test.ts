@@ -1,9 +1,7 @@
 // The feed's key from the engine's host, with a real engine, its cscli and a real ssh-keygen: no person ever holds it, a
 // rotation costs no pull and no ban, and it is readable nowhere.
-import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
@@ -11,17 +9,17 @@ import { openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { startPoller } from '../lab/poller.ts';
+import { createSshHost, type SshHost } from '../lab/ssh-host.ts';
 import { until } from '../lab/wait.ts';
 
 const lab = inject('lab');
-const host = 'engine-1';
+const hostName = 'engine-1';
 const used = { state: 'ok', key: 'host', keyPending: false, lastError: null };
 
 describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
   let engine: Engine;
   let lapidary: Lapidary;
-  let folder: string;
-  let hostKey: string;
+  let host: SshHost;
   let generation = 0;
   /** Every key and every answer that there was. */
   const keys: string[] = [];
@@ -30,35 +28,14 @@ describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
   beforeAll(async () => {
     engine = await startEngine();
     await engine.ban('192.0.2.1');
-    folder = await mkdtemp(join(tmpdir(), 'lapidary-engine-host-'));
-    hostKey = join(folder, 'ssh_host_ed25519_key');
-    execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', hostKey]);
+    host = createSshHost(hostName);
     lapidary = await startLapidary({ settings: { UPSTREAM_URL: engine.url } });
   });
   afterAll(async () => {
     await lapidary?.close();
     await engine?.close();
-    await rm(folder, { recursive: true, force: true });
+    host?.close();
   });
-
-  function sign(text: string): Promise<string> {
-    const options = ['-Y', 'sign', '-q', '-n', 'bootstrap-v1@lapidary', '-f', hostKey];
-    return new Promise((resolve, reject) => {
-      const child = execFile('ssh-keygen', options, (error, stdout) => {
-        if (error) reject(error);
-        else resolve(stdout);
-      });
-      child.stdin?.end(text);
-    });
-  }
-
-  async function ask(path: string, body?: unknown): Promise<any> {
-    const init = body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) };
-    const response = await fetch(`${lapidary.url}/bootstrap/v1${path}`, init);
-    const text = await response.text();
-    answers.push(text);
-    return { status: response.status, ...JSON.parse(text) };
-  }
 
   function makeKey(): string {
     const key = randomBytes(24).toString('hex');
@@ -72,13 +49,13 @@ describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
 
   /** What the host does with a key of its own. */
   async function send(key: string): Promise<void> {
-    const { nonce } = await ask('/challenge');
-    const aud = `${lapidary.url}/bootstrap/v1/engine-key`;
-    const payload = JSON.stringify({ v: 1, aud, host, nonce, engine_key: key, generation });
-    const envelope = { payload: Buffer.from(payload).toString('base64'), signature: await sign(payload) };
-    const answer = await ask('/engine-key', envelope);
-    expect(answer).toMatchObject({ status: 200, state: 'registered' });
-    generation = answer.generation;
+    const request = await host.request(lapidary.url, 'engine-key', { engine_key: key, generation });
+    const init = { method: 'POST', body: JSON.stringify(request) };
+    const response = await fetch(`${lapidary.url}/bootstrap/v1/engine-key`, init);
+    const text = await response.text();
+    answers.push(text);
+    const answer = JSON.parse(text);
+    expect(answer).toEqual({ generation: ++generation, state: 'registered' });
   }
 
   async function upstream(): Promise<any> {
@@ -107,9 +84,8 @@ describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
   });
 
   test('comes in a signed request, and the feed syncs', async () => {
-    const public_key = await readFile(`${hostKey}.pub`, 'utf8');
-    const known = await lapidary.operator('PUT', `/hosts/${host}`, {
-      public_key,
+    const known = await lapidary.operator('PUT', `/hosts/${hostName}`, {
+      public_key: host.publicKey,
       bouncers: [],
       engine: true,
     });
@@ -185,7 +161,8 @@ describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
     const paths = names.filter((each) => each.isFile()).map((each) => join(each.parentPath, each.name));
     const files = await Promise.all(paths.map((path) => readFile(path)));
     // The names around the key are found, so it would be.
-    for (const text of [host, 'engine_keys']) expect(files.some((file) => file.includes(text))).toBe(true);
+    for (const text of [hostName, 'engine_keys'])
+      expect(files.some((file) => file.includes(text))).toBe(true);
     expect(keys).toHaveLength(5);
     for (const key of keys) {
       expect(paths.filter((_, index) => files[index]?.includes(key))).toEqual([]);

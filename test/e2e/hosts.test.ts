@@ -1,12 +1,8 @@
-// Hosts with real SSH keys, and a real engine whose key nobody copies.
+// Hosts with real SSH keys. The host of an engine: engine-key.test.ts.
 import { createHash } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { startEngine, type Engine } from '../lab/engine.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { createSshHost } from '../lab/ssh-host.ts';
-import { until } from '../lab/wait.ts';
-
-const lab = inject('lab');
 
 async function send(lapidary: Lapidary, path: string, body: object): Promise<{ status: number; body: any }> {
   const init = { method: 'POST', body: JSON.stringify(body) };
@@ -57,53 +53,6 @@ describe('a host', () => {
     await lapidary.start();
     expect((await send(lapidary, 'keys', request)).body.state).toBe('registered');
     expect((await send(lapidary, 'keys', request)).body.type).toBe('urn:lapidary:replayed');
-    host.close();
-  });
-});
-
-describe.skipIf(!lab.ok)('the host of an engine', () => {
-  let engine: Engine;
-  let lapidary: Lapidary;
-  beforeAll(async () => {
-    engine = await startEngine();
-    lapidary = await startLapidary({ settings: { UPSTREAM_URL: engine.url } });
-  });
-  afterAll(async () => {
-    await lapidary?.close();
-    await engine?.close();
-  });
-
-  test('sends the key, which is waited for; a second one takes over without a lost ban', async () => {
-    const host = createSshHost('engine');
-    await lapidary.sync();
-    expect((await lapidary.feed()).upstream).toMatchObject({ state: 'waiting-for-key' });
-    await lapidary.operator('PUT', '/hosts/engine', {
-      public_key: host.publicKey,
-      bouncers: [],
-      engine: true,
-    });
-    const sendKey = async (key: string, generation: number) => {
-      const request = await host.request(lapidary.url, 'engine-key', { engine_key: key, generation });
-      return (await send(lapidary, 'engine-key', request)).body;
-    };
-    await engine.ban('192.0.2.1');
-    expect(await sendKey(await engine.addBouncer('first'), 0)).toEqual({
-      generation: 1,
-      state: 'registered',
-    });
-    await until('the feed pulls', async () => (await lapidary.feed()).upstream.state === 'ok');
-    expect((await lapidary.feed()).decisions).toBe(1);
-    // A key that the engine does not know (yet) costs nothing.
-    expect(await sendKey('a-key-that-is-not-there-yet', 1)).toMatchObject({ generation: 2 });
-    expect((await lapidary.sync()).ok).toBe(true);
-    const second = await engine.addBouncer('second');
-    await engine.ban('192.0.2.2');
-    expect(await sendKey(second, 2)).toMatchObject({ generation: 3 });
-    expect((await lapidary.sync()).ok).toBe(true);
-    await engine.ban('192.0.2.3');
-    expect((await lapidary.sync()).ok).toBe(true);
-    expect((await lapidary.feed()).decisions).toBe(3);
-    expect(lapidary.log()).not.toContain(second);
     host.close();
   });
 });
