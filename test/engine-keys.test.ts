@@ -158,9 +158,20 @@ describe('a host with an engine', () => {
     await host.sendEngineKey(first);
     await sync();
     await knownHost('web-1');
+    await operator('DELETE', '/hosts/web-1');
     await sync();
     expect(await used()).toEqual(byHost);
-    await operator('DELETE', '/hosts/engine-1');
+    const { publicKey } = host.key;
+    const change = { public_key: publicKey, bouncers: ['engine-1'], engine: false };
+    expect((await operator('PUT', '/hosts/engine-1', change)).status).toBe(200);
+    await sync();
+    expect(await used()).toEqual(bySetting);
+    const other = await knownHost('engine-2', { engine: true });
+    await other.sendEngineKey(second);
+    engine.keys = [setting, second];
+    await sync();
+    expect(await used()).toEqual(byHost);
+    await operator('DELETE', '/hosts/engine-2');
     await sync();
     expect(await used()).toEqual(bySetting);
   });
@@ -254,10 +265,10 @@ describe('the setting’s key', () => {
   test('is used again when the host is removed', async () => {
     await usesFirst();
     engine.keys = [setting, first];
-    await feed().keepEngineKeysOf('engine-1');
+    await feed().forgetEngineKey('engine-2');
     await sync();
     expect(await used()).toEqual(byHost);
-    await feed().keepEngineKeysOf(null);
+    await feed().forgetEngineKey('engine-1');
     await sync();
     expect(await used()).toEqual(bySetting);
     engine.keys = [setting];

@@ -2,7 +2,7 @@
 
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
-import { findEngineKey } from '../db/hosts.ts';
+import { engineSlot, findHostKey } from '../db/hosts.ts';
 import { badInput, problem } from '../failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
@@ -75,7 +75,7 @@ export const hostOperations = [
       const name = c.req.param('name') ?? '';
       if (!nameRule.test(name)) return badInput('name', nameMustBe);
       const answer = await hosts.putHost(change, name, fields);
-      if (answer.ok) await forgetUnknownKey(c.env);
+      if (answer.ok) await forgetEngineKey(c.env, c.req.param('name') ?? '');
       return answer;
     },
   }),
@@ -91,7 +91,7 @@ export const hostOperations = [
     refusals: [404],
     change: async (change, _, c) => {
       const answer = await hosts.removeHost(change, c.req.param('name') ?? '');
-      if (answer.ok) await forgetUnknownKey(c.env);
+      if (answer.ok) await forgetEngineKey(c.env, c.req.param('name') ?? '');
       return answer;
     },
   }),
@@ -158,8 +158,8 @@ export const hostOperations = [
   }),
 ];
 
-/** The feed gives up a key whose host is gone, or has no engine any more. */
-async function forgetUnknownKey(env: Env): Promise<void> {
-  const kept = await findEngineKey(env.DB);
-  await askFeed(env, async (feed) => feed.keepEngineKeysOf(kept?.host ?? null));
+/** The feed gives up the key of a host that is gone, or has no engine any more. Of no other: D1 may have been restored. */
+async function forgetEngineKey(env: Env, host: string): Promise<void> {
+  const engine = await findHostKey(env.DB, engineSlot);
+  if (engine?.host !== host) await askFeed(env, async (feed) => feed.forgetEngineKey(host));
 }

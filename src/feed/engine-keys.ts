@@ -20,8 +20,8 @@ export interface EngineKey {
 export interface EngineKeys {
   /** Takes a key from a host. It is used as soon as the engine accepts it. `unavailable` when it can't be opened. */
   offer(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>>;
-  /** Gives up what other hosts than this one sent; null: all of it. */
-  keepOf(host: string | null): void;
+  /** Gives up what a host sent. */
+  forget(host: string): void;
   /**
    * The key to pull with now; null: there is none. `accepts` is asked of each that would be better than the last one
    * chosen, and, when that one was `refused`, of the others too.
@@ -89,9 +89,9 @@ export function createEngineKeys(
       else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
       return succeed(same ? 'unchanged' : 'registered');
     },
-    keepOf(host) {
-      log.deleteOtherEngineKeys(sql, host);
-      if (chosen?.row && chosen.row.host !== host) chosen = undefined;
+    forget(host) {
+      log.deleteEngineKeysOf(sql, host);
+      if (chosen?.row?.host === host) chosen = undefined;
     },
     async choose(accepts, refused) {
       const all = await candidates();

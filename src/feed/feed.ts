@@ -291,9 +291,9 @@ export class DecisionFeed extends DurableObject<Env> {
     return this.#engineKeys.offer(host, sealed);
   }
 
-  /** Gives up the keys that other hosts than this one sent; null: all of them. */
-  keepEngineKeysOf(host: string | null): void {
-    this.#engineKeys.keepOf(host);
+  /** Gives up the key that a host sent. */
+  forgetEngineKey(host: string): void {
+    this.#engineKeys.forget(host);
   }
 
   /** Whether a key, by its SHA-512, is one that the feed pulls with: no bouncer may have it. */

@@ -241,8 +241,8 @@ export function deletePendingEngineKey(sql: SqlStorage): void {
   sql.exec(`DELETE FROM engine_keys WHERE state = 'pending'`);
 }
 
-export function deleteOtherEngineKeys(sql: SqlStorage, host: string | null): void {
-  sql.exec(`DELETE FROM engine_keys WHERE host IS NOT ?`, host);
+export function deleteEngineKeysOf(sql: SqlStorage, host: string): void {
+  sql.exec(`DELETE FROM engine_keys WHERE host = ?`, host);
 }
 
 export function readAuditAnchor(sql: SqlStorage): { seq: number; hash: string } | null {
