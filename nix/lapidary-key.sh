@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# lapidary-key: gets a host its bouncer's key from a Lapidary broker, or sends the broker its engine's key.
+# The key is made here; only its digest travels, signed with the SSH host key. A mistake here locks a host out of
+# its ban list, or shows a secret: none may stand in an argument, in the environment, or in the output.
+#
+# Files in --state: `key` (the last one that the broker took; replaced by rename only), `key.next` (made before the
+# first request about it and kept until the broker's yes, so that a lost answer costs nothing), `generation`,
+# and `changed` (made before a new key is published; whoever restarts the consumer removes it).
+set -euo pipefail
+umask 077
+export LC_ALL=C
+
+usage() {
+  cat >&2 <<'USAGE'
+usage: lapidary-key --broker URL --host NAME --bouncer NAME --state DIR [option...]
+       lapidary-key --broker URL --host NAME --engine-key FILE --state DIR [option...]
+  --host-key FILE         SSH host key that signs (default /etc/ssh/ssh_host_ed25519_key)
+  --enrol-token FILE      one-time token (cse_...) for a host that the broker does not know; used at first contact
+  --identity-token FILE   OIDC token of this instance, likewise; the word gce asks Google's metadata service
+exit codes: 0 a new key is in DIR/key, 10 unchanged, 11 broker out of reach (the cached key stays), 75 the same
+  without a cached key, 77 refused, 78 refused (the cached key stays), 64 usage
+USAGE
+  exit 64
+}
+
+broker='' host='' bouncer='' state='' engine_key='' enrol_token='' identity_token=''
+host_key=/etc/ssh/ssh_host_ed25519_key
+while (($# > 0)); do
+  (($# > 1)) || usage
+  case $1 in
+    --broker) broker=${2%/} ;;
+    --host) host=$2 ;;
+    --bouncer) bouncer=$2 ;;
+    --state) state=$2 ;;
+    --host-key) host_key=$2 ;;
+    --engine-key) engine_key=$2 ;;
+    --enrol-token) enrol_token=$2 ;;
+    --identity-token) identity_token=$2 ;;
+    *) usage ;;
+  esac
+  shift 2
+done
+name_rule='^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$'
+[[ $broker =~ ^https?://[^[:space:]]+$ && $host =~ $name_rule && -n $state ]] || usage
+[[ -n $engine_key || $bouncer =~ $name_rule ]] || usage
+[[ -z $engine_key || -z $bouncer ]] || usage
+mkdir -p "$state"
+
+namespace=bootstrap-v1@lapidary
+if [[ -n $engine_key ]]; then address=$broker/bootstrap/v1/engine-key; else address=$broker/bootstrap/v1/keys; fi
+
+say() { printf 'lapidary-key: %s\n' "$1" >&2; }
+
+# The last 6 characters of a secret: CRC32 of what is before them, in base62.
+checksum() {
+  local alphabet=0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
+  local crc=$((0xffffffff)) digits='' at bit byte
+  for ((at = 0; at < ${#1}; at++)); do
+    printf -v byte %d "'${1:at:1}"
+    ((crc ^= byte, 1))
+    for ((bit = 0; bit < 8; bit++)); do crc=$(((crc >> 1) ^ (crc & 1 ? 0xedb88320 : 0))); done
+  done
+  ((crc ^= 0xffffffff, 1))
+  for ((at = 0; at < 6; at++, crc /= 62)); do digits=${alphabet:crc % 62:1}$digits; done
+  REPLY=$digits
+}
+
+# Whether a file holds one whole secret with this prefix.
+holds() {
+  local text
+  [[ -f $2 ]] && text=$(head -c 100 "$2" | tr -d '\0') || return 1
+  [[ $text =~ ^$1[0-9A-Za-z]{49}$ ]] || return 1
+  checksum "${text:0:47}"
+  [[ $REPLY == "${text:47}" ]]
+}
+
+# Writes standard input to a file of the state: whole, or not at all.
+write() {
+  cat >"$state/$1.tmp"
+  sync "$state/$1.tmp"
+  mv -f "$state/$1.tmp" "$state/$1"
+}
+
+make_next_key() {
+  local body
+  # 62 of 256 byte values are kept: 1024 bytes leave 43 characters but for one time in 10^70.
+  body=$(head -c 1024 /dev/urandom | tr -dc 0-9A-Za-z)
+  body=csb_${body:0:43}
+  checksum "$body"
+  printf %s "$body$REPLY" | write key.next
+  holds csb_ "$state/key.next"
+}
+
+cached() { if [[ -n $engine_key ]]; then [[ -f $state/generation ]]; else holds csb_ "$state/key"; fi; }
+
+out_of_reach() {
+  if cached; then
+    say "$1; goes on with the key that it has"
+    exit 11
+  fi
+  say "$1; and there is no key yet"
+  exit 75
+}
+
+refused() {
+  if cached; then
+    say "REFUSED: $1; goes on with the key that it has, which may stop working"
+    exit 78
+  fi
+  say "REFUSED: $1; and there is no key yet"
+  exit 77
+}
+
+# Redirects are not followed: a broker has one address, and it is signed.
+fetch() { curl -q -sS --proto =http,https --max-filesize 65536 "$@"; }
+
+generation() {
+  local text=''
+  [[ -f $state/generation ]] && text=$(head -c 20 "$state/generation")
+  if [[ $text =~ ^[0-9]{1,15}$ ]]; then printf %s "$text"; else printf 0; fi
+}
+
+identity() {
+  if [[ $identity_token == gce ]]; then
+    fetch --fail --max-time 5 -H 'Metadata-Flavor: Google' --get --data-urlencode "audience=$address" \
+      --data format=full \
+      http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/identity
+  elif [[ -f $identity_token ]]; then
+    cat "$identity_token"
+  fi
+}
+
+# What only a host that was never heard of says: its public key, and why it should be believed.
+introduction() {
+  local token=''
+  if [[ $(generation) != 0 ]]; then
+    printf '{}'
+  elif [[ -n $enrol_token ]] && holds cse_ "$enrol_token"; then
+    jq -cn --rawfile token "$enrol_token" --arg key "$public_key" \
+      '{public_key: $key, enrolment_token: ($token | rtrimstr("\n"))}'
+  elif [[ -n $identity_token ]]; then
+    token=$(identity) || return 1
+    if [[ $token =~ ^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}$ ]]; then
+      printf %s "$token" | jq -cR --arg key "$public_key" '{public_key: $key, identity_token: .}'
+    else
+      printf '{}'
+    fi
+  else
+    printf '{}'
+  fi
+}
+
+# The request's own part: the digest of a file of the state, or the engine's key.
+subject() {
+  if [[ -n $engine_key ]]; then
+    jq -cn --rawfile key "$engine_key" '{engine_key: ($key | rtrimstr("\n"))}'
+  else
+    sha512sum <"$state/$1" | jq -cR --arg bouncer "$bouncer" '{bouncer: $bouncer, key_sha512: .[:128]}'
+  fi
+}
+
+payload() {
+  local boot_id=''
+  [[ -r /proc/sys/kernel/random/boot_id ]] && boot_id=$(cat /proc/sys/kernel/random/boot_id)
+  { subject "$1" && introduction; } |
+    jq -csj --arg aud "$address" --arg host "$host" --arg nonce "$2" --arg boot "$boot_id" \
+      --argjson generation "$(generation)" \
+      '{v: 1, aud: $aud, host: $host, nonce: $nonce, generation: $generation} + add
+        + (if $boot == "" then {} else {boot_id: $boot} end)'
+}
+
+# One exchange about a file of the state. Sets `status` (000: no answer) and `answer`.
+exchange() {
+  local challenge nonce text signature
+  status=000 answer=''
+  challenge=$(fetch --fail --max-time 10 --retry 2 --retry-connrefused --retry-max-time 12 \
+    "$broker/bootstrap/v1/challenge") || out_of_reach "no answer from $broker"
+  nonce=$(jq -er '.nonce | strings' <<<"$challenge" 2>/dev/null) || nonce=''
+  [[ $nonce =~ ^[A-Za-z0-9_-]{1,200}\.[A-Za-z0-9_-]{1,200}$ ]] || out_of_reach "$broker does not answer as a broker"
+  text=$(payload "$1" "$nonce") || out_of_reach 'the request could not be made'
+  signature=$(printf %s "$text" | ssh-keygen -Y sign -q -n "$namespace" -f "$host_key") ||
+    refused "$host_key cannot sign"
+  answer=$({ printf %s "$text" | base64 -w0 && printf '\n%s' "$signature"; } |
+    jq -cRs 'split("\n") | {payload: .[0], signature: (.[1:] | join("\n") + "\n")}' |
+    fetch --max-time 15 -w '\n%{http_code}' -H 'content-type: application/json' --data-binary @- "$address") ||
+    return 0
+  status=${answer##*$'\n'} answer=${answer%$'\n'*}
+}
+
+field() { jq -er "$1" <<<"$answer" 2>/dev/null; }
+
+# Registers a file of the state, with a second try for what a second try can mend: a nonce that ran out, an answer
+# that was lost. Sets `rotate`. Fails only when the digest belongs to somebody else, or was revoked.
+register() {
+  local kind why again=true
+  for (( ; ; )); do
+    exchange "$1"
+    kind=''
+    if [[ $status == 4* ]]; then kind=$(field '.type | strings') || kind=''; fi
+    case $again:$status:$kind in
+      true:401:* | true:409:urn:lapidary:replayed | true:000:*) again=false ;;
+      *) break ;;
+    esac
+  done
+  case $status in
+    200)
+      accept || out_of_reach "$broker gave an answer that is not a broker's"
+      return 0
+      ;;
+    000) out_of_reach "the answer of $broker was lost" ;;
+    408 | 429 | [!4]*) out_of_reach "$broker answered $status" ;;
+  esac
+  [[ $kind != urn:lapidary:conflict ]] || return 1
+  why=$(field '[.title, .detail] | map(strings) | join(": ")') || why=''
+  why=${why//[^[:print:]]/ }
+  refused "$broker answered $status ${kind#urn:lapidary:} ${why:0:300}"
+}
+
+# Believes an answer only when it is about this request.
+accept() {
+  local number
+  field '.state | select(. == "registered" or . == "unchanged")' >/dev/null || return 1
+  number=$(field '.generation | select(type == "number" and . >= 0 and floor == .) | tostring') || return 1
+  [[ -n $engine_key || $(field .bouncer) == "$bouncer" ]] || return 1
+  printf %s "$number" | write generation
+  rotate=$(field '.rotate == true') || rotate=false
+}
+
+publish() {
+  : >"$state/changed"
+  mv -f "$state/key.next" "$state/key"
+  sync "$state"
+  say "registered a new key for $bouncer at $broker"
+  exit 0
+}
+
+public_key=''
+if [[ $(generation) == 0 ]]; then
+  public_key=$(ssh-keygen -y -f "$host_key" 2>/dev/null </dev/null | cut -d' ' -f1,2) || refused "$host_key cannot be read"
+fi
+
+if [[ -n $engine_key ]]; then
+  [[ -s $engine_key ]] || { say "no engine key in $engine_key"; exit 75; }
+  register key || refused "$broker knows this key as another's"
+  [[ $(field .state) == registered ]] || exit 10
+  say "sent the engine's key to $broker"
+  exit 0
+fi
+
+# A key that was made but not confirmed comes first: the broker may know it already.
+if ! holds csb_ "$state/key.next"; then
+  if holds csb_ "$state/key"; then
+    if register key; then
+      [[ $rotate == true ]] || exit 10
+      say "$broker asks for a new key"
+    fi
+    # Not registered: the key was revoked. The broker takes a new one, or says why not.
+  fi
+  make_next_key
+fi
+if ! register key.next; then
+  make_next_key
+  register key.next || refused "$broker takes no new key"
+fi
+publish
