@@ -240,7 +240,10 @@ if [[ $(generation) == 0 ]]; then
 fi
 
 if [[ -n $engine_key ]]; then
-  [[ -s $engine_key ]] || { say "no engine key in $engine_key"; exit 75; }
+  if ! [[ -f $engine_key && $(<"$engine_key") =~ ^[[:graph:]]{16,200}$ ]]; then
+    say 'the engine has made no key yet'
+    exit 75
+  fi
   register key || refused "$broker knows this key as another's"
   [[ $(field .state) == registered ]] || exit 10
   say "sent the engine's key to $broker"

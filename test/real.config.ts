@@ -5,7 +5,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   root: resolve(import.meta.dirname, '..'),
   test: {
-    include: ['test/{conformance,e2e,faults}/**/*.test.ts'],
+    include: ['test/{conformance,e2e,faults,nix}/**/*.test.ts'],
     environment: 'node',
     globalSetup: 'test/lab/setup.ts',
     pool: 'forks',

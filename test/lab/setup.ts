@@ -14,6 +14,8 @@ declare module 'vitest' {
     lab: Debian;
     /** Whether the firewall bouncer can run: it needs a network namespace of its own. */
     netns: Ability;
+    /** Whether nix-instantiate, shellcheck and systemd-analyze are here. */
+    nix: Ability;
   }
 }
 
@@ -23,11 +25,25 @@ export default async function setup(project: TestProject): Promise<void> {
   const netns = await canUseNetns();
   project.provide('lab', lab);
   project.provide('netns', netns);
+  const nix = await canReadNix();
+  project.provide('nix', nix);
+  if (!nix.ok) console.log(`skipped: nix: ${nix.why}`);
   if (!lab.ok) {
     for (const suite of await suites(project)) console.log(`skipped: ${suite}: ${lab.why}`);
   } else if (!netns.ok) {
     console.log(`skipped: firewall bouncer: ${netns.why}`);
   }
+}
+
+async function canReadNix(): Promise<Ability> {
+  for (const tool of ['nix-instantiate', 'shellcheck', 'systemd-analyze']) {
+    try {
+      await run(tool, ['--version']);
+    } catch {
+      return { ok: false, why: `${tool} is not here (Debian: nix-bin, shellcheck, systemd)` };
+    }
+  }
+  return { ok: true };
 }
 
 async function suites(project: TestProject): Promise<string[]> {

@@ -1,0 +1,182 @@
+# services.lapidary.server: Lapidary itself on this host, the built Worker on workerd, for those without a Cloudflare
+# account. One writable folder, no root, secrets as credentials. A mistake here opens the operator's API to strangers.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkOption types;
+  cfg = config.services.lapidary.server;
+
+  secretNames = [
+    "OPERATOR_TOKEN"
+    "UPSTREAM_API_KEY"
+    "UPSTREAM_HEADERS"
+    "BOOTSTRAP_SECRET"
+    "BOOTSTRAP_SECRET_PREVIOUS"
+  ];
+
+  # workerd takes every setting from its environment: secrets are put there by the process itself, so that neither the
+  # unit nor systemd shows them.
+  start = pkgs.writeShellScript "lapidary-start" ''
+    set -euo pipefail
+    for file in "''${CREDENTIALS_DIRECTORY:-/nonexistent}"/*; do
+      [ -f "$file" ] || continue
+      export "''${file##*/}=$(<"$file")"
+    done
+    exec ${lib.getExe cfg.package}
+  '';
+in
+{
+  options.services.lapidary.server = {
+    enable = lib.mkEnableOption "Lapidary, a CrowdSec Local API that mirrors one engine and brokers bouncers' keys";
+    package = mkOption {
+      type = types.package;
+      default = pkgs.callPackage ../package.nix { };
+      defaultText = lib.literalExpression "pkgs.callPackage ./package.nix { }";
+      description = "The built Worker with the workerd that runs it.";
+    };
+    address = mkOption {
+      type = types.str;
+      default = "127.0.0.1";
+      example = "::1";
+      description = "Address to listen on. It is plain http: anything but loopback wants a TLS proxy or tunnel in front.";
+    };
+    port = mkOption {
+      type = types.port;
+      default = 8787;
+      description = "Port to listen on.";
+    };
+    openFirewall = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Open the port in this host's firewall.";
+    };
+    settings = mkOption {
+      default = { };
+      example = {
+        UPSTREAM_URL = "http://127.0.0.1:8080";
+        PUBLIC_URL = "https://lapidary.example.net";
+        CLIENT_ADDRESS_HEADER = "X-Real-IP";
+      };
+      description = "Settings by their names in the README. Lists and objects are written as JSON.";
+      type = types.submodule {
+        freeformType = types.attrsOf (
+          types.oneOf [
+            types.str
+            types.int
+            types.bool
+            (types.listOf types.anything)
+            (types.attrsOf types.anything)
+          ]
+        );
+        options = {
+          UPSTREAM_URL = mkOption {
+            type = types.str;
+            default = "";
+            example = "http://127.0.0.1:8080";
+            description = "The engine's LAPI. Empty: only local decisions are served.";
+          };
+          PUBLIC_URL = mkOption {
+            type = types.str;
+            default = "";
+            example = "https://lapidary.example.net";
+            description = "Address by which hosts and bouncers know this server; hosts sign it.";
+          };
+        };
+      };
+    };
+    secretFiles = mkOption {
+      type = types.attrsOf types.externalPath;
+      default = { };
+      example = {
+        UPSTREAM_API_KEY = "/run/secrets/lapidary-upstream-key";
+      };
+      description = ''
+        Files with the secret settings (${lib.concatStringsSep ", " secretNames}), readable by root only. What is not
+        given the server makes at its first start and keeps in `/var/lib/lapidary`: the operator's token and the
+        bootstrap secret. An engine that runs `services.lapidary.engine` sends its own key.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = lib.all (name: !(cfg.settings ? ${name})) secretNames;
+        message = "services.lapidary.server.settings would put a secret into the world-readable store: use secretFiles for ${lib.concatStringsSep ", " secretNames}.";
+      }
+      {
+        assertion = lib.all (name: lib.elem name secretNames) (lib.attrNames cfg.secretFiles);
+        message = "services.lapidary.server.secretFiles knows ${lib.concatStringsSep ", " secretNames}.";
+      }
+    ];
+    warnings =
+      lib.optional
+        (!lib.elem cfg.address [
+          "127.0.0.1"
+          "::1"
+          "localhost"
+        ])
+        "services.lapidary.server listens on ${cfg.address} with plain http: bouncers' keys and the operator's token can be read on the way.";
+
+    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.port ];
+
+    systemd.services.lapidary = {
+      description = "Lapidary, a CrowdSec Local API";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "network.target" ];
+      environment =
+        lib.mapAttrs (_: value: if lib.isString value then value else builtins.toJSON value) (
+          lib.filterAttrs (_: value: value != "") cfg.settings
+        )
+        // {
+          HOST = cfg.address;
+          PORT = toString cfg.port;
+          STATE_DIR = "/var/lib/lapidary";
+        };
+      serviceConfig = {
+        ExecStart = start;
+        LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") cfg.secretFiles;
+        DynamicUser = true;
+        StateDirectory = "lapidary";
+        StateDirectoryMode = "0700";
+        Restart = "always";
+        RestartSec = "2s";
+        LimitNOFILE = 65536;
+
+        # V8 compiles at run time, so memory may become executable.
+        AmbientCapabilities = lib.mkIf (cfg.port < 1024) [ "CAP_NET_BIND_SERVICE" ];
+        CapabilityBoundingSet = if cfg.port < 1024 then "CAP_NET_BIND_SERVICE" else "";
+        LockPersonality = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        PrivateUsers = cfg.port >= 1024;
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        ProtectSystem = "strict";
+        RemoveIPC = true;
+        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged"
+          "~@resources"
+        ];
+        UMask = "0077";
+      };
+    };
+  };
+}

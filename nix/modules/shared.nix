@@ -1,0 +1,105 @@
+# What the modules have in common: types of what the broker accepts, the client's arguments, the fetchers' sandbox.
+{ lib }:
+let
+  seconds =
+    span:
+    let
+      parts = builtins.match "([0-9]+)(s|min|h|d)" span;
+      units = {
+        s = 1;
+        min = 60;
+        h = 3600;
+        d = 86400;
+      };
+    in
+    lib.toInt (builtins.head parts) * units.${builtins.elemAt parts 1};
+in
+{
+  # The broker's own rule of names.
+  name = lib.types.strMatching "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}";
+
+  url = lib.types.strMatching "https?://[][A-Za-z0-9._~:/-]*[]A-Za-z0-9_~-]" // {
+    description = "http(s) address without a slash at its end";
+  };
+
+  # Units are spelled out, so that a share of the time can be computed.
+  timeSpan = lib.types.strMatching "[1-9][0-9]{0,5}(s|min|h|d)" // {
+    description = "time like 30s, 10min, 1h or 1d";
+  };
+
+  inherit seconds;
+
+  quarter = span: "${toString (seconds span / 4)}s";
+
+  isPlainHttp = url: url != null && builtins.match "http://(127\\.0\\.0\\.1|localhost)([:/].*)?" url == null && lib.hasPrefix "http://" url;
+
+  # Arguments for ExecStart=. Every value is of a type without anything that systemd would expand.
+  clientArguments =
+    key: own:
+    lib.concatStringsSep " " (
+      [
+        "--broker"
+        (toString key.brokerUrl)
+        "--host"
+        key.host
+        "--host-key"
+        "%d/host-key"
+      ]
+      ++ lib.optionals (key.enrolTokenFile != null) [
+        "--enrol-token"
+        "%d/enrol-token"
+      ]
+      ++ lib.optionals (key.identityToken != null) [
+        "--identity-token"
+        (if key.identityToken == "gce" then "gce" else "%d/identity-token")
+      ]
+      ++ own
+    );
+
+  clientCredentials =
+    key:
+    [ "host-key:${key.hostKeyFile}" ]
+    ++ lib.optional (key.enrolTokenFile != null) "enrol-token:${key.enrolTokenFile}"
+    ++ lib.optional (
+      key.identityToken != null && key.identityToken != "gce"
+    ) "identity-token:${key.identityToken}";
+
+  # Tokens are wanted at first contact only: a host must start without them afterwards.
+  clientFallbacks =
+    key:
+    lib.optional (key.enrolTokenFile != null) "enrol-token:unset"
+    ++ lib.optional (key.identityToken != null && key.identityToken != "gce") "identity-token:unset";
+
+  fetcherSandbox = {
+    DynamicUser = true;
+    CapabilityBoundingSet = "";
+    LockPersonality = true;
+    MemoryDenyWriteExecute = true;
+    NoNewPrivileges = true;
+    PrivateDevices = true;
+    PrivateTmp = true;
+    PrivateUsers = true;
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHome = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    ProtectSystem = "strict";
+    RemoveIPC = true;
+    # AF_UNIX: ssh-keygen looks its user up.
+    RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged"
+      "~@resources"
+    ];
+    UMask = "0077";
+  };
+}

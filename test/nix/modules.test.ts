@@ -1,0 +1,146 @@
+// The flake without a builder: every .nix file parses; with nixpkgs' `lib` the modules are evaluated, and the units
+// that come of them are those in nix/tests/units/. What was left out is printed: it is no skipped test.
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, inject, test } from 'vitest';
+import { evaluate, files, nixpkgsLib, type Report, root } from './evaluate.ts';
+
+const nix = inject('nix');
+
+function nixFiles(folder: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.nix'))
+    .map((name) => join(folder, name));
+}
+
+describe.skipIf(!nix.ok)('every file', () => {
+  test.each(['flake.nix', ...nixFiles('nix')])('%s parses', (file) => {
+    const { stderr, status } = spawnSync('nix-instantiate', ['--parse', join(root, file)], {
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([0, '']);
+  });
+
+  test('flake.nix only wires', () => {
+    expect(readFileSync(join(root, 'flake.nix'), 'utf8').split('\n').length).toBeLessThan(100);
+  });
+
+  test('an example is shown for each of the four uses', () => {
+    expect(readdirSync(join(root, 'nix/examples')).sort()).toEqual([
+      'engine.nix',
+      'fleet.nix',
+      'one-host.nix',
+      'self-hosted.nix',
+    ]);
+  });
+});
+
+if (nix.ok && nixpkgsLib !== undefined) {
+  describe('the examples', () => {
+    const examples: Record<string, Report> = evaluate('examples');
+    test.each(Object.keys(examples))('%s is accepted without a warning', async (name) => {
+      const report = examples[name] as Report;
+      expect([report.refusals, report.warnings]).toEqual([[], []]);
+      // The fleet's hosts differ by their names.
+      if (/-[23]$/.test(name)) return;
+      for (const [file, text] of files(report)) {
+        await expect(text).toMatchFileSnapshot(join(root, 'nix/tests/units', name, file));
+      }
+    });
+
+    test('the host that is booted is the one in nix/tests/units', async () => {
+      for (const [file, text] of files(
+        evaluate('report [ ../../nix/tests/booted.nix ]'.replace('../..', root)),
+      )) {
+        await expect(text).toMatchFileSnapshot(join(root, 'nix/tests/units/booted', file));
+      }
+    });
+  });
+
+  describe('an operator', () => {
+    const cases: Record<string, Report> = evaluate('cases');
+    const refusal: Record<string, string> = {
+      'no-broker': 'keys.crowdsec-firewall-bouncer.brokerUrl, or services.lapidary.brokerUrl, must be set',
+      'two-introductions': 'enrolTokenFile and identityToken exclude each other',
+      'two-keys-one-credential': 'need different `credential` names',
+      'secret-setting': 'would put a secret into the world-readable store',
+      'unknown-secret': 'secretFiles knows OPERATOR_TOKEN',
+      'engine-without-engine': 'which must be enabled',
+      ipset: 'in ipset mode the rules are yours',
+    };
+    const warning: Record<string, string> = {
+      'plain-http': 'is plain http',
+      'open-server': 'listens on 0.0.0.0 with plain http',
+    };
+
+    test.each(Object.entries(refusal))('is refused: %s', (name, message) => {
+      expect(cases[name]?.refusals).toEqual([expect.stringContaining(message)]);
+    });
+
+    test.each(Object.entries(warning))('is warned: %s', (name, message) => {
+      expect(cases[name]?.refusals).toEqual([]);
+      expect(cases[name]?.warnings).toEqual([expect.stringContaining(message)]);
+    });
+
+    test('is told nothing when nothing is wrong', () => {
+      for (const [name, { refusals, warnings }] of Object.entries(cases)) {
+        if (!(name in refusal)) expect([name, refusals]).toEqual([name, []]);
+        if (!(name in warning) && !(name in refusal)) expect([name, warnings]).toEqual([name, []]);
+      }
+    });
+
+    test.each([
+      ['a key of the store', '{ services.lapidary.hostKeyFile = "${pkgs.coreutils}/key"; }'],
+      ['a path literal', '{ services.lapidary.enrolTokenFile = ./evaluate.nix; }'],
+      ['a name with a space', '{ services.lapidary.keys.a.host = "web 1"; }'],
+      ['an address with a query', '{ services.lapidary.keys.a.brokerUrl = "https://example.net/?a"; }'],
+      ['a time without a unit', '{ services.lapidary.keys.a.renewEvery = "3600"; }'],
+    ])('is stopped by the type: %s', (_, module) => {
+      const complete = `{ imports = [ ${module} ]; services.lapidary.brokerUrl = "https://example.net"; services.lapidary.keys.a = { }; }`;
+      expect(() => evaluate(`report [ ${complete} ]`)).toThrow('is not of type');
+    });
+
+    test('may have a bouncer beside the engine: it asks Lapidary, not the engine', () => {
+      const { firewallBouncer } = cases['beside-an-engine'] as Report;
+      expect(firewallBouncer.api_url).toBe('https://lapidary.example.net/');
+      expect(firewallBouncer.mode).toBe('iptables');
+    });
+
+    test('of a router filters what passes through it, in sets of the names that are set', () => {
+      const { tables, firewallBouncer } = cases['router'] as Report;
+      expect(tables['crowdsec']?.content).toContain('set bans {');
+      expect(tables['crowdsec']?.content).toMatch(/hook forward[^}]*saddr @bans drop/);
+      expect(tables['crowdsec6']?.content).toMatch(/hook forward[^}]*ip6 saddr @crowdsec6-blacklists drop/);
+      expect(firewallBouncer.iptables_chains).toEqual(['INPUT', 'FORWARD']);
+    });
+
+    test('may give the key to any service', () => {
+      const text = files(cases['any-consumer'] as Report);
+      expect(text.get('my-bouncer.service')).toContain(
+        'LoadCredential=api-key:/var/lib/lapidary-key/mine/key',
+      );
+      expect(text.get('lapidary-key@mine.service')).toContain(
+        'lapidary-key --broker https://lapidary.example.net/lapi --host web-9 --host-key %d/host-key ' +
+          '--identity-token gce --bouncer web-9 --state %S/lapidary-key/mine\n',
+      );
+      expect(text.get('lapidary-key@mine.timer')).toContain('RandomizedDelaySec=21600s');
+    });
+
+    test('writes settings as they are, and a server on a low port may bind it', () => {
+      const server = files(cases['low-port'] as Report).get('lapidary.service');
+      expect(server).toContain('Environment="SYNC_INTERVAL_SECONDS=5"');
+      expect(server).toContain('CapabilityBoundingSet=CAP_NET_BIND_SERVICE');
+      expect(cases['open-server']?.ports).toEqual([8787]);
+    });
+  });
+
+  test('the option reference is that of the modules', async () => {
+    const text = evaluate(`import ${root}/nix/option-docs.nix { inherit lib; }`);
+    await expect(text).toMatchFileSnapshot(join(root, 'nix/options.md'));
+  });
+} else {
+  console.log(
+    `left out: evaluation of the NixOS modules: ${nix.ok ? 'NIXPKGS_LIB does not name nixpkgs’ lib' : nix.why}`,
+  );
+}
