@@ -1,0 +1,157 @@
+// nix/engine.sh and nix/cscli-offline.sh with a real engine and its cscli: what a unit of an engine's host runs.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
+import { requireTools } from '../lab/debian.ts';
+import { startEngine, type Engine } from '../lab/engine.ts';
+
+const lab = inject('lab');
+const scripts = join(import.meta.dirname, '../../nix');
+const dayMs = 86_400_000;
+
+describe.skipIf(!lab.ok)('an engine’s host', () => {
+  let engine: Engine;
+  let cscli: string;
+  const dir = mkdtempSync(join(tmpdir(), 'lapidary-engine-host-'));
+  const state = join(dir, 'state');
+
+  beforeAll(async () => {
+    engine = await startEngine();
+    cscli = join(dir, 'cscli');
+    const program = (await requireTools()).cscli;
+    await writeFile(cscli, `#!/bin/sh\nexec ${program} -c ${engine.dir}/config.yaml "$@"\n`, { mode: 0o755 });
+  });
+  beforeEach(async () => {
+    rmSync(state, { recursive: true, force: true });
+    await mkdir(state, { mode: 0o700 });
+  });
+  afterAll(async () => {
+    await engine?.close();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  function lapidaryEngine(...args: string[]) {
+    const env = { PATH: process.env['PATH'] ?? '', STATE_DIRECTORY: state, CSCLI: cscli };
+    return spawnSync('bash', [join(scripts, 'engine.sh'), ...args], { env, encoding: 'utf8' });
+  }
+  function register() {
+    const { status, stdout, stderr } = lapidaryEngine('register', 'lapidary', String((30 * dayMs) / 1000));
+    expect([status, stderr]).toEqual([0, '']);
+    const key = readFileSync(join(state, 'current/key'), 'utf8').trim();
+    expect(stdout).not.toContain(key);
+    return key;
+  }
+  function retire() {
+    expect(lapidaryEngine('retire', 'lapidary').status).toBe(0);
+  }
+  function age(ms: number) {
+    const made = new Date(Date.now() - ms);
+    utimesSync(join(state, 'current/key'), made, made);
+  }
+  async function opens(key: string): Promise<boolean> {
+    const answer = await fetch(`${engine.url}/v1/decisions`, {
+      method: 'HEAD',
+      headers: { 'x-api-key': key },
+    });
+    return answer.ok;
+  }
+
+  test('makes a key that opens the engine, once, for its own user only', async () => {
+    const key = register();
+    expect(await opens(key)).toBe(true);
+    expect(register()).toBe(key);
+    expect(statSync(join(state, 'current/key')).mode & 0o777).toBe(0o600);
+  });
+
+  test('replaces an old key without a gap: the one before opens until its successor is settled', async () => {
+    const first = register();
+    age(31 * dayMs);
+    const second = register();
+    expect(second).not.toBe(first);
+    // The broker has only just said yes: a pull with the first key may be on its way.
+    retire();
+    expect([await opens(first), await opens(second)]).toEqual([true, true]);
+    age(dayMs);
+    retire();
+    expect([await opens(first), await opens(second)]).toEqual([false, true]);
+    expect(readdirSync(state)).toHaveLength(2);
+  });
+
+  test('touches no other bouncer', async () => {
+    const other = await engine.addBouncer('lapidary-of-another');
+    register();
+    age(dayMs);
+    retire();
+    expect(await opens(other)).toBe(true);
+  });
+
+  test('makes another key when the engine has forgotten the one that it had', async () => {
+    const first = register();
+    const name = readdirSync(state).find((each) => each.startsWith('lapidary-')) as string;
+    await engine.deleteBouncer(name);
+    const second = register();
+    expect(second).not.toBe(first);
+    expect(await opens(second)).toBe(true);
+  });
+
+  test.each(['bouncers add', 'mv', 'ln'])(
+    'a kill during `%s` costs nothing but a new key',
+    async (command) => {
+      const shims = join(dir, 'shims');
+      await mkdir(shims, { recursive: true });
+      const [program = '', verb] = command.split(' ');
+      const kill = 'kill -KILL $PPID';
+      const real = (name: string) => spawnSync('which', [name], { encoding: 'utf8' }).stdout.trim();
+      const shim = verb
+        ? `#!/bin/sh\n${cscli} "$@"\ncase "$*" in *"bouncers add"*) ${kill} ;; esac\n`
+        : `#!/bin/sh\n${real(program)} "$@"\n${kill}\n`;
+      const path = join(shims, verb ? 'cscli' : program);
+      await writeFile(path, shim, { mode: 0o755 });
+      const env = {
+        PATH: `${shims}:${process.env['PATH'] ?? ''}`,
+        STATE_DIRECTORY: state,
+        CSCLI: verb ? path : cscli,
+      };
+      const { signal } = spawnSync('bash', [join(scripts, 'engine.sh'), 'register', 'lapidary', '100'], {
+        env,
+      });
+      rmSync(shims, { recursive: true });
+      expect(signal).toBe('SIGKILL');
+      expect(await opens(register())).toBe(true);
+      age(dayMs);
+      retire();
+      const bouncers = JSON.parse(await engine.cscli('bouncers', 'list', '-o', 'json')) as { name: string }[];
+      expect(bouncers.filter(({ name }) => /^lapidary-\d+$/.test(name))).toHaveLength(1);
+    },
+  );
+
+  describe('without a connection to the hub', () => {
+    const offline = (args: string[], unit: boolean) => {
+      const env = {
+        PATH: process.env['PATH'] ?? '',
+        REAL_CSCLI: cscli,
+        // A proxy that nobody listens on: the hub is out of reach whatever this machine's network is.
+        HTTPS_PROXY: 'http://127.0.0.1:9',
+        ...(unit ? { INVOCATION_ID: 'x' } : {}),
+      };
+      return spawnSync('bash', [join(scripts, 'cscli-offline.sh'), ...args], { env, encoding: 'utf8' });
+    };
+
+    test('the engine’s unit goes on, with an index to start from', () => {
+      const index = join(engine.dir, 'hub/.index.json');
+      rmSync(index);
+      expect(offline(['hub', 'update'], true).status).toBe(0);
+      expect(existsSync(index)).toBe(true);
+      expect(offline(['collections', 'install', 'crowdsecurity/linux'], true).status).toBe(0);
+    });
+
+    test('a person is told, and other failures are failures', () => {
+      expect(offline(['hub', 'update'], false).status).not.toBe(0);
+      expect(offline(['bouncers', 'delete', 'nobody'], true).status).not.toBe(0);
+      expect(offline(['bouncers', 'list'], true).status).toBe(0);
+    });
+  });
+});
