@@ -174,7 +174,7 @@ exchange() {
   local challenge nonce text signature
   status=000 answer=''
   challenge=$(fetch --fail --max-time 10 --retry 2 --retry-connrefused --retry-max-time 12 \
-    "$broker/bootstrap/v1/challenge") || out_of_reach "no answer from $broker"
+    "$broker/bootstrap/v1/challenge") || out_of_reach "no challenge from $broker"
   nonce=$(jq -er '.nonce | strings' <<<"$challenge" 2>/dev/null) || nonce=''
   [[ $nonce =~ ^[A-Za-z0-9_-]{1,200}\.[A-Za-z0-9_-]{1,200}$ ]] || out_of_reach "$broker does not answer as a broker"
   text=$(payload "$1" "$nonce") || out_of_reach 'the request could not be made'

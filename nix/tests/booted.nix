@@ -16,6 +16,7 @@
     description = "Debian's firewall bouncer";
     wantedBy = [ "multi-user.target" ];
     serviceConfig = {
+      Type = "notify";
       DynamicUser = true;
       RuntimeDirectory = "bouncer";
       # The settings are in one file and the key, alone, in another that the bouncer merges over it.

@@ -11,6 +11,8 @@ import { debianTools, requireTools } from './debian.ts';
 import { until } from './wait.ts';
 
 export interface Namespace {
+  /** For programs that enter it themselves. */
+  path: string;
   /** Runs a command inside it to its end; its standard output. */
   run(command: string, args: string[]): Promise<string>;
   start(command: string, args: string[], options?: { cwd?: string }): Child;
@@ -100,7 +102,12 @@ export async function openNamespace(targetPort: number): Promise<Namespace> {
     await close();
     throw error;
   }
-  return { run: (command, args) => run('ip', inside(command, args)), start, close };
+  return {
+    path: join('/run/netns', name),
+    run: (command, args) => run('ip', inside(command, args)),
+    start,
+    close,
+  };
 }
 
 async function addNamespace(): Promise<string> {

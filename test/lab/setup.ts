@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 import { run } from './child.ts';
+import { canBoot } from './container.ts';
 import { type Debian, debianTools } from './debian.ts';
 import { canUseNetns } from './netns.ts';
 
@@ -16,6 +17,8 @@ declare module 'vitest' {
     netns: Ability;
     /** Whether nix-instantiate, shellcheck and systemd-analyze are here. */
     nix: Ability;
+    /** Whether a host with a systemd of its own can be booted. */
+    boot: Ability;
   }
 }
 
@@ -28,6 +31,9 @@ export default async function setup(project: TestProject): Promise<void> {
   const nix = await canReadNix();
   project.provide('nix', nix);
   if (!nix.ok) console.log(`skipped: nix: ${nix.why}`);
+  const boot = lab.ok && netns.ok ? await canBoot() : ({ ok: false, why: 'see above' } as const);
+  project.provide('boot', boot);
+  if (!boot.ok) console.log(`left out: booted hosts: ${boot.why}`);
   if (!lab.ok) {
     for (const suite of await suites(project)) console.log(`skipped: ${suite}: ${lab.why}`);
   } else if (!netns.ok) {

@@ -1,0 +1,95 @@
+// A host as its broker sees it: an SSH host key, a state folder, and nix/lapidary-key.sh, run with an empty
+// environment. In front of the broker stands a gate that can lose answers or hold them back.
+import { spawn, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from './child.ts';
+import { freePort } from './ports.ts';
+
+export interface Gate {
+  url: string;
+  /** `lost`: the broker gets a POST and acts on it, the host gets no answer. `slow`: nobody gets anything. */
+  mode: 'pass' | 'lost' | 'lost-once' | 'slow';
+  close(): void;
+}
+
+export async function openGate(target: string): Promise<Gate> {
+  const port = await freePort();
+  const gate: Gate = { url: `http://127.0.0.1:${port}`, mode: 'pass', close };
+  const server = createServer((inward, answer) => {
+    if (gate.mode === 'slow') return;
+    const { method, headers, url } = inward;
+    const outward = request(new URL(url ?? '/', target), { method, headers }, (response) => {
+      if (method === 'POST' && gate.mode !== 'pass') {
+        if (gate.mode === 'lost-once') gate.mode = 'pass';
+        response.resume().on('end', () => inward.socket.destroy());
+        return;
+      }
+      answer.writeHead(response.statusCode ?? 500, response.headers);
+      response.pipe(answer);
+    });
+    outward.on('error', () => inward.socket.destroy());
+    inward.pipe(outward);
+  });
+  function close() {
+    server.closeAllConnections();
+    server.close();
+  }
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  return gate;
+}
+
+export interface Host {
+  name: string;
+  publicKey: string;
+  dir: string;
+  /** Runs the client to its end; the status is a signal's name when it was killed. */
+  fetchKey(options?: FetchOptions): Promise<{ status: number | string; log: string }>;
+  /** The published key, or nothing. */
+  key(): string | undefined;
+  close(): Promise<void>;
+}
+
+export interface FetchOptions {
+  args?: string[];
+  /** A folder whose programs are found before the system's. */
+  shims?: string;
+  env?: Record<string, string>;
+}
+
+const script = new URL('../../nix/lapidary-key.sh', import.meta.url).pathname;
+
+/** A host that was just made. The broker does not know it yet. */
+export async function newHost(name: string, broker: () => string): Promise<Host> {
+  const dir = await mkdtemp(join(tmpdir(), 'lapidary-host-'));
+  const hostKey = join(dir, 'host-key');
+  await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', hostKey]);
+  return {
+    name,
+    dir,
+    publicKey: readFileSync(`${hostKey}.pub`, 'utf8').trim(),
+    fetchKey({ args = [], shims, env = {} } = {}) {
+      const own = ['--host', name, '--bouncer', name, '--host-key', hostKey, '--state', join(dir, 'state')];
+      const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+      const child = spawn('/bin/bash', [script, '--broker', broker(), ...own, ...args], {
+        env: { PATH: shims === undefined ? path : `${shims}:${path}`, ...env },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        // A process group of its own, so that a test can kill all of it.
+        detached: true,
+      });
+      let log = '';
+      for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (log += String(chunk)));
+      return new Promise((resolve) => {
+        child.on('close', (code, signal) => resolve({ status: code ?? signal ?? '', log }));
+      });
+    },
+    key() {
+      const { status, stdout } = spawnSync('cat', [join(dir, 'state/key')], { encoding: 'utf8' });
+      return status === 0 ? stdout : undefined;
+    },
+    close: () => rm(dir, { recursive: true, force: true }),
+  };
+}
