@@ -20,7 +20,17 @@ export interface Container {
 }
 
 const cache = resolve(import.meta.dirname, '../../.cache/debian');
-const packages = ['curl', 'dbus', 'jq', 'libnss-systemd', 'nftables', 'openssh-client', 'systemd'];
+const packages = [
+  'ca-certificates',
+  'curl',
+  'dbus',
+  'jq',
+  'libnss-systemd',
+  'nftables',
+  'openssh-client',
+  'procps',
+  'systemd',
+];
 
 /** Whether this machine has what booting a host takes; makes the file system that all of them start from. */
 export async function canBoot(): Promise<{ ok: true } | { ok: false; why: string }> {
