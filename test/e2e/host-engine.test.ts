@@ -5,8 +5,11 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
+import { newHost } from '../lab/broker-host.ts';
 import { requireTools } from '../lab/debian.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
+import { startLapidary } from '../lab/lapidary.ts';
+import { until } from '../lab/wait.ts';
 
 const lab = inject('lab');
 const scripts = join(import.meta.dirname, '../../nix');
@@ -127,6 +130,42 @@ describe.skipIf(!lab.ok)('an engine’s host', () => {
       expect(bouncers.filter(({ name }) => /^lapidary-\d+$/.test(name))).toHaveLength(1);
     },
   );
+
+  test('sends its key to Lapidary, which pulls with it, and goes on when it is replaced', async () => {
+    const lapidary = await startLapidary({ settings: { UPSTREAM_URL: engine.url } });
+    const host = await newHost('engine-1', () => lapidary.url);
+    try {
+      const body = { public_key: host.publicKey, bouncers: [], engine: true };
+      expect((await lapidary.operator('PUT', '/hosts/engine-1', body)).status).toBe(201);
+      const sent = async () => (await host.fetchKey({ engineKey: join(state, 'current/key') })).status;
+      const mirrors = async (address: string) => {
+        await engine.ban(address);
+        await until(`Lapidary mirrors ${address}`, async (saw) => {
+          const round = await lapidary.sync({ full: true });
+          saw(round);
+          const { decisions } = (await lapidary.operator('GET', '/decisions')).body;
+          return round.ok && decisions.some(({ value }: { value: string }) => value === address);
+        });
+      };
+      expect(await sent()).toBe(75);
+      const first = register();
+      expect([await sent(), await sent()]).toEqual([0, 10]);
+      await mirrors('192.0.2.1');
+
+      age(31 * dayMs);
+      const second = register();
+      expect(await sent()).toBe(0);
+      await mirrors('192.0.2.2');
+      age(dayMs);
+      retire();
+      expect([await opens(first), await opens(second)]).toEqual([false, true]);
+      await mirrors('192.0.2.3');
+      for (const key of [first, second]) expect(lapidary.log()).not.toContain(key);
+    } finally {
+      await host.close();
+      await lapidary.close();
+    }
+  });
 
   describe('without a connection to the hub', () => {
     const offline = (args: string[], unit: boolean) => {

@@ -16,12 +16,17 @@ export interface Gate {
   close(): void;
 }
 
+/** The header that tells the broker where a host is: a test's hosts are many, and each has an address of its own. */
+export const addressHeader = 'x-real-ip';
+
 export async function openGate(target: string): Promise<Gate> {
+  let connections = 0;
   const port = await freePort();
   const gate: Gate = { url: `http://127.0.0.1:${port}`, mode: 'pass', close };
   const server = createServer((inward, answer) => {
     if (gate.mode === 'slow') return;
-    const { method, headers, url } = inward;
+    const { method, url } = inward;
+    const headers = { ...inward.headers, [addressHeader]: `2001:db8::${(++connections).toString(16)}` };
     const outward = request(new URL(url ?? '/', target), { method, headers }, (response) => {
       if (method === 'POST' && gate.mode !== 'pass') {
         if (gate.mode === 'lost-once') gate.mode = 'pass';
@@ -54,6 +59,8 @@ export interface Host {
 }
 
 export interface FetchOptions {
+  /** Sends the key in this file instead: that of the host's engine. */
+  engineKey?: string;
   args?: string[];
   /** A folder whose programs are found before the system's. */
   shims?: string;
@@ -71,8 +78,10 @@ export async function newHost(name: string, broker: () => string): Promise<Host>
     name,
     dir,
     publicKey: readFileSync(`${hostKey}.pub`, 'utf8').trim(),
-    fetchKey({ args = [], shims, env = {} } = {}) {
-      const own = ['--host', name, '--bouncer', name, '--host-key', hostKey, '--state', join(dir, 'state')];
+    fetchKey({ args = [], engineKey, shims, env = {} } = {}) {
+      const what = engineKey === undefined ? ['--bouncer', name] : ['--engine-key', engineKey];
+      const state = join(dir, engineKey === undefined ? 'state' : 'engine-state');
+      const own = ['--host', name, ...what, '--host-key', hostKey, '--state', state];
       const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
       const child = spawn('/bin/bash', [script, '--broker', broker(), ...own, ...args], {
         env: { PATH: shims === undefined ? path : `${shims}:${path}`, ...env },

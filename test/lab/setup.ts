@@ -15,7 +15,7 @@ declare module 'vitest' {
     lab: Debian;
     /** Whether the firewall bouncer can run: it needs a network namespace of its own. */
     netns: Ability;
-    /** Whether nix-instantiate, shellcheck and systemd-analyze are here. */
+    /** Whether what reads the flake, and what its scripts run, is here. */
     nix: Ability;
     /** Whether a host with a systemd of its own can be booted. */
     boot: Ability;
@@ -30,7 +30,7 @@ export default async function setup(project: TestProject): Promise<void> {
   project.provide('netns', netns);
   const nix = await canReadNix();
   project.provide('nix', nix);
-  if (!nix.ok) console.log(`skipped: nix: ${nix.why}`);
+  if (!nix.ok) console.log(`skipped: nix, host client: ${nix.why}`);
   const boot = lab.ok && netns.ok ? await canBoot() : ({ ok: false, why: 'see above' } as const);
   project.provide('boot', boot);
   if (!boot.ok) console.log(`left out: booted hosts: ${boot.why}`);
@@ -42,11 +42,12 @@ export default async function setup(project: TestProject): Promise<void> {
 }
 
 async function canReadNix(): Promise<Ability> {
-  for (const tool of ['nix-instantiate', 'shellcheck', 'systemd-analyze']) {
+  for (const tool of ['nix-instantiate', 'shellcheck', 'systemd-analyze', 'curl', 'jq', 'ssh-keygen']) {
     try {
-      await run(tool, ['--version']);
+      await run('sh', ['-c', `command -v ${tool}`]);
     } catch {
-      return { ok: false, why: `${tool} is not here (Debian: nix-bin, shellcheck, systemd)` };
+      const packages = 'nix-bin, shellcheck, systemd, curl, jq, openssh-client';
+      return { ok: false, why: `${tool} is not here (Debian: ${packages})` };
     }
   }
   return { ok: true };
