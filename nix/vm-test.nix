@@ -66,7 +66,7 @@
         before, first = started(), web.succeed(f"sha256sum {key}")
         web.succeed(fetch)
         assert started() == before
-        operator("POST", "/bouncers/web/rotate")
+        operator("POST", "/bouncers/web/rotate", {})
         web.succeed(fetch)
         web.wait_for_unit(bouncer)
         assert started() != before and web.succeed(f"sha256sum {key}") != first

@@ -22,8 +22,12 @@ let
       "curl"
       "gnugrep"
       "jq"
+      "nixfmt"
+      "nixfmt-tree"
+      "nodejs"
       "openssh"
       "procps"
+      "shellcheck"
     ] package
     // {
       inherit lib;
@@ -35,8 +39,12 @@ let
       buildNpmPackage = { pname, ... }: package pname;
       autoPatchelfHook = package "hook";
       makeWrapper = package "hook";
-      nodejs = package "nodejs";
       stdenv.cc.cc.lib = package "libc++";
+      stdenv.hostPlatform.system = "x86_64-linux";
+      mkShell = _: package "shell";
+      runCommand = name: _: _: package name;
+      writeText = name: _: package name;
+      testers.runNixOSTest = test: package (import test).name;
       importNpmLock = {
         __functor = _: _: package "npm-deps";
         npmConfigHook = package "hook";
@@ -92,6 +100,27 @@ rec {
     else
       lib.mapAttrs' (host: module: lib.nameValuePair "${name}-${host}" (report [ module ])) content
   ) (builtins.readDir ../examples);
+
+  # The flake's outputs, with each package by its name.
+  flake =
+    let
+      self = (import ../../flake.nix).outputs {
+        inherit self;
+        nixpkgs = {
+          inherit lib;
+          legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (_: pkgs);
+        };
+      };
+      names = lib.mapAttrs (_: lib.mapAttrs (_: built: built.name));
+    in
+    {
+      inherit (self) nixosModules;
+      packages = names self.packages;
+      checks = names self.checks;
+      devShells = names self.devShells;
+      formatter = lib.mapAttrs (_: built: built.name) self.formatter;
+      overlay = lib.mapAttrs (_: built: built.name) (self.overlays.default pkgs { });
+    };
 
   cases = lib.mapAttrs (_: module: report [ module ]) (import ./cases.nix);
 }

@@ -1,7 +1,7 @@
 // The flake without a builder: every .nix file parses; with nixpkgs' `lib` the modules are evaluated, and the units
 // that come of them are those in nix/tests/units/. What was left out is printed: it is no skipped test.
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, inject, test } from 'vitest';
 import { evaluate, files, nixpkgsLib, type Report, root } from './evaluate.ts';
@@ -133,6 +133,18 @@ if (nix.ok && nixpkgsLib !== undefined) {
       expect(server).toContain('CapabilityBoundingSet=CAP_NET_BIND_SERVICE');
       expect(cases['open-server']?.ports).toEqual([8787]);
     });
+  });
+
+  test('the flake has its outputs for both systems', () => {
+    const flake = evaluate('flake // { nixosModules = map toString (lib.attrValues flake.nixosModules); }');
+    for (const path of flake.nixosModules) expect(existsSync(path), path).toBe(true);
+    for (const system of ['x86_64-linux', 'aarch64-linux']) {
+      const packages = { default: 'lapidary', lapidary: 'lapidary', 'lapidary-key': 'lapidary-key' };
+      expect(flake.packages[system]).toEqual(packages);
+      expect(flake.checks[system]).toEqual({ ...packages, options: 'lapidary-options', vm: 'lapidary' });
+      expect(flake.formatter[system]).toBe('nixfmt-tree');
+    }
+    expect(flake.overlay).toEqual({ lapidary: 'lapidary', 'lapidary-key': 'lapidary-key' });
   });
 
   test('the option reference is that of the modules', async () => {
