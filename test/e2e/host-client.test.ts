@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
 import { addressHeader, type Gate, type Host, newHost, openGate } from '../lab/broker-host.ts';
+import { startIssuer } from '../lab/issuer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 
 const exit = {
@@ -113,6 +114,34 @@ describe.skipIf(!nix.ok)('the client', () => {
       await writeFile(token, 'unset');
       expect(await host.fetchKey({ args })).toMatchObject({ status: exit.unchanged });
     });
+  });
+
+  test('a cloud’s instance proves what it is by a token of its issuer, once', async () => {
+    const issuer = await startIssuer('lapidary-hosts');
+    await issuer.addKey('ES256', 'k');
+    const trust = {
+      issuer: issuer.url,
+      jwks_uri: `${issuer.url}/.well-known/jwks.json`,
+      audience: 'lapidary-hosts',
+      host_claim: 'machine',
+      conditions: [{ claim: 'project', equals: 'ours' }],
+    };
+    const cloud = await startLapidary({ settings: { HOST_ISSUERS: JSON.stringify([trust]) } });
+    const host = await newHost('vm-1', () => cloud.url);
+    hosts.push(host);
+    try {
+      const token = join(host.dir, 'token');
+      const args = ['--identity-token', token];
+      await writeFile(token, await issuer.sign({ claims: { machine: 'vm-1', project: 'theirs' } }));
+      expect(await host.fetchKey({ args })).toMatchObject({ status: exit.refusedWithoutKey });
+      await writeFile(token, await issuer.sign({ claims: { machine: 'vm-1', project: 'ours' } }));
+      expect(await host.fetchKey({ args })).toMatchObject({ status: exit.fetched });
+      await rm(token);
+      expect(await host.fetchKey({ args })).toMatchObject({ status: exit.unchanged });
+    } finally {
+      await cloud.close();
+      await issuer.stop();
+    }
   });
 
   describe('the broker is down', () => {
