@@ -5,12 +5,13 @@
 import {
   algorithmsKnown,
   isAddress,
-  isObject,
   isText,
   isTexts,
   onlyKnows,
   readCondition,
+  readEntries,
   type Condition,
+  type EntriesRead,
   type Trust,
 } from './issuers.ts';
 
@@ -29,10 +30,6 @@ export interface HostIssuer extends Omit<Trust, 'audience'> {
   readonly bouncer: string;
 }
 
-export type HostIssuersRead =
-  | { readonly ok: true; readonly issuers: readonly HostIssuer[] }
-  | { readonly ok: false; readonly mustBe: string };
-
 const common = ['audience', 'max_age_seconds', 'hosts', 'bouncer'];
 const presetFields = ['preset', 'projects', ...common];
 const genericFields = [
@@ -40,24 +37,8 @@ const genericFields = [
   ...common,
 ];
 
-export function readHostIssuers(json: string): HostIssuersRead {
-  if (json === '') return { ok: true, issuers: [] };
-  let entries: unknown;
-  try {
-    entries = JSON.parse(json);
-  } catch {
-    entries = undefined;
-  }
-  if (!Array.isArray(entries)) return { ok: false, mustBe: 'a JSON list of issuers' };
-  const issuers: HostIssuer[] = [];
-  for (const [index, entry] of entries.entries()) {
-    const read = isObject(entry) ? readEntry(entry) : 'an object';
-    if (typeof read === 'string') {
-      return { ok: false, mustBe: `a JSON list of issuers; number ${index + 1} must have ${read}` };
-    }
-    issuers.push(read);
-  }
-  return { ok: true, issuers };
+export function readHostIssuers(json: string): EntriesRead<HostIssuer> {
+  return readEntries(json, readEntry);
 }
 
 function readEntry(entry: Record<string, unknown>): HostIssuer | string {

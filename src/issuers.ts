@@ -40,10 +40,8 @@ export interface Condition {
   readonly oneOf: readonly string[];
 }
 
-export type IssuersRead =
-  | { readonly ok: true; readonly issuers: readonly Issuer[] }
-  /** Which entry and field, and what it must be. Never a value. */
-  | { readonly ok: false; readonly mustBe: string };
+export type EntriesRead<T> =
+  { readonly ok: true; readonly issuers: readonly T[] } | { readonly ok: false; readonly mustBe: string };
 
 /** Asymmetric ones only: with a shared secret whoever checks a token could make one. */
 export const algorithmsKnown = [
@@ -68,7 +66,11 @@ const fieldNames = [
   ...['issuer', 'audience', 'jwks_uri', 'algorithms', 'header', 'max_age_seconds', 'subject_claim', 'rules'],
 ];
 
-export function readIssuers(json: string): IssuersRead {
+/** The entries of a JSON list, each by `readEntry`; or what the setting must be. `before`: those read so far. */
+export function readEntries<T>(
+  json: string,
+  readEntry: (entry: Record<string, unknown>, before: readonly T[]) => T | string,
+): EntriesRead<T> {
   if (json === '') return { ok: true, issuers: [] };
   let entries: unknown;
   try {
@@ -77,22 +79,24 @@ export function readIssuers(json: string): IssuersRead {
     entries = undefined;
   }
   if (!Array.isArray(entries)) return { ok: false, mustBe: 'a JSON list of issuers' };
-  const issuers: Issuer[] = [];
+  const issuers: T[] = [];
   for (const [index, entry] of entries.entries()) {
-    const read = isObject(entry) ? readEntry(entry) : 'an object';
+    const read = isObject(entry) ? readEntry(entry, issuers) : 'an object';
     if (typeof read === 'string') {
       return { ok: false, mustBe: `a JSON list of issuers; number ${index + 1} must have ${read}` };
-    }
-    // Two with one name would share their operators' names, and with them their Idempotency-Keys.
-    if (issuers.some(({ name }) => name === read.name)) {
-      return {
-        ok: false,
-        mustBe: `a JSON list of issuers; number ${index + 1} must have an issuer of its own`,
-      };
     }
     issuers.push(read);
   }
   return { ok: true, issuers };
+}
+
+export function readIssuers(json: string): EntriesRead<Issuer> {
+  return readEntries<Issuer>(json, (entry, before) => {
+    const read = readEntry(entry);
+    if (typeof read === 'string') return read;
+    // Two with one name would share their operators' names, and with them their Idempotency-Keys.
+    return before.some(({ name }) => name === read.name) ? 'an issuer of its own' : read;
+  });
 }
 
 /** The issuer, or what it must have. */

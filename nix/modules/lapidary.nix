@@ -9,6 +9,7 @@
 let
   inherit (lib) mkOption types;
   cfg = config.services.lapidary.server;
+  shared = import ./shared.nix { inherit lib; };
 
   secretNames = [
     "OPERATOR_TOKEN"
@@ -137,47 +138,18 @@ in
           PORT = toString cfg.port;
           STATE_DIR = "/var/lib/lapidary";
         };
-      serviceConfig = {
+      # V8 compiles at run time, so memory may become executable.
+      serviceConfig = shared.sandbox // {
         ExecStart = start;
         LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") cfg.secretFiles;
-        DynamicUser = true;
         StateDirectory = "lapidary";
         StateDirectoryMode = "0700";
         Restart = "always";
         RestartSec = "2s";
         LimitNOFILE = 65536;
-
-        # V8 compiles at run time, so memory may become executable.
         AmbientCapabilities = lib.mkIf (cfg.port < 1024) [ "CAP_NET_BIND_SERVICE" ];
         CapabilityBoundingSet = if cfg.port < 1024 then "CAP_NET_BIND_SERVICE" else "";
-        LockPersonality = true;
-        NoNewPrivileges = true;
-        PrivateDevices = true;
-        PrivateTmp = true;
         PrivateUsers = cfg.port >= 1024;
-        ProtectClock = true;
-        ProtectControlGroups = true;
-        ProtectHome = true;
-        ProtectHostname = true;
-        ProtectKernelLogs = true;
-        ProtectKernelModules = true;
-        ProtectKernelTunables = true;
-        ProtectProc = "invisible";
-        ProtectSystem = "strict";
-        RemoveIPC = true;
-        RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
-        RestrictNamespaces = true;
-        RestrictRealtime = true;
-        RestrictSUIDSGID = true;
-        SystemCallArchitectures = "native";
-        # A library that tries something new is told no, not killed: V8 asks for memory protection keys.
-        SystemCallErrorNumber = "EPERM";
-        SystemCallFilter = [
-          "@system-service"
-          "~@privileged"
-          "~@resources"
-        ];
-        UMask = "0077";
       };
     };
   };

@@ -13,6 +13,41 @@ let
       };
     in
     lib.toInt (builtins.head parts) * units.${builtins.elemAt parts 1};
+
+  # For a unit that needs the network and its own state, and nothing else.
+  sandbox = {
+    DynamicUser = true;
+    CapabilityBoundingSet = "";
+    LockPersonality = true;
+    NoNewPrivileges = true;
+    PrivateDevices = true;
+    PrivateTmp = true;
+    PrivateUsers = true;
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHome = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    ProtectProc = "invisible";
+    ProtectSystem = "strict";
+    RemoveIPC = true;
+    # AF_UNIX: names of hosts and users are looked up through it.
+    RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    SystemCallArchitectures = "native";
+    # A library that tries something new is told no, not killed: V8 asks for memory protection keys.
+    SystemCallErrorNumber = "EPERM";
+    SystemCallFilter = [
+      "@system-service"
+      "~@privileged"
+      "~@resources"
+    ];
+    UMask = "0077";
+  };
 in
 {
   # The broker's own rule of names.
@@ -70,37 +105,10 @@ in
     lib.optional (key.enrolTokenFile != null) "enrol-token:unset"
     ++ lib.optional (key.identityToken != null && key.identityToken != "gce") "identity-token:unset";
 
-  fetcherSandbox = {
-    DynamicUser = true;
-    CapabilityBoundingSet = "";
-    LockPersonality = true;
+  inherit sandbox;
+
+  # ssh-keygen, curl and jq compile nothing.
+  fetcherSandbox = sandbox // {
     MemoryDenyWriteExecute = true;
-    NoNewPrivileges = true;
-    PrivateDevices = true;
-    PrivateTmp = true;
-    PrivateUsers = true;
-    ProtectClock = true;
-    ProtectControlGroups = true;
-    ProtectHome = true;
-    ProtectHostname = true;
-    ProtectKernelLogs = true;
-    ProtectKernelModules = true;
-    ProtectKernelTunables = true;
-    ProtectProc = "invisible";
-    ProtectSystem = "strict";
-    RemoveIPC = true;
-    # AF_UNIX: ssh-keygen looks its user up.
-    RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6";
-    RestrictNamespaces = true;
-    RestrictRealtime = true;
-    RestrictSUIDSGID = true;
-    SystemCallArchitectures = "native";
-    SystemCallErrorNumber = "EPERM";
-    SystemCallFilter = [
-      "@system-service"
-      "~@privileged"
-      "~@resources"
-    ];
-    UMask = "0077";
   };
 }

@@ -97,9 +97,10 @@ describe.skipIf(!lab.ok)('an engine whose database is replaced', () => {
       await engine.start();
       await engine.importDecisions(rows.map((value) => ({ ...shared, value })));
     });
+    // A delta of the feed's own in the middle of the import may have lost some of it, as LAPI's deltas do.
+    await lapidary.sync({ full: true });
+    await lapidary.sync({ full: true });
     await bothHave({ banned: ['198.51.100.1', '198.51.100.50'] });
-    await lapidary.sync({ full: true });
-    await lapidary.sync({ full: true });
     await polling.untilAnswered(2);
     await starting.untilAnswered(2);
     expectNothingLost(since);
