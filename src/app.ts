@@ -9,6 +9,7 @@ import { referencePage } from './console/reference.ts';
 import { askFeed, settingsOf, type AppEnv } from './context.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
+import { machineRoutes } from './lapi/machine.ts';
 import { SettingError } from './settings.ts';
 
 export const routes = new Hono<AppEnv>({
@@ -32,6 +33,7 @@ routes.use(async (c, next) => {
 });
 
 routes.route('/v1', bouncerRoutes);
+routes.route('/v1', machineRoutes);
 routes.route('/api/v1', operatorRoutes);
 routes.route('/bootstrap/v1', bootstrapRoutes);
 

@@ -3,6 +3,7 @@
 
 import { readHostIssuers, type HostIssuer } from './host-issuers.ts';
 import { readIssuers, type Issuer } from './issuers.ts';
+import { parseNetwork, type Network } from './lapi/ip.ts';
 
 export interface Settings {
   /** The engine, or null: then only local decisions are served. */
@@ -32,6 +33,10 @@ export interface Settings {
    * right where nobody but us chooses it (Cloudflare).
    */
   readonly publicUrl: string;
+  /** `MACHINE_ROUTES`, on: whether log processors and cscli reach the engine through here. */
+  readonly machineRoutes: boolean;
+  /** `MACHINE_ALLOW`, none: addresses and ranges from where alerts are deleted and machines registered. */
+  readonly machineAllow: readonly Network[];
   /** `PATH_PREFIX`, empty: a path in front of every route, `/lapi` for `https://example.net/lapi/v1/…`. */
   readonly pathPrefix: string;
 }
@@ -85,6 +90,8 @@ export const settingNames = [
   'BOOTSTRAP_SECRET_PREVIOUS',
   'HOST_ISSUERS',
   'PUBLIC_URL',
+  'MACHINE_ROUTES',
+  'MACHINE_ALLOW',
   'PATH_PREFIX',
 ] as const;
 
@@ -123,6 +130,8 @@ export function readSettings(env: Source): Settings {
     bootstrap,
     hostIssuers: hostIssuers.issuers,
     publicUrl: readPublicUrl(env),
+    machineRoutes: readSwitch(env, 'MACHINE_ROUTES'),
+    machineAllow: readNetworks(env, 'MACHINE_ALLOW'),
     pathPrefix: prefix,
   };
 }
@@ -197,6 +206,24 @@ function text(env: Source, name: SettingName): string {
   if (value === undefined || value === null) return '';
   if (typeof value !== 'string') throw new SettingError(name, 'a text');
   return value.trim();
+}
+
+/** On unless it is switched off. */
+function readSwitch(env: Source, name: SettingName): boolean {
+  const value = text(env, name);
+  if (!['', 'on', 'off'].includes(value)) throw new SettingError(name, 'on or off');
+  return value !== 'off';
+}
+
+function readNetworks(env: Source, name: SettingName): Network[] {
+  const texts = text(env, name)
+    .split(',')
+    .map((each) => each.trim());
+  return texts.filter(Boolean).map((each) => {
+    const network = parseNetwork(each);
+    if (network) return network;
+    throw new SettingError(name, 'addresses and CIDR ranges with commas between them');
+  });
 }
 
 function flag(env: Source, name: SettingName): boolean {

@@ -57,6 +57,15 @@ describe.each(['A', 'B', 'C'] as const)('an engine of dialect %s', (dialect) => 
 });
 
 describe('every change goes out in two successive answers', () => {
+  test('also the full state, for a bouncer that never asks for it', async () => {
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+    await feed().sync({ full: true, believe: false });
+    const client = bouncer();
+    const counts = [];
+    for (let poll = 0; poll < 4; poll++) counts.push((await client.pull(false)).added.length);
+    expect(counts).toEqual([1, 1, 0, 0]);
+  });
+
   test('so one lost answer loses nothing, and a third is quiet', async () => {
     const client = bouncer();
     await client.pull(true);

@@ -69,6 +69,8 @@ describe('settings', () => {
     ['PUBLIC_URL', { PUBLIC_URL: 'lapidary.example' }],
     ['PUBLIC_URL', { PUBLIC_URL: 'https://user:hidden@lapidary.example' }],
     ['PUBLIC_URL', { PUBLIC_URL: 'https://lapidary.example/?hidden' }],
+    ['MACHINE_ROUTES', { MACHINE_ROUTES: 'hidden' }],
+    ['MACHINE_ALLOW', { MACHINE_ALLOW: '192.0.2.0/24,hidden' }],
     ['PATH_PREFIX', { PATH_PREFIX: 'lapi/' }],
   ])('%s: %j is refused by its name', (name, bad) => {
     const read = () => readSettings({ ...upstream, ...bad });

@@ -9,6 +9,7 @@ import { decisionOperations } from './decision-api.ts';
 import { feedOperations } from './feed-api.ts';
 import { fleetOperations } from './fleet-api.ts';
 import { hostOperations } from './host-api.ts';
+import { machineOperations } from './machine-api.ts';
 import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
@@ -21,6 +22,7 @@ export const operatorApi: readonly Group[] = [
   { tag: 'rotations', operations: fleetOperations },
   { tag: 'hosts', operations: hostOperations },
   { tag: 'decisions', operations: decisionOperations },
+  { tag: 'machines', operations: machineOperations },
   { tag: 'feed', operations: feedOperations },
   { tag: 'operators', operations: operatorOperations },
 ].map((group) => ({ ...group, basePath: '/api/v1' }));
@@ -48,7 +50,7 @@ operatorRoutes.use(async (c, next) => {
   }
   await next();
   // What an operator changed here, this isolate's next poll sees.
-  if (c.req.method !== 'GET') forgetHead();
+  if (c.req.method !== 'GET') forgetHead(Date.now());
 });
 
 /**

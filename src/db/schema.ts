@@ -258,3 +258,11 @@ export const engineKeys = sqliteTable('engine_keys', {
   digest: text('digest').notNull(),
   createdMs: integer('created_ms').notNull(),
 });
+
+/** Machines (LAPI's `machine_id`) that are refused here, whatever the engine thinks of their tokens. */
+export const blockedMachines = sqliteTable('blocked_machines', {
+  machine: text('machine').primaryKey(),
+  blockedMs: integer('blocked_ms').notNull(),
+  actor: text('actor').notNull(),
+  reason: text('reason'),
+});

@@ -23,7 +23,7 @@ export function usable(cursor: Cursor | undefined, purgedSequence: number): Curs
 const beforeEverything: Position = { sequence: -1, basis: 0 };
 
 /**
- * The cursor after an answer that brings the bouncer to `now` from `from` (undefined: from nothing).
+ * The cursor after an answer that brings the bouncer to `now`; `from` is the one that it had, usable or not.
  * A start-up leaves nothing to repeat, since bouncers ask for it until they have it, and one that was seen to
  * be cut off loses its cursor (feed.ts). A full state given to one that asked for a delta is repeated as any
  * change is: it would not ask again.

@@ -5,6 +5,7 @@
 import { DurableObject } from 'cloudflare:workers';
 import type { Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
+import { withinMs } from '../wait.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
@@ -13,7 +14,7 @@ import { advance, isSettled, usable, type Cursor, type Position } from './cursor
 import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import * as log from './log.ts';
-import { createRounds, type RoundResult, type Rounds, type UpstreamState } from './rounds.ts';
+import { createRounds, type RoundResult, type Rounds, type UpstreamState, type Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
@@ -189,7 +190,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
     if (from && isSettled(from, now)) return { sequence, settled: true, body: null, gzip: false };
     const name = clients.clientName(ask.poll.bouncerId, ask.poll.address);
-    const next = advance(from, now, ask.startup);
+    const next = advance(cursor, now, ask.startup);
     clients.setCursor(this.#clients, name, slot, next);
     if (cursor && limitsMoved(this.#bases, cursor, aim)) {
       const { shard, body } = clients.shardWith(this.#clients, name);
@@ -260,6 +261,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** One round of sync now. `full`: with a comparison of the whole list. `believe`: even where it is doubtful. */
   async sync(ask: { readonly full: boolean; readonly believe: boolean }): Promise<RoundResult> {
     return this.#rounds.run(ask);
+  }
+
+  /** What a machine wrote at the engine is here once this answers, unless the engine is in trouble. */
+  async syncAfter(write: Write): Promise<RoundResult> {
+    return this.#rounds.runAfter(write);
   }
 
   status(): FeedStatus {
@@ -404,12 +410,4 @@ function isPlain({ before, last }: Cursor, aim: Aim): boolean {
 /** Equal for cursors that get the same answer. */
 function startName(from: Cursor, aim: Aim): string {
   return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify(from);
-}
-
-/** Waits for `work`, but no longer than `limitMs`; leaves no timer that would keep the object awake. */
-async function withinMs(work: Promise<unknown>, limitMs: number): Promise<void> {
-  const timer = new AbortController();
-  const limit = scheduler.wait(limitMs, { signal: timer.signal }).catch(() => undefined);
-  await Promise.race([work, limit]);
-  timer.abort();
 }

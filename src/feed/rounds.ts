@@ -27,7 +27,28 @@ export interface Rounds {
   state(): { readonly upstream: UpstreamState; readonly lastError: string | null };
   /** Runs a round: a delta, and the full list or the tail where they are due or asked for. */
   run(ask?: { readonly full?: boolean; readonly believe?: boolean }): Promise<RoundResult>;
+  /** Runs a round that sees what a machine wrote at the engine just now. All who wait for one share it. */
+  runAfter(write: Write): Promise<RoundResult>;
 }
+
+/** What a machine wrote through us, once the engine had acknowledged it. */
+export interface Write {
+  /** It brought decisions (an alert), ended some, or dropped them with their alerts, of which no delta tells. */
+  readonly effect: 'added' | 'ended' | 'dropped';
+  /** Whether the engine says that it did something: that something is missing then is no surprise. */
+  readonly certain: boolean;
+  /** From the request to the engine's answer. */
+  readonly tookMs: number;
+}
+
+/** How far the Worker's clock and ours, and the way between, may be apart. */
+const clockSlackMs = 500;
+/** LAPI looks back 2 s for what ended; an end whose commit took longer may be in no delta. */
+const slowEndMs = 1_500;
+/** Full lists that a write asks for take at most one part in this many of the engine's time. */
+const fullListShare = 10;
+/** A full list that is owed for longer comes with the next alarm. */
+const mostPatienceMs = 2_000;
 
 interface Running {
   readonly full: boolean;
@@ -52,7 +73,20 @@ export function createRounds(
   let touched: string | null = null;
   let held: ReadonlySet<number> = new Set();
   let running: Running | null = null;
-  let tail: { honoured: boolean; lastMs: number; olderId: number; newerId: number } | null = null;
+  // Since when machines have written what no round has looked for.
+  let writtenFromMs = Infinity;
+  let deltaEndMs = -Infinity;
+  // A write may be in no delta and in no tail: the full list has it, when the engine can stand one.
+  let fullOwed = false;
+  let fullList = { endMs: -Infinity, tookMs: 0 };
+  let tail: {
+    honoured: boolean;
+    lastMs: number;
+    olderId: number;
+    /** When no higher id than `olderId` had been seen. */
+    olderMs: number;
+    newerId: number;
+  } | null = null;
 
   const failed = (kind: RoundKind, pull: upstream.Pull & { readonly ok: false }): RoundResult => {
     const error = pull.failure.kind === 'unavailable' ? pull.failure.problem : pull.failure.kind;
@@ -115,11 +149,13 @@ export function createRounds(
       honoured: true,
       lastMs: nowMs,
       olderId: store.state.highestId,
+      olderMs: nowMs,
       newerId: store.state.highestId,
     };
     if (!tail.honoured || nowMs - tail.lastMs < settings.tailIntervalMs) return false;
     // Ids are given out before their rows are committed: ask from where the tail before last began.
-    tail = { honoured: true, lastMs: nowMs, olderId: tail.newerId, newerId: store.state.highestId };
+    const { newerId: olderId, lastMs: olderMs } = tail;
+    tail = { honoured: true, lastMs: nowMs, olderId, olderMs, newerId: store.state.highestId };
     return tail.olderId > 0;
   };
 
@@ -150,14 +186,38 @@ export function createRounds(
       // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
       resyncDue = true;
     }
+    // LAPI stamps a decision before it waits for its database: a delta pulled between stamp and commit has
+    // passed it by, and no later one has it.
+    const fromMs = writtenFromMs;
+    writtenFromMs = Infinity;
+    const raced = fromMs - clockSlackMs <= deltaEndMs;
     const delta = await pullAndApply('delta', from, false);
     if (!delta.ok) return delta;
     keys.noteAnswered(key);
-    if (full || resyncDue || Date.now() - store.state.lastResyncMs >= settings.resyncIntervalMs) {
-      return sum(delta, await pullAndApply('full', from, believe));
+    deltaEndMs = Date.now();
+    let done = delta;
+    const startMs = Date.now();
+    if (!full && !resyncDue && startMs < store.state.lastResyncMs + settings.resyncIntervalMs) {
+      const due = tailDue(startMs);
+      const tailHasIt = raced && canTail(fromMs);
+      if (due || tailHasIt) done = sum(done, await pullAndApply('tail', from, false));
+      // An engine that ignores `id_gt` may have told so just now.
+      if (raced && !(tailHasIt && tail?.honoured)) fullOwed = true;
+      if (!fullOwed || owedInMs(Date.now()) > 0) return done;
     }
-    return tailDue(Date.now()) ? sum(delta, await pullAndApply('tail', from, false)) : delta;
+    fullOwed = false;
+    const fullMs = Date.now();
+    done = sum(done, await pullAndApply('full', from, believe));
+    fullList = { endMs: Date.now(), tookMs: Date.now() - fullMs };
+    return done;
   };
+
+  /** Whether the tail has every decision of writes that began at `fromMs`: ids are given out in order. */
+  const canTail = (fromMs: number): boolean =>
+    tail !== null && tail.honoured && tail.olderId > 0 && tail.olderMs < fromMs - clockSlackMs;
+
+  /** How long the engine is spared another full list. */
+  const owedInMs = (nowMs: number): number => fullList.endMs + fullListShare * fullList.tookMs - nowMs;
 
   const start = (full: boolean, believe: boolean): Promise<RoundResult> => {
     const done = round(full, believe).finally(() => {
@@ -165,6 +225,18 @@ export function createRounds(
     });
     running = { full, believe, done };
     return done;
+  };
+
+  const run: Rounds['run'] = async ({ full = false, believe = false } = {}) => {
+    // A round under way may have asked the engine before the change that the caller wants to see: it waits
+    // for that one and then shares the next.
+    await running?.done;
+    while (running) {
+      const { done } = running;
+      if ((running.full || !full) && (running.believe || !believe)) return done;
+      await done;
+    }
+    return start(full, believe);
   };
 
   return {
@@ -177,16 +249,17 @@ export function createRounds(
         lastError: errors.delta ?? errors.full,
       };
     },
-    async run({ full = false, believe = false } = {}) {
-      // A round under way may have asked the engine before the change that the caller wants to see: it waits
-      // for that one and then shares the next.
-      await running?.done;
-      while (running) {
-        const { done } = running;
-        if ((running.full || !full) && (running.believe || !believe)) return done;
-        await done;
-      }
-      return start(full, believe);
+    run,
+    async runAfter({ effect, certain, tookMs }) {
+      if (effect === 'added') writtenFromMs = Math.min(writtenFromMs, Date.now() - tookMs);
+      const full = effect === 'dropped' || (effect === 'ended' && tookMs >= slowEndMs);
+      const done = await run({ full });
+      // What was dropped may be most of the list, or all of it.
+      if (effect === 'dropped' && done.doubt !== null) return run({ full, believe: certain });
+      const waitMs = owedInMs(Date.now());
+      if (!fullOwed || waitMs > mostPatienceMs) return done;
+      await scheduler.wait(Math.max(0, waitMs));
+      return run();
     },
   };
 }

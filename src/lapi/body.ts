@@ -10,7 +10,7 @@ export async function readJson(request: Request, limitBytes: number): Promise<Re
 
 /** A body as text, at most `limitBytes` after decompression. */
 export async function readText(request: Request, limitBytes: number): Promise<Result<string>> {
-  const bytes = await readLimited(request, limitBytes);
+  const bytes = await readBytes(request, limitBytes);
   if (!bytes.ok) return bytes;
   try {
     return succeed(new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes.value));
@@ -27,7 +27,8 @@ export function parseJson(text: string): Result<unknown> {
   }
 }
 
-async function readLimited(request: Request, limitBytes: number): Promise<Result<Uint8Array>> {
+/** A body as it is, at most `limitBytes` after decompression. */
+export async function readBytes(request: Request, limitBytes: number): Promise<Result<Uint8Array>> {
   if (!request.body) return succeed(new Uint8Array());
   const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
   if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');

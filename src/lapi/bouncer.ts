@@ -2,7 +2,7 @@
 // 200, a redirect, an error without `message`, `[]` for "nobody", each stops or crashes one of them.
 
 import { Hono } from 'hono';
-import type { Context } from 'hono';
+import type { Context, Next } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
 import { authenticate, forgetEpoch, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
@@ -17,6 +17,7 @@ import type { Decision } from '../feed/decision.ts';
 import { renderList } from '../feed/snapshot.ts';
 import { viewKey, type View } from '../feed/view.ts';
 import { readJson } from './body.ts';
+import { isMachines } from './machine.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
 import { isQuiet, learn, recall, remember, takeSightings } from './quiet.ts';
 import { takeTurn } from './rate.ts';
@@ -26,12 +27,18 @@ export const bouncerRoutes = new Hono<AppEnv>();
 
 type Reply = (c: Context<AppEnv>, bouncer: BouncerIdentity) => Promise<Response>;
 
-bouncerRoutes.all('/decisions/stream', (c) => answer(c, ['GET', 'HEAD'], stream));
-bouncerRoutes.all('/decisions', (c) => answer(c, ['GET', 'HEAD'], decisions));
-bouncerRoutes.all('/usage-metrics', (c) => answer(c, ['POST'], usageMetrics));
+bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, ['GET', 'HEAD'], stream));
+bouncerRoutes.all('/decisions', (c, next) => answer(c, next, ['GET', 'HEAD'], decisions));
+bouncerRoutes.all('/usage-metrics', (c, next) => answer(c, next, ['POST'], usageMetrics));
 
 /** Method, then key, as LAPI's router does it; then what the key may do; then the reply. */
-async function answer(c: Context<AppEnv>, allow: readonly string[], reply: Reply): Promise<Response> {
+async function answer(
+  c: Context<AppEnv>,
+  next: Next,
+  allow: readonly string[],
+  reply: Reply,
+): Promise<Response | void> {
+  if (isMachines(c)) return next();
   if (!allow.includes(c.req.method)) return lapiError({ kind: 'method-not-allowed', allow });
   const bouncer = await whoAsks(c);
   if (!bouncer.ok) return lapiError(bouncer.failure);

@@ -66,9 +66,9 @@ function sawHead(sequence: number, askedMs: number): void {
   if (askedMs >= head.seenMs) head = { sequence, seenMs: askedMs };
 }
 
-/** Something was changed through this isolate: the next poll must ask. */
-export function forgetHead(): void {
-  head = { sequence: -1, seenMs: 0 };
+/** Something was changed through this isolate: the next poll must ask. So must one that asked before, and is late. */
+export function forgetHead(nowMs: number): void {
+  head = { sequence: -1, seenMs: nowMs };
 }
 
 /** The polls answered here since the last report. */

@@ -1,15 +1,16 @@
-// How often a bouncer, or an unknown host, may ask. Cloudflare's rate limits where they are bound: one per tier, each counts per
-// location and lets a little more through. Plain workerd has none: there this isolate counts.
+// How often a bouncer or an unknown host may ask, and a machine try to log in. Cloudflare's rate limits where they are
+// bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate counts.
 
 import type { RateTier } from '../broker/policy.ts';
+import { sha256Hex } from '../secret.ts';
 
-/** Seconds after which a refused bouncer may try again, or null: it may go on. */
+/** Seconds after which a refused client may try again, or null: it may go on. */
 export type Wait = number | null;
 
 const windowMs = 60_000;
 const mostCounted = 20_000;
 
-/** Who → requests in the window that began at `startMs`. */
+/** Who asks → requests in the window that began at `startMs`. */
 const counts = new Map<string, { readonly startMs: number; requests: number }>();
 
 export async function takeTurn(
@@ -19,7 +20,7 @@ export async function takeTurn(
   nowMs: number,
 ): Promise<Wait> {
   if (perMinute === null) return null;
-  return take(bound(env, perMinute), `bouncer ${bouncerId}`, perMinute, nowMs);
+  return turn(bound(env, perMinute), `bouncer ${bouncerId}`, perMinute, nowMs);
 }
 
 /** wrangler.toml's RATE_LIMIT_BOOTSTRAP: a first boot takes two requests, and a network of hosts may share an address. */
@@ -27,10 +28,28 @@ const bootstrapsPerMinute = 120;
 
 /** A request below /bootstrap of this address. */
 export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return take(env.RATE_LIMIT_BOOTSTRAP, `address ${address}`, bootstrapsPerMinute, nowMs);
+  return turn(env.RATE_LIMIT_BOOTSTRAP, `address ${address}`, bootstrapsPerMinute, nowMs);
 }
 
-async function take(
+/** As wrangler.toml has them. Under one name more than from one address: an attacker's keeps no machine out alone. */
+const loginsPerMinute = { address: 30, machine: 60 };
+
+/** A machine's try to log in. `machine` is what the body claims; null when it claims nothing that can be read. */
+export async function takeLoginTurn(
+  env: Partial<Env>,
+  address: string,
+  machine: string | null,
+  nowMs: number,
+): Promise<Wait> {
+  const byAddress = `login from ${address}`;
+  const wait = await turn(env.LOGIN_LIMIT_ADDRESS, byAddress, loginsPerMinute.address, nowMs);
+  if (wait !== null || machine === null) return wait;
+  // Of any length and content, where a counter's key has bounds.
+  const name = `login as ${(await sha256Hex(machine)).slice(0, 32)}`;
+  return turn(env.LOGIN_LIMIT_MACHINE, name, loginsPerMinute.machine, nowMs);
+}
+
+async function turn(
   limit: RateLimit | undefined,
   key: string,
   perMinute: number,
@@ -56,11 +75,11 @@ function bound(env: Partial<Env>, perMinute: RateTier): RateLimit | undefined {
   }
 }
 
-function countTurn(who: string, perMinute: number, nowMs: number): Wait {
-  let count = counts.get(who);
+function countTurn(key: string, perMinute: number, nowMs: number): Wait {
+  let count = counts.get(key);
   if (!count || nowMs - count.startMs >= windowMs || nowMs < count.startMs) {
     if (counts.size >= mostCounted) counts.clear();
-    counts.set(who, (count = { startMs: nowMs, requests: 0 }));
+    counts.set(key, (count = { startMs: nowMs, requests: 0 }));
   }
   count.requests++;
   return count.requests <= perMinute ? null : Math.ceil((count.startMs + windowMs - nowMs) / 1000);

@@ -182,52 +182,67 @@ const healthCases: Case[] = [
   },
 ];
 
-/** A route of agents and of the command line: refused for want of a token, unknown here. */
-function machine(name: string, request: Pick<Case, 'method' | 'path' | 'body'>): Case {
-  const shows = {
-    'machine-routes': [
-      'status 401 against 404',
-      'www-authenticate JWT realm=Crowdsec API local against none',
-      'body: only LAPI has code',
-      'message * against "this path not found"',
-    ],
-  };
-  return { name: `machine: ${name}`, ...request, shows };
-}
-
+/** Requests of machines that come without a token, or with one in a place where none is taken here. */
 const machineCases: Case[] = [
-  machine('DELETE a decision', { method: 'DELETE', path: `${listPath}/1` }),
-  machine('POST alerts', { method: 'POST', path: '/v1/alerts', body: '[]' }),
-  machine('log in', {
+  { name: 'machine: DELETE a decision', method: 'DELETE', path: `${listPath}/1` },
+  { name: 'machine: DELETE decisions', method: 'DELETE', path: `${listPath}?ip=192.0.2.1` },
+  { name: 'machine: POST alerts', method: 'POST', path: '/v1/alerts', body: '[]' },
+  {
+    name: 'machine: log in',
     method: 'POST',
     path: '/v1/watchers/login',
     body: '{"machine_id":"nobody","password":"wrong","scenarios":[]}',
-  }),
-  {
-    name: 'machine: DELETE decisions',
-    method: 'DELETE',
-    path: `${listPath}?ip=192.0.2.1`,
-    shows: {
-      'machine-routes': [
-        'status 401 against 405',
-        'www-authenticate JWT realm=Crowdsec API local against none',
-        'body: only LAPI has code',
-        'message "cookie token is empty" against "use GET or HEAD"',
-        'allow none against GET, HEAD',
-      ],
-    },
   },
   {
     name: 'machine: GET one decision',
     path: `${listPath}/1`,
-    shows: (engine) => ({
-      'machine-routes': [
-        'status 405 against 404',
-        silent,
-        'body nothing against message "this path not found"',
-        ...(engine.since('1.6.6') ? ['allow DELETE against none'] : []),
+    shows: {
+      'error-bodies': [silent, 'body nothing against message "use DELETE"'],
+      allow: ['allow none against DELETE'],
+    },
+  },
+  {
+    name: 'machine: DELETE alerts',
+    method: 'DELETE',
+    path: '/v1/alerts',
+    shows: {
+      'machine-trust': [
+        'status 401 against 403',
+        'www-authenticate JWT realm=Crowdsec API local against none',
+        'body: only LAPI has code',
+        'message * against "access forbidden: delete alerts only from *"',
       ],
-    }),
+    },
+  },
+  {
+    name: 'machine: register',
+    method: 'POST',
+    path: '/v1/watchers',
+    body: '[]',
+    shows: {
+      'machine-trust': [
+        'status 400 against 403',
+        'message * against "access forbidden: register only from *"',
+      ],
+    },
+  },
+  {
+    name: 'machine: a token in the query',
+    path: '/v1/heartbeat?token=a.b.c',
+    shows: {
+      'token-places': [
+        'status 401 against 400',
+        'www-authenticate JWT realm=Crowdsec API local against none',
+        'body: only LAPI has code',
+        'message * against "token: send it as *"',
+      ],
+    },
+  },
+  {
+    name: 'machine: a token in a cookie',
+    path: '/v1/heartbeat',
+    headers: [['Cookie', 'jwt=a.b.c']],
+    shows: { 'token-places': ['message * against "cookie token is empty"'] },
   },
 ];
 

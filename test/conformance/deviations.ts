@@ -171,10 +171,15 @@ const rows = {
     why: 'RFC 9110 asks for it',
     until: '1.6.6',
   },
-  'machine-routes': {
-    lapi: 'serves agents and cscli: alerts, log-in, deletion of decisions',
-    lapidary: 'serves bouncers',
-    why: 'agents talk to the engine itself',
+  'machine-trust': {
+    lapi: 'lets callers on its own host delete alerts, and everyone register a machine',
+    lapidary: 'lets addresses in `MACHINE_ALLOW` and operators do so',
+    why: 'through a tunnel everyone is on its host',
+  },
+  'token-places': {
+    lapi: 'takes a machine’s token from a cookie and from the query (to 1.7.8) too',
+    lapidary: 'takes it from `Authorization` only',
+    why: 'a query is written down on its way, and no client uses either',
   },
   'vyos-key': {
     lapi: 'knows `X-Api-Key` only',

@@ -137,6 +137,15 @@ export const examples: Example[] = [
   { id: 'postDecisions', status: 201, body: { value: '192.0.2.1', duration: '4h' } },
   { id: 'getDecisions', status: 200 },
   { id: 'deleteDecisions', status: 200, query: { value: '192.0.2.1' } },
+  {
+    id: 'putBlockedMachinesMachine',
+    status: 200,
+    params: { machine: 'web-agent' },
+    body: { reason: 'stolen' },
+  },
+  { id: 'getBlockedMachines', status: 200, query: { limit: '10' } },
+  { id: 'deleteBlockedMachinesMachine', status: 204, params: { machine: 'web-agent' } },
+  { id: 'deleteBlockedMachinesMachine', status: 404 },
   { id: 'getFeed', status: 200 },
   { id: 'postFeedSync', status: 200, query: { full: 'true' } },
   {

@@ -58,7 +58,14 @@ export interface Engine {
   log(): string;
 }
 
-export async function startEngine(options: { dir?: string } = {}): Promise<Engine> {
+export interface EngineOptions {
+  dir?: string;
+  /** More lines of `api.server`: `trusted_proxies: [127.0.0.1]`. */
+  server?: string[];
+  env?: Record<string, string>;
+}
+
+export async function startEngine(options: EngineOptions = {}): Promise<Engine> {
   const tools = await requireTools();
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'lapidary-engine-')));
   const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
@@ -91,7 +98,10 @@ export async function startEngine(options: { dir?: string } = {}): Promise<Engin
   async function start() {
     if (running()) return;
     earlierLog = log();
-    const started = startChild(tools.crowdsec, ['-no-cs', '-c', join(dir, 'config.yaml')], { cwd: dir });
+    const started = startChild(tools.crowdsec, ['-no-cs', '-c', join(dir, 'config.yaml')], {
+      cwd: dir,
+      ...(options.env ? { env: options.env } : {}),
+    });
     child = started;
     await until('the engine answers /health', async (saw) => {
       if (!started.running()) return true;
@@ -104,7 +114,7 @@ export async function startEngine(options: { dir?: string } = {}): Promise<Engin
   // Another process may take the port between the choice and the start.
   for (let attempt = 1; ; attempt++) {
     port = await freePort();
-    await writeConfiguration(dir, port);
+    await writeConfiguration(dir, port, options.server ?? []);
     await register();
     try {
       await start();
@@ -184,12 +194,12 @@ async function readVersion(tools: DebianTools): Promise<string> {
   return /version: v?(\S+)/.exec(text)?.[1] ?? 'unknown';
 }
 
-async function writeConfiguration(dir: string, port: number): Promise<void> {
+async function writeConfiguration(dir: string, port: number, server: readonly string[]): Promise<void> {
   for (const name of ['data', 'hub', 'notifications', 'plugins']) {
     await mkdir(join(dir, name), { recursive: true });
   }
   const files: Record<string, string> = {
-    'config.yaml': configuration(dir, port),
+    'config.yaml': configuration(dir, port, server),
     'profiles.yaml': profiles,
     'simulation.yaml': 'simulation: off\n',
     'hub/.index.json': '{}',
@@ -205,7 +215,7 @@ decisions: [{type: ban, duration: 4h}]
 on_success: break
 `;
 
-function configuration(dir: string, port: number): string {
+function configuration(dir: string, port: number, server: readonly string[]): string {
   return `common: {daemonize: false, log_media: stdout, log_level: info, working_dir: ${dir}}
 config_paths:
   config_dir: ${dir}/
@@ -225,6 +235,6 @@ api:
     listen_uri: 127.0.0.1:${port}
     profiles_path: ${dir}/profiles.yaml
     console_path: ${dir}/console.yaml
-prometheus: {enabled: false}
+${server.map((line) => `    ${line}\n`).join('')}prometheus: {enabled: false}
 `;
 }

@@ -21,10 +21,12 @@ export interface ModelEngine {
   readonly rows: Map<number, ModelDecision>;
   dialect: Dialect;
   /** What the next requests get instead of an answer; undefined: an answer. */
-  fault: ((path: string) => Response | Promise<Response>) | undefined;
+  fault: ((path: string, target: string) => Response | Promise<Response>) | undefined;
   readonly requests: string[];
   /** The keys of the bouncers that it knows; null: any key is one. Each has its own place in the stream. */
   keys: string[] | null;
+  /** What it answers at a path and query when nothing is wrong. */
+  answer(target: string): Response;
   add(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
   /** A soft delete: it is announced to the next delta. */
   expire(id: number): void;
@@ -51,6 +53,7 @@ export function startModelEngine(): ModelEngine {
     fault: undefined,
     requests: [],
     keys: null,
+    answer: (target) => answer(new URL(target, 'http://engine.example'), 'GET', ''),
     add(decision) {
       const row = {
         id: nextId++,
@@ -105,9 +108,10 @@ export function startModelEngine(): ModelEngine {
   vi.spyOn(globalThis, 'fetch').mockImplementation(async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     engine.requests.push(url.pathname + url.search);
+    const key = new Headers(init?.headers).get('x-api-key') ?? '';
     return engine.fault
-      ? engine.fault(url.pathname)
-      : answer(url, init?.method ?? 'GET', new Headers(init?.headers).get('x-api-key') ?? '');
+      ? engine.fault(url.pathname, url.pathname + url.search)
+      : answer(url, init?.method ?? 'GET', key);
   });
   return engine;
 }

@@ -1,0 +1,98 @@
+// Machines that an operator refuses at the edge. Their tokens are the engine's, and good there until they end, also when
+// the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
+// bound on a block, as on a revocation.
+
+import * as z from 'zod';
+import * as db from '../db/machines.ts';
+import { always } from '../db/operators.ts';
+import { badInput, causeOf, fail, succeed, type Result } from '../failure.ts';
+import { isoTime, time } from './describe.ts';
+import { epochFreshMs } from './keys.ts';
+import { mutate, type Answer, type Mutation } from './mutations.ts';
+
+export const blockedShape = z
+  .object({
+    machine: z.string().meta({ description: 'Its `machine_id` at the engine.' }),
+    blocked_at: time,
+    blocked_by: z.string(),
+    reason: z.string().nullable(),
+  })
+  .meta({ id: 'BlockedMachine' });
+
+export const reason = z
+  .string('must be a text')
+  .max(200, 'must be at most 200 characters')
+  .optional()
+  .meta({ description: 'For those who read the list later.', example: 'host was stolen' });
+
+/** With D1 out of reach a list that was read this long ago still counts; without one machines are told to wait. */
+const outageMs = 15 * 60_000;
+
+let known = { names: new Set<string>(), readMs: -Infinity };
+
+/** `forbidden` for a machine that is blocked; `unavailable` when that can't be told. */
+export async function checkMachine(
+  d1: D1Database,
+  machine: string,
+  nowMs: number,
+): Promise<Result<'passes'>> {
+  const ageMs = nowMs - known.readMs;
+  if (ageMs < 0 || ageMs >= epochFreshMs) {
+    try {
+      known = { names: new Set(await db.blockedNames(d1)), readMs: nowMs };
+    } catch (error) {
+      console.error(`the list of blocked machines is out of reach: ${causeOf(error).message}`);
+      if (ageMs >= outageMs) {
+        return fail({ kind: 'unavailable', problem: 'machines can not be checked now; try again' });
+      }
+    }
+  }
+  return known.names.has(machine) ? fail({ kind: 'forbidden' }) : succeed('passes');
+}
+
+/** This isolate changed the list itself: it reads anew at the next use. */
+export function forgetBlocked(): void {
+  known = { ...known, readMs: -Infinity };
+}
+
+export async function blockMachine(
+  mutation: Mutation,
+  machine: string,
+  why: string | undefined,
+): Promise<Result<Answer>> {
+  const checked = checkName(machine);
+  if (!checked.ok) return checked;
+  const row = { machine, blockedMs: mutation.nowMs, actor: mutation.actor, reason: why ?? null };
+  return mutate(mutation, async () => {
+    return succeed({
+      entry: { action: 'machine.block', target: machine, detail: { reason: row.reason } },
+      unchanged: always,
+      statements: (d) => db.blockStatements(d, row),
+      answer: { status: 200, body: { blocked_machine: describeBlocked(row) } },
+    });
+  });
+}
+
+export async function unblockMachine(mutation: Mutation, machine: string): Promise<Result<Answer>> {
+  return mutate(mutation, async () => {
+    const row = await db.findBlocked(mutation.d1, machine);
+    if (!row) return fail({ kind: 'not-found', what: `blocked machine ${machine}` });
+    return succeed({
+      entry: { action: 'machine.unblock', target: machine, detail: {} },
+      unchanged: db.stillBlocked(row),
+      statements: (d) => db.unblockStatements(d, machine),
+      answer: { status: 204, body: {} },
+    });
+  });
+}
+
+/** LAPI keeps any text for a name; what can't be printed is in none that anybody gave. */
+function checkName(machine: string): Result<'good'> {
+  if (/^[^\p{C}]{1,255}$/u.test(machine)) return succeed('good');
+  return badInput('machine', 'must be 1 to 255 printable characters');
+}
+
+export function describeBlocked(row: db.BlockedMachine): z.input<typeof blockedShape> {
+  const { machine, blockedMs, actor, reason: why } = row;
+  return { machine, blocked_at: isoTime(blockedMs), blocked_by: actor, reason: why };
+}

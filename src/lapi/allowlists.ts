@@ -1,0 +1,70 @@
+// Answers about allowlists, which every AppSec component asks for once a minute: kept for a moment in this isolate, for
+// callers whom the engine has let in itself just now. They are the same for all machines (LAPI: pkg/database/
+// allowlists.go). A mistake here shows one caller's answer to somebody whom the engine would have refused.
+
+import { sha256Hex } from '../secret.ts';
+
+const keptMs = 30_000;
+/** How long the engine's word counts that a token is good; the longest that a dead one may still read a list. */
+const admittedMs = 60_000;
+const mostAnswers = 200;
+const mostAdmitted = 20_000;
+const mostBytes = 1024 * 1024;
+
+interface Kept {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: ArrayBuffer | null;
+  readonly askedMs: number;
+}
+
+/** Method and address → the engine's answer. */
+const answers = new Map<string, Kept>();
+/** SHA-256 of an `Authorization` → when the engine last let it in. */
+const admitted = new Map<string, number>();
+
+/** What the engine answered a moment ago, for a caller whom it let in a moment ago. */
+export async function recallAnswer(
+  authorization: string,
+  question: string,
+  nowMs: number,
+): Promise<Response | undefined> {
+  const kept = answers.get(question);
+  if (!kept || !within(nowMs - kept.askedMs, keptMs)) return undefined;
+  const admittedAtMs = admitted.get(await sha256Hex(authorization)) ?? -Infinity;
+  if (!within(nowMs - admittedAtMs, admittedMs)) return undefined;
+  return new Response(kept.body, kept);
+}
+
+/** Clocks of an isolate may be set back. */
+function within(ageMs: number, mostMs: number): boolean {
+  return ageMs >= 0 && ageMs < mostMs;
+}
+
+/** The engine let this caller in, at a route that no other header and no body opens. */
+export async function noteAdmitted(authorization: string, askedMs: number): Promise<void> {
+  if (admitted.size >= mostAdmitted) admitted.clear();
+  admitted.set(await sha256Hex(authorization), askedMs);
+}
+
+/** Keeps an answer if it is one to keep; returns it to be sent. `askedMs`: before the engine was asked. */
+export async function keepAnswer(question: string, answer: Response, askedMs: number): Promise<Response> {
+  const { status, headers } = answer;
+  if (status !== 200 && status !== 204) return answer;
+  const body = answer.body ? await answer.arrayBuffer() : null;
+  // A write while the engine was asked may be what it has not told of.
+  const written = askedMs <= forgottenMs;
+  if (!written && (body?.byteLength ?? 0) <= mostBytes) {
+    if (answers.size >= mostAnswers) answers.clear();
+    answers.set(question, { status, headers: new Headers(headers), body, askedMs });
+  }
+  return new Response(body, { status, headers });
+}
+
+let forgottenMs = -Infinity;
+
+/** A machine wrote something through this isolate. */
+export function forgetAnswers(nowMs: number): void {
+  forgottenMs = nowMs;
+  answers.clear();
+}

@@ -1,0 +1,215 @@
+// LAPI's routes for machines: log processors, cscli, whoever logs in at the engine. They are passed to the engine from
+// the list below and from nowhere else; who may pass what is trust.ts's. Whatever a machine changed is in this feed
+// before the machine has its answer.
+
+import { Hono } from 'hono';
+import type { Context } from 'hono';
+import { checkMachine } from '../broker/machines.ts';
+import { askFeed, clientAddress, type AppEnv } from '../context.ts';
+import { badInput, causeOf, lapiError, succeed, type Result } from '../failure.ts';
+import type { Write } from '../feed/rounds.ts';
+import type { Settings, UpstreamSettings } from '../settings.ts';
+import { withinMs } from '../wait.ts';
+import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowlists.ts';
+import { readBytes } from './body.ts';
+import { parseQuery } from './query.ts';
+import { forgetHead } from './quiet.ts';
+import { takeLoginTurn } from './rate.ts';
+import { relay, tooLarge } from './relay.ts';
+import { claimedMachine, machineIn, mayAsLocal } from './trust.ts';
+
+type Reply = (c: Context<AppEnv>) => Promise<Response>;
+type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
+
+/** LAPI's own limits, which it has since 1.7.8. */
+const loginLimitBytes = 2 * 1024 * 1024;
+const limitBytes = 50 * 1024 * 1024;
+
+/** All that is passed on (LAPI: controllers/controller.go). What is not here does not reach the engine. */
+const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
+  '/watchers': { POST: register },
+  '/watchers/login': { POST: logIn },
+  '/watchers/self': { DELETE: pass },
+  '/refresh_token': { GET: pass },
+  '/heartbeat': { GET: beat },
+  '/alerts': { GET: pass, HEAD: pass, POST: writing('added'), DELETE: deleteAlerts },
+  '/alerts/:id': { GET: pass, HEAD: pass, DELETE: deleteAlerts },
+  '/decisions': { DELETE: writing('ended') },
+  '/decisions/:id': { DELETE: writing('ended') },
+  '/allowlists/check': { POST: pass },
+  '/allowlists/check/:network': { GET: askAllowlists, HEAD: askAllowlists },
+  '/allowlists': { GET: askAllowlists, HEAD: askAllowlists },
+  '/allowlists/:name': { GET: askAllowlists, HEAD: askAllowlists },
+  '/usage-metrics': { POST: pass },
+};
+
+export const machineRoutes = new Hono<AppEnv>();
+
+for (const [path, replies] of Object.entries(passages)) {
+  machineRoutes.all(path, (c, next) => {
+    const reply = replies[c.req.method as Method];
+    if (!reply || !engineOf(c)) return next();
+    const whole = checkTarget(c);
+    return whole.ok ? reply(c) : Promise.resolve(lapiError(whole.failure));
+  });
+}
+// After all of them: an allowlist may well be called `check`.
+for (const [path, replies] of Object.entries(passages)) {
+  machineRoutes.all(path, (c, next) => {
+    if (!engineOf(c)) return next();
+    return Promise.resolve(lapiError({ kind: 'method-not-allowed', allow: Object.keys(replies) }));
+  });
+}
+
+/**
+ * Whether a request on a path that bouncers use is a machine's: LAPI takes decisions back for machines only, and
+ * takes usage metrics from both (its eitherAuthMiddleware).
+ */
+export function isMachines(c: Context<AppEnv>): boolean {
+  if (!engineOf(c)) return false;
+  if (c.req.method === 'DELETE') return true;
+  if (c.req.method !== 'POST' || !c.req.path.endsWith('/usage-metrics')) return false;
+  const { headers } = c.req.raw;
+  if (headers.get('x-api-key') || headers.get('apikey')) return false;
+  return Boolean(headers.get('authorization')) || /^crowdsec\//.test(headers.get('user-agent') ?? '');
+}
+
+/** The engine that machines reach through here; null while the group is closed. */
+function engineOf(c: Context<AppEnv>): UpstreamSettings | null {
+  const { machineRoutes: open, upstream }: Settings = c.get('settings');
+  return open ? upstream : null;
+}
+
+async function register(c: Context<AppEnv>): Promise<Response> {
+  const may = await mayAsLocal(c, 'register');
+  return may.ok ? answered(await passOn(c, loginLimitBytes)) : lapiError(may.failure);
+}
+
+async function logIn(c: Context<AppEnv>): Promise<Response> {
+  const body = await readBytes(c.req.raw, loginLimitBytes);
+  if (!body.ok) return lapiError(body.failure.kind === 'too-large' ? tooLarge : body.failure);
+  const machine = machineIn(body.value);
+  if (!machine.ok) return lapiError(machine.failure);
+  const address = clientAddress(c.req.raw, c.get('settings'));
+  const waitSeconds = await takeLoginTurn(c.env, address, machine.value, Date.now());
+  if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
+  return answered(await passOn(c, loginLimitBytes, { body: body.value, machine: machine.value }));
+}
+
+async function deleteAlerts(c: Context<AppEnv>): Promise<Response> {
+  const may = await mayAsLocal(c, 'delete alerts');
+  return may.ok ? writing('dropped')(c) : lapiError(may.failure);
+}
+
+/** Log processors do so once a minute, which keeps them known to be good. */
+async function beat(c: Context<AppEnv>): Promise<Response> {
+  const askedMs = Date.now();
+  const result = await passOn(c, limitBytes);
+  if (result.ok && result.value.ok) await noteAdmitted(c.req.header('authorization') ?? '', askedMs);
+  return answered(result);
+}
+
+async function askAllowlists(c: Context<AppEnv>): Promise<Response> {
+  const askedMs = Date.now();
+  const authorization = c.req.header('authorization') ?? '';
+  const question = `${c.req.method} ${c.req.path}${searchOf(c)}`;
+  const passes = await admit(c);
+  if (!passes.ok) return lapiError(passes.failure);
+  const kept = await recallAnswer(authorization, question, askedMs);
+  if (kept) return kept;
+  const result = await passOn(c, limitBytes);
+  if (!result.ok) return lapiError(result.failure);
+  if (result.value.ok) await noteAdmitted(authorization, askedMs);
+  return keepAnswer(question, result.value, askedMs);
+}
+
+async function pass(c: Context<AppEnv>): Promise<Response> {
+  return answered(await passOn(c, limitBytes));
+}
+
+/** How long a machine waits for this feed to have what it wrote; the work goes on after that. */
+const writeThroughMs = 2_000;
+
+/**
+ * Passes a write on, and answers when the feed has followed. Bouncers that ask through this isolate see it in their
+ * next poll; through another one within 2 s, the time for which that trusts the head it has seen.
+ */
+function writing(effect: Write['effect']): Reply {
+  return async (c) => {
+    const startMs = Date.now();
+    const result = await passOn(c, limitBytes);
+    forgetAnswers(Date.now());
+    // An engine that failed, or fell silent, may have written all the same: then nobody waits, but it is looked for.
+    if (result.ok && result.value.status >= 400 && result.value.status < 500) return result.value;
+    if (!result.ok && result.failure.kind !== 'unavailable') return lapiError(result.failure);
+    const done = result.ok && result.value.ok;
+    const tookMs = Date.now() - startMs;
+    const certain = done && effect === 'dropped' && (await deletedSome(result.value));
+    const followed = follow(c, { effect, certain, tookMs });
+    c.executionCtx.waitUntil(followed);
+    if (done) await withinMs(followed, writeThroughMs);
+    return answered(result);
+  };
+}
+
+/** LAPI: `{"nbDeleted":"3"}`. */
+async function deletedSome(answer: Response): Promise<boolean> {
+  return /"nbDeleted":"?[1-9]/.test(await answer.clone().text());
+}
+
+async function follow(c: Context<AppEnv>, write: Write): Promise<void> {
+  try {
+    await askFeed(c.env, async (feed) => feed.syncAfter(write));
+  } catch (error) {
+    console.error(`a machine's write was not followed at once: ${causeOf(error).message}`);
+  }
+  forgetHead(Date.now());
+}
+
+function answered(result: Result<Response>): Response {
+  return result.ok ? result.value : lapiError(result.failure);
+}
+
+/** Whether an operator lets this machine pass, by its token and by the name that it logs in under. */
+async function admit(c: Context<AppEnv>, login: string | null = null): Promise<Result<'passes'>> {
+  for (const machine of [claimedMachine(c.req.raw.headers), login]) {
+    const passes = machine === null ? null : await checkMachine(c.env.DB, machine, Date.now());
+    if (passes && !passes.ok) return passes;
+  }
+  return succeed('passes');
+}
+
+/** `login`: what was read of the body before. */
+async function passOn(
+  c: Context<AppEnv>,
+  most: number,
+  login?: { readonly body: Uint8Array; readonly machine: string | null },
+): Promise<Result<Response>> {
+  const passes = await admit(c, login?.machine ?? null);
+  if (!passes.ok) return passes;
+  const address = clientAddress(c.req.raw, c.get('settings'));
+  const target = c.req.path + searchOf(c);
+  const passage = { target, address, limitBytes: most, ...(login ? { body: login.body } : {}) };
+  return relay(c.req.raw, engineOf(c) as UpstreamSettings, passage);
+}
+
+/**
+ * Path and query go to the engine as they are. Engines before 1.6.8, and proxies before any, read `%2F` as a slash and
+ * `..` as a step back: neither may lead to another route than the one that was matched here.
+ */
+function checkTarget(c: Context<AppEnv>): Result<'good'> {
+  const { path } = c.req;
+  if (/\.\.|%2e|%5c|%25|%00|[\\;]/i.test(path))
+    return badInput('path', 'has an escape that no route of LAPI has');
+  if (/%2f/i.test(path) && !path.startsWith('/v1/allowlists/check/')) {
+    return badInput('path', 'has an escaped slash');
+  }
+  if (parseQuery(searchOf(c)).has('token')) {
+    return badInput('token', 'send it as Authorization: Bearer …; an address is written down on its way');
+  }
+  return succeed('good');
+}
+
+function searchOf(c: Context<AppEnv>): string {
+  return new URL(c.req.url).search;
+}

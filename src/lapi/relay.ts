@@ -1,0 +1,191 @@
+// One request of a machine to the engine, and the engine's answer back: streamed both ways, by lists of what crosses.
+// A mistake here shows the engine what the client claims to be (an address of its choice), or tells a log processor
+// that its account is refused when only the way is blocked: that one gives up, where it would have tried again.
+
+import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
+import type { UpstreamSettings } from '../settings.ts';
+import { readBytes } from './body.ts';
+import { parseNetwork } from './ip.ts';
+
+export interface Passage {
+  /** From `/v1` on, with its query. */
+  readonly target: string;
+  /** Where the client is: the only `X-Forwarded-For` that the engine gets. */
+  readonly address: string;
+  /** How much its body may be, inflated. */
+  readonly limitBytes: number;
+  /** The body, where it was read before. */
+  readonly body?: Uint8Array;
+}
+
+const requestHeaders = ['accept', 'authorization', 'content-type', 'user-agent'];
+const responseHeaders = ['allow', 'content-type', 'retry-after', 'www-authenticate'];
+/** Bodies up to here are read before they are sent on, with their length; longer ones stream. */
+const shortBytes = 256 * 1024;
+
+/**
+ * The engine's answer, whatever its status; `unavailable` when there is none of its own. A redirect is none: it would
+ * be a login page of whatever stands before the engine, and so is every HTML.
+ */
+export async function relay(
+  request: Request,
+  upstream: UpstreamSettings,
+  passage: Passage,
+): Promise<Result<Response>> {
+  const silence = watch(upstream.timeoutMs);
+  const body = await bodyOf(request, passage, silence.heard);
+  if (!body.ok) return body;
+  silence.heard();
+  try {
+    const response = await fetch(upstream.url + passage.target, {
+      method: request.method,
+      redirect: 'manual',
+      headers: headersFor(request.headers, upstream, passage.address),
+      body: body.value.content,
+      signal: silence.signal,
+    });
+    const foreign = foreignAnswer(response);
+    // An engine that got half of a body says what it makes of that; the client is told what was wrong.
+    const refused = response.ok ? null : body.value.refused();
+    if (foreign !== undefined || refused) {
+      silence.end();
+      await response.body?.cancel();
+      return refused ? fail(refused) : unavailable(foreign ?? '');
+    }
+    return succeed(await passedBack(request.method, response, silence));
+  } catch {
+    silence.end();
+    const refused = body.value.refused();
+    if (refused) return fail(refused);
+    if (silence.signal.aborted)
+      return unavailable(`the engine was silent for ${upstream.timeoutMs / 1000} s`);
+    return unavailable('the engine is out of reach');
+  }
+}
+
+function headersFor(from: Headers, upstream: UpstreamSettings, address: string): Headers {
+  const headers = new Headers(upstream.headers);
+  for (const name of requestHeaders) {
+    const value = from.get(name);
+    if (value !== null) headers.set(name, value);
+  }
+  headers.delete('x-forwarded-for');
+  if (parseNetwork(address)) headers.set('x-forwarded-for', address);
+  return headers;
+}
+
+/**
+ * Why an answer can't be the engine's; undefined when it can. LAPI refuses in JSON, knows no error above 500, and
+ * never speaks HTML. Agents try again after a 503, and after no other of these.
+ */
+function foreignAnswer({ status, headers }: Response): string | undefined {
+  if (status >= 300 && status < 400) return `the engine answers with a redirect (status ${status})`;
+  const type = headers.get('content-type') ?? '';
+  const refusal = status === 401 || status === 403;
+  const foreign =
+    status > 500 || /^text\/html\b/i.test(type) || (refusal && !/^application\/json\b/i.test(type));
+  return foreign ? `what stands before the engine answers with status ${status}` : undefined;
+}
+
+interface Outgoing {
+  readonly content: Uint8Array | ReadableStream<Uint8Array> | null;
+  /** What was wrong with the client's body, once the engine could not be sent all of it. */
+  refused(): Failure | null;
+}
+
+async function bodyOf(
+  request: Request,
+  { limitBytes, body: read }: Passage,
+  heard: () => void,
+): Promise<Result<Outgoing>> {
+  const whole = (content: Uint8Array | null): Result<Outgoing> => succeed({ content, refused: () => null });
+  if (read) return whole(read);
+  if (!request.body) return whole(null);
+  const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
+  if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
+  const length = Number(request.headers.get('content-length') ?? Infinity);
+  if (encoding === 'identity' && length <= shortBytes) {
+    const bytes = await readBytes(request, limitBytes);
+    return bytes.ok ? whole(bytes.value) : bytes;
+  }
+  // Engines before 1.7 read no gzip, and none needs it.
+  const plain =
+    encoding === 'gzip' ? request.body.pipeThrough(new DecompressionStream('gzip')) : request.body;
+  const source = (plain as ReadableStream<Uint8Array>).getReader();
+  let size = 0;
+  let wrong: Failure | null = null;
+  const content = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const part = await source.read().catch((error: unknown) => {
+        wrong = { kind: 'bad-input', field: 'body', problem: encoding === 'gzip' ? 'not gzip' : 'cut off' };
+        throw error;
+      });
+      heard();
+      if (part.done) return controller.close();
+      size += part.value.length;
+      if (size > limitBytes) {
+        wrong = tooLarge;
+        throw new Error('too large');
+      }
+      controller.enqueue(part.value);
+    },
+    cancel: (reason) => source.cancel(reason),
+  });
+  return succeed({ content, refused: () => wrong });
+}
+
+/** As LAPI has said it since 1.7.8, with 400. */
+export const tooLarge: Failure = { kind: 'bad-input', field: 'http', problem: 'request body too large' };
+
+async function passedBack(method: string, response: Response, silence: Silence): Promise<Response> {
+  const headers = new Headers({ 'cache-control': 'no-store, no-transform' });
+  for (const name of responseHeaders) {
+    const value = response.headers.get(name);
+    if (value !== null) headers.set(name, value);
+  }
+  const { status } = response;
+  if (!response.body || method === 'HEAD' || status === 204) {
+    silence.end();
+    return new Response(null, { status, headers });
+  }
+  silence.heard();
+  const length = response.headers.get('content-length');
+  if (length !== null && Number(length) <= shortBytes && !response.headers.has('content-encoding')) {
+    const bytes = await response.arrayBuffer();
+    silence.end();
+    return new Response(bytes, { status, headers });
+  }
+  const heard = new TransformStream<Uint8Array, Uint8Array>({
+    transform(part, controller) {
+      silence.heard();
+      controller.enqueue(part);
+    },
+    flush: () => silence.end(),
+  });
+  return new Response(response.body.pipeThrough(heard), { status, headers });
+}
+
+interface Silence {
+  readonly signal: AbortSignal;
+  heard(): void;
+  end(): void;
+}
+
+/** Aborts when nothing was heard for a while, in either direction. Runs from the first `heard`. */
+function watch(timeoutMs: number): Silence {
+  const controller = new AbortController();
+  let stop = (): void => undefined;
+  return {
+    signal: controller.signal,
+    heard() {
+      stop();
+      const timer = setTimeout(() => controller.abort(), timeoutMs);
+      stop = () => clearTimeout(timer);
+    },
+    end: () => stop(),
+  };
+}
+
+function unavailable(problem: string): Result<never> {
+  return fail({ kind: 'unavailable', problem });
+}

@@ -1,0 +1,103 @@
+// Which machine may do what through here. To the engine everyone whom a tunnel brings is local, and local callers may
+// delete alerts and register machines: what LAPI decides by the peer's address has to be decided here.
+
+import type { Context } from 'hono';
+import { authenticateOperator } from '../broker/operators.ts';
+import { settleStore } from '../broker/restore.ts';
+import { clientAddress, type AppEnv } from '../context.ts';
+import { auditUse } from '../db/operators.ts';
+import { badInput, causeOf, fail, succeed, type Result } from '../failure.ts';
+import { mayAct } from '../roles.ts';
+import { covers, parseNetwork } from './ip.ts';
+
+const tokenHeader = 'x-lapidary-token';
+
+/**
+ * The machine that a request's JWT names; null without one. Its signature is the engine's to check: who forges a name
+ * is refused there. Read as golang-jwt reads it, so that no spelling hides a name from here and not from there.
+ */
+export function claimedMachine(headers: Headers): string | null {
+  const [, payload] = /^Bearer [^.]*\.([^.]*)\./.exec(headers.get('authorization') ?? '') ?? [];
+  if (payload === undefined) return null;
+  try {
+    const bytes = Uint8Array.fromBase64(payload, { alphabet: 'base64url' });
+    const claims = JSON.parse(new TextDecoder().decode(bytes)) as { id?: unknown } | null;
+    return typeof claims?.id === 'string' ? claims.id : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The machine that a login is for; null when the body can't be read, which the engine refuses. Go takes a field's name
+ * in any case, and the last of several: two spellings in one body are none that a client sends.
+ */
+export function machineIn(body: Uint8Array): Result<string | null> {
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder().decode(body));
+  } catch {
+    return succeed(null);
+  }
+  if (typeof json !== 'object' || json === null) return succeed(null);
+  const named = Object.entries(json).filter(([name]) => name.toLowerCase() === 'machine_id');
+  if (named.length > 1) return badInput('machine_id', 'is given twice');
+  const name: unknown = named[0]?.[1];
+  return succeed(typeof name === 'string' ? name : null);
+}
+
+/**
+ * Whether a caller may do what LAPI lets local callers do: from an address in `MACHINE_ALLOW`, or with an operator's
+ * token beside the JWT. The audit log has what a token was used for, before it is done.
+ */
+export async function mayAsLocal(c: Context<AppEnv>, action: string): Promise<Result<'may'>> {
+  const settings = c.get('settings');
+  const network = parseNetwork(clientAddress(c.req.raw, settings));
+  if (network && settings.machineAllow.some((range) => covers(range, network))) return succeed('may');
+  const token = c.req.header(tokenHeader);
+  if (token === undefined) {
+    const how = `from addresses in MACHINE_ALLOW, or with an operator's token in X-Lapidary-Token`;
+    return fail({ kind: 'forbidden', problem: `access forbidden: ${action} only ${how}` });
+  }
+  try {
+    return await mayByToken(c, token, action);
+  } catch (error) {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
+  }
+}
+
+async function mayByToken(c: Context<AppEnv>, token: string, action: string): Promise<Result<'may'>> {
+  const nowMs = Date.now();
+  // A token that a restored backup brought back is none.
+  await settleStore(c.env, nowMs);
+  const asked = new Request(c.req.url, { headers: { authorization: `Bearer ${token}` } });
+  const operator = await authenticateOperator(c.get('settings'), c.env.DB, asked, nowMs);
+  if (!operator.ok) {
+    const { failure } = operator;
+    return failure.kind === 'unauthorised'
+      ? fail({ kind: 'forbidden', problem: `access forbidden: ${failure.problem}` })
+      : operator;
+  }
+  const { actor, role, breakGlass } = operator.value;
+  if (!mayAct(role, 'operator')) {
+    return fail({
+      kind: 'forbidden',
+      problem: `access forbidden: this needs the role operator; yours is ${role}`,
+    });
+  }
+  const { pathname, search } = new URL(c.req.url);
+  const detail = {
+    address: clientAddress(c.req.raw, c.get('settings')),
+    machine: claimedMachine(c.req.raw.headers),
+    ...(breakGlass ? { break_glass: true } : {}),
+  };
+  const target = `${c.req.method} ${pathname}${search}`.slice(0, 200);
+  await auditUse(
+    c.env.DB,
+    { actor, action: `machine.${action.replaceAll(' ', '-')}`, target, detail },
+    nowMs,
+  );
+  await settleStore(c.env, nowMs);
+  return succeed('may');
+}

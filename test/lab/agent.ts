@@ -1,0 +1,119 @@
+// A real log processor (crowdsec without LAPI) that reads one log file and bans whoever guesses ssh passwords, with
+// the items of the package's own offline hub; and the engine's command line, pointed at another LAPI.
+import { rmSync } from 'node:fs';
+import { appendFile, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Child, atProcessEnd, run, startChild } from './child.ts';
+import { requireTools } from './debian.ts';
+import type { Engine } from './engine.ts';
+import { until } from './wait.ts';
+
+/** A LAPI, and an account of a machine there. */
+export interface MachineAccount {
+  url: string;
+  login: string;
+  password: string;
+}
+
+export interface Agent {
+  /** What sshd writes when somebody at this address guesses: enough for a ban. */
+  attackFrom(address: string): Promise<void>;
+  running(): boolean;
+  log(): string;
+  close(): Promise<void>;
+}
+
+export async function startAgent(account: MachineAccount): Promise<Agent> {
+  const tools = await requireTools();
+  const dir = await mkdtemp(join(tmpdir(), 'lapidary-agent-'));
+  const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
+  const logFile = join(dir, 'auth.log');
+  await cp(tools.hub, join(dir, 'hub'), { recursive: true });
+  await cp(tools.patterns, join(dir, 'patterns'), { recursive: true });
+  for (const name of ['postoverflows', 'data', 'notifications', 'plugins'])
+    await mkdir(join(dir, name), { recursive: true });
+  const items = {
+    'parsers/s00-raw': 'parsers/s00-raw/crowdsecurity/syslog-logs.yaml',
+    'parsers/s01-parse': 'parsers/s01-parse/crowdsecurity/sshd-logs.yaml',
+    'parsers/s02-enrich': 'parsers/s02-enrich/crowdsecurity/dateparse-enrich.yaml',
+    scenarios: 'scenarios/crowdsecurity/ssh-bf.yaml',
+  };
+  for (const [folder, item] of Object.entries(items)) {
+    await mkdir(join(dir, folder), { recursive: true });
+    await symlink(join(dir, 'hub', item), join(dir, folder, item.split('/').at(-1) as string));
+  }
+  const files = {
+    'auth.log': '',
+    'acquis.yaml': `filenames: [${logFile}]\nlabels: {type: syslog}\n`,
+    'creds.yaml': credentials(account),
+    'simulation.yaml': 'simulation: off\n',
+    'config.yaml': configuration(dir),
+  };
+  for (const [name, text] of Object.entries(files)) await writeFile(join(dir, name), text);
+  const child: Child = startChild(tools.crowdsec, ['-no-api', '-c', join(dir, 'config.yaml')], { cwd: dir });
+  await until('the agent reads its log file', (saw) => {
+    saw(child.log().slice(-1000));
+    if (!child.running()) throw new Error('the agent has ended');
+    return child.log().includes('Starting processing data');
+  });
+
+  return {
+    async attackFrom(address) {
+      for (let guess = 1; guess <= 8; guess++) {
+        const stamp = new Date().toUTCString().replace(/^\w+, (\d+) (\w+) \d+ ([\d:]+) .*$/, '$2 $1 $3');
+        const what = `Failed password for invalid user admin from ${address} port ${4000 + guess} ssh2`;
+        await appendFile(logFile, `${stamp} host sshd[${100 + guess}]: ${what}\n`);
+      }
+    },
+    running: () => child.running(),
+    log: () => child.log(),
+    async close() {
+      await child.end('SIGKILL');
+      await rm(dir, { recursive: true, force: true });
+      forgetDir();
+    },
+  };
+}
+
+/**
+ * The engine's `cscli` as somebody elsewhere has it: with a LAPI and an account, and no way to the database but
+ * through them.
+ */
+export async function remoteCscli(
+  engine: Pick<Engine, 'dir'>,
+  account: MachineAccount,
+): Promise<(...args: string[]) => Promise<string>> {
+  const tools = await requireTools();
+  const dir = await mkdtemp(join(engine.dir, 'remote-'));
+  const config = join(dir, 'config.yaml');
+  await writeFile(join(dir, 'creds.yaml'), credentials(account));
+  const text = await readFile(join(engine.dir, 'config.yaml'), 'utf8');
+  const changed = text
+    .replace(/credentials_path: \S+creds\.yaml/, `credentials_path: ${join(dir, 'creds.yaml')}`)
+    .replace(/db_path: \S+crowdsec\.db/, `db_path: ${join(dir, 'none.db')}`);
+  await writeFile(config, changed);
+  return (...args) => run(tools.cscli, ['-c', config, ...args]);
+}
+
+function credentials({ url, login, password }: MachineAccount): string {
+  return `url: ${url}\nlogin: ${login}\npassword: ${password}\n`;
+}
+
+function configuration(dir: string): string {
+  return `common: {daemonize: false, log_media: stdout, log_level: info, working_dir: ${dir}}
+config_paths:
+  config_dir: ${dir}/
+  data_dir: ${dir}/data/
+  simulation_path: ${dir}/simulation.yaml
+  hub_dir: ${dir}/hub/
+  index_path: ${dir}/hub/.index.json
+  notification_dir: ${dir}/notifications/
+  plugin_dir: ${dir}/plugins/
+crowdsec_service: {acquisition_path: ${dir}/acquis.yaml, parser_routines: 1}
+cscli: {output: raw}
+api:
+  client: {credentials_path: ${dir}/creds.yaml}
+prometheus: {enabled: false}
+`;
+}

@@ -1,0 +1,252 @@
+// What a machine writes through us is in the feed when it has its answer: also what LAPI's own deltas lose, and
+// without a round of sync for each of many writes.
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { addBouncer, asBouncer, call, operator } from './support/http.ts';
+import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
+import { bouncer, feed } from './support/bouncer.ts';
+
+const hour = 3_600_000;
+let engine: ModelEngine;
+
+beforeEach(() => {
+  engine = startModelEngine();
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+const until = () => Date.now() + hour;
+const kinds = (requests: readonly string[]) =>
+  requests.map((path) => (path.includes('stream') ? 'delta' : path.includes('id_gt') ? 'tail' : 'full'));
+
+/** What the engine was asked while `work` ran. */
+async function askedBy(work: () => Promise<unknown>): Promise<string[]> {
+  const before = engine.requests.length;
+  await work();
+  return kinds(engine.requests.slice(before));
+}
+
+async function started(): Promise<ReturnType<typeof bouncer>> {
+  engine.add({ value: '192.0.2.1', untilMs: until() });
+  const client = bouncer();
+  await client.pull(true);
+  await feed().sync({ full: true, believe: false });
+  return client;
+}
+
+/** Long enough for the rounds so far to be out of the way of a write that begins now. */
+function pass(ms: number): void {
+  const now = Date.now();
+  vi.useFakeTimers({ toFake: ['Date'] });
+  vi.setSystemTime(now + ms);
+}
+
+const added = (tookMs: number) => ({ effect: 'added', certain: false, tookMs }) as const;
+
+describe('a write', () => {
+  test('that nothing overlapped costs one delta', async () => {
+    const client = await started();
+    pass(5_000);
+    engine.add({ value: '192.0.2.2', untilMs: until() });
+    expect(await askedBy(() => feed().syncAfter(added(20)))).toEqual(['delta']);
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
+  });
+
+  test.each([
+    ['A', 'full'],
+    ['C', 'full'],
+  ] as const)('of dialect %s that a round overlapped is looked for in the %s list', async (dialect, list) => {
+    engine.dialect = dialect;
+    const client = await started();
+    pass(5_000);
+    // A delta that was pulled between stamp and commit: no later one has the row.
+    await feed().sync({ full: false, believe: false });
+    engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
+    expect(await askedBy(() => feed().syncAfter(added(200)))).toContain(list);
+    await client.pull(false);
+    expect(client.banned()).toContain('192.0.2.2');
+  });
+
+  test('is looked for in the tail where the engine has one', async () => {
+    const client = await started();
+    await feed().sync({ full: false, believe: false });
+    pass(5_000);
+    await feed().sync({ full: false, believe: false });
+    pass(1_000);
+    engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
+    const asked = await askedBy(() => feed().syncAfter(added(1_200)));
+    expect(asked).toEqual(['delta', 'tail']);
+    await client.pull(false);
+    expect(client.banned()).toContain('192.0.2.2');
+  });
+
+  test('shares its rounds with all the others at the same time', async () => {
+    await started();
+    pass(5_000);
+    const held = Promise.withResolvers<void>();
+    engine.fault = async (_, target) => {
+      await held.promise;
+      return engine.answer(target);
+    };
+    const asked = await askedBy(async () => {
+      const writes = Array.from({ length: 100 }, (_, index) => {
+        engine.add({ value: `198.51.100.${index}`, untilMs: until() });
+        return feed().syncAfter(added(20));
+      });
+      // Answered after all of them have come to the object.
+      await feed().status();
+      held.resolve();
+      await Promise.all(writes);
+    });
+    // The one that was under way when they came, and the one that they share.
+    expect(asked.filter((kind) => kind === 'delta')).toHaveLength(2);
+    expect((await feed().status()).decisions).toBe(101);
+  });
+});
+
+describe('alerts that are deleted', () => {
+  const dropped = (certain: boolean) => ({ effect: 'dropped', certain, tookMs: 10 }) as const;
+
+  test('take their decisions along, though it be all of them', async () => {
+    const client = await started();
+    engine.drop(1);
+    await feed().syncAfter(dropped(true));
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('take nothing along where the engine deleted none', async () => {
+    const client = await started();
+    engine.swap();
+    await feed().syncAfter(dropped(false));
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1']);
+  });
+});
+
+test('a poll right after a write does not get what this isolate knew before', async () => {
+  await started();
+  const key = await addBouncer('reader');
+  const poll = async () => (await asBouncer(key, '/v1/decisions/stream')).json<any>();
+  for (let i = 0; i < 3; i++) await poll();
+  expect(await poll()).toEqual({ new: [], deleted: [] });
+  engine.fault = (path, target) => {
+    if (path !== '/v1/alerts') return engine.answer(target);
+    engine.add({ value: '192.0.2.2', untilMs: until() });
+    return Response.json(['1'], { status: 201 });
+  };
+  const posted = await call('/v1/alerts', { method: 'POST', body: '[]' });
+  expect([posted.status, await posted.json()]).toEqual([201, ['1']]);
+  expect((await poll()).new).toMatchObject([{ value: '192.0.2.2' }]);
+});
+
+test('an engine that fails is asked what it wrote, and its answer is passed on', async () => {
+  await started();
+  engine.fault = (path, target) => {
+    if (path !== '/v1/alerts') return engine.answer(target);
+    engine.add({ value: '192.0.2.2', untilMs: until() });
+    return Response.json({ message: 'database is locked' }, { status: 500 });
+  };
+  const posted = await call('/v1/alerts', { method: 'POST', body: '[]' });
+  expect([posted.status, await posted.json()]).toEqual([500, { message: 'database is locked' }]);
+  await vi.waitFor(async () => expect((await feed().status()).decisions).toBe(2));
+});
+
+test('a machine whose name is hidden in a token’s padding, or not there at all, is the engine’s to refuse', async () => {
+  engine.fault = () => Response.json({ code: 401, message: 'signature is invalid' }, { status: 401 });
+  for (const token of [
+    'Bearer a.b.c',
+    'Bearer ..',
+    'Bearer',
+    'Bearer x',
+    'Bearer a.bnVsbA.c',
+    'bearer a.e30.c',
+  ]) {
+    const answer = await call('/v1/heartbeat', { headers: { authorization: token } });
+    expect([token, answer.status]).toEqual([token, 401]);
+  }
+});
+
+describe('answers about allowlists', () => {
+  const good = 'Bearer good';
+  let asked: string[];
+  let tests = 0;
+  beforeEach(() => {
+    asked = [];
+    // The isolate remembers from test to test.
+    pass(++tests * hour);
+    vi.mocked(fetch).mockImplementation(async (input, init) => {
+      const { pathname, search } = new URL(String(input));
+      const authorization = new Headers(init?.headers).get('authorization') ?? '';
+      asked.push(`${init?.method} ${pathname}${search} ${authorization}`);
+      if (!authorization.startsWith(good)) return Response.json({ code: 401 }, { status: 401 });
+      if (pathname === '/v1/heartbeat') return new Response(null);
+      if (pathname === '/v1/alerts') return Response.json([], { status: 201 });
+      if (pathname.endsWith('/unknown')) return Response.json({ message: 'not found' }, { status: 500 });
+      if (init?.method === 'HEAD') return new Response(null, { status: 204 });
+      return Response.json([{ name: pathname, content: search }]);
+    });
+  });
+  const ask = async (
+    authorization: string,
+    path = '/v1/allowlists?with_content=true',
+    init: RequestInit = {},
+  ) => {
+    const answer = await call(path, { ...init, headers: { authorization } });
+    return { status: answer.status, body: await answer.text() };
+  };
+
+  test('are the engine’s, and kept for half a minute for whom it lets in', async () => {
+    const first = await ask(good);
+    expect(first.status).toBe(200);
+    expect(await ask(good)).toEqual(first);
+    expect(asked).toHaveLength(1);
+    pass(30_001);
+    expect(await ask(good)).toEqual(first);
+    expect(asked).toHaveLength(2);
+  });
+
+  test('are for nobody whom the engine has not let in itself', async () => {
+    await ask(good);
+    expect((await ask('Bearer bad')).status).toBe(401);
+    expect((await ask('')).status).toBe(401);
+    // Another machine is let in by the engine, not by its word: at its first question, or where it beats.
+    await ask(`${good}-too`);
+    expect(asked).toHaveLength(4);
+    await ask(`${good}-as-well`, '/v1/heartbeat');
+    await ask(`${good}-as-well`);
+    expect(asked).toHaveLength(5);
+    // Whoever knows a password is let in without a token: that says nothing of the token beside it.
+    await call('/v1/watchers/login', {
+      method: 'POST',
+      body: '{}',
+      headers: { authorization: 'Bearer bad' },
+    });
+    expect((await ask('Bearer bad')).status).toBe(401);
+  });
+
+  test('depend on method, path and query, and a write clears them', async () => {
+    const head = await ask(good, '/v1/allowlists/check/192.0.2.1', { method: 'HEAD' });
+    expect(head.status).toBe(204);
+    expect((await ask(good, '/v1/allowlists/check/192.0.2.1')).status).toBe(200);
+    expect((await ask(good, '/v1/allowlists')).body).not.toBe((await ask(good)).body);
+    const before = asked.length;
+    await ask(good, '/v1/alerts', { method: 'POST', body: '[]' });
+    pass(1);
+    await ask(good);
+    expect(asked.filter((each) => each.startsWith('GET /v1/allowlists?')).length).toBe(2);
+    expect(asked.length).toBeGreaterThan(before + 1);
+  });
+
+  test('are not kept when they are errors, and a blocked machine gets none', async () => {
+    for (let i = 0; i < 2; i++) expect((await ask(good, '/v1/allowlists/unknown')).status).toBe(500);
+    expect(asked).toHaveLength(2);
+    const claims = btoa(JSON.stringify({ id: 'stolen' })).replace(/=+$/, '');
+    const stolen = `${good}.${claims}.x`;
+    expect((await ask(stolen)).status).toBe(200);
+    await operator('PUT', '/blocked-machines/stolen', {});
+    expect((await ask(stolen)).status).toBe(403);
+  });
+});
