@@ -27,6 +27,8 @@ export interface EngineKeys {
    * chosen, and, when that one was `refused`, of the others too.
    */
   choose(accepts: (key: string) => Promise<boolean>, refused: boolean): Promise<EngineKey | null>;
+  /** The one chosen last; null: there is none yet. Asks nobody. */
+  current(): EngineKey | null;
   /** The engine has answered it: the one before is given up. */
   noteAnswered(key: EngineKey): void;
   state(): { readonly source: KeySource | null; readonly pending: boolean };
@@ -107,6 +109,7 @@ export function createEngineKeys(
       }
       return chosen;
     },
+    current: () => chosen ?? null,
     noteAnswered({ key }) {
       if (chosen?.key !== key || chosen.row?.state !== 'pending') return;
       const { sealed } = chosen.row;

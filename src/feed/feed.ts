@@ -14,6 +14,7 @@ import { advance, isSettled, usable, type Cursor, type Position } from './cursor
 import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import * as log from './log.ts';
+import { createForwarder, type Forwarder, type Report } from './metrics.ts';
 import { createRounds, type RoundResult, type Rounds, type UpstreamState, type Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
@@ -112,6 +113,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #store: Store;
   readonly #engineKeys: EngineKeys;
   readonly #rounds: Rounds;
+  readonly #forwarder: Forwarder;
   readonly #clients: clients.Clients;
   readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
@@ -128,6 +130,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engineKeys = createEngineKeys(ctx.storage, this.#settings);
     this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#engineKeys);
+    this.#forwarder = createForwarder(this.#settings.upstream, this.#engineKeys);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
       await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
@@ -144,7 +147,9 @@ export class DecisionFeed extends DurableObject<Env> {
       this.#keepHouse(Date.now());
     } finally {
       // Whatever is wrong with what we keep, the engine's bans go on coming in.
-      await this.#rounds.run();
+      const { ok } = await this.#rounds.run();
+      // Not waited for: the next round must not be late for it.
+      if (ok) void this.#forwarder.forward();
     }
   }
 
@@ -256,6 +261,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** Notes polls that an isolate answered by itself. */
   note(sightings: readonly clients.Sighting[]): void {
     for (const sighting of sightings) clients.noteSighting(this.#clients, sighting);
+  }
+
+  /** Takes what a bouncer reports of itself, to be passed on to the engine with the next rounds. */
+  takeReport(report: Report): void {
+    this.#forwarder.take(report);
   }
 
   /** One round of sync now. `full`: with a comparison of the whole list. `believe`: even where it is doubtful. */

@@ -69,6 +69,39 @@ export async function acceptsKey(
   }
 }
 
+/**
+ * Reports usage as the one component that this key is; LAPI takes no more. `metrics`: its `DetailedMetrics`, as JSON with
+ * commas between them. Type and version are those of our User-Agent, or the engine would rewrite its row at each
+ * pull. Answers the status; null: there was no answer.
+ */
+export async function postMetrics(
+  upstream: Engine,
+  metrics: string,
+  startedSeconds: number,
+): Promise<number | null> {
+  const [type, version] = ownUserAgent.split('/');
+  const head = JSON.stringify({ type, version, feature_flags: [], utc_startup_timestamp: startedSeconds });
+  const body = `{"remediation_components":[${head.slice(0, -1)},"metrics":[${metrics}]}]}`;
+  try {
+    const response = await fetch(`${upstream.url}/v1/usage-metrics`, {
+      method: 'POST',
+      redirect: 'manual',
+      headers: {
+        ...upstream.headers,
+        'x-api-key': upstream.apiKey,
+        'user-agent': ownUserAgent,
+        'content-type': 'application/json',
+      },
+      body,
+      signal: AbortSignal.timeout(upstream.timeoutMs),
+    });
+    await response.body?.cancel();
+    return response.status;
+  } catch {
+    return null;
+  }
+}
+
 async function pull(upstream: Engine, path: string, take: Take): Promise<Pull> {
   const silence = new AbortController();
   const giveUp = (): void => silence.abort(`no answer for ${upstream.timeoutMs / 1000} s`);

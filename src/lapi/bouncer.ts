@@ -14,6 +14,7 @@ import { saveFirstUse } from '../db/keys.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
+import { reportOf, type Report } from '../feed/metrics.ts';
 import { renderList } from '../feed/snapshot.ts';
 import { viewKey, type View } from '../feed/view.ts';
 import { readJson } from './body.ts';
@@ -163,7 +164,18 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   const component = oneComponent(body.value);
   if (!component.ok) return lapiError(component.failure);
   await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
+  const report = reportOf(component.value, bouncer.name);
+  if (report && c.get('settings').upstream) c.executionCtx.waitUntil(passOn(c.env, report));
   return new Response(null, { status: 201 });
+}
+
+/** Beside the answer: what the engine does not get of a report is no matter of the bouncer's. */
+async function passOn(env: Env, report: Report): Promise<void> {
+  try {
+    await askFeed(env, async (feed) => feed.takeReport(report));
+  } catch (error) {
+    console.error(`usage metrics were not passed on: ${causeOf(error).message}`);
+  }
 }
 
 /** LAPI: controllers/v1/usagemetrics.go. Not stricter: lua posts objects where lists belong. */

@@ -27,6 +27,9 @@ export interface ModelEngine {
   keys: string[] | null;
   /** What it answers at a path and query when nothing is wrong. */
   answer(target: string): Response;
+  /** What it answers to usage metrics (404: an engine before 1.6.3), and what it was sent. */
+  metricsStatus: number;
+  readonly metrics: { readonly headers: Headers; readonly body: any }[];
   add(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
   /** A soft delete: it is announced to the next delta. */
   expire(id: number): void;
@@ -54,6 +57,8 @@ export function startModelEngine(): ModelEngine {
     requests: [],
     keys: null,
     answer: (target) => answer(new URL(target, 'http://engine.example'), 'GET', ''),
+    metricsStatus: 201,
+    metrics: [],
     add(decision) {
       const row = {
         id: nextId++,
@@ -109,6 +114,11 @@ export function startModelEngine(): ModelEngine {
     const url = new URL(input instanceof Request ? input.url : String(input));
     engine.requests.push(url.pathname + url.search);
     const key = new Headers(init?.headers).get('x-api-key') ?? '';
+    if (url.pathname === '/v1/usage-metrics') {
+      const body = JSON.parse(String(init?.body));
+      engine.metrics.push({ headers: new Headers(init?.headers), body });
+      return new Response(null, { status: engine.metricsStatus });
+    }
     return engine.fault
       ? engine.fault(url.pathname, url.pathname + url.search)
       : answer(url, init?.method ?? 'GET', key);
