@@ -2,7 +2,7 @@
 
 import * as z from 'zod';
 import { chainStart, hashOf, type AuditRow } from '../db/audited.ts';
-import type { AuditAnchor } from '../feed/feed.ts';
+import type { AuditAnchor } from '../feed/ends.ts';
 import type { LostTail } from '../feed/log.ts';
 import { isoTime, time } from './describe.ts';
 

@@ -14,7 +14,7 @@ import { askFeed } from '../context.ts';
 import { commitAudited } from '../db/audited.ts';
 import { readMark, type StoreMark } from '../db/keys.ts';
 import * as db from '../db/restore.ts';
-import type { AuditAnchor, End } from '../feed/feed.ts';
+import type { AuditAnchor, End } from '../feed/ends.ts';
 
 /** The newest state of D1 that this isolate found right. */
 let confirmed: StoreMark | null = null;

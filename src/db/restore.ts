@@ -2,7 +2,7 @@
 
 import { inArray, max, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import type { AuditAnchor, End } from '../feed/feed.ts';
+import type { AuditAnchor, End } from '../feed/ends.ts';
 import { selectMark, type StoreMark } from './keys.ts';
 import {
   audit,

@@ -12,6 +12,7 @@ import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
 import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
+import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import * as log from './log.ts';
 import { createForwarder, type Forwarder, type Report } from './metrics.ts';
@@ -73,30 +74,6 @@ export interface FeedStatus {
     readonly lastResyncMs: number;
     readonly lastError: string | null;
   };
-}
-
-/** The newest row of the audit log that the feed was told of. */
-export interface AuditAnchor {
-  readonly seq: number;
-  readonly hash: string;
-}
-
-/** From `endsMs` on the key or token with this digest opens nothing. */
-export interface End {
-  readonly digest: string;
-  readonly endsMs: number;
-}
-
-export interface KeptEnd extends End {
-  readonly rowId: number;
-}
-
-/** What D1 has that the object is to remember. */
-export interface StoreReport {
-  readonly ends: readonly End[];
-  readonly head: AuditAnchor;
-  readonly lost: AuditAnchor | null;
-  readonly highestBouncerId: number;
 }
 
 export type Removal =
@@ -322,27 +299,13 @@ export class DecisionFeed extends DurableObject<Env> {
     return clients.clientsOf(this.#clients, bouncerIds);
   }
 
-  /** How far the audit log had come when a mutation last told. */
   auditAnchor(): AuditAnchor {
-    return log.readAuditAnchor(this.ctx.storage.sql) ?? { seq: 0, hash: '' };
+    return readAnchor(this.ctx.storage.sql);
   }
 
-  /**
-   * Keeps ends of keys and tokens, and how far the audit log has come, in one transaction. With `lost` (the anchor
-   * that D1 does not have any more) the anchor may go back, if it still is that one. Answers the anchor.
-   */
-  keepEnds({ ends, head, lost, highestBouncerId }: StoreReport): AuditAnchor {
-    const { sql } = this.ctx.storage;
-    for (const { digest, endsMs } of ends) log.writeEnd(sql, digest, endsMs);
-    const anchor = this.auditAnchor();
-    if (!lost) log.writeAuditAnchor(sql, head);
-    else if (anchor.seq === lost.seq && anchor.hash === lost.hash) {
-      log.replaceAuditAnchor(sql, head);
-      log.writeLostTail(sql, { ...lost, goesOnAt: head.seq, foundMs: Date.now() });
-      // D1 gives their ids again: a new bouncer must not start where another one was.
-      clients.forgetBouncersAfter(this.#clients, highestBouncerId);
-    }
-    return this.auditAnchor();
+  /** Keeps what D1 has; answers the anchor. */
+  keepEnds(report: StoreReport): AuditAnchor {
+    return keepEnds(this.ctx.storage.sql, this.#clients, report, Date.now());
   }
 
   /** A page of the digests that were ever taken away, in the order in which that was told. */
