@@ -128,7 +128,7 @@ const halfOfTheList = ({ subject, body }: Truth): Buffer | string => {
   return JSON.stringify(all.filter((_, index) => (index % 2 === 0) === evenTurn));
 };
 
-const noDurations = ['soon', '', '1d', '-', '1.h', '４h'];
+const noDurations = ['soon', '', '1d', '-', '1.5', '４h'];
 let noDuration = 0;
 
 const html = '<!doctype html><title>Sign in</title><form action="/login"><input name="password"></form>';
