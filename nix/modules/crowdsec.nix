@@ -164,16 +164,8 @@ in
           lapidary-engine-key = {
             description = "Takes this engine's key to ${toString key.brokerUrl}";
             wantedBy = [ "multi-user.target" ];
-            wants = [
-              "network-online.target"
-              "sshd-keygen.service"
-            ];
-            after = [
-              "network-online.target"
-              "sshd-keygen.service"
-              "sshd.service"
-              "crowdsec.service"
-            ];
+            inherit (shared.brokerOrder) wants;
+            after = shared.brokerOrder.after ++ [ "crowdsec.service" ];
             startLimitIntervalSec = 0;
             serviceConfig = shared.fetcherSandbox // {
               Type = "oneshot";

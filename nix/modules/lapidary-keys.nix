@@ -136,15 +136,7 @@ let
 
   fetcher = name: key: {
     description = "Key of the bouncer ${key.bouncer} for ${key.unit}.service, from ${toString key.brokerUrl}";
-    wants = [
-      "network-online.target"
-      "sshd-keygen.service"
-    ];
-    after = [
-      "network-online.target"
-      "sshd-keygen.service"
-      "sshd.service"
-    ];
+    inherit (shared.brokerOrder) wants after;
     startLimitIntervalSec = 0;
     serviceConfig = fetcherSandbox // {
       Type = "oneshot";

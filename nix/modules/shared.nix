@@ -105,6 +105,15 @@ in
     lib.optional (key.enrolTokenFile != null) "enrol-token:unset"
     ++ lib.optional (key.identityToken != null && key.identityToken != "gce") "identity-token:unset";
 
+  # For units that ask the broker, and sign with a host key that a first boot makes.
+  brokerOrder = rec {
+    wants = [
+      "network-online.target"
+      "sshd-keygen.service"
+    ];
+    after = wants ++ [ "sshd.service" ];
+  };
+
   inherit sandbox;
 
   # ssh-keygen, curl and jq compile nothing.

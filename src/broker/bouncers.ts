@@ -28,7 +28,7 @@ async function registered({ digest }: NewKey): Promise<{ digest: string; secret?
   return { digest: await digestOf(key), secret: { key } };
 }
 
-const digestTaken: Failure = {
+export const digestTaken: Failure = {
   kind: 'conflict',
   problem: 'key_sha512: this key is or was registered already',
 };

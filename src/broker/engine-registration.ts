@@ -7,7 +7,7 @@ import { isKnownDigest } from '../db/keys.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
 import { mutate, type Answer } from './mutations.ts';
-import { hostMutation, mayRegister, mismatch, readSlot, type Registration } from './registration.ts';
+import { hostMutation, mayRegister, mismatch, readSlot, told, type Registration } from './registration.ts';
 
 const digestTaken: Failure = {
   kind: 'conflict',
@@ -62,7 +62,5 @@ export async function registerEngineKey(
       clash: () => ({ kind: 'replayed' }),
     });
   });
-  if (repeated) return repeated;
-  if (!done.ok || done.value.status !== 409) return done;
-  return fail({ kind: 'generation-mismatch', generation: Number(done.value.body['generation']) });
+  return repeated ?? told(done);
 }

@@ -17,7 +17,7 @@ const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
 export const newEnrolment = z.strictObject({
   hosts: z
     .string(patternMustBe)
-    // Few stars: each of them may begin anywhere.
+    // Few stars: a token is for hosts that one name describes.
     .regex(/^(?=[^*]*(\*[^*]*){0,3}$)[A-Za-z0-9*][A-Za-z0-9._@*-]{0,63}$/, patternMustBe)
     .meta({ description: 'The names of hosts that may use it; `*` is any text.', example: 'web-*' }),
   max_hosts: z
@@ -48,12 +48,6 @@ export const enrolmentShape = z
   .meta({ id: 'Enrolment' });
 
 export { listEnrolments, usesOf } from '../db/enrolments.ts';
-
-/** Whether a name fits a pattern in which `*` is any text. */
-export function matches(pattern: string, name: string): boolean {
-  const parts = pattern.split('*').map((part) => part.replace(/[^\w]/g, '\\$&'));
-  return new RegExp(`^${parts.join('.*')}$`).test(name);
-}
 
 export function nameOfBouncer(pattern: string, host: string): string {
   return pattern.replaceAll('{host}', host);

@@ -75,7 +75,7 @@ export const hostOperations = [
       const name = c.req.param('name') ?? '';
       if (!nameRule.test(name)) return badInput('name', nameMustBe);
       const answer = await hosts.putHost(change, name, fields);
-      if (answer.ok) await forgetEngineKey(c.env, c.req.param('name') ?? '');
+      if (answer.ok) await forgetEngineKey(c.env, name);
       return answer;
     },
   }),
@@ -90,8 +90,9 @@ export const hostOperations = [
     answers: { 204: { description: 'Removed.' } },
     refusals: [404],
     change: async (change, _, c) => {
-      const answer = await hosts.removeHost(change, c.req.param('name') ?? '');
-      if (answer.ok) await forgetEngineKey(c.env, c.req.param('name') ?? '');
+      const name = c.req.param('name') ?? '';
+      const answer = await hosts.removeHost(change, name);
+      if (answer.ok) await forgetEngineKey(c.env, name);
       return answer;
     },
   }),

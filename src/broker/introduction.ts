@@ -13,13 +13,14 @@ import { isKnownDigest, isRevoked, neverRevoked, planStatements } from '../db/ke
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { HostIssuer } from '../host-issuers.ts';
 import { digestOf } from '../secret.ts';
-import { isLiveEnrolment, matches, nameOfBouncer } from './enrolments.ts';
+import { digestTaken } from './bouncers.ts';
+import { isLiveEnrolment, nameOfBouncer } from './enrolments.ts';
 import { nameRule } from './fields.ts';
+import { matchesGlob } from './glob.ts';
 import { mutate, type Answer } from './mutations.ts';
 import { claimAt, holds, verifyClaims } from './oidc.ts';
 import {
   bouncerUnchanged,
-  digestTaken,
   hostMutation,
   planNew,
   readState,
@@ -52,7 +53,7 @@ export async function byEnrolment(
 ): Promise<Result<Introduction>> {
   const digest = await digestOf(token);
   const found = (await isRevoked(d1, digest)) ? null : await enrolments.findByDigest(d1, digest);
-  if (!found || !isLiveEnrolment(found, nowMs) || !matches(found.hosts, host))
+  if (!found || !isLiveEnrolment(found, nowMs) || !matchesGlob(found.hosts, host))
     return fail({ kind: 'forbidden' });
   const use = { enrolmentId: found.id, host, fingerprint: await fingerprintOf(key), atMs: nowMs };
   return succeed({
@@ -84,7 +85,7 @@ export async function byInstance(
     typeof instance === 'string' &&
     /^[\x21-\x7e]{1,200}$/.test(instance) &&
     claimAt(claims, issuer.hostClaim) === host &&
-    matches(issuer.hosts, host) &&
+    matchesGlob(issuer.hosts, host) &&
     issuer.conditions.every((condition) => holds(condition, claims));
   if (!good) return fail({ kind: 'forbidden' });
   const id = `${issuer.name}:${instance}`;

@@ -12,7 +12,8 @@ import {
   versionsOf,
   type KeyVersion,
 } from '../db/keys.ts';
-import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import { fail, succeed, type Result } from '../failure.ts';
+import { digestTaken } from './bouncers.ts';
 import { isoTime } from './describe.ts';
 import { mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { defaultOverlap, endOf, isLive, planRotation, type Overlap, type VersionPlan } from './rotation.ts';
@@ -33,11 +34,6 @@ export interface BouncerState {
   readonly bouncer: Bouncer | null;
   readonly versions: readonly KeyVersion[];
 }
-
-export const digestTaken: Failure = {
-  kind: 'conflict',
-  problem: 'key_sha512: this key is or was registered already',
-};
 
 export function hostMutation(d1: D1Database, host: string, nowMs: number): Mutation {
   return { d1, actor: `host:${host}`, nowMs, expectedRevision: null, idempotency: null };
@@ -76,7 +72,11 @@ export async function registerKey(
     if (!leave) return mismatch(host, hostKey, asked, nowMs);
     return register(asked, hostKey, state, leave, nowMs);
   });
-  if (repeated) return repeated;
+  return repeated ?? told(done);
+}
+
+/** What a host is told: of a suspicion that was written (`mismatch`), the refusal. */
+export function told(done: Result<Answer>): Result<Answer> {
   if (!done.ok || done.value.status !== 409) return done;
   return fail({ kind: 'generation-mismatch', generation: Number(done.value.body['generation']) });
 }

@@ -48,7 +48,8 @@ export function touchCursor(upstream: Engine): Promise<Pull> {
 
 /**
  * Whether the engine lets a bouncer in with this key. `HEAD` on one address moves no cursor in any version. The
- * User-Agent is that of whoever will use the key, since the engine notes it as the bouncer's type. Anything but a plain 200 is a no.
+ * User-Agent is that of whoever will use the key, since the engine notes it as the bouncer's type. Anything but a
+ * plain 200 is a no.
  */
 export async function acceptsKey(
   upstream: UpstreamSettings,

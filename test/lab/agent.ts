@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Child, atProcessEnd, run, startChild } from './child.ts';
 import { requireTools } from './debian.ts';
-import type { Engine } from './engine.ts';
+import { type Engine, folders } from './engine.ts';
 import { until } from './wait.ts';
 
 /** A LAPI, and an account of a machine there. */
@@ -101,16 +101,7 @@ function credentials({ url, login, password }: MachineAccount): string {
 }
 
 function configuration(dir: string): string {
-  return `common: {daemonize: false, log_media: stdout, log_level: info, working_dir: ${dir}}
-config_paths:
-  config_dir: ${dir}/
-  data_dir: ${dir}/data/
-  simulation_path: ${dir}/simulation.yaml
-  hub_dir: ${dir}/hub/
-  index_path: ${dir}/hub/.index.json
-  notification_dir: ${dir}/notifications/
-  plugin_dir: ${dir}/plugins/
-crowdsec_service: {acquisition_path: ${dir}/acquis.yaml, parser_routines: 1}
+  return `${folders(dir)}crowdsec_service: {acquisition_path: ${dir}/acquis.yaml, parser_routines: 1}
 cscli: {output: raw}
 api:
   client: {credentials_path: ${dir}/creds.yaml}

@@ -215,7 +215,8 @@ decisions: [{type: ban, duration: 4h}]
 on_success: break
 `;
 
-function configuration(dir: string, port: number, server: readonly string[]): string {
+/** What every configuration of crowdsec begins with: all its files are below one folder. */
+export function folders(dir: string): string {
   return `common: {daemonize: false, log_media: stdout, log_level: info, working_dir: ${dir}}
 config_paths:
   config_dir: ${dir}/
@@ -225,7 +226,11 @@ config_paths:
   index_path: ${dir}/hub/.index.json
   notification_dir: ${dir}/notifications/
   plugin_dir: ${dir}/plugins/
-crowdsec_service: {enable: false, acquisition_path: ${dir}/acquis.yaml}
+`;
+}
+
+function configuration(dir: string, port: number, server: readonly string[]): string {
+  return `${folders(dir)}crowdsec_service: {enable: false, acquisition_path: ${dir}/acquis.yaml}
 cscli: {output: raw}
 db_config: {log_level: info, type: sqlite, db_path: ${dir}/data/crowdsec.db, use_wal: true}
 api:
