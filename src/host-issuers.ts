@@ -2,18 +2,8 @@
 // and anybody's instances get theirs from the same issuer, so a rule says whose are ours, and the token is good for a
 // first contact only.
 
-import {
-  algorithmsKnown,
-  isAddress,
-  isText,
-  isTexts,
-  onlyKnows,
-  readCondition,
-  readEntries,
-  type Condition,
-  type EntriesRead,
-  type Trust,
-} from './issuers.ts';
+import { algorithmsKnown, isAddress, readCondition, type Condition, type Trust } from './issuers.ts';
+import { isText, isTexts, onlyKnows, readEntries, type EntriesRead } from './json-list.ts';
 
 /** An OIDC issuer whose tokens may name hosts. */
 export interface HostIssuer extends Omit<Trust, 'audience'> {
@@ -38,7 +28,7 @@ const genericFields = [
 ];
 
 export function readHostIssuers(json: string): EntriesRead<HostIssuer> {
-  return readEntries(json, readEntry);
+  return readEntries(json, 'issuers', readEntry);
 }
 
 function readEntry(entry: Record<string, unknown>): HostIssuer | string {

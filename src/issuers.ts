@@ -1,6 +1,7 @@
 // `OPERATOR_ISSUERS`: whose tokens are believed, from where, and what they open. Pure. What is loose here is open to
 // whoever has an account at the issuer, so every field is checked and none has a generous default.
 
+import { isObject, isText, isTexts, onlyKnows, readEntries, type EntriesRead } from './json-list.ts';
 import { isRole, type Role } from './roles.ts';
 
 /** Whose tokens are believed, and what is insisted on. */
@@ -40,9 +41,6 @@ export interface Condition {
   readonly oneOf: readonly string[];
 }
 
-export type EntriesRead<T> =
-  { readonly ok: true; readonly issuers: readonly T[] } | { readonly ok: false; readonly mustBe: string };
-
 /** Asymmetric ones only: with a shared secret whoever checks a token could make one. */
 export const algorithmsKnown = [
   ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
@@ -66,32 +64,8 @@ const fieldNames = [
   ...['issuer', 'audience', 'jwks_uri', 'algorithms', 'header', 'max_age_seconds', 'subject_claim', 'rules'],
 ];
 
-/** The entries of a JSON list, each by `readEntry`; or what the setting must be. `before`: those read so far. */
-export function readEntries<T>(
-  json: string,
-  readEntry: (entry: Record<string, unknown>, before: readonly T[]) => T | string,
-): EntriesRead<T> {
-  if (json === '') return { ok: true, issuers: [] };
-  let entries: unknown;
-  try {
-    entries = JSON.parse(json);
-  } catch {
-    entries = undefined;
-  }
-  if (!Array.isArray(entries)) return { ok: false, mustBe: 'a JSON list of issuers' };
-  const issuers: T[] = [];
-  for (const [index, entry] of entries.entries()) {
-    const read = isObject(entry) ? readEntry(entry, issuers) : 'an object';
-    if (typeof read === 'string') {
-      return { ok: false, mustBe: `a JSON list of issuers; number ${index + 1} must have ${read}` };
-    }
-    issuers.push(read);
-  }
-  return { ok: true, issuers };
-}
-
 export function readIssuers(json: string): EntriesRead<Issuer> {
-  return readEntries<Issuer>(json, (entry, before) => {
+  return readEntries<Issuer>(json, 'issuers', (entry, before) => {
     const read = readEntry(entry);
     if (typeof read === 'string') return read;
     // Two with one name would share their operators' names, and with them their Idempotency-Keys.
@@ -208,22 +182,6 @@ export function readCondition(condition: unknown): Condition | undefined {
   if (!isText(claim) || (equals === undefined) === (oneOf === undefined)) return undefined;
   if (oneOf === undefined) return isText(equals) ? { claim, oneOf: [equals] } : undefined;
   return isTexts(oneOf) ? { claim, oneOf } : undefined;
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-export function onlyKnows(object: object, names: readonly string[]): boolean {
-  return Object.keys(object).every((name) => names.includes(name));
-}
-
-export function isText(value: unknown): value is string {
-  return typeof value === 'string' && value.trim() !== '';
-}
-
-export function isTexts(value: unknown): value is string[] {
-  return Array.isArray(value) && value.length > 0 && value.every(isText);
 }
 
 function isWholeNumber(value: unknown, least: number, most: number): value is number {

@@ -1,13 +1,27 @@
 // Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
 // value is never repeated, since it may be a secret in the wrong place.
 
+import {
+  defaultEngineName,
+  isHeaders,
+  isHeaderText,
+  isLapiAddress,
+  readEngines,
+  withoutSlash,
+  type CommonSettings,
+  type EngineSettings,
+} from './engines.ts';
 import { readHostIssuers, type HostIssuer } from './host-issuers.ts';
 import { readIssuers, type Issuer } from './issuers.ts';
 import { parseNetwork, type Network } from './lapi/ip.ts';
 
 export interface Settings {
-  /** The engine, or null: then only local decisions are served. */
-  readonly upstream: UpstreamSettings | null;
+  /**
+   * `UPSTREAM_URL` with `UPSTREAM_API_KEY` and `UPSTREAM_HEADERS`: the engine called `default`. `UPSTREAMS`, a JSON list:
+   * further ones. The first of all is the one that machines reach who name none; without any only local decisions
+   * are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`, `ip,range,country,as`.
+   */
+  readonly engines: readonly EngineSettings[];
   /** `SYNC_INTERVAL_SECONDS`, 10: how often the engine is asked what changed. */
   readonly syncIntervalMs: number;
   /** `RESYNC_INTERVAL_SECONDS`, 300: how often the full list is compared; bounds what a lossy delta costs. */
@@ -48,22 +62,6 @@ export interface BootstrapSecrets {
   readonly previous: string | null;
 }
 
-export interface UpstreamSettings {
-  /** `UPSTREAM_URL`: the engine's LAPI, without a trailing slash. */
-  readonly url: string;
-  /**
-   * `UPSTREAM_API_KEY`: a bouncer key that nothing but this feed uses; a shared one loses changes. Null: the engine's
-   * host sends one.
-   */
-  readonly apiKey: string | null;
-  /** `UPSTREAM_HEADERS`, a JSON object: sent with every request (a Cloudflare Access service token). */
-  readonly headers: Readonly<Record<string, string>>;
-  /** `UPSTREAM_TIMEOUT_SECONDS`, 10: how long the engine may be silent, at the start or in mid-answer. */
-  readonly timeoutMs: number;
-  /** `SCOPES`, `ip,range,country,as`: what deltas ask for; a stream has no wildcard. The full list has all. */
-  readonly scopes: readonly string[];
-}
-
 /** Thrown by `readSettings` only: the message names the variable and what it must be. */
 export class SettingError extends Error {
   constructor(name: SettingName, mustBe: string) {
@@ -76,6 +74,7 @@ export const settingNames = [
   'UPSTREAM_URL',
   'UPSTREAM_API_KEY',
   'UPSTREAM_HEADERS',
+  'UPSTREAMS',
   'UPSTREAM_TIMEOUT_SECONDS',
   'SCOPES',
   'SYNC_INTERVAL_SECONDS',
@@ -118,17 +117,17 @@ export function readSettings(env: Source): Settings {
   if (!hostIssuers.ok) throw new SettingError('HOST_ISSUERS', hostIssuers.mustBe);
   const bootstrap = readBootstrap(env);
   return {
-    upstream: readUpstream(env, bootstrap !== null),
+    engines: readUpstreams(env, bootstrap !== null),
     syncIntervalMs,
     resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
     tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
     operatorToken: operatorToken || null,
-    operatorIssuers: issuers.issuers,
+    operatorIssuers: issuers.entries,
     adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
     clientAddressHeader: header,
     bootstrap,
-    hostIssuers: hostIssuers.issuers,
+    hostIssuers: hostIssuers.entries,
     publicUrl: readPublicUrl(env),
     machineRoutes: readSwitch(env, 'MACHINE_ROUTES'),
     machineAllow: readNetworks(env, 'MACHINE_ALLOW'),
@@ -156,49 +155,52 @@ function readPublicUrl(env: Source): string {
   return url;
 }
 
-/** `sent`: a host may send the key. */
-function readUpstream(env: Source, sent: boolean): UpstreamSettings | null {
+/** `sent`: a host may send the key of the default engine. */
+function readUpstreams(env: Source, sent: boolean): readonly EngineSettings[] {
+  const scopes = (text(env, 'SCOPES') || 'ip,range,country,as').split(',').map((scope) => scope.trim());
+  if (scopes.some((scope) => !/^[\w-]+$/.test(scope))) {
+    throw new SettingError('SCOPES', 'names of scopes with commas between them');
+  }
+  const common = { timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300), scopes };
+  const engines = readEngines(text(env, 'UPSTREAMS'), readUpstream(env, common, sent), common);
+  if (!engines.ok) throw new SettingError('UPSTREAMS', engines.mustBe);
+  return engines.entries;
+}
+
+function readUpstream(env: Source, common: CommonSettings, sent: boolean): EngineSettings | null {
   const url = text(env, 'UPSTREAM_URL');
+  const apiKey = text(env, 'UPSTREAM_API_KEY');
+  const headers = readHeaders(text(env, 'UPSTREAM_HEADERS'));
   if (url === '') return null;
-  const parsed = URL.canParse(url) ? new URL(url) : null;
-  if (!parsed || !/^https?:$/.test(parsed.protocol) || parsed.username || parsed.search || parsed.hash) {
+  if (!isLapiAddress(url)) {
     throw new SettingError('UPSTREAM_URL', 'an http:// or https:// address without user, query or fragment');
   }
-  const apiKey = text(env, 'UPSTREAM_API_KEY');
-  if (!/^[\x21-\x7e]+$/.test(apiKey) && !(apiKey === '' && sent)) {
+  if (!isHeaderText(apiKey) && !(apiKey === '' && sent)) {
     const how =
       'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set; ' +
       'or set BOOTSTRAP_SECRET, for a host to send one';
     throw new SettingError('UPSTREAM_API_KEY', how);
   }
-  const scopes = (text(env, 'SCOPES') || 'ip,range,country,as').split(',').map((scope) => scope.trim());
-  if (scopes.some((scope) => !/^[\w-]+$/.test(scope))) {
-    throw new SettingError('SCOPES', 'names of scopes with commas between them');
-  }
   return {
-    url: url.replace(/\/+$/, ''),
+    name: defaultEngineName,
+    url: withoutSlash(url),
     apiKey: apiKey || null,
-    headers: readHeaders(text(env, 'UPSTREAM_HEADERS')),
-    timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300),
-    scopes,
+    keyName: 'UPSTREAM_API_KEY',
+    headers,
+    hosts: [],
+    ...common,
   };
 }
 
-function readHeaders(json: string): Record<string, string> {
-  if (json === '') return {};
-  const bad = new SettingError('UPSTREAM_HEADERS', 'a JSON object of header names and texts');
-  let headers: unknown;
+function readHeaders(json: string): Readonly<Record<string, string>> {
+  let headers: unknown = {};
   try {
-    headers = JSON.parse(json);
+    if (json !== '') headers = JSON.parse(json);
   } catch {
-    throw bad;
+    headers = null;
   }
-  if (typeof headers !== 'object' || headers === null || Array.isArray(headers)) throw bad;
-  for (const [name, value] of Object.entries(headers)) {
-    if (!/^[A-Za-z0-9-]+$/.test(name) || typeof value !== 'string' || !/^[\x20-\x7e]*$/.test(value))
-      throw bad;
-  }
-  return headers as Record<string, string>;
+  if (isHeaders(headers)) return headers;
+  throw new SettingError('UPSTREAM_HEADERS', 'a JSON object of header names and texts');
 }
 
 function text(env: Source, name: SettingName): string {

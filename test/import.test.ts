@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { env } from 'cloudflare:workers';
 import { adopt } from '../src/broker/adoption.ts';
 import { forgetEpoch } from '../src/broker/keys.ts';
-import type { UpstreamSettings } from '../src/settings.ts';
+import type { EngineSettings } from '../src/engines.ts';
 import { feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -164,7 +164,10 @@ describe('an import', () => {
 });
 
 describe('adoption', () => {
-  const upstream: UpstreamSettings = {
+  const upstream: EngineSettings = {
+    name: 'default',
+    keyName: 'UPSTREAM_API_KEY',
+    hosts: [],
     url: 'http://engine.example',
     apiKey: 'feed-key-of-the-tests',
     headers: {},

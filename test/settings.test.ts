@@ -7,7 +7,7 @@ const upstream = { UPSTREAM_URL: 'https://engine.example:8080/', UPSTREAM_API_KE
 describe('settings', () => {
   test('have defaults', () => {
     expect(readSettings({})).toMatchObject({
-      upstream: null,
+      engines: [],
       syncIntervalMs: 10_000,
       resyncIntervalMs: 300_000,
       tailIntervalMs: 60_000,
@@ -16,7 +16,8 @@ describe('settings', () => {
       bootstrap: null,
       publicUrl: '',
     });
-    expect(readSettings(upstream).upstream).toMatchObject({
+    expect(readSettings(upstream).engines[0]).toMatchObject({
+      name: 'default',
       url: 'https://engine.example:8080',
       timeoutMs: 10_000,
       scopes: ['ip', 'range', 'country', 'as'],
@@ -26,9 +27,59 @@ describe('settings', () => {
 
   test('take extra headers for what stands before the engine', () => {
     const UPSTREAM_HEADERS = '{"CF-Access-Client-Id":"id.access","CF-Access-Client-Secret":"hidden"}';
-    expect(readSettings({ ...upstream, UPSTREAM_HEADERS }).upstream?.headers).toEqual(
+    expect(readSettings({ ...upstream, UPSTREAM_HEADERS }).engines[0]?.headers).toEqual(
       JSON.parse(UPSTREAM_HEADERS),
     );
+  });
+
+  test('take further engines, after the one of UPSTREAM_URL or without it', () => {
+    const paris = {
+      name: 'paris',
+      url: 'https://paris.example/',
+      key: 'k1',
+      headers: { 'x-access': 'hidden' },
+      hosts: ['LAPI-paris.example.net'],
+    };
+    const lyon = { name: 'lyon', url: 'http://192.0.2.9:8080', key: 'k2' };
+    const UPSTREAMS = JSON.stringify([paris, lyon]);
+    const { engines } = readSettings({ ...upstream, UPSTREAMS, UPSTREAM_TIMEOUT_SECONDS: '3' });
+    expect(engines.map(({ name, url, apiKey }) => [name, url, apiKey])).toEqual([
+      ['default', 'https://engine.example:8080', 'secret-key'],
+      ['paris', 'https://paris.example', 'k1'],
+      ['lyon', 'http://192.0.2.9:8080', 'k2'],
+    ]);
+    expect(engines[1]).toMatchObject({
+      headers: paris.headers,
+      hosts: ['lapi-paris.example.net'],
+      timeoutMs: 3000,
+    });
+    expect(readSettings({ UPSTREAMS }).engines.map(({ name }) => name)).toEqual(['paris', 'lyon']);
+  });
+
+  const paris = { name: 'paris', url: 'https://paris.example', key: 'k1' };
+  test.each([
+    ['a list', { paris: 'hidden' }],
+    ['of objects', ['hidden']],
+    ['with no other fields', [{ ...paris, secret: 'hidden' }]],
+    ['with a name', [{ ...paris, name: 'Paris hidden' }]],
+    ['with a name that is free', [{ ...paris, name: 'default' }]],
+    ['with names of their own', [paris, { ...paris, url: 'https://hidden.example' }]],
+    ['with an address', [{ ...paris, url: 'paris.example/hidden' }]],
+    ['with addresses of their own', [{ ...paris, url: 'https://engine.example:8080' }]],
+    ['with a key', [{ ...paris, key: 'hidden key' }]],
+    ['with headers', [{ ...paris, headers: ['hidden'] }]],
+    ['with host names', [{ ...paris, hosts: ['https://hidden.example'] }]],
+    [
+      'with host names of their own',
+      [
+        { ...paris, hosts: ['a.example'] },
+        { ...paris, name: 'b', url: 'http://b.example', hosts: ['A.example'] },
+      ],
+    ],
+  ])('further engines must be %s', (_, engines) => {
+    const read = () => readSettings({ ...upstream, UPSTREAMS: JSON.stringify(engines) });
+    expect(read).toThrow('UPSTREAMS');
+    expect(read).not.toThrow(/hidden/i);
   });
 
   test('take the secret of the hosts with the one before it, and our public address', () => {
@@ -42,7 +93,7 @@ describe('settings', () => {
 
   test('need no key of the engine where its host can send one', () => {
     const { UPSTREAM_URL } = upstream;
-    expect(readSettings({ UPSTREAM_URL, BOOTSTRAP_SECRET: 'n'.repeat(32) }).upstream?.apiKey).toBeNull();
+    expect(readSettings({ UPSTREAM_URL, BOOTSTRAP_SECRET: 'n'.repeat(32) }).engines[0]?.apiKey).toBeNull();
     expect(() => readSettings({ UPSTREAM_URL })).toThrow('UPSTREAM_API_KEY');
   });
 

@@ -5,7 +5,7 @@
 import { isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
 import { digestOf } from '../secret.ts';
-import type { UpstreamSettings } from '../settings.ts';
+import type { EngineSettings } from '../engines.ts';
 import { createBouncer } from './bouncers.ts';
 
 /** Also after an engine's fault: its 403 may mean a locked database, so only a 200 tells anything. */
@@ -24,7 +24,7 @@ let second = { startMs: 0, questions: 0 };
  */
 export async function adopt(
   d1: D1Database,
-  upstream: UpstreamSettings,
+  upstream: EngineSettings,
   key: string,
   userAgent: string,
   isFeeds: (digest: string) => Promise<boolean>,
@@ -45,7 +45,7 @@ export async function adopt(
 
 async function decide(
   d1: D1Database,
-  upstream: UpstreamSettings,
+  upstream: EngineSettings,
   key: string,
   digest: string,
   userAgent: string,

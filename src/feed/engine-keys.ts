@@ -44,7 +44,7 @@ interface Candidate extends EngineKey {
 
 export function createEngineKeys(
   storage: DurableObjectStorage,
-  { upstream, bootstrap }: Settings,
+  { engines: [engine], bootstrap }: Settings,
 ): EngineKeys {
   const { sql } = storage;
   /** What is sealed → the key; null: it can't be opened. */
@@ -76,7 +76,7 @@ export function createEngineKeys(
       const key = await keyOf(row);
       if (key !== null) all.push({ source: 'host', key, name: `the key of host ${row.host}`, row });
     }
-    const apiKey = upstream?.apiKey;
+    const apiKey = engine?.apiKey;
     if (apiKey) all.push({ source: 'setting', key: apiKey, name: 'UPSTREAM_API_KEY', row: null });
     return all;
   };
@@ -119,7 +119,7 @@ export function createEngineKeys(
     state() {
       const rows = log.readEngineKeys(sql);
       const used = rows.some((row) => row.state === 'used');
-      const first = used ? 'host' : upstream?.apiKey ? 'setting' : rows.length > 0 ? 'host' : null;
+      const first = used ? 'host' : engine?.apiKey ? 'setting' : rows.length > 0 ? 'host' : null;
       const source = chosen === undefined ? first : (chosen?.source ?? null);
       const pending = rows.some((row) => row.state === 'pending') || (source === 'setting' && used);
       return { source, pending };

@@ -107,7 +107,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engineKeys = createEngineKeys(ctx.storage, this.#settings);
     this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#engineKeys);
-    this.#forwarder = createForwarder(this.#settings.upstream, this.#engineKeys);
+    this.#forwarder = createForwarder(this.#settings.engines[0] ?? null, this.#engineKeys);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
       await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
@@ -368,8 +368,8 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */
   async #warm(): Promise<void> {
-    const { upstream } = this.#settings;
-    if (!upstream || this.#store.state.lastResyncMs > 0) return;
+    const [engine] = this.#settings.engines;
+    if (!engine || this.#store.state.lastResyncMs > 0) return;
     this.#firstContact ??= withinMs(this.#rounds.run(), firstContactMs);
     await this.#firstContact;
   }

@@ -64,7 +64,7 @@ export function createRounds(
   settings: Settings,
   keys: EngineKeys,
 ): Rounds {
-  const { upstream: engine } = settings;
+  const [engine] = settings.engines;
   // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
   const health = { delta: engine ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
   const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };

@@ -4,7 +4,7 @@
 
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { decodeDecision } from '../lapi/wire.ts';
-import type { UpstreamSettings } from '../settings.ts';
+import type { EngineSettings } from '../engines.ts';
 import type { Decision } from './decision.ts';
 import { createSplitter, SplitError, type ListName } from './json-split.ts';
 import { isEngineId } from './sync.ts';
@@ -14,7 +14,7 @@ const ownUserAgent = 'lapidary/v1';
 export type Take = (list: 'new' | 'deleted', decision: Decision) => void;
 
 /** The engine, and what to ask it with. `keyName`: the key, for an operator to read. */
-export type Engine = UpstreamSettings & { readonly apiKey: string; readonly keyName: string };
+export type Engine = EngineSettings & { readonly apiKey: string; readonly keyName: string };
 
 /** The engine's refusal of our key is told apart: it needs an operator, not patience. */
 export type Pull = Result<'whole'> & { readonly refused?: boolean };
@@ -52,7 +52,7 @@ export function touchCursor(upstream: Engine): Promise<Pull> {
  * plain 200 is a no.
  */
 export async function acceptsKey(
-  upstream: UpstreamSettings,
+  upstream: EngineSettings,
   key: string,
   userAgent = ownUserAgent,
 ): Promise<boolean> {

@@ -57,7 +57,8 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const key = apiKey(c.req.raw.headers);
   const nowMs = Date.now();
   const bouncer = await authenticate(c.env, key, nowMs);
-  const { adoptEngineKeys, upstream } = c.get('settings');
+  const { adoptEngineKeys, engines } = c.get('settings');
+  const [upstream] = engines;
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys || !upstream) return bouncer;
   const userAgent = c.req.header('user-agent') ?? '';
   const isFeeds = (digest: string): Promise<boolean> => {
@@ -165,7 +166,7 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   if (!component.ok) return lapiError(component.failure);
   await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
   const report = reportOf(component.value, bouncer.name);
-  if (report && c.get('settings').upstream) c.executionCtx.waitUntil(passOn(c.env, report));
+  if (report && c.get('settings').engines.length > 0) c.executionCtx.waitUntil(passOn(c.env, report));
   return new Response(null, { status: 201 });
 }
 

@@ -8,7 +8,7 @@ import { checkMachine } from '../broker/machines.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { badInput, causeOf, lapiError, succeed, type Result } from '../failure.ts';
 import type { Write } from '../feed/rounds.ts';
-import type { Settings, UpstreamSettings } from '../settings.ts';
+import type { EngineSettings } from '../engines.ts';
 import { withinMs } from '../wait.ts';
 import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowlists.ts';
 import { readBytes } from './body.ts';
@@ -75,9 +75,9 @@ export function isMachines(c: Context<AppEnv>): boolean {
 }
 
 /** The engine that machines reach through here; null while the group is closed. */
-function engineOf(c: Context<AppEnv>): UpstreamSettings | null {
-  const { machineRoutes: open, upstream }: Settings = c.get('settings');
-  return open ? upstream : null;
+function engineOf(c: Context<AppEnv>): EngineSettings | null {
+  const { machineRoutes: open, engines } = c.get('settings');
+  return open ? (engines[0] ?? null) : null;
 }
 
 async function register(c: Context<AppEnv>): Promise<Response> {
@@ -190,7 +190,7 @@ async function passOn(
   const address = clientAddress(c.req.raw, c.get('settings'));
   const target = c.req.path + searchOf(c);
   const passage = { target, address, limitBytes: most, ...(login ? { body: login.body } : {}) };
-  return relay(c.req.raw, engineOf(c) as UpstreamSettings, passage);
+  return relay(c.req.raw, engineOf(c) as EngineSettings, passage);
 }
 
 /**

@@ -3,7 +3,7 @@
 // that its account is refused when only the way is blocked: that one gives up, where it would have tried again.
 
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
-import type { UpstreamSettings } from '../settings.ts';
+import type { EngineSettings } from '../engines.ts';
 import { readBytes } from './body.ts';
 import { parseNetwork } from './ip.ts';
 
@@ -29,7 +29,7 @@ const shortBytes = 256 * 1024;
  */
 export async function relay(
   request: Request,
-  upstream: UpstreamSettings,
+  upstream: EngineSettings,
   passage: Passage,
 ): Promise<Result<Response>> {
   const silence = watch(upstream.timeoutMs);
@@ -63,7 +63,7 @@ export async function relay(
   }
 }
 
-function headersFor(from: Headers, upstream: UpstreamSettings, address: string): Headers {
+function headersFor(from: Headers, upstream: EngineSettings, address: string): Headers {
   const headers = new Headers(upstream.headers);
   for (const name of requestHeaders) {
     const value = from.get(name);
