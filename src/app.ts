@@ -2,33 +2,26 @@
 // error. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
+import { readAddress } from './address.ts';
 import { operatorApi, operatorRoutes } from './broker/api.ts';
 import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
 import { referencePage } from './console/reference.ts';
 import { askFeed, settingsOf, type AppEnv } from './context.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
+import type { Freshness } from './feed/engines.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { machineRoutes } from './lapi/machine.ts';
 import { SettingError } from './settings.ts';
 
 export const routes = new Hono<AppEnv>({
-  getPath: (request, options) => routedPath(request, options?.env as Env),
+  getPath: (request, options) => readAddress(request.url, settingsOf(options?.env as Env)).path,
 });
 
-/**
- * The path behind `PATH_PREFIX`. `//v1/…` is what clients make of a base address that ends in a slash, and a
- * slash at the end is no reason for a redirect: half of the bouncers do not follow one.
- */
-function routedPath(request: Request, env: Env): string {
-  const path = new URL(request.url).pathname.replace(/\/{2,}/g, '/').replace(/(?<=.)\/$/, '');
-  const { pathPrefix } = settingsOf(env);
-  if (pathPrefix === '') return path;
-  return path.startsWith(`${pathPrefix}/`) ? path.slice(pathPrefix.length) : '/outside-of-the-prefix';
-}
-
 routes.use(async (c, next) => {
-  c.set('settings', settingsOf(c.env));
+  const settings = settingsOf(c.env);
+  c.set('settings', settings);
+  c.set('engine', readAddress(c.req.url, settings).engine);
   await next();
 });
 
@@ -42,10 +35,18 @@ const documented = [...operatorApi, bootstrapApi];
 
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
-  const { freshness, ageSeconds, upstream } = await askFeed(c.env, async (feed) => feed.status());
-  const keyless = upstream.state === 'refused' || upstream.state === 'waiting-for-key';
-  const needs = keyless ? { upstream: upstream.state } : {};
-  const body = { status: 'up', feed: freshness, age_seconds: ageSeconds, ...needs };
+  const { freshness, ageSeconds, engines } = await askFeed(c.env, async (feed) => feed.status());
+  // Open to all: how many engines there are, and not which.
+  const count = (state: Freshness): number => engines.filter((each) => each.freshness === state).length;
+  const each = { fresh: count('fresh'), stale: count('stale'), cold: count('cold') };
+  const keyless = engines.find(({ link }) => link === 'refused' || link === 'waiting-for-key');
+  const body = {
+    status: 'up',
+    feed: freshness,
+    age_seconds: ageSeconds,
+    ...(engines.length > 1 ? { engines: each } : {}),
+    ...(keyless ? { upstream: keyless.link } : {}),
+  };
   return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
 });
 

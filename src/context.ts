@@ -1,5 +1,6 @@
 // What every route may use: the bindings, the settings, and who is calling from where.
 
+import type { EngineSettings } from './engines.ts';
 import type { DecisionFeed } from './feed/feed.ts';
 import type { Role } from './roles.ts';
 import { readSettings, type Settings } from './settings.ts';
@@ -9,6 +10,8 @@ export interface AppEnv {
   Bindings: Env;
   Variables: {
     settings: Settings;
+    /** The engine that the request's address names; null: none. */
+    engine: EngineSettings | null;
     /** Who an operator is, as the audit log names it. */
     actor: string;
     role: Role;

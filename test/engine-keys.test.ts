@@ -2,6 +2,7 @@
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import type { EngineSettings } from '../src/engines.ts';
 import { createEngineKeys } from '../src/feed/engine-keys.ts';
 import { seal } from '../src/sealed.ts';
 import { readSettings } from '../src/settings.ts';
@@ -29,7 +30,12 @@ async function send(key: string, host = 'engine-1') {
 const sync = () => feed().sync({ full: false, believe: false });
 
 async function used() {
-  const { state, key, keyPending, lastError } = (await operator('GET', '/feed')).body.upstream;
+  const {
+    state,
+    key,
+    key_pending: keyPending,
+    last_error: lastError,
+  } = (await operator('GET', '/feed')).body.engines[0];
   return { state, key, keyPending, lastError };
 }
 
@@ -283,8 +289,9 @@ describe('without the setting', () => {
 
   /** Its keys as an object sees them that wakes with these settings. */
   function within<T>(settings: object, ask: (keys: ReturnType<typeof createEngineKeys>) => T): Promise<T> {
+    const read = readSettings({ ...settings });
     return runInDurableObject(feed(), (_, { storage }) =>
-      ask(createEngineKeys(storage, readSettings({ ...settings }))),
+      ask(createEngineKeys(storage, read, read.engines[0] as EngineSettings)),
     );
   }
   const never = async () => false;

@@ -262,7 +262,7 @@ const capped = (view: View): boolean => view.limits?.maxDecisions != null;
 function winners(rows: readonly Ranked[], view: View): Map<string, Ranked> {
   const matches = matcher(view);
   const longest = new Map<string, Ranked>();
-  for (const row of rows.filter((each) => matches(each))) {
+  for (const row of rows.filter((each) => matches({ ...each, engine: 'default' }))) {
     const other = longest.get(keyOf(row));
     const wins =
       !other || row.untilMs > other.untilMs || (row.untilMs === other.untilMs && row.id < other.id);

@@ -287,7 +287,7 @@ describe('HOST_ISSUERS', () => {
     const read = readHostIssuers(JSON.stringify([gce, generic]));
     expect(read).toMatchObject({
       ok: true,
-      issuers: [
+      entries: [
         {
           issuer: 'https://accounts.google.com',
           audience: null,

@@ -188,7 +188,7 @@ describe('adoption', () => {
     });
   }
   const offer = (key: string, atMs = 0) =>
-    adopt(env.DB, upstream, key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
+    adopt(env.DB, [upstream], key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
 
   test('is off: an unknown key asks nobody anything', async () => {
     expect((await asBouncer('unknown', '/v1/decisions')).status).toBe(403);

@@ -109,6 +109,7 @@ describe('query strings, as Go parses them', () => {
   });
 
   const decision = {
+    engine: 'default',
     id: 1,
     origin: 'crowdsec',
     scenario: 'crowdsecurity/SSH-bf 100%',

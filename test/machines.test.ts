@@ -49,7 +49,7 @@ describe('a write', () => {
     const client = await started();
     pass(5_000);
     engine.add({ value: '192.0.2.2', untilMs: until() });
-    expect(await askedBy(() => feed().syncAfter(added(20)))).toEqual(['delta']);
+    expect(await askedBy(() => feed().syncAfter('default', added(20)))).toEqual(['delta']);
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
   });
@@ -64,7 +64,7 @@ describe('a write', () => {
     // A delta that was pulled between stamp and commit: no later one has the row.
     await feed().sync({ full: false, believe: false });
     engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
-    expect(await askedBy(() => feed().syncAfter(added(200)))).toContain(list);
+    expect(await askedBy(() => feed().syncAfter('default', added(200)))).toContain(list);
     await client.pull(false);
     expect(client.banned()).toContain('192.0.2.2');
   });
@@ -76,7 +76,7 @@ describe('a write', () => {
     await feed().sync({ full: false, believe: false });
     pass(1_000);
     engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
-    const asked = await askedBy(() => feed().syncAfter(added(1_200)));
+    const asked = await askedBy(() => feed().syncAfter('default', added(1_200)));
     expect(asked).toEqual(['delta', 'tail']);
     await client.pull(false);
     expect(client.banned()).toContain('192.0.2.2');
@@ -93,7 +93,7 @@ describe('a write', () => {
     const asked = await askedBy(async () => {
       const writes = Array.from({ length: 100 }, (_, index) => {
         engine.add({ value: `198.51.100.${index}`, untilMs: until() });
-        return feed().syncAfter(added(20));
+        return feed().syncAfter('default', added(20));
       });
       // Answered after all of them have come to the object.
       await feed().status();
@@ -112,7 +112,7 @@ describe('alerts that are deleted', () => {
   test('take their decisions along, though it be all of them', async () => {
     const client = await started();
     engine.drop(1);
-    await feed().syncAfter(dropped(true));
+    await feed().syncAfter('default', dropped(true));
     await client.pull(false);
     expect(client.banned()).toEqual([]);
   });
@@ -120,7 +120,7 @@ describe('alerts that are deleted', () => {
   test('take nothing along where the engine deleted none', async () => {
     const client = await started();
     engine.swap();
-    await feed().syncAfter(dropped(false));
+    await feed().syncAfter('default', dropped(false));
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.1']);
   });

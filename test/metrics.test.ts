@@ -59,7 +59,7 @@ const take = (bouncer: string, value = 1, items = 1) => {
   const component = { metrics: [{ meta, items: Array(items).fill(dropped(value)) }] };
   const made = reportOf(component, bouncer);
   if (!made) throw new Error('there is no report');
-  return feed().takeReport(made);
+  return feed().takeReport(made, null);
 };
 
 test("a bouncer's report reaches the engine as the feed's, under the bouncer's name", async () => {
@@ -145,7 +145,7 @@ test.each([500, 422, 403, 302])('an engine that answers %i costs one report', as
   await take('web-1');
   await alarm();
   expect(engine.metrics).toHaveLength(1);
-  expect((await feed().status()).upstream).toMatchObject({ state: 'ok', lastError: null });
+  expect((await feed().status()).engines[0]).toMatchObject({ link: 'ok', lastError: null });
   engine.metricsStatus = 201;
   await take('web-2');
   await alarm();
@@ -167,7 +167,7 @@ test('no key, no post: a key that the engine refuses is not tried with metrics',
   await take('web-1');
   await alarm();
   expect(engine.metrics).toHaveLength(0);
-  expect((await operator('GET', '/feed')).body.upstream.state).toBe('refused');
+  expect((await operator('GET', '/feed')).body.engines[0].state).toBe('refused');
 });
 
 describe('what LAPI would refuse is left out, the rest goes', () => {

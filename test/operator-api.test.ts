@@ -261,17 +261,17 @@ describe('the feed', () => {
     expect((await operator('POST', '/feed/sync?full=true')).body).toMatchObject({ ok: true, added: 1 });
     const { body } = await operator('GET', '/feed');
     expect(body).toMatchObject({ sequence: 1, decisions: 1, tombstones: 0, cursors: 0, freshness: 'fresh' });
-    expect(body.upstream).toMatchObject({ state: 'ok', lastError: null });
-    expect(Date.parse(body.upstream.lastResyncAt)).toBeGreaterThan(0);
+    const [shown] = body.engines;
+    expect(shown).toMatchObject({ name: 'default', decisions: 1, state: 'ok', last_error: null });
+    expect(Date.parse(shown.last_resync_at)).toBeGreaterThan(0);
   });
 
   test('names a key that the engine refuses, here and in /health', async () => {
     engine.fault = () => Response.json({ message: 'access forbidden' }, { status: 403 });
     expect((await operator('POST', '/feed/sync')).status).toBe(502);
-    const { upstream } = (await operator('GET', '/feed')).body;
-    expect(upstream).toMatchObject({
+    expect((await operator('GET', '/feed')).body.engines[0]).toMatchObject({
       state: 'refused',
-      lastError: expect.stringContaining('UPSTREAM_API_KEY'),
+      last_error: expect.stringContaining('UPSTREAM_API_KEY'),
     });
     expect(await (await call('/health')).json()).toMatchObject({
       status: 'up',

@@ -24,7 +24,7 @@ let second = { startMs: 0, questions: 0 };
  */
 export async function adopt(
   d1: D1Database,
-  upstream: EngineSettings,
+  engines: readonly EngineSettings[],
   key: string,
   userAgent: string,
   isFeeds: (digest: string) => Promise<boolean>,
@@ -36,7 +36,7 @@ export async function adopt(
   if (refusedAtMs !== undefined && nowMs - refusedAtMs < refusedMs) return false;
   const running = underWay.get(digest);
   if (running) return running;
-  const adoption = decide(d1, upstream, key, digest, userAgent, isFeeds, nowMs).finally(() =>
+  const adoption = decide(d1, engines, key, digest, userAgent, isFeeds, nowMs).finally(() =>
     underWay.delete(digest),
   );
   underWay.set(digest, adoption);
@@ -45,7 +45,7 @@ export async function adopt(
 
 async function decide(
   d1: D1Database,
-  upstream: EngineSettings,
+  engines: readonly EngineSettings[],
   key: string,
   digest: string,
   userAgent: string,
@@ -55,7 +55,7 @@ async function decide(
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
   const never = (await isKnownDigest(d1, digest)) || (await isFeeds(digest));
-  if (never || !(await acceptsKey(upstream, key, userAgent))) {
+  if (never || !(await isKnown(engines, key, userAgent))) {
     if (refused.size >= mostRefused) refused.clear();
     refused.set(digest, nowMs);
     return false;
@@ -67,6 +67,12 @@ async function decide(
   });
   // A conflict: another isolate was first.
   return created.ok || created.failure.kind === 'conflict';
+}
+
+/** Whether an engine lets it in. */
+async function isKnown(engines: readonly EngineSettings[], key: string, userAgent: string): Promise<boolean> {
+  const answers = await Promise.all(engines.map((engine) => acceptsKey(engine, key, userAgent)));
+  return answers.includes(true);
 }
 
 function mayAsk(nowMs: number): boolean {

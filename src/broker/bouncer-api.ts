@@ -6,7 +6,7 @@ import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
 import { ownersOf } from '../db/hosts.ts';
 import { versionsOf } from '../db/keys.ts';
-import { problem } from '../failure.ts';
+import { badInput, problem } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import * as bouncers from './bouncers.ts';
 import { bouncerShape, describeBouncer, isoTime, time } from './describe.ts';
@@ -111,6 +111,9 @@ export const bouncerOperations = [
     answers: { 200: { description: 'It holds everywhere within 5 s.', body: described } },
     refusals: [404],
     change: async (change, policy, c) => {
+      const names = c.get('settings').engines.map(({ name }) => name);
+      const unknown = policy.view?.engines?.find((engine) => !names.includes(engine));
+      if (unknown !== undefined) return badInput('view.engines', `there is no engine ${unknown}`);
       return bouncers.changePolicy(change, nameOf(c), policy, await clientsNamed(c));
     },
   }),

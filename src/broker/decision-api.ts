@@ -3,7 +3,7 @@
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
 import { problem } from '../failure.ts';
-import type { Decision } from '../feed/decision.ts';
+import type { Listed } from '../feed/local.ts';
 import { formatDuration } from '../lapi/duration.ts';
 import { decisionMatch, newDecision } from './decision-input.ts';
 import { ban, unban } from './decisions.ts';
@@ -14,6 +14,10 @@ import { mutationOf, operation } from './operation.ts';
 const decisionShape = z
   .object({
     id: z.int().meta({ description: 'From 2^30 up when it was made here.' }),
+    engine: z
+      .string()
+      .nullable()
+      .meta({ description: 'The engine that it came from; null: it was decided here.' }),
     origin: z.string(),
     scenario: z.string(),
     scope: z.string(),
@@ -63,7 +67,10 @@ export const decisionOperations = [
       const banned = await ban(c.env, asked.value, body);
       if (!banned.ok) return problem(banned.failure);
       if (banned.value.replayed) c.header('idempotent-replayed', 'true');
-      return c.json({ decision: describeDecision(banned.value.decision, asked.value.nowMs) }, 201);
+      return c.json(
+        { decision: describeDecision({ ...banned.value.decision, engine: null }, asked.value.nowMs) },
+        201,
+      );
     },
   }),
   operation({
@@ -89,8 +96,8 @@ export const decisionOperations = [
   }),
 ];
 
-function describeDecision(decision: Decision, nowMs: number): z.input<typeof decisionShape> {
-  const { id, origin, scenario, scope, type, value, untilMs } = decision;
+function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
+  const { id, engine, origin, scenario, scope, type, value, untilMs } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
-  return { id, origin, scenario, scope, type, value, duration, until: isoTime(untilMs) };
+  return { id, engine, origin, scenario, scope, type, value, duration, until: isoTime(untilMs) };
 }

@@ -6,7 +6,8 @@ import { askFeed } from '../context.ts';
 import { always } from '../db/operators.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
-import type { Removal } from '../feed/feed.ts';
+import type { SyncAsk } from '../feed/feed.ts';
+import type { Removal } from '../feed/local.ts';
 import type { RoundResult } from '../feed/rounds.ts';
 import { isoTime } from './describe.ts';
 import type { DecisionMatch, NewDecision } from './decision-input.ts';
@@ -43,13 +44,11 @@ export async function unban(env: Env, mutation: Mutation, match: DecisionMatch):
   return succeed(await askFeed(env, async (feed) => feed.removeLocal(match)));
 }
 
-/** One round of sync now, which is a change when the engine has one. */
-export async function syncFeed(
-  env: Env,
-  mutation: Mutation,
-  ask: { readonly full: boolean; readonly believe: boolean },
-): Promise<Result<RoundResult>> {
-  const noted = await note(env, { ...mutation, idempotency: null }, 'feed.sync', 'feed', ask);
+/** One round of sync now, which is a change when an engine has one. */
+export async function syncFeed(env: Env, mutation: Mutation, ask: SyncAsk): Promise<Result<RoundResult>> {
+  const { engine, full, believe } = ask;
+  const detail = { full, believe, ...(engine === undefined ? {} : { engine }) };
+  const noted = await note(env, { ...mutation, idempotency: null }, 'feed.sync', 'feed', detail);
   if (!noted.ok) return noted;
   return succeed(await askFeed(env, async (feed) => feed.sync(ask)));
 }

@@ -1,13 +1,35 @@
-// The operator API of the feed: how the mirror stands, and a round with the engine now.
+// The operator API of the feed: how the mirror stands, and a round with the engines now.
 
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
 import { problem } from '../failure.ts';
+import { freshnesses } from '../feed/engines.ts';
+import { linkStates } from '../feed/rounds.ts';
 import { syncFeed } from './decisions.ts';
 import { isoTime, time } from './describe.ts';
 import { mutationOf, operation } from './operation.ts';
 
 const flag = z.enum(['true', 'false'], 'must be true or false').default('false');
+
+const engineShape = z
+  .object({
+    name: z.string(),
+    decisions: z.int(),
+    freshness: z.enum(freshnesses),
+    age_seconds: z.int().meta({ description: 'Since it was last heard.' }),
+    state: z.enum(linkStates),
+    key: z
+      .enum(['setting', 'host'])
+      .nullable()
+      .meta({ description: 'Where the key comes from that Lapidary pulls with.' }),
+    key_pending: z
+      .boolean()
+      .meta({ description: 'A host has sent another key, which the engine does not accept yet.' }),
+    last_sync_at: time.nullable(),
+    last_resync_at: time.nullable(),
+    last_error: z.string().nullable(),
+  })
+  .meta({ id: 'Engine' });
 
 const feedShape = z
   .object({
@@ -15,21 +37,9 @@ const feedShape = z
     decisions: z.int(),
     tombstones: z.int().meta({ description: 'Ended decisions that are still remembered.' }),
     cursors: z.int(),
-    freshness: z.enum(['fresh', 'stale', 'cold']),
-    age_seconds: z.int().meta({ description: 'Since the engine was last heard.' }),
-    upstream: z.object({
-      state: z.enum(['none', 'waiting-for-key', 'cold', 'ok', 'failing', 'refused']),
-      key: z
-        .enum(['setting', 'host'])
-        .nullable()
-        .meta({ description: 'Where the key comes from that Lapidary pulls with.' }),
-      keyPending: z
-        .boolean()
-        .meta({ description: 'A host has sent another key, which the engine does not accept yet.' }),
-      lastSyncAt: time.nullable(),
-      lastResyncAt: time.nullable(),
-      lastError: z.string().nullable(),
-    }),
+    freshness: z.enum(freshnesses).meta({ description: 'The worst of all engines.' }),
+    age_seconds: z.int().meta({ description: 'The oldest of all engines.' }),
+    engines: z.array(engineShape),
   })
   .meta({ id: 'Feed' });
 
@@ -48,11 +58,11 @@ export const feedOperations = [
     method: 'GET',
     path: '/feed',
     needs: 'viewer',
-    summary: 'How the mirror stands, and how the engine is doing',
+    summary: 'How the mirror stands, and how the engines are doing',
     answers: { 200: { description: 'As of now.', body: feedShape } },
     reply: async (c) => {
       const status = await askFeed(c.env, async (feed) => feed.status());
-      const { sequence, decisions, tombstones, cursors, freshness, ageSeconds, upstream } = status;
+      const { sequence, decisions, tombstones, cursors, freshness, ageSeconds, engines } = status;
       return c.json({
         sequence,
         decisions,
@@ -60,14 +70,18 @@ export const feedOperations = [
         cursors,
         freshness,
         age_seconds: ageSeconds,
-        upstream: {
-          state: upstream.state,
-          key: upstream.key,
-          keyPending: upstream.keyPending,
-          lastSyncAt: isoTime(upstream.lastSyncMs || null),
-          lastResyncAt: isoTime(upstream.lastResyncMs || null),
-          lastError: upstream.lastError,
-        },
+        engines: engines.map((engine) => ({
+          name: engine.name,
+          decisions: engine.decisions,
+          freshness: engine.freshness,
+          age_seconds: engine.ageSeconds,
+          state: engine.link,
+          key: engine.key,
+          key_pending: engine.keyPending,
+          last_sync_at: isoTime(engine.lastSyncMs || null),
+          last_resync_at: isoTime(engine.lastResyncMs || null),
+          last_error: engine.lastError,
+        })),
       } satisfies z.input<typeof feedShape>);
     },
   }),
@@ -75,24 +89,30 @@ export const feedOperations = [
     method: 'POST',
     path: '/feed/sync',
     needs: 'operator',
-    summary: 'One round with the engine now',
+    summary: 'One round with the engines now',
     query: z.strictObject({
+      engine: z.string().optional().meta({ description: 'With this one only.' }),
       full: flag.meta({ description: 'Compare the whole list.' }),
       believe: flag.meta({ description: 'Compare it, and believe it even where it is doubtful.' }),
     }),
     answers: {
       200: { description: 'What came of it.', body: roundShape },
       502: {
-        description: 'The engine did not answer, or not in a way that can be believed.',
+        description: 'An engine did not answer, or not in a way that can be believed.',
         body: roundShape,
       },
     },
     reply: async (c, { query }) => {
       const believe = query.believe === 'true';
       const full = believe || query.full === 'true';
+      const { engine } = query;
+      const { engines } = c.get('settings');
+      if (engine !== undefined && !engines.some(({ name }) => name === engine)) {
+        return problem({ kind: 'bad-input', field: 'engine', problem: 'is no engine of this feed' });
+      }
       const asked = await mutationOf(c, '');
       if (!asked.ok) return problem(asked.failure);
-      const round = await syncFeed(c.env, asked.value, { full, believe });
+      const round = await syncFeed(c.env, asked.value, { engine, full, believe });
       if (!round.ok) return problem(round.failure);
       return c.json(round.value, round.value.ok ? 200 : 502);
     },

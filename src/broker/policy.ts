@@ -51,6 +51,7 @@ const capMustBe = `must be a whole number from 1 to ${largestCap}`;
 const view = z
   .strictObject(
     {
+      engines: filter(same, 'Only decisions of these engines, and what was decided here.'),
       scopes: filter(scopeName, 'Only decisions of these scopes.'),
       origins: filter(same, 'Only decisions of these origins.'),
       scenarios_containing: filter(lower, 'Only decisions whose scenario has one of these texts in it.'),
@@ -63,6 +64,7 @@ const view = z
   )
   .transform((read): Limits | null => {
     const limits = {
+      engines: read.engines ?? null,
       scopes: read.scopes ?? null,
       origins: read.origins ?? null,
       scenariosContaining: read.scenarios_containing ?? null,
@@ -134,6 +136,7 @@ function readNetworks(texts: readonly string[]): Network[] {
 export const policyShape = {
   view: z
     .object({
+      engines: z.array(z.string()).optional(),
       scopes: z.array(z.string()).optional(),
       origins: z.array(z.string()).optional(),
       scenarios_containing: z.array(z.string()).optional(),
@@ -149,6 +152,7 @@ export const policyShape = {
 export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns) {
   const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
   const filters = limits && {
+    engines: limits.engines ?? null,
     scopes: limits.scopes,
     origins: limits.origins,
     scenarios_containing: limits.scenariosContaining,

@@ -1,6 +1,9 @@
 // The words of the feed: what a decision is here, and what the log keeps of it.
 
-/** A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. */
+/**
+ * A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. Read from an
+ * engine its `id` is the engine's; in the log and in answers it is the one that bouncers know it by.
+ */
 export interface Decision {
   readonly id: number;
   /** Only in stream answers of engines since 1.5, and not for community or list decisions. */
@@ -19,12 +22,19 @@ export interface Decision {
  */
 export interface Row extends Decision {
   readonly rowId: number;
+  /** The engine that decided, by its name; empty: it was decided here. */
+  readonly engine: string;
+  /** Its id at that engine; 0: no engine knows it. */
+  readonly engineId: number;
   readonly addedSeq: number;
   removedSeq: number;
   removedMs: number;
 }
 
-/** Ids from here up are ours (local decisions); an engine's are below. All stay below 2^31 for .NET bouncers. */
+/**
+ * Ids from here up are given by us: to local decisions, and to those of all engines but the one that was there first,
+ * whose own ids are below. All stay below 2^31 for .NET bouncers.
+ */
 export const firstLocalId = 2 ** 30;
 
 /** The origin of decisions made here. */
@@ -35,8 +45,9 @@ export function decisionOf({ id, origin, scenario, scope, type, value, untilMs }
   return { id, origin, scenario, scope, type, value, untilMs };
 }
 
-export function isLocal(decision: Decision): boolean {
-  return decision.id >= firstLocalId;
+/** Whether no engine knows of it: it was decided here, or its engine's database is lost. */
+export function isLocal(row: Row): boolean {
+  return row.engineId === 0;
 }
 
 /** Whether two decisions say the same of the same thing; bouncers and views cannot tell them apart but by id. */

@@ -1,8 +1,9 @@
-// The key that the feed pulls with: one that the engine's host sent, or the setting's. The old one is given up when the
+// The key that the feed pulls from an engine with: one that the engine's host sent, or the setting's. The old one is given up when the
 // engine has answered a new one, never before: a mistake here is a mirror that stands still. Keys are kept sealed and
 // opened in memory only.
 
 import { fail, succeed, type Result } from '../failure.ts';
+import type { EngineSettings } from '../engines.ts';
 import { open } from '../sealed.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
@@ -42,11 +43,14 @@ interface Candidate extends EngineKey {
   readonly row: log.EngineKeyRow | null;
 }
 
+/** Of the engines only the default one's host sends a key. */
 export function createEngineKeys(
   storage: DurableObjectStorage,
-  { engines: [engine], bootstrap }: Settings,
+  { engines: [first], bootstrap }: Settings,
+  engine: EngineSettings,
 ): EngineKeys {
   const { sql } = storage;
+  const rows = (): log.EngineKeyRow[] => (engine === first ? log.readEngineKeys(sql) : []);
   /** What is sealed → the key; null: it can't be opened. */
   const opened = new Map<string, string | null>();
   let chosen: Candidate | null | undefined;
@@ -68,16 +72,16 @@ export function createEngineKeys(
   /** The best first: what a host sent last, what it sent before, the setting's. */
   const candidates = async (): Promise<Candidate[]> => {
     const all: Candidate[] = [];
-    const rows = log.readEngineKeys(sql);
+    const sent = rows();
     for (const sealed of opened.keys()) {
-      if (!rows.some((row) => row.sealed === sealed)) opened.delete(sealed);
+      if (!sent.some((row) => row.sealed === sealed)) opened.delete(sealed);
     }
-    for (const row of rows) {
+    for (const row of sent) {
       const key = await keyOf(row);
       if (key !== null) all.push({ source: 'host', key, name: `the key of host ${row.host}`, row });
     }
-    const apiKey = engine?.apiKey;
-    if (apiKey) all.push({ source: 'setting', key: apiKey, name: 'UPSTREAM_API_KEY', row: null });
+    const { apiKey, keyName } = engine;
+    if (apiKey !== null) all.push({ source: 'setting', key: apiKey, name: keyName, row: null });
     return all;
   };
 
@@ -117,15 +121,15 @@ export function createEngineKeys(
       chosen = { ...chosen, row: { ...chosen.row, state: 'used' } };
     },
     state() {
-      const rows = log.readEngineKeys(sql);
-      const used = rows.some((row) => row.state === 'used');
-      const first = used ? 'host' : engine?.apiKey ? 'setting' : rows.length > 0 ? 'host' : null;
+      const sent = rows();
+      const used = sent.some((row) => row.state === 'used');
+      const first = used ? 'host' : engine.apiKey !== null ? 'setting' : sent.length > 0 ? 'host' : null;
       const source = chosen === undefined ? first : (chosen?.source ?? null);
-      const pending = rows.some((row) => row.state === 'pending') || (source === 'setting' && used);
+      const pending = sent.some((row) => row.state === 'pending') || (source === 'setting' && used);
       return { source, pending };
     },
     problem() {
-      if (log.readEngineKeys(sql).length === 0) {
+      if (rows().length === 0) {
         return 'no key for the engine yet: its host has sent none, and UPSTREAM_API_KEY is not set';
       }
       return (

@@ -1,9 +1,9 @@
-// The feed: the mirror of one engine, as a Durable Object. Its methods are what the Worker may ask of it and
-// each delegates: rounds.ts talks to the engine, store.ts keeps, answer.ts decides what a poll carries,
-// clients.ts remembers who has had what.
+// The feed: the mirror of the engines, as a Durable Object. Its methods are what the Worker may ask of it and each
+// delegates: engines.ts has who is mirrored, store.ts keeps, answer.ts decides what a poll carries, clients.ts
+// remembers who has had what. One change counter for all: what bans a value is known across the engines.
 
 import { DurableObject } from 'cloudflare:workers';
-import type { Result } from '../failure.ts';
+import { fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
@@ -11,14 +11,16 @@ import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } f
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
-import { decisionOf, isLocal, localOrigin, type Decision } from './decision.ts';
+import { decisionOf, type Decision } from './decision.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
-import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
+import { createEngines, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
+import type { EngineStatus, Freshness } from './engines.ts';
+import * as local from './local.ts';
 import * as log from './log.ts';
-import { createForwarder, type Forwarder, type Report } from './metrics.ts';
-import { createRounds, type RoundResult, type Rounds, type UpstreamState, type Write } from './rounds.ts';
+import type { Report } from './metrics.ts';
+import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { commit, forgetTombstones, openStore, sweep, type Store } from './store.ts';
+import { abandonEngines, engineState, forgetTombstones, openStore, sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { requestKey, viewKey, type View } from './view.ts';
 
@@ -54,30 +56,23 @@ export type ListAnswer =
   | { readonly kind: 'short'; readonly sequence: number; readonly decisions: readonly Decision[] }
   | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
 
-/** How old what is served is: `cold` before a first sync, `stale` when three syncs in a row are missing. */
-export type Freshness = 'fresh' | 'stale' | 'cold';
-
 export interface FeedStatus {
   readonly sequence: number;
   readonly decisions: number;
   readonly tombstones: number;
   readonly cursors: number;
+  /** Of the engine that was heard the longest time ago. */
   readonly freshness: Freshness;
   readonly ageSeconds: number;
-  readonly upstream: {
-    readonly state: UpstreamState;
-    /** Where the key comes from that it pulls with; null: there is none. */
-    readonly key: KeySource | null;
-    /** There is a better one, which the engine does not accept yet. */
-    readonly keyPending: boolean;
-    readonly lastSyncMs: number;
-    readonly lastResyncMs: number;
-    readonly lastError: string | null;
-  };
+  readonly engines: readonly EngineStatus[];
 }
 
-export type Removal =
-  { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
+export interface SyncAsk {
+  /** Its name; undefined: all. */
+  readonly engine?: string | undefined;
+  readonly full: boolean;
+  readonly believe: boolean;
+}
 
 const firstContactMs = 2_000;
 const forgetIntervalMs = 3_600_000;
@@ -88,9 +83,7 @@ const onceKeptMs = 25 * 3_600_000;
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
   readonly #store: Store;
-  readonly #engineKeys: EngineKeys;
-  readonly #rounds: Rounds;
-  readonly #forwarder: Forwarder;
+  readonly #engines: readonly Engine[];
   readonly #clients: clients.Clients;
   readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
@@ -101,13 +94,13 @@ export class DecisionFeed extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
-    this.#store = openStore(ctx.storage);
+    const names = this.#settings.engines.map(({ name }) => name);
+    this.#store = openStore(ctx.storage, names);
+    abandonEngines(ctx.storage, this.#store);
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
-    this.#engineKeys = createEngineKeys(ctx.storage, this.#settings);
-    this.#rounds = createRounds(ctx.storage, this.#store, this.#settings, this.#engineKeys);
-    this.#forwarder = createForwarder(this.#settings.engines[0] ?? null, this.#engineKeys);
+    this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
     void ctx.blockConcurrencyWhile(async () => {
       if ((await ctx.storage.getAlarm()) !== null) return;
       await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
@@ -123,11 +116,17 @@ export class DecisionFeed extends DurableObject<Env> {
     try {
       this.#keepHouse(Date.now());
     } finally {
-      // Whatever is wrong with what we keep, the engine's bans go on coming in.
-      const { ok } = await this.#rounds.run();
-      // Not waited for: the next round must not be late for it.
-      if (ok) void this.#forwarder.forward();
+      // Whatever is wrong with what we keep, the engines' bans go on coming in. No alarm comes while this one runs: who
+      // is slow must not keep the others waiting.
+      const all = Promise.all(this.#engines.map((engine) => this.#hear(engine)));
+      await withinMs(all, this.#settings.syncIntervalMs);
     }
+  }
+
+  async #hear({ rounds, forwarder }: Engine): Promise<void> {
+    const { ok } = await rounds.run();
+    // Not waited for: the next round must not be late for it.
+    if (ok) void forwarder.forward();
   }
 
   /** What ended, what is too old, and what is written behind. */
@@ -240,58 +239,66 @@ export class DecisionFeed extends DurableObject<Env> {
     for (const sighting of sightings) clients.noteSighting(this.#clients, sighting);
   }
 
-  /** Takes what a bouncer reports of itself, to be passed on to the engine with the next rounds. */
-  takeReport(report: Report): void {
-    this.#forwarder.take(report);
+  /** Takes what a bouncer reports of itself, to be passed on to the engines that it sees with their next rounds. */
+  takeReport(report: Report, engines: readonly string[] | null): void {
+    for (const { name, forwarder } of this.#engines) {
+      if (engines === null || engines.includes(name)) forwarder.take(report);
+    }
   }
 
-  /** One round of sync now. `full`: with a comparison of the whole list. `believe`: even where it is doubtful. */
-  async sync(ask: { readonly full: boolean; readonly believe: boolean }): Promise<RoundResult> {
-    return this.#rounds.run(ask);
+  /**
+   * One round of sync now, with one engine or all. `full`: with a comparison of the whole list. `believe`: even
+   * where it is doubtful.
+   */
+  async sync(ask: SyncAsk): Promise<RoundResult> {
+    const engines = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
+    return runRounds(engines, (rounds) => rounds.run(ask));
   }
 
-  /** What a machine wrote at the engine is here once this answers, unless the engine is in trouble. */
-  async syncAfter(write: Write): Promise<RoundResult> {
-    return this.#rounds.runAfter(write);
+  /** What a machine wrote at an engine is here once this answers, unless the engine is in trouble. */
+  async syncAfter(engine: string, write: Write): Promise<RoundResult> {
+    const written = this.#engines.filter(({ name }) => name === engine);
+    return runRounds(written, (rounds) => rounds.runAfter(write));
   }
 
   status(): FeedStatus {
     const nowMs = Date.now();
     sweep(this.ctx.storage, this.#store, nowMs);
-    const { mirror, state } = this.#store;
-    const { upstream, lastError } = this.#rounds.state();
-    const { source: key, pending: keyPending } = this.#engineKeys.state();
-    const { lastSyncMs, lastResyncMs } = state;
+    const { mirror } = this.#store;
+    const engines = this.#engines.map((engine) => {
+      return statusOf(engine, this.#store, this.#settings.syncIntervalMs, nowMs);
+    });
     let cursors = 0;
     for (const client of this.#clients.byName.values()) cursors += client.cursors.size;
-    const ageMs = upstream === 'none' ? 0 : nowMs - lastSyncMs;
-    const fresh = ageMs <= 3 * this.#settings.syncIntervalMs;
     return {
       sequence: mirror.sequence,
       decisions: mirror.byId.size,
       tombstones: mirror.removed.length,
       cursors,
-      freshness: upstream !== 'none' && lastSyncMs === 0 ? 'cold' : fresh ? 'fresh' : 'stale',
-      ageSeconds: upstream === 'none' || lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
-      upstream: { state: upstream, key, keyPending, lastSyncMs, lastResyncMs, lastError },
+      freshness: worstOf(engines.map(({ freshness }) => freshness)),
+      ageSeconds: Math.max(0, ...engines.map(({ ageSeconds }) => ageSeconds)),
+      engines,
     };
   }
 
-  /** Takes a key from the engine's host, sealed (sealed.ts). The next round tries it. */
+  /** Takes a key from the default engine's host, sealed (sealed.ts). The next round tries it. */
   async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
     // Whoever asks a feed that had no key is kept for a moment again.
     this.#firstContact = null;
-    return this.#engineKeys.offer(host, sealed);
+    const [engine] = this.#engines;
+    if (!engine) return fail({ kind: 'unavailable', problem: 'there is no engine: UPSTREAM_URL is not set' });
+    return engine.keys.offer(host, sealed);
   }
 
   /** Gives up the key that a host sent. */
   forgetEngineKey(host: string): void {
-    this.#engineKeys.forget(host);
+    this.#engines[0]?.keys.forget(host);
   }
 
   /** Whether a key, by its SHA-512, is one that the feed pulls with: no bouncer may have it. */
   async holdsKey(digest: string): Promise<boolean> {
-    return this.#engineKeys.has(digest);
+    const holds = await Promise.all(this.#engines.map(({ keys }) => keys.has(digest)));
+    return holds.includes(true);
   }
 
   /** The clients of each of some bouncers, the one seen last first. */
@@ -325,52 +332,31 @@ export class DecisionFeed extends DurableObject<Env> {
     clients.forgetBouncer(this.#clients, bouncerId);
   }
 
-  /** Bans here: takes a new id of ours. The same `request` again within a day gets the same decision, ended or not. */
+  /** Bans here. The same `request` again within a day gets the same decision. */
   addLocal(decision: Omit<Decision, 'id' | 'origin'>, request: string | null = null): Decision {
-    const { sql } = this.ctx.storage;
-    const earlier = request === null ? null : log.readOnce(sql, request);
-    if (earlier !== null) return JSON.parse(earlier) as Decision;
-    const nowMs = Date.now();
-    const local = { ...decision, origin: localOrigin };
-    const [row] = commit(this.ctx.storage, this.#store, { local: [local] }, nowMs);
-    const added = decisionOf(row as Decision);
-    // In the same turn, hence in one transaction with the decision.
-    if (request !== null) log.writeOnce(sql, request, JSON.stringify(added), nowMs);
-    return added;
+    return local.ban(this.ctx.storage, this.#store, decision, request);
   }
 
-  /** Takes back what was decided here. What only the engine can take back is counted instead. */
-  removeLocal(match: Partial<Pick<Decision, 'value' | 'type' | 'scope'>>): Removal {
-    const nowMs = Date.now();
-    sweep(this.ctx.storage, this.#store, nowMs);
-    const rows = [...this.#store.mirror.byId.values()].filter(
-      (row) =>
-        (match.value === undefined || row.value === match.value) &&
-        (match.type === undefined || row.type === match.type) &&
-        (match.scope === undefined || row.scope === match.scope),
-    );
-    // Besides local decisions that is what a lost database left behind: no engine knows it any more.
-    const remove = rows.filter(isLocal);
-    if (remove.length === 0 && rows.length > 0) return { kind: 'engine', count: rows.length };
-    commit(this.ctx.storage, this.#store, { remove }, nowMs);
-    return { kind: 'removed', count: remove.length };
+  /** Takes back what was decided here. What only an engine can take back is counted instead. */
+  removeLocal(match: local.Match): local.Removal {
+    sweep(this.ctx.storage, this.#store, Date.now());
+    return local.unban(this.ctx.storage, this.#store, match);
   }
 
   /** Active decisions after an id, by id: a page of the operator's list. */
-  page(afterId: number, limit: number): Decision[] {
+  page(afterId: number, limit: number): local.Listed[] {
     sweep(this.ctx.storage, this.#store, Date.now());
-    const rows = [...this.#store.mirror.byId.values()].filter((row) => row.id > afterId);
-    return rows
-      .sort((a, b) => a.id - b.id)
-      .slice(0, limit)
-      .map(decisionOf);
+    return local.page(this.#store, afterId, limit);
   }
 
   /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */
   async #warm(): Promise<void> {
-    const [engine] = this.#settings.engines;
-    if (!engine || this.#store.state.lastResyncMs > 0) return;
-    this.#firstContact ??= withinMs(this.#rounds.run(), firstContactMs);
+    const cold = this.#engines.filter(({ name }) => engineState(this.#store, name).lastResyncMs === 0);
+    if (cold.length === 0) return;
+    this.#firstContact ??= withinMs(
+      runRounds(cold, (rounds) => rounds.run()),
+      firstContactMs,
+    );
     await this.#firstContact;
   }
 }

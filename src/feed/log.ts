@@ -4,6 +4,7 @@
 //            from the engine and a full state for every bouncer. No index but the key: a community list of
 //            50,000 replaced every 2 h is 18 million billed row writes a month as it is, each index doubles it.
 // feed       one row: the change counter and what must outlive a restart beside it.
+// engines    how far each engine's mirror has come. Losing a row costs a full list.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
 // engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
@@ -19,13 +20,16 @@ import type { Trusted } from './sync.ts';
 const schema = [
   `CREATE TABLE IF NOT EXISTS feed (
      id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
-     purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, trusted_sequence INTEGER NOT NULL,
-     trusted_highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,
-     last_sync_ms INTEGER NOT NULL, last_resync_ms INTEGER NOT NULL)`,
+     purged_sequence INTEGER NOT NULL, next_local_id INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS engines (
+     name TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
+     trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
+     last_resync_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS decisions (
      row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL, scenario TEXT NOT NULL,
      scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, until_ms INTEGER NOT NULL,
-     added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL)`,
+     added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL,
+     engine TEXT NOT NULL, engine_id INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS audit_anchor (
      id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
@@ -41,17 +45,37 @@ const schema = [
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
 ];
 
-/** The `feed` row. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
+/** The `feed` row. */
 export interface FeedState {
   sequence: number;
   purgedSequence: number;
-  /** The highest id that the engine's database has shown. */
+  nextLocalId: number;
+}
+
+/** A row of `engines`. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
+export interface EngineState {
+  /** Its decisions have its own ids here; those of all others get ids of ours. */
+  readonly keepsIds: boolean;
+  /** The highest id that its database has shown. */
   highestId: number;
   trusted: Trusted;
-  nextLocalId: number;
   lastSyncMs: number;
   lastResyncMs: number;
 }
+
+/** What version 1 knew one engine of, called `default`, and kept in `feed`. */
+const toVersion2 = [
+  `INSERT INTO engines SELECT 'default', 1, highest_id, trusted_sequence, trusted_highest_id, last_sync_ms,
+     last_resync_ms FROM feed`,
+  ...['highest_id', 'trusted_sequence', 'trusted_highest_id', 'last_sync_ms', 'last_resync_ms'].map(
+    (column) => `ALTER TABLE feed DROP COLUMN ${column}`,
+  ),
+  `ALTER TABLE decisions ADD COLUMN engine TEXT NOT NULL DEFAULT 'default'`,
+  `ALTER TABLE decisions ADD COLUMN engine_id INTEGER NOT NULL DEFAULT 0`,
+  `UPDATE decisions SET engine_id = id WHERE id < 1073741824`,
+  `UPDATE decisions SET engine = '' WHERE origin = 'lapidary' AND id >= 1073741824`,
+  `UPDATE feed SET version = 2`,
+];
 
 /**
  * Creates the tables at the first wake, and at a later one those that came with a later release. A schema that
@@ -60,7 +84,9 @@ export interface FeedState {
 export function openLog(storage: DurableObjectStorage, firstLocalId: number): void {
   storage.transactionSync(() => {
     for (const statement of schema) storage.sql.exec(statement);
-    storage.sql.exec(`INSERT OR IGNORE INTO feed VALUES (0, 1, 0, 0, 0, 0, 0, ?, 0, 0)`, firstLocalId);
+    const [feed] = storage.sql.exec(`SELECT version FROM feed`).toArray();
+    if (!feed) storage.sql.exec(`INSERT INTO feed VALUES (0, 2, 0, 0, ?)`, firstLocalId);
+    else if (feed['version'] === 1) for (const statement of toVersion2) storage.sql.exec(statement);
   });
 }
 
@@ -69,74 +95,92 @@ export function readState(sql: SqlStorage): FeedState {
   return {
     sequence: row['sequence'] as number,
     purgedSequence: row['purged_sequence'] as number,
+    nextLocalId: row['next_local_id'] as number,
+  };
+}
+
+export function writeState(sql: SqlStorage, { sequence, purgedSequence, nextLocalId }: FeedState): void {
+  sql.exec(
+    `UPDATE feed SET sequence = ?, purged_sequence = ?, next_local_id = ?`,
+    sequence,
+    purgedSequence,
+    nextLocalId,
+  );
+}
+
+/** The state of an engine; one that was never heard of begins. The first of all keeps its ids. */
+export function readEngine(sql: SqlStorage, name: string): EngineState {
+  sql.exec(
+    `INSERT OR IGNORE INTO engines VALUES (?, NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0)`,
+    name,
+  );
+  const row = sql.exec(`SELECT * FROM engines WHERE name = ?`, name).one() as Record<string, number>;
+  return {
+    keepsIds: row['keeps_ids'] === 1,
     highestId: row['highest_id'] as number,
     trusted: {
       sequence: row['trusted_sequence'] as number,
       highestId: row['trusted_highest_id'] as number,
     },
-    nextLocalId: row['next_local_id'] as number,
     lastSyncMs: row['last_sync_ms'] as number,
     lastResyncMs: row['last_resync_ms'] as number,
   };
 }
 
-export function writeState(sql: SqlStorage, state: FeedState): void {
+export function writeEngine(sql: SqlStorage, name: string, state: EngineState): void {
   sql.exec(
-    `UPDATE feed SET sequence = ?, purged_sequence = ?, highest_id = ?, trusted_sequence = ?,
-       trusted_highest_id = ?, next_local_id = ?, last_sync_ms = ?, last_resync_ms = ?`,
-    state.sequence,
-    state.purgedSequence,
+    `UPDATE engines SET highest_id = ?, trusted_sequence = ?, trusted_highest_id = ?, last_sync_ms = ?,
+       last_resync_ms = ? WHERE name = ?`,
     state.highestId,
     state.trusted.sequence,
     state.trusted.highestId,
-    state.nextLocalId,
     state.lastSyncMs,
     state.lastResyncMs,
+    name,
   );
 }
+
+type Texts = [origin: string, scenario: string, scope: string, type: string, value: string];
+type Own = [addedSeq: number, removedSeq: number, removedMs: number, engine: string, engineId: number];
+type Cells = [rowId: number, id: number, uuid: string | null, ...Texts, untilMs: number, ...Own];
 
 /** All rows, tombstones too. */
 export function readRows(sql: SqlStorage): Row[] {
   const rows: Row[] = [];
   const cursor = sql.exec(
-    `SELECT row_id, id, uuid, origin, scenario, scope, type, value, until_ms, added_seq, removed_seq, removed_ms
-       FROM decisions`,
+    `SELECT row_id, id, uuid, origin, scenario, scope, type, value, until_ms, added_seq, removed_seq, removed_ms,
+       engine, engine_id FROM decisions`,
   );
   for (const cells of cursor.raw()) {
-    const [rowId, id, uuid, origin, scenario, scope, type, value, untilMs, addedSeq, removedSeq, removedMs] =
-      cells as [number, number, string | null, ...string[]] & unknown[];
-    rows.push(
-      createRow(
-        rowId,
-        {
-          id,
-          ...(uuid === null ? {} : { uuid }),
-          origin: intern(origin as string),
-          scenario: intern(scenario as string),
-          scope: intern(scope as string),
-          type: intern(type as string),
-          value: value as string,
-          untilMs: untilMs as unknown as number,
-        },
-        addedSeq as unknown as number,
-        removedSeq as unknown as number,
-        removedMs as unknown as number,
-      ),
-    );
+    const [rowId, id, uuid, origin, scenario, scope, type, value, untilMs, ...own] = cells as Cells;
+    const [addedSeq, removedSeq, removedMs, engine, engineId] = own;
+    const decision = {
+      id,
+      ...(uuid === null ? {} : { uuid }),
+      origin: intern(origin),
+      scenario: intern(scenario),
+      scope: intern(scope),
+      type: intern(type),
+      value,
+      untilMs,
+    };
+    const place = { rowId, engine: intern(engine), engineId };
+    rows.push(createRow(place, decision, addedSeq, removedSeq, removedMs));
   }
   return rows;
 }
 
 /** A row as the mirror holds it; all rows have the same fields in the same order, which keeps them small. */
 export function createRow(
-  rowId: number,
+  { rowId, engine, engineId }: Pick<Row, 'rowId' | 'engine' | 'engineId'>,
   decision: Decision,
   addedSeq: number,
   removedSeq = 0,
   removedMs = 0,
 ): Row {
   const { id, uuid, origin, scenario, scope, type, value, untilMs } = decision;
-  const row = { rowId, id, origin, scenario, scope, type, value, untilMs, addedSeq, removedSeq, removedMs };
+  const told = { rowId, engine, engineId, id, origin, scenario, scope, type, value, untilMs };
+  const row = { ...told, addedSeq, removedSeq, removedMs };
   return uuid === undefined ? row : { ...row, uuid };
 }
 
@@ -148,16 +192,18 @@ export function writeChange(sql: SqlStorage, change: Change): void {
   for (const { row, renewed } of change.added) {
     if (renewed) {
       sql.exec(
-        `UPDATE decisions SET id = ?, uuid = ?, until_ms = ?, added_seq = ? WHERE row_id = ?`,
+        `UPDATE decisions SET id = ?, uuid = ?, until_ms = ?, added_seq = ?, engine = ?, engine_id = ? WHERE row_id = ?`,
         row.id,
         row.uuid ?? null,
         row.untilMs,
         row.addedSeq,
+        row.engine,
+        row.engineId,
         row.rowId,
       );
     } else {
       sql.exec(
-        `INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)`,
+        `INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)`,
         row.rowId,
         row.id,
         row.uuid ?? null,
@@ -168,6 +214,8 @@ export function writeChange(sql: SqlStorage, change: Change): void {
         row.value,
         row.untilMs,
         row.addedSeq,
+        row.engine,
+        row.engineId,
       );
     }
   }

@@ -75,7 +75,7 @@ function wholeNumber(value: unknown): number | null {
 }
 
 /** In memory: what a restart of the object loses is at most one report of each bouncer. */
-export function createForwarder(engine: EngineSettings | null, keys: EngineKeys): Forwarder {
+export function createForwarder(engine: EngineSettings, keys: EngineKeys): Forwarder {
   const startedMs = Date.now();
   /** By bouncer, the one that waits longest first. */
   const waiting = new Map<string, string>();
@@ -102,7 +102,7 @@ export function createForwarder(engine: EngineSettings | null, keys: EngineKeys)
 
   return {
     take({ bouncer, metrics }) {
-      if (!engine || Date.now() < unknownUntilMs) return;
+      if (Date.now() < unknownUntilMs) return;
       const length = waitingLength - (waiting.get(bouncer)?.length ?? 0) + metrics.length;
       if (length > maxWaiting) return;
       // Keeps its place in the queue.
@@ -111,7 +111,7 @@ export function createForwarder(engine: EngineSettings | null, keys: EngineKeys)
     },
     async forward() {
       const key = keys.current();
-      if (!engine || !key || waiting.size === 0 || Date.now() < nextMs) return;
+      if (!key || waiting.size === 0 || Date.now() < nextMs) return;
       // One at a time.
       nextMs = Infinity;
       const from = { ...engine, apiKey: key.key, keyName: key.name };
@@ -122,7 +122,7 @@ export function createForwarder(engine: EngineSettings | null, keys: EngineKeys)
         unknownUntilMs = nowMs + unknownIntervalMs;
         for (const bouncer of waiting.keys()) remove(bouncer);
       } else if (status !== 201) {
-        console.error(`the engine did not take usage metrics: ${status ?? 'no answer'}`);
+        console.error(`the engine ${engine.name} did not take usage metrics: ${status ?? 'no answer'}`);
       }
     },
   };

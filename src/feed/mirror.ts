@@ -2,7 +2,7 @@
 // tables and nothing else: it is rebuilt from them whenever the object wakes. Every change goes through
 // `applyChange`, after the same change is in storage.
 
-import type { Row } from './decision.ts';
+import { isLocal, type Row } from './decision.ts';
 import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
 
 export interface Mirror {
@@ -12,6 +12,8 @@ export interface Mirror {
   purgedSequence: number;
   /** Active decisions. */
   readonly byId: Map<number, Row>;
+  /** Of them those that an engine knows: by the engine's name, then by its own id. */
+  readonly byEngine: Map<string, Map<number, Row>>;
   /** Active decisions by raw value: the siblings among which a view picks the longest. */
   readonly byValue: Map<string, Row[]>;
   /** In order of `addedSeq`. Rows that ended or were renewed since stay in until compaction. */
@@ -37,6 +39,7 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
     sequence,
     purgedSequence,
     byId: new Map(),
+    byEngine: new Map(),
     byValue: new Map(),
     added: [],
     removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
@@ -95,6 +98,13 @@ export function isActive(mirror: Mirror, row: Row): boolean {
   return mirror.byId.get(row.id) === row;
 }
 
+/** What an engine is known to have, by its own ids. */
+export function rowsOf(mirror: Mirror, engine: string): Map<number, Row> {
+  let rows = mirror.byEngine.get(engine);
+  if (!rows) mirror.byEngine.set(engine, (rows = new Map()));
+  return rows;
+}
+
 /** The index over addresses, made at the first need so that feeds without live lookups never pay for it. */
 export function networksOf(mirror: Mirror): NetworkIndex {
   if (!mirror.networks) {
@@ -106,6 +116,7 @@ export function networksOf(mirror: Mirror): NetworkIndex {
 
 function insert(mirror: Mirror, row: Row): void {
   mirror.byId.set(row.id, row);
+  if (!isLocal(row)) rowsOf(mirror, row.engine).set(row.engineId, row);
   const siblings = mirror.byValue.get(row.value);
   if (siblings) siblings.push(row);
   else mirror.byValue.set(row.value, [row]);
@@ -116,6 +127,7 @@ function insert(mirror: Mirror, row: Row): void {
 
 function withdraw(mirror: Mirror, row: Row): void {
   mirror.byId.delete(row.id);
+  if (!isLocal(row)) rowsOf(mirror, row.engine).delete(row.engineId);
   const siblings = mirror.byValue.get(row.value)?.filter((sibling) => sibling !== row) ?? [];
   if (siblings.length === 0) mirror.byValue.delete(row.value);
   else mirror.byValue.set(row.value, siblings);

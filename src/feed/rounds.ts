@@ -1,18 +1,21 @@
-// Rounds of sync: which requests go to the engine, in which order, and what a doubt or a fault leads to.
+// Rounds of sync with one engine: which requests go to the engine, in which order, and what a doubt or a fault leads to.
 // One round at a time; whoever asks for one while it runs shares it or the next. Whatever happens upstream,
 // the last good state stays served.
 
+import type { EngineSettings } from '../engines.ts';
 import type { Settings } from '../settings.ts';
 import type { EngineKey, EngineKeys } from './engine-keys.ts';
-import { commit, type Store } from './store.ts';
+import type { EngineState } from './log.ts';
+import { commitSync, engineState, type Store } from './store.ts';
 import { createPlanner, type RoundKind } from './sync.ts';
 import * as upstream from './upstream.ts';
 
 /**
- * `waiting-for-key`: there is an engine and nothing to ask it with. `refused`: it does not know our key. `failing`:
- * anything else went wrong in the newest round.
+ * `waiting-for-key`: there is nothing to ask the engine with. `refused`: it does not know our key. `failing`: anything
+ * else went wrong in the newest round.
  */
-export type UpstreamState = 'none' | 'waiting-for-key' | 'cold' | 'ok' | 'failing' | 'refused';
+export const linkStates = ['waiting-for-key', 'cold', 'ok', 'failing', 'refused'] as const;
+export type LinkState = (typeof linkStates)[number];
 
 /** What one round did; `doubt` says what was held back and why. */
 export interface RoundResult {
@@ -24,7 +27,7 @@ export interface RoundResult {
 }
 
 export interface Rounds {
-  state(): { readonly upstream: UpstreamState; readonly lastError: string | null };
+  state(): { readonly link: LinkState; readonly lastError: string | null };
   /** Runs a round: a delta, and the full list or the tail where they are due or asked for. */
   run(ask?: { readonly full?: boolean; readonly believe?: boolean }): Promise<RoundResult>;
   /** Runs a round that sees what a machine wrote at the engine just now. All who wait for one share it. */
@@ -62,11 +65,13 @@ export function createRounds(
   storage: DurableObjectStorage,
   store: Store,
   settings: Settings,
+  engine: EngineSettings,
   keys: EngineKeys,
 ): Rounds {
-  const [engine] = settings.engines;
+  const engines = new Set(settings.engines.map(({ name }) => name));
+  const known = (): EngineState => engineState(store, engine.name);
   // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
-  const health = { delta: engine ? 'cold' : 'none', full: 'ok' } as Record<'delta' | 'full', UpstreamState>;
+  const health: Record<'delta' | 'full', LinkState> = { delta: 'cold', full: 'ok' };
   const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
   // A fresh start may have lost an answer that the engine counts as delivered: compare everything first.
   let resyncDue = true;
@@ -95,7 +100,7 @@ export function createRounds(
     return { ...nothing, ok: false, error };
   };
 
-  const note = (kind: RoundKind, state: UpstreamState, error: string | null): void => {
+  const note = (kind: RoundKind, state: LinkState, error: string | null): void => {
     const list = kind === 'full' ? 'full' : 'delta';
     health[list] = state;
     errors[list] = error;
@@ -110,8 +115,10 @@ export function createRounds(
     const { sequence } = store.mirror;
     const planner = createPlanner(store.mirror, {
       kind,
+      engine: engine.name,
+      engines,
       sequence,
-      trusted: store.state.trusted,
+      trusted: known().trusted,
       held,
       believe,
     });
@@ -132,7 +139,8 @@ export function createRounds(
     const nowMs = Date.now();
     const plan = planner.finish(nowMs);
     held = plan.held;
-    commit(storage, store, plan, nowMs, { believed: kind === 'full' && held.size === 0 });
+    const believed = kind === 'full' && held.size === 0;
+    commitSync(storage, store, { ...plan, engine: engine.name, believed }, nowMs);
     if (kind === 'full') resyncDue = held.size > 0;
     else if (plan.doubt) resyncDue = true;
     note(kind, 'ok', plan.doubt ?? null);
@@ -148,19 +156,18 @@ export function createRounds(
     tail ??= {
       honoured: true,
       lastMs: nowMs,
-      olderId: store.state.highestId,
+      olderId: known().highestId,
       olderMs: nowMs,
-      newerId: store.state.highestId,
+      newerId: known().highestId,
     };
     if (!tail.honoured || nowMs - tail.lastMs < settings.tailIntervalMs) return false;
     // Ids are given out before their rows are committed: ask from where the tail before last began.
     const { newerId: olderId, lastMs: olderMs } = tail;
-    tail = { honoured: true, lastMs: nowMs, olderId, olderMs, newerId: store.state.highestId };
+    tail = { honoured: true, lastMs: nowMs, olderId, olderMs, newerId: known().highestId };
     return tail.olderId > 0;
   };
 
   const round = async (full: boolean, believe: boolean): Promise<RoundResult> => {
-    if (!engine) return nothing;
     const accepts = (key: string): Promise<boolean> => upstream.acceptsKey(engine, key);
     const roundWith = (key: EngineKey): Promise<RoundResult> =>
       pullAll({ ...engine, apiKey: key.key, keyName: key.name }, key, full, believe);
@@ -197,7 +204,7 @@ export function createRounds(
     deltaEndMs = Date.now();
     let done = delta;
     const startMs = Date.now();
-    if (!full && !resyncDue && startMs < store.state.lastResyncMs + settings.resyncIntervalMs) {
+    if (!full && !resyncDue && startMs < known().lastResyncMs + settings.resyncIntervalMs) {
       const due = tailDue(startMs);
       const tailHasIt = raced && canTail(fromMs);
       if (due || tailHasIt) done = sum(done, await pullAndApply('tail', from, false));
@@ -241,11 +248,11 @@ export function createRounds(
 
   return {
     state() {
-      if (engine && keys.state().source === null) {
-        return { upstream: 'waiting-for-key', lastError: keys.problem() };
+      if (keys.state().source === null) {
+        return { link: 'waiting-for-key', lastError: keys.problem() };
       }
       return {
-        upstream: health.delta === 'ok' ? health.full : health.delta,
+        link: health.delta === 'ok' ? health.full : health.delta,
         lastError: errors.delta ?? errors.full,
       };
     },

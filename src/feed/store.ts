@@ -3,7 +3,7 @@
 // runtime holds every answer back until the writes before it are durable, so no bouncer hears of a sequence
 // that a crash could take back.
 
-import { firstLocalId, isLocal, type Decision, type Row } from './decision.ts';
+import { firstLocalId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
 import * as log from './log.ts';
 import {
   applyChange,
@@ -19,68 +19,134 @@ import type { Plan } from './sync.ts';
 export interface Store {
   readonly mirror: Mirror;
   state: log.FeedState;
+  /** By the names of the engines that there are. */
+  readonly engines: Map<string, log.EngineState>;
 }
 
-/** What to change. `local` decisions get their ids here; the rest is a sync's `Plan`. */
-export interface Edit extends Partial<Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'>> {
-  readonly local?: readonly Omit<Decision, 'id'>[];
-}
-
-export function openStore(storage: DurableObjectStorage): Store {
+export function openStore(storage: DurableObjectStorage, engines: readonly string[]): Store {
   log.openLog(storage, firstLocalId);
   const state = log.readState(storage.sql);
-  return { state, mirror: createMirror(log.readRows(storage.sql), state.sequence, state.purgedSequence) };
+  const mirror = createMirror(log.readRows(storage.sql), state.sequence, state.purgedSequence);
+  const named = engines.map((name) => [name, log.readEngine(storage.sql, name)] as const);
+  return { state, mirror, engines: new Map(named) };
 }
 
-/** What a sync notes beside its changes. `believed`: a full list was, whole. */
-export interface SyncNote {
+/** What an engine said, and whether it was a whole full list that is believed. */
+export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> {
+  readonly engine: string;
   readonly believed: boolean;
 }
 
 /**
- * Applies an edit: each removal, renewal and addition takes the next sequence. The note goes into the same
- * transaction, so a sync never counts as done without its changes. Returns the rows that were added.
+ * Applies what an engine said: each removal, renewal and addition takes the next sequence. That it was heard goes into
+ * the same transaction, so a sync never counts as done without its changes.
  */
-export function commit(
-  storage: DurableObjectStorage,
-  store: Store,
-  edit: Edit,
-  nowMs: number,
-  note?: SyncNote,
-): Row[] {
-  const state: log.FeedState = { ...store.state };
+export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sync, nowMs: number): void {
+  const state = { ...store.state };
+  const engine = { ...engineState(store, sync.engine) };
   const added: { row: Row; renewed?: Row }[] = [];
-  const removed = (edit.remove ?? []).map((row) => {
-    return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
-  });
+  const removed = sync.remove.map((row) => removal(row, state, nowMs));
   // Orphans before additions: they step aside for decisions that come in under their ids.
-  const orphans = (edit.orphan ?? []).map((row) => ({ row, decision: { ...row, id: state.nextLocalId++ } }));
-  for (const { row, decision } of [...orphans, ...(edit.renew ?? [])]) {
-    added.push({ row: log.createRow(row.rowId, decision, ++state.sequence), renewed: row });
+  for (const row of sync.orphan) added.push(orphan(row, state));
+  for (const { row, decision } of sync.renew) {
+    // What bouncers know it by stays, unless it is the engine's own.
+    const id = engine.keepsIds ? decision.id : row.id;
+    const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
+    added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
   }
-  const locals = (edit.local ?? []).map((decision) => ({ ...decision, id: state.nextLocalId++ }));
-  for (const decision of [...(edit.add ?? []), ...locals]) {
-    const sequence = ++state.sequence;
-    added.push({ row: log.createRow(sequence, decision, sequence) });
+  for (const decision of sync.add) {
+    const id = engine.keepsIds ? decision.id : state.nextLocalId++;
+    const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
+    added.push({ row: log.createRow(place, { ...decision, id }, state.sequence) });
   }
   // Orphans mean another database: its ids start anew.
-  state.highestId = orphans.length > 0 ? 0 : state.highestId;
-  for (const { row } of added) if (!isLocal(row)) state.highestId = Math.max(state.highestId, row.id);
-  if (note) state.lastSyncMs = nowMs;
-  if (note?.believed) {
-    state.lastResyncMs = nowMs;
-    state.trusted = { sequence: state.sequence, highestId: state.highestId };
+  if (sync.orphan.length > 0) engine.highestId = 0;
+  for (const { row } of added) engine.highestId = Math.max(engine.highestId, row.engineId);
+  engine.lastSyncMs = nowMs;
+  if (sync.believed) {
+    engine.lastResyncMs = nowMs;
+    engine.trusted = { sequence: state.sequence, highestId: engine.highestId };
   }
+  write(storage, store, { added, removed, sequence: state.sequence }, state, [sync.engine, engine]);
+}
 
-  const change: Change = { added, removed, sequence: state.sequence };
+/** What is known of an engine that there is. */
+export function engineState(store: Store, name: string): log.EngineState {
+  return store.engines.get(name) as log.EngineState;
+}
+
+/** Decides here: the decision gets its id. */
+export function addLocal(
+  storage: DurableObjectStorage,
+  store: Store,
+  decision: Omit<Decision, 'id' | 'origin'>,
+): Row {
+  const state = { ...store.state };
+  const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
+  const told = { ...decision, id: state.nextLocalId++, origin: localOrigin };
+  const row = log.createRow(place, told, state.sequence);
+  write(storage, store, { added: [{ row }], removed: [], sequence: state.sequence }, state);
+  return row;
+}
+
+/** Ends rows here: their time has come, or an operator took them back. */
+export function remove(
+  storage: DurableObjectStorage,
+  store: Store,
+  rows: readonly Row[],
+  nowMs: number,
+): void {
+  if (rows.length === 0) return;
+  const state = { ...store.state };
+  const removed = rows.map((row) => removal(row, state, nowMs));
+  write(storage, store, { added: [], removed, sequence: state.sequence }, state);
+}
+
+/**
+ * Lets go of engines that there are no more: their decisions live to their own end, or until the engine is back, by
+ * whatever name. Without any engine nothing is let go of, since then it is more likely that a setting was lost.
+ */
+export function abandonEngines(storage: DurableObjectStorage, store: Store): void {
+  if (store.engines.size === 0) return;
+  const rows = [...store.mirror.byId.values()].filter(
+    (row) => !isLocal(row) && !store.engines.has(row.engine),
+  );
+  if (rows.length === 0) return;
+  const state = { ...store.state };
+  const added = rows.map((row) => orphan(row, state));
+  write(storage, store, { added, removed: [], sequence: state.sequence }, state);
+}
+
+function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed'][number] {
+  return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
+}
+
+/** A row that no engine knows any more, out of the way of its engine's ids. */
+function orphan(row: Row, state: log.FeedState): Change['added'][number] & { readonly renewed: Row } {
+  const id = row.id < firstLocalId ? state.nextLocalId++ : row.id;
+  const { rowId, engine } = row;
+  return {
+    row: log.createRow({ rowId, engine, engineId: 0 }, { ...row, id }, ++state.sequence),
+    renewed: row,
+  };
+}
+
+function write(
+  storage: DurableObjectStorage,
+  store: Store,
+  change: Change,
+  state: log.FeedState,
+  engine?: readonly [name: string, state: log.EngineState],
+): void {
   demandFreeIds(store.mirror, change);
   storage.transactionSync(() => {
     log.writeChange(storage.sql, change);
     log.writeState(storage.sql, state);
+    if (engine) log.writeEngine(storage.sql, ...engine);
   });
   applyChange(store.mirror, change);
   store.state = state;
-  return added.map(({ row }) => row);
+  if (engine) store.engines.set(...engine);
 }
 
 /** A row that came in over an active one would take its ban out of every answer without an end. */
@@ -95,8 +161,7 @@ function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
 
 /** Ends what has come to its own end. Called before every answer, so that none is made from the past. */
 export function sweep(storage: DurableObjectStorage, store: Store, nowMs: number): void {
-  const remove = expired(store.mirror, nowMs);
-  if (remove.length > 0) commit(storage, store, { remove }, nowMs);
+  remove(storage, store, expired(store.mirror, nowMs), nowMs);
 }
 
 /** Forgets tombstones older than `cutoffMs`; cursors from before them get the full state. */

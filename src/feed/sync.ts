@@ -6,8 +6,8 @@
 // every hard delete), so a delta only ever adds, or ends what it names; only the full list can show that
 // something is missing, and a large gap in it needs a second look.
 
-import { firstLocalId, isLocal, localOrigin, sameContent, type Decision, type Row } from './decision.ts';
-import { isActive, type Mirror } from './mirror.ts';
+import { firstLocalId, isLocal, sameContent, type Decision, type Row } from './decision.ts';
+import { isActive, rowsOf, type Mirror } from './mirror.ts';
 
 export type RoundKind = 'delta' | 'full' | 'tail';
 
@@ -16,9 +16,9 @@ export interface Plan {
   /** The same decision under a new id: a community pull replaced it, or its database came back. */
   readonly renew: readonly Renewal[];
   readonly remove: readonly Row[];
-  /** Rows of a database that is gone: they get an id of ours and live to their own end. */
+  /** Rows of a database that is gone: no engine knows them any more, and they live to their own end. */
   readonly orphan: readonly Row[];
-  /** Ids that the full list misses and that are kept until another full list misses them too. */
+  /** The engine's ids that the full list misses and that are kept until another full list misses them too. */
   readonly held: ReadonlySet<number>;
   /** Why the answer needs a (further) full list to be believed; undefined when it is plain. */
   readonly doubt: string | undefined;
@@ -29,7 +29,7 @@ export interface Renewal {
   readonly decision: Decision;
 }
 
-/** Sequence and highest engine id as of the last believed full list: what is newer may be another database's. */
+/** Sequence and the engine's highest id as of the last believed full list: what is newer may be another database's. */
 export interface Trusted {
   readonly sequence: number;
   readonly highestId: number;
@@ -38,6 +38,9 @@ export interface Trusted {
 /** What a round starts from. */
 export interface RoundStart {
   readonly kind: RoundKind;
+  /** Whose answer it is, and the names of all engines that there are. */
+  readonly engine: string;
+  readonly engines: ReadonlySet<string>;
   /** The mirror's sequence when the request went out: later rows cannot be missed by its answer. */
   readonly sequence: number;
   /** Where the mirror stood when a full list was last believed. */
@@ -69,6 +72,8 @@ const largeShare = 1 / 3;
 
 /** Feeds on the decisions of one answer as they stream in; keeps only what the mirror does not know. */
 export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
+  const own = rowsOf(mirror, start.engine);
+  // Ids here are the engine's.
   const seen = new Set<number>();
   const fresh = new Map<number, Decision>();
   const ended = new Set<Row>();
@@ -77,7 +82,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   let highestId = 0;
 
   const take: Planner['take'] = (list, decision) => {
-    const known = mirror.byId.get(decision.id);
+    const known = own.get(decision.id);
     if (list === 'deleted') {
       if (known) (sameContent(known, decision) ? ended : reused).add(known);
       return;
@@ -98,8 +103,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const replaced = new Set<Row>();
     for (const decision of fresh.values()) {
       if (decision.untilMs - nowMs < 1000) continue;
-      const old = predecessors(mirror, decision).filter(
-        (row) => !seen.has(row.id) && !fresh.has(row.id) && !ended.has(row) && !replaced.has(row),
+      const old = predecessors(mirror, start, decision).filter(
+        (row) => !seen.has(row.engineId) && !fresh.has(row.engineId) && !ended.has(row) && !replaced.has(row),
       );
       const same = old.find((row) => sameContent(row, decision));
       if (same) renew.push({ row: same, decision });
@@ -110,7 +115,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   };
 
   const isTrusted = (id: number): boolean => {
-    return (mirror.byId.get(id)?.addedSeq ?? Infinity) <= start.trusted.sequence;
+    return (own.get(id)?.addedSeq ?? Infinity) <= start.trusted.sequence;
   };
 
   /** What the answer says by itself: additions, renewals, and the ends that it names. */
@@ -129,20 +134,20 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   /** What a full list says by what it misses. */
   const judgeFull = ({ plan, replaced, replacements }: Settled): Plan => {
     const { add, renew, remove } = plan;
-    const mayMiss = (row: Row): boolean => !isLocal(row) || (start.believe && row.origin !== localOrigin);
-    const missing = [...mirror.byId.values()].filter(
-      (row) => mayMiss(row) && row.addedSeq <= start.sequence && !seen.has(row.id) && !replaced.has(row),
+    const candidates = start.believe ? [...own.values(), ...leftBehind(mirror, start)] : [...own.values()];
+    const missing = candidates.filter(
+      (row) => row.addedSeq <= start.sequence && !seen.has(row.engineId) && !replaced.has(row),
     );
     const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
     if (start.believe) return believed;
 
-    const held = new Set(missing.map((row) => row.id));
-    const again = missing.every((row) => start.held.has(row.id));
+    const held = new Set(missing.map((row) => row.engineId));
+    const again = missing.every((row) => start.held.has(row.engineId));
     /** Nothing may come in under the id of a row that stays. */
     const holding = (doubt: string): Plan => ({
       ...plan,
       add: add.filter(({ id }) => !held.has(id)),
-      renew: renew.filter(({ row, decision }) => row.id === decision.id || !held.has(decision.id)),
+      renew: renew.filter(({ row, decision }) => row.engineId === decision.id || !held.has(decision.id)),
       held,
       doubt,
     });
@@ -156,7 +161,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     }
     const all = seen.size + replacements + missing.length;
     if (again || missing.length <= all * largeShare) return believed;
-    const confirmed = missing.filter((row) => start.held.has(row.id));
+    const confirmed = missing.filter((row) => start.held.has(row.engineId));
     const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
     return { ...holding(gap), remove: [...remove, ...confirmed] };
   };
@@ -191,15 +196,26 @@ function sameUntil(known: Decision, decision: Decision): boolean {
 /**
  * Rows that this new decision takes the place of. A community or list pull hard-deletes older rows of the same
  * origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
- * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back.
+ * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back, or from an engine
+ * that goes by another name now.
  */
-function predecessors(mirror: Mirror, decision: Decision): Row[] {
+function predecessors(mirror: Mirror, start: RoundStart, decision: Decision): Row[] {
   const pulled = decision.origin === 'CAPI' || decision.origin === 'lists';
   return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
-    if (row.origin !== decision.origin || decision.origin === localOrigin) return false;
-    if (!isLocal(row)) return pulled && row.id < decision.id;
+    if (row.origin !== decision.origin) return false;
+    if (!isLocal(row)) return row.engine === start.engine && pulled && row.engineId < decision.id;
+    if (!isOrphan(row, start)) return false;
     return pulled || (sameContent(row, decision) && sameUntil(row, decision));
   });
+}
+
+/** Whether a row that no engine knows was this engine's, or one's that there is no more. */
+function isOrphan(row: Row, { engine, engines }: RoundStart): boolean {
+  return row.engine !== '' && (row.engine === engine || !engines.has(row.engine));
+}
+
+function leftBehind(mirror: Mirror, start: RoundStart): Row[] {
+  return [...mirror.byId.values()].filter((row) => isLocal(row) && isOrphan(row, start));
 }
 
 /** Whether a decision read from an engine can be mirrored under its own id. */

@@ -4,10 +4,15 @@
 // decision: LAPI chooses first and so loses bans (crowdsec#3373).
 
 import { covers, parseNetwork, type Network } from '../lapi/ip.ts';
-import type { Decision } from './decision.ts';
+import type { Decision, Row } from './decision.ts';
 
 /** `null` means "no filter"; an empty list matches nothing. */
 export interface Filters {
+  /**
+   * Names of engines; what was decided here passes all the same. Not there in what was kept before an engine could be
+   * chosen.
+   */
+  readonly engines?: readonly string[] | null | undefined;
   readonly scopes: readonly string[] | null;
   readonly origins: readonly string[] | null;
   /** Lower case; passes when the scenario contains any of them. */
@@ -48,7 +53,14 @@ export function viewKey(view: View): string {
 
 export function limitsKey(limits: Limits): string {
   const { scopes, origins, scenariosContaining, scenariosNotContaining, maxDecisions } = limits;
-  return JSON.stringify([scopes, origins, scenariosContaining, scenariosNotContaining, maxDecisions]);
+  return JSON.stringify([
+    scopes,
+    origins,
+    scenariosContaining,
+    scenariosNotContaining,
+    maxDecisions,
+    ...engineKey(limits),
+  ]);
 }
 
 /** Equal for equal requests, whatever the bouncer may read: the name of a cursor, which outlives its limits. */
@@ -62,25 +74,32 @@ export function requestKey(view: View): string {
     view.type,
     view.within && [view.within.network.bytes, view.within.network.prefixBits, view.within.covering],
     view.dedup,
+    ...engineKey(view),
   ]);
 }
 
-export type Matches = (decision: Decision) => boolean;
+/** Nothing where no engine is chosen: keys are kept, and are older than the choice. */
+function engineKey({ engines }: Filters): (readonly string[])[] {
+  return engines ? [engines] : [];
+}
+
+export type Matches = (row: Decision & Pick<Row, 'engine'>) => boolean;
 
 /** The view as a predicate: what was asked for and is allowed. */
 export function matcher(view: View): Matches {
   const passes = filter(view);
   const allowed = view.limits && filter(view.limits);
-  return (decision) =>
-    (view.type === null || view.type === decision.type) &&
-    (view.value === null || view.value === decision.value) &&
-    passes(decision) &&
-    (allowed === null || allowed(decision)) &&
-    (view.within === null || isWithin(view.within, decision));
+  return (row) =>
+    (view.type === null || view.type === row.type) &&
+    (view.value === null || view.value === row.value) &&
+    passes(row) &&
+    (allowed === null || allowed(row)) &&
+    (view.within === null || isWithin(view.within, row));
 }
 
 /** Scenarios repeat thousands of times, so their verdicts are remembered. */
 function filter(filters: Filters): Matches {
+  const engines = filters.engines ? new Set([...filters.engines, '']) : null;
   const scopes = filters.scopes && new Set(filters.scopes);
   const origins = filters.origins && new Set(filters.origins);
   const { scenariosContaining, scenariosNotContaining } = filters;
@@ -98,10 +117,11 @@ function filter(filters: Filters): Matches {
     return passes;
   };
 
-  return (decision) =>
-    (scopes === null || scopes.has(decision.scope)) &&
-    (origins === null || origins.has(decision.origin)) &&
-    (!filtersScenarios || scenarioPasses(decision.scenario));
+  return (row) =>
+    (engines === null || engines.has(row.engine)) &&
+    (scopes === null || scopes.has(row.scope)) &&
+    (origins === null || origins.has(row.origin)) &&
+    (!filtersScenarios || scenarioPasses(row.scenario));
 }
 
 function isWithin(within: Within, decision: Decision): boolean {

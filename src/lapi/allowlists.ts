@@ -18,20 +18,21 @@ interface Kept {
   readonly askedMs: number;
 }
 
-/** Method and address → the engine's answer. */
+/** Engine, method and address → the engine's answer. */
 const answers = new Map<string, Kept>();
-/** SHA-256 of an `Authorization` → when the engine last let it in. */
+/** An engine's name with the SHA-256 of an `Authorization` → when it last let that in. */
 const admitted = new Map<string, number>();
 
 /** What the engine answered a moment ago, for a caller whom it let in a moment ago. */
 export async function recallAnswer(
+  engine: string,
   authorization: string,
   question: string,
   nowMs: number,
 ): Promise<Response | undefined> {
   const kept = answers.get(question);
   if (!kept || !within(nowMs - kept.askedMs, keptMs)) return undefined;
-  const admittedAtMs = admitted.get(await sha256Hex(authorization)) ?? -Infinity;
+  const admittedAtMs = admitted.get(`${engine} ${await sha256Hex(authorization)}`) ?? -Infinity;
   if (!within(nowMs - admittedAtMs, admittedMs)) return undefined;
   return new Response(kept.body, kept);
 }
@@ -42,9 +43,9 @@ function within(ageMs: number, mostMs: number): boolean {
 }
 
 /** The engine let this caller in, at a route that no other header and no body opens. */
-export async function noteAdmitted(authorization: string, askedMs: number): Promise<void> {
+export async function noteAdmitted(engine: string, authorization: string, askedMs: number): Promise<void> {
   if (admitted.size >= mostAdmitted) admitted.clear();
-  admitted.set(await sha256Hex(authorization), askedMs);
+  admitted.set(`${engine} ${await sha256Hex(authorization)}`, askedMs);
 }
 
 /** Keeps an answer if it is one to keep; returns it to be sent. `askedMs`: before the engine was asked. */

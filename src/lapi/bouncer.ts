@@ -58,13 +58,12 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const nowMs = Date.now();
   const bouncer = await authenticate(c.env, key, nowMs);
   const { adoptEngineKeys, engines } = c.get('settings');
-  const [upstream] = engines;
-  if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys || !upstream) return bouncer;
+  if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys) return bouncer;
   const userAgent = c.req.header('user-agent') ?? '';
   const isFeeds = (digest: string): Promise<boolean> => {
     return askFeed(c.env, async (feed) => feed.holdsKey(digest));
   };
-  if (!(await adopt(c.env.DB, upstream, key, userAgent, isFeeds, nowMs))) return bouncer;
+  if (!(await adopt(c.env.DB, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
   forgetEpoch();
   return authenticate(c.env, key, nowMs);
 }
@@ -109,7 +108,7 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   const query = parseStreamQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   const { startup } = query.value;
-  const view = limited(query.value.view, bouncer);
+  const view = limited(c, query.value.view, bouncer);
   const poll = sighting(c, bouncer);
   const client = `${bouncer.id} ${poll.address} ${viewKey(view)}`;
   if (!startup && isQuiet(client, poll)) return new Response(emptyStream, { headers: streamHeaders });
@@ -131,7 +130,7 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   if (c.req.method === 'HEAD') return emptyHead();
   const poll = sighting(c, bouncer);
   const { limit, offset, idGreaterThan } = query.value;
-  const view = limited(query.value.view, bouncer);
+  const view = limited(c, query.value.view, bouncer);
   const lookup = `${limit} ${offset} ${idGreaterThan} ${viewKey(view)}`;
   const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
   const known = recall(lookup, poll);
@@ -148,8 +147,10 @@ function listBody(decisions: readonly Decision[], nowMs: number): string {
   return [...renderList(decisions, nowMs)].join('');
 }
 
-function limited(view: View, { policy }: BouncerIdentity): View {
-  return { ...view, limits: policy.limits };
+/** What it asks for, where it asks, and what it may have. */
+function limited(c: Context<AppEnv>, view: View, { policy }: BouncerIdentity): View {
+  const engine = c.get('engine');
+  return { ...view, ...(engine ? { engines: [engine.name] } : {}), limits: policy.limits };
 }
 
 function emptyHead(): Response {
@@ -166,14 +167,16 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   if (!component.ok) return lapiError(component.failure);
   await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
   const report = reportOf(component.value, bouncer.name);
-  if (report && c.get('settings').engines.length > 0) c.executionCtx.waitUntil(passOn(c.env, report));
+  const asked = c.get('engine');
+  const seen = asked ? [asked.name] : (bouncer.policy.limits?.engines ?? null);
+  if (report) c.executionCtx.waitUntil(passOn(c.env, report, seen));
   return new Response(null, { status: 201 });
 }
 
 /** Beside the answer: what the engine does not get of a report is no matter of the bouncer's. */
-async function passOn(env: Env, report: Report): Promise<void> {
+async function passOn(env: Env, report: Report, engines: readonly string[] | null): Promise<void> {
   try {
-    await askFeed(env, async (feed) => feed.takeReport(report));
+    await askFeed(env, async (feed) => feed.takeReport(report, engines));
   } catch (error) {
     console.error(`usage metrics were not passed on: ${causeOf(error).message}`);
   }

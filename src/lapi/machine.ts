@@ -74,10 +74,15 @@ export function isMachines(c: Context<AppEnv>): boolean {
   return Boolean(headers.get('authorization')) || /^crowdsec\//.test(headers.get('user-agent') ?? '');
 }
 
-/** The engine that machines reach through here; null while the group is closed. */
+/** The engine that a machine reaches through here: the one that it names, or the first; null: the group is closed. */
 function engineOf(c: Context<AppEnv>): EngineSettings | null {
   const { machineRoutes: open, engines } = c.get('settings');
-  return open ? (engines[0] ?? null) : null;
+  return open ? (c.get('engine') ?? engines[0] ?? null) : null;
+}
+
+/** Once the group is known to be open. */
+function openEngine(c: Context<AppEnv>): EngineSettings {
+  return engineOf(c) as EngineSettings;
 }
 
 async function register(c: Context<AppEnv>): Promise<Response> {
@@ -105,21 +110,23 @@ async function deleteAlerts(c: Context<AppEnv>): Promise<Response> {
 async function beat(c: Context<AppEnv>): Promise<Response> {
   const askedMs = Date.now();
   const result = await passOn(c, limitBytes);
-  if (result.ok && result.value.ok) await noteAdmitted(c.req.header('authorization') ?? '', askedMs);
+  if (result.ok && result.value.ok)
+    await noteAdmitted(openEngine(c).name, c.req.header('authorization') ?? '', askedMs);
   return answered(result);
 }
 
 async function askAllowlists(c: Context<AppEnv>): Promise<Response> {
   const askedMs = Date.now();
   const authorization = c.req.header('authorization') ?? '';
-  const question = `${c.req.method} ${c.req.path}${searchOf(c)}`;
+  const { name } = openEngine(c);
+  const question = `${name} ${c.req.method} ${c.req.path}${searchOf(c)}`;
   const passes = await admit(c);
   if (!passes.ok) return lapiError(passes.failure);
-  const kept = await recallAnswer(authorization, question, askedMs);
+  const kept = await recallAnswer(name, authorization, question, askedMs);
   if (kept) return kept;
   const result = await passOn(c, limitBytes);
   if (!result.ok) return lapiError(result.failure);
-  if (result.value.ok) await noteAdmitted(authorization, askedMs);
+  if (result.value.ok) await noteAdmitted(name, authorization, askedMs);
   return keepAnswer(question, result.value, askedMs);
 }
 
@@ -159,7 +166,7 @@ async function deletedSome(answer: Response): Promise<boolean> {
 
 async function follow(c: Context<AppEnv>, write: Write): Promise<void> {
   try {
-    await askFeed(c.env, async (feed) => feed.syncAfter(write));
+    await askFeed(c.env, async (feed) => feed.syncAfter(openEngine(c).name, write));
   } catch (error) {
     console.error(`a machine's write was not followed at once: ${causeOf(error).message}`);
   }
@@ -190,7 +197,7 @@ async function passOn(
   const address = clientAddress(c.req.raw, c.get('settings'));
   const target = c.req.path + searchOf(c);
   const passage = { target, address, limitBytes: most, ...(login ? { body: login.body } : {}) };
-  return relay(c.req.raw, engineOf(c) as EngineSettings, passage);
+  return relay(c.req.raw, openEngine(c), passage);
 }
 
 /**

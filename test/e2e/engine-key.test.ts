@@ -61,7 +61,7 @@ describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
   async function upstream(): Promise<any> {
     const feed = await lapidary.feed();
     answers.push(JSON.stringify(feed));
-    const { state, key, keyPending, lastError } = feed.upstream;
+    const { state, key, key_pending: keyPending, last_error: lastError } = feed.engines[0];
     return { state, key, keyPending, lastError };
   }
 

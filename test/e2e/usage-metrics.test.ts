@@ -94,7 +94,7 @@ describe.skipIf(!lab.ok)('usage metrics of bouncers, at the engine', () => {
 
   /** Some rounds of the feed with the engine, over more time than lies between two posts. */
   async function rounds(seconds: number): Promise<void> {
-    const synced = async () => Date.parse((await lapidary.feed()).upstream.lastSyncAt);
+    const synced = async () => Date.parse((await lapidary.feed()).engines[0].last_sync_at);
     const startMs = await synced();
     await until(`the feed has pulled for ${seconds} s`, async () => {
       return (await synced()) - startMs >= seconds * 1000;
@@ -162,7 +162,7 @@ describe.skipIf(!lab.ok)('usage metrics of bouncers, at the engine', () => {
     await engine.stop();
     await report('web-1', 99);
     await engine.start();
-    await until('the feed is well again', async () => (await lapidary.feed()).upstream.state === 'ok');
+    await until('the feed is well again', async () => (await lapidary.feed()).engines[0].state === 'ok');
     if (knows) {
       await until('the engine has it', () => itemsOf('web-1').some((item) => item.value === 99));
     }

@@ -97,10 +97,10 @@ describe.skipIf(!lab.ok)('an engine behind a liar', () => {
   /** In mid-round the feed may already say what the first half of it found. */
   async function untilFeedSays(state: string, lastError: RegExp | undefined) {
     await until(`the feed is ${state} and says ${lastError}`, async (saw) => {
-      const { upstream } = await lapidary.feed();
-      saw(upstream);
-      const said = lastError ? lastError.test(upstream.lastError ?? '') : upstream.lastError === null;
-      return upstream.state === state && said;
+      const [engine] = (await lapidary.feed()).engines;
+      saw(engine);
+      const said = lastError ? lastError.test(engine.last_error ?? '') : engine.last_error === null;
+      return engine.state === state && said;
     });
   }
 

@@ -62,9 +62,9 @@ describe.skipIf(!lab.ok)('an engine whose database is replaced', () => {
     await lapidary.sync({ full: true });
     await lapidary.sync({ full: true });
     await until('the feed says that the list looks like another database', async (saw) => {
-      const { upstream } = await lapidary.feed();
-      saw(upstream);
-      return /another database/.test(upstream.lastError ?? '');
+      const [engine] = (await lapidary.feed()).engines;
+      saw(engine);
+      return /another database/.test(engine.last_error ?? '');
     });
     expectNothingLost(since);
 

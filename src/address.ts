@@ -1,0 +1,34 @@
+// What the address of a request says: the route, behind any prefix, and the engine that is meant. Pure.
+
+import type { EngineSettings } from './engines.ts';
+import type { Settings } from './settings.ts';
+
+export interface Address {
+  /** The path to be routed. */
+  readonly path: string;
+  /** The engine that is named by path (`/engines/{name}/v1/…`) or by host name; null: none is. */
+  readonly engine: EngineSettings | null;
+}
+
+/** Which no route has. */
+const nowhere = '/nowhere';
+
+/**
+ * `//v1/…` is what clients make of a base address that ends in a slash, and a slash at the end is no reason for a
+ * redirect: half of the bouncers do not follow one.
+ */
+export function readAddress(
+  url: string,
+  { pathPrefix, engines }: Pick<Settings, 'pathPrefix' | 'engines'>,
+): Address {
+  const { pathname, hostname } = new URL(url);
+  const whole = pathname.replace(/\/{2,}/g, '/').replace(/(?<=.)\/$/, '');
+  if (!whole.startsWith(`${pathPrefix}/`)) return { path: nowhere, engine: null };
+  const path = whole.slice(pathPrefix.length);
+  const [, name, rest] = /^\/engines\/([^/]+)(\/v1\/.*)$/.exec(path) ?? [];
+  if (name === undefined || rest === undefined) {
+    return { path, engine: engines.find(({ hosts }) => hosts.includes(hostname.toLowerCase())) ?? null };
+  }
+  const engine = engines.find((each) => each.name === name);
+  return engine ? { path: rest, engine } : { path: nowhere, engine: null };
+}

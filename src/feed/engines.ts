@@ -1,0 +1,98 @@
+// The engines of the feed, each with a key, rounds and a forwarder of its own, so that one that is silent, lies or is
+// gone costs the others nothing.
+
+import type { EngineSettings } from '../engines.ts';
+import type { Settings } from '../settings.ts';
+import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
+import { createForwarder, type Forwarder } from './metrics.ts';
+import { createRounds, type LinkState, type RoundResult, type Rounds } from './rounds.ts';
+import { engineState, type Store } from './store.ts';
+
+export interface Engine {
+  readonly name: string;
+  readonly keys: EngineKeys;
+  readonly rounds: Rounds;
+  readonly forwarder: Forwarder;
+}
+
+/** How old what is served of an engine is: `cold` before a first sync, `stale` when three syncs in a row are missing. */
+export const freshnesses = ['fresh', 'stale', 'cold'] as const;
+export type Freshness = (typeof freshnesses)[number];
+
+export interface EngineStatus {
+  readonly name: string;
+  readonly decisions: number;
+  readonly freshness: Freshness;
+  readonly ageSeconds: number;
+  readonly link: LinkState;
+  /** Where the key comes from that it is asked with; null: there is none. */
+  readonly key: KeySource | null;
+  /** There is a better one, which the engine does not accept yet. */
+  readonly keyPending: boolean;
+  readonly lastSyncMs: number;
+  readonly lastResyncMs: number;
+  readonly lastError: string | null;
+}
+
+export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
+  return settings.engines.map((engine: EngineSettings) => {
+    const keys = createEngineKeys(storage, settings, engine);
+    return {
+      name: engine.name,
+      keys,
+      rounds: createRounds(storage, store, settings, engine, keys),
+      forwarder: createForwarder(engine, keys),
+    };
+  });
+}
+
+/** Of some engines at once, each at its own pace. What went wrong says where, when there are several. */
+export async function runRounds(
+  engines: readonly Engine[],
+  run: (rounds: Rounds) => Promise<RoundResult>,
+): Promise<RoundResult> {
+  const results = await Promise.all(engines.map(({ rounds }) => run(rounds)));
+  const joined = (kind: 'error' | 'doubt'): string | null => {
+    const told = engines.flatMap(({ name }, index) => {
+      const text = results[index]?.[kind] ?? null;
+      return text === null ? [] : [engines.length === 1 ? text : `${name}: ${text}`];
+    });
+    return told.length === 0 ? null : told.join('; ');
+  };
+  return {
+    ok: results.every(({ ok }) => ok),
+    added: results.reduce((total, { added }) => total + added, 0),
+    removed: results.reduce((total, { removed }) => total + removed, 0),
+    error: joined('error'),
+    doubt: joined('doubt'),
+  };
+}
+
+export function statusOf(
+  { name, keys, rounds }: Engine,
+  store: Store,
+  syncIntervalMs: number,
+  nowMs: number,
+): EngineStatus {
+  const { link, lastError } = rounds.state();
+  const { source: key, pending: keyPending } = keys.state();
+  const { lastSyncMs, lastResyncMs } = engineState(store, name);
+  const ageMs = nowMs - lastSyncMs;
+  return {
+    name,
+    decisions: store.mirror.byEngine.get(name)?.size ?? 0,
+    freshness: lastSyncMs === 0 ? 'cold' : ageMs <= 3 * syncIntervalMs ? 'fresh' : 'stale',
+    ageSeconds: lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
+    link,
+    key,
+    keyPending,
+    lastSyncMs,
+    lastResyncMs,
+    lastError,
+  };
+}
+
+/** The worst of all: without an engine there is nothing to be old. */
+export function worstOf(freshness: readonly Freshness[]): Freshness {
+  return freshnesses.findLast((each) => freshness.includes(each)) ?? 'fresh';
+}

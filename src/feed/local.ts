@@ -1,0 +1,54 @@
+// What operators decide here, engine or not: bans, unbans and the list to decide by.
+
+import { decisionOf, isLocal, type Decision } from './decision.ts';
+import * as log from './log.ts';
+import { addLocal, remove, type Store } from './store.ts';
+
+/** A decision as operators list it: with the engine that it came from; null: it was decided here. */
+export interface Listed extends Decision {
+  readonly engine: string | null;
+}
+
+export type Match = Partial<Pick<Decision, 'value' | 'type' | 'scope'>>;
+
+/** `engine`: nothing was removed, since only an engine can take these back. */
+export type Removal =
+  { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
+
+/** The same `request` again within a day gets the same decision, ended or not. */
+export function ban(
+  storage: DurableObjectStorage,
+  store: Store,
+  decision: Omit<Decision, 'id' | 'origin'>,
+  request: string | null,
+): Decision {
+  const earlier = request === null ? null : log.readOnce(storage.sql, request);
+  if (earlier !== null) return JSON.parse(earlier) as Decision;
+  const added = decisionOf(addLocal(storage, store, decision));
+  // In the same turn, hence in one transaction with the decision.
+  if (request !== null) log.writeOnce(storage.sql, request, JSON.stringify(added), Date.now());
+  return added;
+}
+
+export function unban(storage: DurableObjectStorage, store: Store, match: Match): Removal {
+  const rows = [...store.mirror.byId.values()].filter(
+    (row) =>
+      (match.value === undefined || row.value === match.value) &&
+      (match.type === undefined || row.type === match.type) &&
+      (match.scope === undefined || row.scope === match.scope),
+  );
+  // Besides local decisions that is what a lost database or an engine that is no more left behind.
+  const ours = rows.filter(isLocal);
+  if (ours.length === 0 && rows.length > 0) return { kind: 'engine', count: rows.length };
+  remove(storage, store, ours, Date.now());
+  return { kind: 'removed', count: ours.length };
+}
+
+/** Active decisions after an id, by id. */
+export function page(store: Store, afterId: number, limit: number): Listed[] {
+  const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
+  return rows
+    .sort((a, b) => a.id - b.id)
+    .slice(0, limit)
+    .map((row) => ({ ...decisionOf(row), engine: row.engine === '' ? null : row.engine }));
+}
