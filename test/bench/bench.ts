@@ -18,6 +18,9 @@ export interface Sizes {
   newKeys: number;
   /** Keys that are revoked in one isolate and watched in another, for 5 s each. */
   revocations: number;
+  /** Alerts of each kind, and between two polls of the bouncers that wait for their bans. */
+  alerts: number;
+  pollSeconds: number;
 }
 
 export const fullSizes: Sizes = {
@@ -30,6 +33,8 @@ export const fullSizes: Sizes = {
   windowSeconds: 60,
   newKeys: 2_000,
   revocations: 20,
+  alerts: 20,
+  pollSeconds: 2,
 };
 
 /** To see that it works; its figures mean nothing. */
@@ -43,6 +48,8 @@ export const quickSizes: Sizes = {
   windowSeconds: 4,
   newKeys: 200,
   revocations: 2,
+  alerts: 4,
+  pollSeconds: 1,
 };
 
 /** One of the two servers, as a bouncer sees it. */

@@ -1,6 +1,6 @@
 // `npm run bench`: a real engine and Lapidary side by side on the same decisions, over loopback. Prints a table,
 // writes it as JSON (BENCH_JSON, or .cache/bench.json), and ends with 1 when a target was missed.
-// --quick: a small run, to see that it works. --no-targets: judges nothing.
+// --quick: a small run, to see that it works. --no-targets: judges nothing. --parts=fh: these parts alone.
 
 import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { startEngine } from '../lab/engine.ts';
 import { startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
+import { measureAlerts } from './alerts.ts';
 import { measureAuthentication } from './authentication.ts';
 import { fullSizes, quickSizes } from './bench.ts';
 import { measureBouncers } from './bouncers.ts';
@@ -24,6 +25,7 @@ const root = resolve(import.meta.dirname, '../..');
 const quick = process.argv.includes('--quick');
 const judged = !quick && !process.argv.includes('--no-targets');
 const output = process.env.BENCH_JSON ?? join(root, '.cache/bench.json');
+const chosen = process.argv.find((argument) => argument.startsWith('--parts='))?.slice('--parts='.length);
 const sizes = quick ? quickSizes : fullSizes;
 const bouncerCount = 100;
 
@@ -59,6 +61,7 @@ try {
   await measure('c', 'live lookups', () => measureLookups(bench));
   await measure('d', 'the engine under many bouncers', () => measureBouncers(bench));
   await measure('f', 'knowing who polls', () => measureAuthentication(bench));
+  await measure('h', "from an alert to a bouncer's poll", () => measureAlerts(bench));
   await lapidary.close();
   await measure('g', 'revocation in two isolates', () => measureRevocation(sizes));
   await measure('e', 'memory', () => {
@@ -69,6 +72,7 @@ try {
   await engine.close();
 }
 
+if (Object.keys(parts).length === 0) throw new Error(`there is no part ${chosen}`);
 const table = Object.keys(parts)
   .sort()
   .flatMap((part) => parts[part].map((row) => ({ part, ...row })));
@@ -93,6 +97,7 @@ if (missed.length > 0) console.error(`${missed.length} of the targets were misse
 process.exit(missed.length > 0 ? 1 : 0);
 
 async function measure(part, what, work) {
+  if (chosen !== undefined && !chosen.includes(part)) return;
   say(`(${part}) ${what}`);
   parts[part] = await work();
 }

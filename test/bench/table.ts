@@ -14,20 +14,30 @@ export interface Row {
   met?: boolean;
 }
 
-/** A row in its place: the part of the benchmark, a to g. */
+/** A row in its place: the part of the benchmark, a to h. */
 export interface TableRow extends Row {
   part: string;
 }
 
-/** `better`: whether more of it is good (a rate) or less (a time). */
+/**
+ * `better`: whether more of it is good (a rate) or less (a time). What is to be reached is a ratio, or that Lapidary's
+ * figure is `below` one.
+ */
 export function compared(
   what: string,
   unit: string,
-  figures: { lapi: number; lapidary: number; better: 'more' | 'less'; atLeastRatio?: number },
+  figures: {
+    lapi: number;
+    lapidary: number;
+    better: 'more' | 'less';
+    atLeastRatio?: number;
+    below?: number;
+  },
 ): Row {
-  const { lapi, lapidary, better, atLeastRatio } = figures;
+  const { lapi, lapidary, better, atLeastRatio, below } = figures;
   const ratio = better === 'more' ? lapidary / lapi : lapi / lapidary;
   const row = { what, unit, lapi, lapidary, ratio };
+  if (below !== undefined) return { ...row, target: { below }, met: lapidary < below };
   return atLeastRatio === undefined ? row : { ...row, target: { atLeastRatio }, met: ratio >= atLeastRatio };
 }
 
