@@ -139,7 +139,7 @@ const writeThroughMs = 2_000;
 
 /**
  * Passes a write on, and answers when the feed has followed. Bouncers that ask through this isolate see it in their
- * next poll; through another one within 2 s, the time for which that trusts the head it has seen.
+ * next poll; through another one within 1 s, the time for which that trusts the head it has seen.
  */
 function writing(effect: Write['effect']): Reply {
   return async (c) => {

@@ -1,11 +1,12 @@
 // The fast path: most polls change nothing, many lookups ask what was asked a moment ago, and an isolate that knows
 // so answers them without the feed's object. Memory of this isolate only. A mistake here keeps a ban from a bouncer,
-// so nothing counts but at the head that the feed was seen to have in the last two seconds.
+// so nothing counts but at the head that the feed was seen to have in the last second.
 
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 
-const headFreshMs = 2_000;
+/** So late a change may be seen in one isolate after another has followed it. */
+const headFreshMs = 1_000;
 const mostClients = 20_000;
 const mostLookups = 20_000;
 const mostSightings = 2_000;

@@ -15,7 +15,12 @@ export interface Lapidary {
   url: string;
   stateDir: string;
   /** A call of the operator API: `operator('GET', '/feed')`. */
-  operator(method: string, path: string, body?: unknown): Promise<{ status: number; body: any }>;
+  operator(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Record<string, string>,
+  ): Promise<{ status: number; body: any }>;
   /** Registers a bouncer and returns its key. */
   addBouncer(name: string): Promise<string>;
   ban(value: string, options?: { duration?: string; type?: string; scope?: string }): Promise<void>;
@@ -66,11 +71,11 @@ export function isRunning(pid: number): boolean {
 
 /** The operator API at `url`, opened by the token that is kept in `stateDir`. */
 export function operatorAt(url: string, stateDir: string): Lapidary['operator'] {
-  return async (method, path, body) => {
+  return async (method, path, body, headers = {}) => {
     const token = (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
     const response = await fetch(`${url}/api/v1${path}`, {
       method,
-      headers: { authorization: `Bearer ${token}` },
+      headers: { authorization: `Bearer ${token}`, ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();

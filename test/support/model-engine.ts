@@ -47,7 +47,25 @@ export interface ModelDatabase {
   readonly nextId: number;
 }
 
+/** The one engine that there is, whatever its address. */
 export function startModelEngine(): ModelEngine {
+  const { engine, handle } = createModelEngine();
+  vi.spyOn(globalThis, 'fetch').mockImplementation(handle);
+  return engine;
+}
+
+/** Several, by their host names. */
+export function startModelEngines<Name extends string>(...hosts: Name[]): Record<Name, ModelEngine> {
+  const models = hosts.map((host) => [host, createModelEngine()] as const);
+  const handles = new Map<string, typeof fetch>(models.map(([host, { handle }]) => [host, handle]));
+  vi.spyOn(globalThis, 'fetch').mockImplementation((input, init) => {
+    const handle = handles.get(new URL(String(input)).hostname);
+    return handle ? handle(input, init) : Promise.reject(new Error('nobody is there'));
+  });
+  return Object.fromEntries(models.map(([host, { engine }]) => [host, engine])) as Record<Name, ModelEngine>;
+}
+
+function createModelEngine(): { readonly engine: ModelEngine; readonly handle: typeof fetch } {
   let nextId = 1;
   const pulls = new Map<string, number>();
   const engine: ModelEngine = {
@@ -110,7 +128,7 @@ export function startModelEngine(): ModelEngine {
     return Response.json(rows.length === 0 ? null : encode(rows));
   };
 
-  vi.spyOn(globalThis, 'fetch').mockImplementation(async (input, init) => {
+  const handle: typeof fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     engine.requests.push(url.pathname + url.search);
     const key = new Headers(init?.headers).get('x-api-key') ?? '';
@@ -122,8 +140,8 @@ export function startModelEngine(): ModelEngine {
     return engine.fault
       ? engine.fault(url.pathname, url.pathname + url.search)
       : answer(url, init?.method ?? 'GET', key);
-  });
-  return engine;
+  };
+  return { engine, handle };
 }
 
 function listsOf(dialect: Dialect, fresh: unknown[], ended: unknown[]): object {
