@@ -15,6 +15,8 @@ export interface EngineSettings {
   readonly keyName: string;
   /** Sent with every request (a Cloudflare Access service token). */
   readonly headers: Readonly<Record<string, string>>;
+  /** With it the engine validates the machines that are registered for hosts (1.6.3 on). Null: `cscli` has to. */
+  readonly registrationToken: string | null;
   /** Host names under which it is meant, in lower case. */
   readonly hosts: readonly string[];
   /** How long it may be silent, at the start or in mid-answer. */
@@ -31,7 +33,7 @@ export const defaultEngineName = 'default';
 
 const nameRule = /^[a-z0-9][a-z0-9-]{0,31}$/;
 const hostRule = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
-const fieldNames = ['name', 'url', 'key', 'headers', 'hosts'];
+const fieldNames = ['name', 'url', 'key', 'registration_token', 'headers', 'hosts'];
 
 /** `first`: the engine of `UPSTREAM_URL`; null without one. */
 export function readEngines(
@@ -52,7 +54,7 @@ function readEngine(
   common: CommonSettings,
 ): EngineSettings | string {
   if (!onlyKnows(entry, fieldNames)) return `no fields but ${fieldNames.join(', ')}`;
-  const { name, url, key, headers = {}, hosts = [] } = entry;
+  const { name, url, key, registration_token: token = null, headers = {}, hosts = [] } = entry;
   if (typeof name !== 'string' || !nameRule.test(name)) {
     return 'as name up to 32 lower-case letters, digits and hyphens';
   }
@@ -63,6 +65,7 @@ function readEngine(
   const address = withoutSlash(url);
   if (before.some((other) => other.url === address)) return 'a url that no other engine has';
   if (!isText(key) || !isHeaderText(key)) return 'as key that of a bouncer of this engine';
+  if (token !== null && !isRegistrationToken(token)) return `as registration_token ${registrationTokenMustBe}`;
   if (!isHeaders(headers)) return 'as headers an object of header names and texts';
   if (!(Array.isArray(hosts) && hosts.length === 0) && !(isTexts(hosts) && hosts.every(isHostName))) {
     return 'as hosts a list of host names';
@@ -76,6 +79,7 @@ function readEngine(
     url: address,
     apiKey: key,
     keyName: `the key of engine ${name} in UPSTREAMS`,
+    registrationToken: token,
     headers,
     hosts: names,
     ...common,
@@ -102,6 +106,13 @@ export function withoutSlash(url: string): string {
 /** Whether a text can be sent as a header that is a key. */
 export function isHeaderText(text: string): boolean {
   return /^[\x21-\x7e]+$/.test(text);
+}
+
+/** LAPI takes no shorter and no longer one (its `WatcherRegistrationRequest`). */
+export const registrationTokenMustBe = '32 to 255 printable characters';
+
+export function isRegistrationToken(token: unknown): token is string {
+  return typeof token === 'string' && /^[\x21-\x7e]{32,255}$/.test(token);
 }
 
 export function isHeaders(headers: unknown): headers is Readonly<Record<string, string>> {

@@ -18,9 +18,11 @@ export interface HostIssuer extends Omit<Trust, 'audience'> {
   readonly hosts: string;
   /** The name of a host's bouncer; `{host}` is the host's. */
   readonly bouncer: string;
+  /** The engine at which a host may have a machine's account; null: at none. */
+  readonly machine: string | null;
 }
 
-const common = ['audience', 'max_age_seconds', 'hosts', 'bouncer'];
+const common = ['audience', 'max_age_seconds', 'hosts', 'bouncer', 'machine'];
 const presetFields = ['preset', 'projects', ...common];
 const genericFields = [
   ...['issuer', 'jwks_uri', 'algorithms', 'host_claim', 'instance_claim', 'conditions'],
@@ -58,6 +60,7 @@ function readFields(fields: Record<string, unknown>): HostIssuer | string {
     algorithms = ['RS256', 'ES256'],
     hosts = '*',
     bouncer = '{host}',
+    machine = null,
   } = fields;
   const {
     host_claim: hostClaim,
@@ -74,6 +77,7 @@ function readFields(fields: Record<string, unknown>): HostIssuer | string {
   if (!isText(hostClaim)) return 'as host_claim the claim that names the host';
   if (!isText(instanceClaim)) return 'as instance_claim the claim that names the instance';
   if (!isText(hosts) || !isText(bouncer)) return 'as hosts and bouncer a pattern each';
+  if (machine !== null && !isText(machine)) return 'as machine the name of an engine';
   if (!Number.isInteger(age) || (age as number) < 60 || (age as number) > 86_400) {
     return 'as max_age_seconds a whole number from 60 to 86400';
   }
@@ -96,5 +100,6 @@ function readFields(fields: Record<string, unknown>): HostIssuer | string {
     conditions: conditions as Condition[],
     hosts,
     bouncer,
+    machine,
   };
 }

@@ -5,9 +5,10 @@ const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 /**
  * A new secret: prefix, 43 base62 characters (256 bits), and the CRC32 of all that as 6 base62 characters,
- * so that a scanner can tell a real key from a look-alike without asking anybody.
+ * so that a scanner can tell a real key from a look-alike without asking anybody. A machine's password (`csm_`) is made
+ * by its host.
  */
-export function mintSecret(prefix: 'csb_' | 'cse_' | 'cso_'): string {
+export function mintSecret(prefix: 'csb_' | 'cse_' | 'csm_' | 'cso_'): string {
   let body = '';
   while (body.length < 43) {
     // 248 is the largest multiple of 62 in a byte: the rest is thrown away to keep the draw even.
@@ -23,7 +24,7 @@ export function mintSecret(prefix: 'csb_' | 'cse_' | 'cso_'): string {
  * which look for them where none may be.
  */
 export function mintedIn(text: string): string[] {
-  const alike = text.match(/cs[beo]_[0-9A-Za-z]{49}/g) ?? [];
+  const alike = text.match(/cs[bemo]_[0-9A-Za-z]{49}/g) ?? [];
   return alike.filter((secret) => checksum(secret.slice(0, -6)) === secret.slice(-6));
 }
 

@@ -6,7 +6,9 @@ import {
   isHeaders,
   isHeaderText,
   isLapiAddress,
+  isRegistrationToken,
   readEngines,
+  registrationTokenMustBe,
   withoutSlash,
   type CommonSettings,
   type EngineSettings,
@@ -17,7 +19,7 @@ import { parseNetwork, type Network } from './lapi/ip.ts';
 
 export interface Settings {
   /**
-   * `UPSTREAM_URL` with `UPSTREAM_API_KEY` and `UPSTREAM_HEADERS`: the engine called `default`. `UPSTREAMS`, a JSON list:
+   * `UPSTREAM_URL` with `UPSTREAM_API_KEY`, `UPSTREAM_REGISTRATION_TOKEN` and `UPSTREAM_HEADERS`: the engine called `default`. `UPSTREAMS`, a JSON list:
    * further ones. The first of all is the one that machines reach who name none; without any only local decisions
    * are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`, `ip,range,country,as`.
    */
@@ -73,6 +75,7 @@ export class SettingError extends Error {
 export const settingNames = [
   'UPSTREAM_URL',
   'UPSTREAM_API_KEY',
+  'UPSTREAM_REGISTRATION_TOKEN',
   'UPSTREAM_HEADERS',
   'UPSTREAMS',
   'UPSTREAM_TIMEOUT_SECONDS',
@@ -116,8 +119,13 @@ export function readSettings(env: Source): Settings {
   const hostIssuers = readHostIssuers(text(env, 'HOST_ISSUERS'));
   if (!hostIssuers.ok) throw new SettingError('HOST_ISSUERS', hostIssuers.mustBe);
   const bootstrap = readBootstrap(env);
+  const engines = readUpstreams(env, bootstrap !== null);
+  const names = [null, ...engines.map(({ name }) => name)];
+  if (!hostIssuers.entries.every(({ machine }) => names.includes(machine))) {
+    throw new SettingError('HOST_ISSUERS', 'such that machine, where it is given, is the name of an engine');
+  }
   return {
-    engines: readUpstreams(env, bootstrap !== null),
+    engines,
     syncIntervalMs,
     resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
@@ -170,6 +178,7 @@ function readUpstreams(env: Source, sent: boolean): readonly EngineSettings[] {
 function readUpstream(env: Source, common: CommonSettings, sent: boolean): EngineSettings | null {
   const url = text(env, 'UPSTREAM_URL');
   const apiKey = text(env, 'UPSTREAM_API_KEY');
+  const token = text(env, 'UPSTREAM_REGISTRATION_TOKEN');
   const headers = readHeaders(text(env, 'UPSTREAM_HEADERS'));
   if (url === '') return null;
   if (!isLapiAddress(url)) {
@@ -181,11 +190,15 @@ function readUpstream(env: Source, common: CommonSettings, sent: boolean): Engin
       'or set BOOTSTRAP_SECRET, for a host to send one';
     throw new SettingError('UPSTREAM_API_KEY', how);
   }
+  if (token !== '' && !isRegistrationToken(token)) {
+    throw new SettingError('UPSTREAM_REGISTRATION_TOKEN', registrationTokenMustBe);
+  }
   return {
     name: defaultEngineName,
     url: withoutSlash(url),
     apiKey: apiKey || null,
     keyName: 'UPSTREAM_API_KEY',
+    registrationToken: token || null,
     headers,
     hosts: [],
     ...common,

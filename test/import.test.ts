@@ -167,6 +167,7 @@ describe('adoption', () => {
   const upstream: EngineSettings = {
     name: 'default',
     keyName: 'UPSTREAM_API_KEY',
+    registrationToken: null,
     hosts: [],
     url: 'http://engine.example',
     apiKey: 'feed-key-of-the-tests',

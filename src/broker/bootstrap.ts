@@ -4,8 +4,9 @@
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
-import { findHost } from '../db/hosts.ts';
-import { fail, problem, type Result } from '../failure.ts';
+import { findHost, type Host } from '../db/hosts.ts';
+import { noteValidated } from '../db/machines.ts';
+import { fail, problem, succeed, type Result } from '../failure.ts';
 import { takeBootstrapTurn } from '../lapi/rate.ts';
 import { seal } from '../sealed.ts';
 import type { BootstrapSecrets } from '../settings.ts';
@@ -17,13 +18,17 @@ import {
   envelope,
   envelopeLimitBytes,
   keysPayload,
+  machinePayload,
   readRequest,
   type Desk,
   type Shared,
   type SignedRequest,
 } from './envelope.ts';
+import { giveMachine } from './host-machine.ts';
 import { byEnrolment, byInstance, introduce, type Introduction } from './introduction.ts';
 import { forgetEpoch } from './keys.ts';
+import { openAccount } from './machine-account.ts';
+import { forgetBlocked } from './machines.ts';
 import type { Answer } from './mutations.ts';
 import type { Group } from './openapi.ts';
 import { mount, operation } from './operation.ts';
@@ -104,6 +109,39 @@ const bootstrapOperations = [
       return answered(c, request.ok ? await keepEngineKey(c, desk, request.value) : request);
     },
   }),
+  operation({
+    method: 'POST',
+    path: '/machine',
+    needs: null,
+    summary: 'A host gets its account at an engine, as a machine (a log processor)',
+    description:
+      'For hosts with `machine`. The host makes the password; it is passed to the engine and kept nowhere here. A host ' +
+      'that repeats its request is told how the account stands; one that comes with a new password gets a new account.',
+    body: envelope,
+    bodyLimitBytes: envelopeLimitBytes,
+    answers: {
+      200: {
+        description:
+          '`registered`: the engine takes it; `unchanged`: it does as before; `waiting`: it wants ' +
+          '`cscli machines validate` (engines before 1.6.3, or without a token for auto-registration).',
+        body: z.object({
+          machine: z.string().meta({ description: 'Its `machine_id`.' }),
+          engine: z.string(),
+          lapi_path: z
+            .string()
+            .meta({ description: 'What the broker’s address is followed by: `/` or `/engines/{name}/`.' }),
+          generation: z.int(),
+          state: z.enum(['registered', 'unchanged', 'waiting']),
+        }),
+      },
+    },
+    refusals: [...refusals, 503],
+    reply: async (c, { body }) => {
+      const desk = deskOf(c, '/machine');
+      const request = await checked(c, desk, body, machinePayload);
+      return answered(c, request.ok ? await openMachine(c, desk, request.value) : request);
+    },
+  }),
 ];
 
 export const bootstrapApi: Group = { tag: 'hosts’ own', basePath, operations: bootstrapOperations };
@@ -154,7 +192,8 @@ async function register(c: Context<AppEnv>, desk: Desk, request: KeysRequest): P
   if (host) return registerKey(d1, { ...asked, host }, nowMs);
   const introduction = await introductionOf(c, desk, request);
   if (!introduction.ok) return introduction;
-  const made = await introduce(d1, { ...asked, name: payload.host, key }, introduction.value, nowMs);
+  const contact = { name: payload.host, key, bootId: asked.bootId, first: asked };
+  const made = await introduce(d1, contact, introduction.value, nowMs);
   if (made) return made;
   // Somebody was faster with the same key: this host's own copy of the request.
   const known = await findHost(d1, payload.host);
@@ -164,7 +203,7 @@ async function register(c: Context<AppEnv>, desk: Desk, request: KeysRequest): P
 async function introductionOf(
   c: Context<AppEnv>,
   { d1, nowMs }: Desk,
-  { payload, key }: KeysRequest,
+  { payload, key }: SignedRequest<Shared>,
 ): Promise<Result<Introduction>> {
   const { enrolment_token: enrolment, identity_token: identity, host, aud } = payload;
   if (enrolment !== undefined) return byEnrolment(d1, enrolment, host, key, nowMs);
@@ -185,6 +224,49 @@ async function keepEngineKey(
   const sealed = await seal(secrets, host.name, engineKey);
   const offered = await askFeed(c.env, async (feed) => feed.offerEngineKey(host.name, sealed));
   return offered.ok ? kept : offered;
+}
+
+type MachineRequest = SignedRequest<z.output<typeof machinePayload>>;
+
+async function openMachine(c: Context<AppEnv>, desk: Desk, request: MachineRequest): Promise<Result<Answer>> {
+  const { d1, nowMs } = desk;
+  const settings = c.get('settings');
+  const { generation, machine_password: password, boot_id: bootId = null } = request.payload;
+  const host = await hostOf(c, desk, request);
+  if (!host.ok) return host;
+  const asked = { host: host.value, generation, nonce: request.nonce, bootId, password };
+  const given = await giveMachine(d1, settings.engines, asked, nowMs);
+  forgetBlocked();
+  if (!given.ok) return given;
+  const { engine, known, machine, hostId } = given.value;
+  const opened = await openAccount(engine, given.value, known, clientAddress(c.req.raw, settings));
+  if (!opened.ok) return opened;
+  if (opened.value === 'validated') await noteValidated(d1, { hostId, machine }, nowMs);
+  return succeed({
+    status: 200,
+    body: {
+      machine,
+      engine: engine.name,
+      lapi_path: engine === settings.engines[0] ? '/' : `/engines/${engine.name}/`,
+      generation: given.value.generation,
+      state: opened.value === 'waiting' ? 'waiting' : known ? 'unchanged' : 'registered',
+    },
+  });
+}
+
+/** The host that asks; one that comes for its machine first is made known, and registers its bouncer's key later. */
+async function hostOf(c: Context<AppEnv>, desk: Desk, request: MachineRequest): Promise<Result<Host>> {
+  const { d1, nowMs } = desk;
+  const { payload, key, host } = request;
+  if (host) return succeed(host);
+  const introduction = await introductionOf(c, desk, request);
+  if (!introduction.ok) return introduction;
+  if (introduction.value.machineEngine === null) return fail({ kind: 'forbidden' });
+  const contact = { name: payload.host, key, bootId: payload.boot_id ?? null, first: null };
+  const made = await introduce(d1, contact, introduction.value, nowMs);
+  if (made && !made.ok) return made;
+  const known = await findHost(d1, payload.host);
+  return known ? succeed(known) : fail({ kind: 'forbidden' });
 }
 
 /** What a restored D1 brought back is not decided on. */

@@ -9,6 +9,7 @@ import { mintSecret } from '../mint.ts';
 import { digestOf } from '../secret.ts';
 import { isoTime, time } from './describe.ts';
 import { duration } from './fields.ts';
+import { machineField } from './hosts.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 
 const patternMustBe = 'must be a name in which * stands for any text, like web-*';
@@ -31,6 +32,7 @@ export const newEnrolment = z.strictObject({
     .regex(/^(?:[A-Za-z0-9]|\{host\})(?:[A-Za-z0-9._@-]|\{host\}){0,63}$/, bouncerMustBe)
     .default('{host}')
     .meta({ description: 'The name of a host’s bouncer; `{host}` is the host’s.' }),
+  machine: machineField,
 });
 
 export const enrolmentShape = z
@@ -39,6 +41,7 @@ export const enrolmentShape = z
     hosts: z.string(),
     max_hosts: z.int(),
     bouncer: z.string(),
+    machine: z.string().nullable(),
     state: z.enum(['live', 'expired', 'revoked']),
     start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
     created_at: time,
@@ -59,7 +62,7 @@ export function isLiveEnrolment(enrolment: db.Enrolment, nowMs: number): boolean
 
 export async function createEnrolment(
   mutation: Mutation,
-  { hosts, max_hosts: maxHosts, expires_in: expiresInMs, bouncer }: z.output<typeof newEnrolment>,
+  { hosts, max_hosts: maxHosts, expires_in: expiresInMs, bouncer, machine }: z.output<typeof newEnrolment>,
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
   if (maxHosts > 1 && !bouncer.includes('{host}')) {
@@ -72,6 +75,7 @@ export async function createEnrolment(
     digest,
     hosts,
     bouncer,
+    machineEngine: machine,
     maxHosts,
     createdMs: nowMs,
     expiresMs: nowMs + expiresInMs,
@@ -86,6 +90,7 @@ export async function createEnrolment(
           hosts,
           max_hosts: maxHosts,
           bouncer,
+          machine,
           start: digest.slice(0, 8),
           expires_at: described.expires_at,
         },
@@ -124,12 +129,13 @@ export function describeEnrolment(
   uses: readonly db.EnrolmentHost[],
   nowMs: number,
 ): z.input<typeof enrolmentShape> {
-  const { ref, hosts, maxHosts, bouncer, digest, createdMs, expiresMs, revokedMs } = enrolment;
+  const { ref, hosts, maxHosts, bouncer, machineEngine, digest, createdMs, expiresMs, revokedMs } = enrolment;
   return {
     id: ref,
     hosts,
     max_hosts: maxHosts,
     bouncer,
+    machine: machineEngine,
     state: revokedMs !== null ? 'revoked' : nowMs < expiresMs ? 'live' : 'expired',
     start: digest.slice(0, 8),
     created_at: isoTime(createdMs),

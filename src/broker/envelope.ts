@@ -49,6 +49,14 @@ export const engineKeyPayload = z.strictObject({
     .regex(/^[\x21-\x7e]{16,200}$/, 'must be 16 to 200 printable characters'),
 });
 
+export const machinePayload = z.strictObject({
+  ...common,
+  // bcrypt, in which the engine keeps it, reads 72 bytes.
+  machine_password: z
+    .string('must be a text')
+    .regex(/^[\x21-\x7e]{32,72}$/, 'must be 32 to 72 printable characters'),
+});
+
 export type Shared = z.output<z.ZodObject<typeof common>>;
 
 /** A host's request that is what it says: signed by `key`, for us, now. */

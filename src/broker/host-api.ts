@@ -1,12 +1,14 @@
 // The operator API of hosts, and of the tokens with which they enrol themselves.
 
 import * as z from 'zod';
-import { askFeed } from '../context.ts';
+import type { Context } from 'hono';
+import { askFeed, type AppEnv } from '../context.ts';
 import { engineSlot, findHostKey } from '../db/hosts.ts';
-import { badInput, problem } from '../failure.ts';
+import { badInput, problem, succeed, type Result } from '../failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
 import * as hosts from './hosts.ts';
+import { forgetBlocked } from './machines.ts';
 import { etagOf } from './mutations.ts';
 import { mutation, operation } from './operation.ts';
 
@@ -28,16 +30,13 @@ export const hostOperations = [
     },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await hosts.listHosts(c.env.DB, after, limit);
-      const keys = await hosts.hostKeysOf(
-        c.env.DB,
-        rows.map(({ id }) => id),
-      );
-      const all = rows.map((row) =>
-        hosts.describeHost(
-          row,
-          keys.filter(({ hostId }) => hostId === row.id),
-        ),
-      );
+      const ids = rows.map(({ id }) => id);
+      const keys = await hosts.hostKeysOf(c.env.DB, ids);
+      const machines = await hosts.machinesOf(c.env.DB, ids);
+      const all = rows.map((row) => {
+        const own = keys.filter(({ hostId }) => hostId === row.id);
+        return hosts.describeHost(row, own, machines.find(({ hostId }) => hostId === row.id) ?? null);
+      });
       return c.json({ hosts: all, next: nextOf(rows, limit, ({ id }) => id) });
     },
   }),
@@ -53,7 +52,9 @@ export const hostOperations = [
       const host = await hosts.findHost(c.env.DB, name);
       if (!host || host.removedMs !== null) return problem({ kind: 'not-found', what: `host ${name}` });
       c.header('etag', etagOf(host.revision));
-      return c.json({ host: hosts.describeHost(host, await hosts.hostKeysOf(c.env.DB, [host.id])) });
+      const keys = await hosts.hostKeysOf(c.env.DB, [host.id]);
+      const [machine] = await hosts.machinesOf(c.env.DB, [host.id]);
+      return c.json({ host: hosts.describeHost(host, keys, machine ?? null) });
     },
   }),
   mutation({
@@ -74,8 +75,11 @@ export const hostOperations = [
     change: async (change, fields, c) => {
       const name = c.req.param('name') ?? '';
       if (!nameRule.test(name)) return badInput('name', nameMustBe);
+      const engine = checkEngine(c, fields.machine);
+      if (!engine.ok) return engine;
       const answer = await hosts.putHost(change, name, fields);
       if (answer.ok) await forgetEngineKey(c.env, name);
+      forgetBlocked();
       return answer;
     },
   }),
@@ -83,7 +87,7 @@ export const hostOperations = [
     method: 'DELETE',
     path: '/hosts/{name}',
     needs: 'operator',
-    summary: 'Remove a host: the keys of its bouncers are refused everywhere within 5 s',
+    summary: 'Remove a host: the keys of its bouncers, and its machine, are refused everywhere within 5 s',
     description: 'It is told so when it comes again. Its bouncers stay, without a key.',
     body: nothing,
     ifMatch: 'optional',
@@ -93,6 +97,7 @@ export const hostOperations = [
       const name = c.req.param('name') ?? '';
       const answer = await hosts.removeHost(change, name);
       if (answer.ok) await forgetEngineKey(c.env, name);
+      forgetBlocked();
       return answer;
     },
   }),
@@ -120,7 +125,10 @@ export const hostOperations = [
         body: describedEnrolment.extend({ token: z.string().optional().meta({ example: 'cse_…' }) }),
       },
     },
-    change: enrolments.createEnrolment,
+    change: async (change, fields, c) => {
+      const engine = checkEngine(c, fields.machine);
+      return engine.ok ? enrolments.createEnrolment(change, fields) : engine;
+    },
   }),
   operation({
     method: 'GET',
@@ -158,6 +166,11 @@ export const hostOperations = [
     change: (change, _, c) => enrolments.revokeEnrolment(change, c.req.param('id') ?? ''),
   }),
 ];
+
+function checkEngine(c: Context<AppEnv>, machine: string | null): Result<'there'> {
+  const there = machine === null || c.get('settings').engines.some(({ name }) => name === machine);
+  return there ? succeed('there') : badInput('machine', `there is no engine ${machine}`);
+}
 
 /** The feed gives up the key of a host that is gone, or has no engine any more. Of no other: D1 may have been restored. */
 async function forgetEngineKey(env: Env, host: string): Promise<void> {

@@ -3,11 +3,19 @@
 
 import * as z from 'zod';
 import * as db from '../db/hosts.ts';
+import { machinesOf, takeMachineStatements, type HostMachine, type Taken } from '../db/machines.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { name } from './fields.ts';
 import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
 import { fingerprintOf, formatKey, parsePublicKey } from './ssh-key.ts';
+
+/** Whether there is an engine of this name is for those to say who know the settings. */
+export const machineField = z.string('must be the name of an engine').nullable().default(null).meta({
+  description:
+    'The engine at which it may have a machine’s account (a log processor): `default` is that of UPSTREAM_URL.',
+  example: 'default',
+});
 
 const modes = ['standard', 'relaxed', 'strict'] as const;
 
@@ -31,6 +39,7 @@ export const hostFields = z.strictObject({
   engine: z.boolean('must be true or false').default(false).meta({
     description: 'It has the engine, and may send the key under which Lapidary pulls from it.',
   }),
+  machine: machineField,
 });
 
 export const hostShape = z
@@ -44,6 +53,20 @@ export const hostShape = z
     fingerprint: z.string().meta({ description: 'As `ssh-keygen -l` prints it.' }),
     mode: z.enum(modes),
     engine: z.boolean(),
+    machine: z
+      .object({
+        engine: z.string(),
+        name: z
+          .string()
+          .nullable()
+          .meta({ description: 'Its `machine_id`; null: it has not come for it yet.' }),
+        validated_at: time.nullable().meta({
+          description:
+            'When the engine was first seen to take it; null: it waits for `cscli machines validate`.',
+        }),
+      })
+      .nullable()
+      .meta({ description: 'Its account at an engine.' }),
     revision: z.int().meta({ description: 'Counts its changes by operators; its ETag.' }),
     created_at: time,
     last_seen: time.nullable(),
@@ -64,7 +87,13 @@ export const hostShape = z
 
 export { findHost, hostKeysOf, listHosts } from '../db/hosts.ts';
 
-export function describeHost(host: db.Host, keys: readonly db.HostKey[]): z.input<typeof hostShape> {
+export { machinesOf } from '../db/machines.ts';
+
+export function describeHost(
+  host: db.Host,
+  keys: readonly db.HostKey[],
+  machine: HostMachine | null,
+): z.input<typeof hostShape> {
   const used = keys.some(({ generation }) => generation > 0);
   return {
     name: host.name,
@@ -73,19 +102,25 @@ export function describeHost(host: db.Host, keys: readonly db.HostKey[]): z.inpu
     fingerprint: host.fingerprint,
     mode: host.mode,
     engine: keys.some(({ bouncer }) => bouncer === db.engineSlot),
+    machine:
+      host.machineEngine === null
+        ? null
+        : {
+            engine: host.machineEngine,
+            name: machine?.machine ?? null,
+            validated_at: isoTime(machine?.validatedMs ?? null),
+          },
     revision: host.revision,
     created_at: isoTime(host.createdMs),
     last_seen: isoTime(host.seenMs),
     suspected_at: isoTime(host.suspectedMs),
     instance: host.instance,
-    bouncers: keys
-      .filter(({ bouncer }) => bouncer !== db.engineSlot)
-      .map((key) => ({
-        name: key.bouncer,
-        generation: key.generation,
-        rotation_asked_at: isoTime(key.rotationAskedMs),
-        recovery_allowed: key.recoveryAllowed,
-      })),
+    bouncers: keys.filter(db.isBouncers).map((key) => ({
+      name: key.bouncer,
+      generation: key.generation,
+      rotation_asked_at: isoTime(key.rotationAskedMs),
+      recovery_allowed: key.recoveryAllowed,
+    })),
   };
 }
 
@@ -99,16 +134,22 @@ function slotTaken(problem: string): Failure {
 export async function putHost(
   mutation: Mutation,
   name: string,
-  { public_key: line, bouncers, mode, engine }: z.output<typeof hostFields>,
+  { public_key: line, bouncers, mode, engine, machine }: z.output<typeof hostFields>,
 ): Promise<Result<Answer>> {
   const { d1, nowMs } = mutation;
   const key = await parsePublicKey(line);
   if (!key.ok) return key;
   if (new Set(bouncers).size < bouncers.length) return badInput('bouncers', 'must name each bouncer once');
-  if (bouncers.length === 0 && !engine) return badInput('bouncers', 'must have a name, or engine be true');
+  if (bouncers.length === 0 && !engine && machine === null) {
+    return badInput('bouncers', 'must have a name, or engine be true, or machine be named');
+  }
   const publicKey = formatKey(key.value);
   const fingerprint = await fingerprintOf(key.value);
-  const slots = [...bouncers, ...(engine ? [db.engineSlot] : [])];
+  const slots = [
+    ...bouncers,
+    ...(engine ? [db.engineSlot] : []),
+    ...(machine === null ? [] : [db.machineSlot(name)]),
+  ];
   const fresh = (bouncer: string): db.NewHostKey => ({ bouncer, recoveriesLeft: mode === 'strict' ? 0 : 1 });
   return mutate(mutation, async () => {
     const there = await db.findHost(d1, name);
@@ -116,6 +157,8 @@ export async function putHost(
     const expected = checkRevision(mutation, host?.revision ?? 0);
     if (!expected.ok) return expected;
     const keys = host ? await db.hostKeysOf(d1, [host.id]) : [];
+    const [account] = host ? await machinesOf(d1, [host.id]) : [];
+    const kept = account?.engine === machine ? (account ?? null) : null;
     for (const slot of slots) {
       const owner = await db.findHostKey(d1, slot);
       if (owner && owner.host !== name) return fail(slotTaken(ownedBy(slot, owner.host)));
@@ -123,7 +166,13 @@ export async function putHost(
     const newKey = host !== null && host.publicKey !== publicKey;
     const add = slots.filter((slot) => !keys.some(({ bouncer }) => bouncer === slot));
     const remove = keys.filter(({ bouncer }) => !slots.includes(bouncer));
-    const to = { publicKey, fingerprint, mode, ...(newKey ? { suspectedMs: null, instance: null } : {}) };
+    const to = {
+      publicKey,
+      fingerprint,
+      mode,
+      machineEngine: machine,
+      ...(newKey ? { suspectedMs: null, instance: null } : {}),
+    };
     const made = { name, ...to, createdMs: nowMs };
     const after = host
       ? { ...host, ...to, revision: host.revision + 1 }
@@ -135,14 +184,19 @@ export async function putHost(
       entry: {
         action: host ? 'host.change' : 'host.create',
         target: name,
-        detail: { fingerprint, bouncers, mode, engine },
+        detail: { fingerprint, bouncers, mode, engine, machine },
       },
       unchanged: host ? db.atHostRevision(host) : db.noLiveHost(name),
       statements: (d) =>
         host
-          ? db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey)
+          ? [
+              ...db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey),
+              ...(kept
+                ? []
+                : takeMachineStatements(d, host.id, takenBy(mutation, 'an operator took it from its host'))),
+            ]
           : db.insertHostStatements(d, made, add.map(fresh)),
-      answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter) } },
+      answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },
       clash: (column) =>
         column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers: one is another host’s'),
     });
@@ -167,9 +221,14 @@ const blankKey: db.HostKey = {
   lifeMs: null,
 };
 
+function takenBy({ nowMs, actor }: Mutation, reason: string): Taken {
+  return { blockedMs: nowMs, actor, reason };
+}
+
 interface HostWithKeys {
   readonly host: db.Host;
   readonly keys: readonly db.HostKey[];
+  readonly machine: HostMachine | null;
 }
 
 async function readHost(mutation: Mutation, name: string): Promise<Result<HostWithKeys>> {
@@ -177,26 +236,28 @@ async function readHost(mutation: Mutation, name: string): Promise<Result<HostWi
   if (!host || host.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
   const expected = checkRevision(mutation, host.revision);
   if (!expected.ok) return expected;
-  return succeed({ host, keys: await db.hostKeysOf(mutation.d1, [host.id]) });
+  const [machine] = await machinesOf(mutation.d1, [host.id]);
+  return succeed({ host, keys: await db.hostKeysOf(mutation.d1, [host.id]), machine: machine ?? null });
 }
 
-/** Removes a host: its bouncers' keys are revoked, and it is told so when it comes again. */
+/** Removes a host: its bouncers' keys are revoked, its machine is refused, and it is told so when it comes again. */
 export async function removeHost(mutation: Mutation, name: string): Promise<Result<Answer>> {
   return mutate(mutation, async () => {
     const read = await readHost(mutation, name);
     if (!read.ok) return read;
-    const { host, keys } = read.value;
+    const { host, keys, machine } = read.value;
     return succeed({
       entry: {
         action: 'host.remove',
         target: name,
         detail: {
           fingerprint: host.fingerprint,
-          bouncers: keys.map(({ bouncer }) => bouncer).filter(Boolean),
+          bouncers: keys.filter(db.isBouncers).map(({ bouncer }) => bouncer),
+          ...(machine ? { machine: machine.machine } : {}),
         },
       },
       unchanged: db.atHostRevision(host),
-      statements: (d) => db.removeHostStatements(d, host, mutation.nowMs),
+      statements: (d) => db.removeHostStatements(d, host, takenBy(mutation, 'its host was removed')),
       answer: { status: 204, body: {} },
     });
   });
@@ -207,7 +268,7 @@ export async function allowRecovery(mutation: Mutation, name: string): Promise<R
   return mutate(mutation, async () => {
     const read = await readHost(mutation, name);
     if (!read.ok) return read;
-    const { host, keys } = read.value;
+    const { host, keys, machine } = read.value;
     const after = { ...host, suspectedMs: null, revision: host.revision + 1 };
     const allowed = keys.map((key) => ({ ...key, recoveryAllowed: true }));
     return succeed({
@@ -218,7 +279,7 @@ export async function allowRecovery(mutation: Mutation, name: string): Promise<R
       },
       unchanged: db.atHostRevision(host),
       statements: (d) => db.changeHostStatements(d, host, { suspectedMs: null }, [], [], true),
-      answer: { status: 200, body: { host: describeHost(after, allowed) } },
+      answer: { status: 200, body: { host: describeHost(after, allowed, machine) } },
     });
   });
 }

@@ -6,7 +6,7 @@ import { sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
 import { decodeJwt } from 'jose';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { insertStatements } from '../db/bouncers.ts';
+import { insertStatements, type Bouncer } from '../db/bouncers.ts';
 import * as enrolments from '../db/enrolments.ts';
 import * as db from '../db/hosts.ts';
 import { isKnownDigest, isRevoked, neverRevoked, planStatements } from '../db/keys.ts';
@@ -27,12 +27,14 @@ import {
   registered,
   type Registration,
 } from './registration.ts';
-import { isLive } from './rotation.ts';
+import { isLive, type VersionPlan } from './rotation.ts';
 import { fingerprintOf, formatKey, type PublicKey } from './ssh-key.ts';
 
 /** What makes an unknown key believed, and for which bouncer. */
 export interface Introduction {
   readonly bouncer: string;
+  /** The engine at which it may have a machine's account; null: at none. */
+  readonly machineEngine: string | null;
   /** For the audit log. */
   readonly by: Readonly<Record<string, string>>;
   readonly instance: string | null;
@@ -58,6 +60,7 @@ export async function byEnrolment(
   const use = { enrolmentId: found.id, host, fingerprint: await fingerprintOf(key), atMs: nowMs };
   return succeed({
     bouncer: nameOfBouncer(found.bouncer, host),
+    machineEngine: found.machineEngine,
     by: { enrolment: found.ref },
     instance: null,
     bringsBack: (removed) => found.createdMs > (removed.removedMs ?? Infinity),
@@ -91,6 +94,7 @@ export async function byInstance(
   const id = `${issuer.name}:${instance}`;
   return succeed({
     bouncer: nameOfBouncer(issuer.bouncer, host),
+    machineEngine: issuer.machine,
     by: { instance: id },
     instance: id,
     bringsBack: (removed) => removed.instance !== id,
@@ -117,25 +121,34 @@ const keyTaken: Failure = {
   problem: 'public_key: this key, or this instance, is another host’s',
 };
 
+/** What comes with a first contact. */
+export interface FirstContact {
+  readonly name: string;
+  readonly key: PublicKey;
+  readonly bootId: string | null;
+  /** The first key of its bouncer, and the nonce that it came with; null: it came for something else first. */
+  readonly first: Pick<Registration, 'bouncer' | 'digest' | 'nonce'> | null;
+}
+
 /**
- * Makes the host, its bouncer and the first version of its key, at once. Null: the host is there with this very key by
- * now (a copy of this request was faster), and registers as one that is known.
+ * Makes the host, its bouncer and the first version of its key, at once; or the host alone. Null: the host is there with
+ * this very key by now (a copy of this request was faster), and registers as one that is known.
  */
 export async function introduce(
   d1: D1Database,
-  asked: Omit<Registration, 'host'> & { readonly name: string; readonly key: PublicKey },
+  { name, key, bootId, first }: FirstContact,
   introduction: Introduction,
   nowMs: number,
 ): Promise<Result<Answer> | null> {
-  const { name, key, digest, nonce, bootId } = asked;
-  if (introduction.bouncer !== asked.bouncer || !nameRule.test(introduction.bouncer)) {
+  const bouncerName = introduction.bouncer;
+  if ((first && first.bouncer !== bouncerName) || !nameRule.test(bouncerName)) {
     return fail({ kind: 'forbidden' });
   }
   const publicKey = formatKey(key);
   const fingerprint = await fingerprintOf(key);
   let known = false;
   const done = await mutate(hostMutation(d1, name, nowMs), async () => {
-    if (await db.isBurnt(d1, nonce)) return fail({ kind: 'replayed' });
+    if (first && (await db.isBurnt(d1, first.nonce))) return fail({ kind: 'replayed' });
     const there = await db.findHost(d1, name);
     if (there && there.removedMs === null) {
       known = there.publicKey === publicKey;
@@ -143,11 +156,11 @@ export async function introduce(
     }
     if (there?.publicKey === publicKey) return fail({ kind: 'host-revoked' });
     if (there && !introduction.bringsBack(there)) return fail({ kind: 'forbidden' });
-    const owner = await db.findHostKey(d1, asked.bouncer);
-    const state = await readState(d1, asked.bouncer);
+    const owner = await db.findHostKey(d1, bouncerName);
+    const state = await readState(d1, bouncerName);
     // Only what a removed host has left may be taken over: a bouncer without a key.
     if (owner || state.versions.some((version) => isLive(version, nowMs))) return fail(bouncerTaken);
-    if (await isKnownDigest(d1, digest)) return fail(digestTaken);
+    if (first && (await isKnownDigest(d1, first.digest))) return fail(digestTaken);
     if (!(await enrolments.holdsNow(d1, introduction.stillGood))) return fail({ kind: 'forbidden' });
     const { bouncer } = state;
     const { plan, number } = planNew({ graceMs: null, maxOverlapMs: null }, state, null, nowMs);
@@ -158,7 +171,13 @@ export async function introduce(
       createdMs: nowMs,
       seenMs: nowMs,
       instance: introduction.instance,
+      machineEngine: introduction.machineEngine,
     };
+    const keys = [
+      { bouncer: bouncerName, generation: first ? 1 : 0, recoveriesLeft: 1 },
+      ...(row.machineEngine === null ? [] : [{ bouncer: db.machineSlot(name), recoveriesLeft: 1 }]),
+    ];
+    const registering = first && { number, start: first.digest.slice(0, 8), generation: 1 };
     return succeed({
       entry: {
         action: 'host.enrol',
@@ -166,28 +185,37 @@ export async function introduce(
         detail: {
           ...introduction.by,
           fingerprint,
-          bouncer: asked.bouncer,
-          number,
-          start: digest.slice(0, 8),
-          generation: 1,
+          bouncer: bouncerName,
+          ...registering,
+          ...(row.machineEngine === null ? {} : { machine: row.machineEngine }),
           ...(bootId === null ? {} : { boot_id: bootId }),
         },
       },
-      unchanged: sql`${introduction.stillGood} AND ${db.noLiveHost(name)} AND ${neverRevoked(digest)}
-        AND ${bouncerUnchanged(asked.bouncer, bouncer)}`,
+      unchanged: sql`${introduction.stillGood} AND ${db.noLiveHost(name)}
+        AND ${bouncerUnchanged(bouncerName, bouncer)} AND ${first ? neverRevoked(first.digest) : sql`1`}`,
       statements: (d) => [
-        ...db.burnStatements(d, nonce, nowMs),
-        ...db.insertHostStatements(d, row, [{ bouncer: asked.bouncer, generation: 1, recoveriesLeft: 1 }]),
+        ...(first ? db.burnStatements(d, first.nonce, nowMs) : []),
+        ...db.insertHostStatements(d, row, keys),
         ...introduction.use(d),
-        ...(bouncer
-          ? planStatements(d, bouncer, plan, digest, nowMs)
-          : insertStatements(d, asked.bouncer, digest, null, nowMs)),
+        ...(first ? keyStatements(d, bouncer, plan, first, nowMs) : []),
       ],
-      answer: { status: 200, body: registered(asked.bouncer, 1, null) },
+      answer: { status: 200, body: registered(bouncerName, 1, null) },
       clash: (column) => clashOf(column),
     });
   });
   return known && !done.ok && done.failure === nameTaken ? null : done;
+}
+
+function keyStatements(
+  d: DrizzleD1Database,
+  bouncer: Bouncer | null,
+  plan: VersionPlan,
+  { bouncer: name, digest }: Pick<Registration, 'bouncer' | 'digest'>,
+  nowMs: number,
+) {
+  return bouncer
+    ? planStatements(d, bouncer, plan, digest, nowMs)
+    : insertStatements(d, name, digest, null, nowMs);
 }
 
 function clashOf(column: string): Failure {

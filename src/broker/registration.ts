@@ -36,7 +36,11 @@ export interface BouncerState {
 }
 
 export function hostMutation(d1: D1Database, host: string, nowMs: number): Mutation {
-  return { d1, actor: `host:${host}`, nowMs, expectedRevision: null, idempotency: null };
+  return { d1, actor: actorOf(host), nowMs, expectedRevision: null, idempotency: null };
+}
+
+function actorOf(host: string): string {
+  return `host:${host}`;
 }
 
 /** `mismatch`: what is written is the suspicion. */
@@ -236,6 +240,7 @@ export function mismatch(
   nowMs: number,
 ): Result<Draft> {
   const strict = host.mode === 'strict';
+  const taken = { blockedMs: nowMs, actor: actorOf(host.name), reason: 'there may be a copy of its host' };
   return succeed({
     entry: {
       action: 'host.clone-suspected',
@@ -252,7 +257,7 @@ export function mismatch(
     statements: (d) => [
       ...db.burnStatements(d, asked.nonce, nowMs),
       ...db.suspectStatements(d, host, nowMs),
-      ...(strict ? db.revokeKeysStatements(d, host, nowMs) : []),
+      ...(strict ? db.revokeKeysStatements(d, host, taken) : []),
     ],
     answer: { status: 409, body: { generation: hostKey.generation } },
     clash: () => ({ kind: 'replayed' }),

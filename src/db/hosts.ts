@@ -3,6 +3,7 @@
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { listed } from './keys.ts';
+import { takeMachineStatements, type Taken } from './machines.ts';
 import {
   bouncers,
   burntNonces,
@@ -22,6 +23,16 @@ export type NewHostKey = Pick<HostKey, 'bouncer' | 'recoveriesLeft'> & Partial<P
 
 /** The bouncer's name under which the key of a host's engine is kept. */
 export const engineSlot = '';
+
+/** The bouncer's name under which a host's account at an engine is counted: no bouncer can have it. */
+export function machineSlot(host: string): string {
+  return `machine:${host}`;
+}
+
+/** Whether a key is that of a bouncer. */
+export function isBouncers({ bouncer }: HostKey): boolean {
+  return bouncer !== engineSlot && !bouncer.includes(':');
+}
 
 /** A host by its name, removed ones too. */
 export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
@@ -114,12 +125,13 @@ export function changeHostStatements(
 }
 
 /**
- * The statements that take away every key of a host's bouncers, those included that it registers in this moment: what
- * is there is asked when it is done.
+ * The statements that take away every key of a host's bouncers, those included that it registers in this moment, and its
+ * machine's account: what is there is asked when it is done.
  */
-export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
+export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, taken: Taken) {
   const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON host_keys.bouncer = bouncers.name
     WHERE host_keys.host_id = ${id})`;
+  const nowMs = taken.blockedMs;
   return [
     // An insertion from a query names every column of the schema, in its order.
     db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
@@ -133,18 +145,19 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
       .set({ revision: sql`revision + 1` })
       .where(sql`id IN ${own}`),
     db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+    ...takeMachineStatements(db, id, taken),
   ];
 }
 
 /** The statements that remove a host, with its keys, and leave a tombstone. */
-export function removeHostStatements(db: DrizzleD1Database, host: Host, nowMs: number) {
+export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: Taken) {
   return [
-    ...revokeKeysStatements(db, host, nowMs),
+    ...revokeKeysStatements(db, host, taken),
     db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
     db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
     db
       .update(hosts)
-      .set({ removedMs: nowMs, suspectedMs: null, revision: sql`revision + 1` })
+      .set({ removedMs: taken.blockedMs, suspectedMs: null, revision: sql`revision + 1` })
       .where(eq(hosts.id, host.id)),
   ];
 }

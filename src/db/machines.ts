@@ -1,8 +1,9 @@
-// The named queries on machines that are refused at the edge.
+// The named queries on machines: which are hosts', and which are refused at the edge.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { blockedMachines } from './schema.ts';
+import { listed } from './keys.ts';
+import { blockedMachines, hostMachines } from './schema.ts';
 
 export type BlockedMachine = typeof blockedMachines.$inferSelect;
 
@@ -35,4 +36,53 @@ export function blockStatements(db: DrizzleD1Database, row: BlockedMachine) {
 
 export function unblockStatements(db: DrizzleD1Database, machine: string) {
   return [db.delete(blockedMachines).where(eq(blockedMachines.machine, machine))];
+}
+
+export type HostMachine = typeof hostMachines.$inferSelect;
+
+/** The accounts of some hosts. */
+export function machinesOf(d1: D1Database, hostIds: readonly number[]): Promise<HostMachine[]> {
+  const own = sql`${hostMachines.hostId} IN ${listed(hostIds)}`;
+  return drizzle(d1).select().from(hostMachines).where(own);
+}
+
+/** SQL for "the host may have an account at this engine, and nobody refuses this name". */
+export function mayHave(hostId: number, machine: string, engine: string): SQL {
+  return sql`EXISTS (SELECT 1 FROM hosts WHERE id = ${hostId} AND machine_engine = ${engine})
+    AND NOT EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine})`;
+}
+
+/** Why a host has an account no longer, for those who read the list. */
+export interface Taken {
+  readonly blockedMs: number;
+  readonly actor: string;
+  readonly reason: string;
+}
+
+/**
+ * The statements that take a host's account away: its engine goes on knowing it, so its name is refused here. Before a
+ * host gets another account, too: who has the password of the one before is not the host any more.
+ */
+export function takeMachineStatements(db: DrizzleD1Database, hostId: number, taken: Taken) {
+  const { blockedMs, actor, reason } = taken;
+  return [
+    // An insertion from a query names every column of the schema, in its order.
+    db.insert(blockedMachines).select(sql`SELECT machine, ${blockedMs}, ${actor}, ${reason} FROM host_machines
+      WHERE host_id = ${hostId} AND machine NOT IN (SELECT machine FROM blocked_machines)`),
+    db.delete(hostMachines).where(eq(hostMachines.hostId, hostId)),
+  ];
+}
+
+export function giveMachineStatements(db: DrizzleD1Database, row: typeof hostMachines.$inferInsert) {
+  return [db.insert(hostMachines).values(row)];
+}
+
+/** The engine takes this account. */
+export async function noteValidated(
+  d1: D1Database,
+  { hostId, machine }: Pick<HostMachine, 'hostId' | 'machine'>,
+  nowMs: number,
+): Promise<void> {
+  const first = sql`${hostMachines.hostId} = ${hostId} AND machine = ${machine} AND validated_ms IS NULL`;
+  await drizzle(d1).update(hostMachines).set({ validatedMs: nowMs }).where(first);
 }

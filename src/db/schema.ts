@@ -178,6 +178,8 @@ export const hosts = sqliteTable(
     removedMs: integer('removed_ms'),
     /** The cloud instance that it proved to be at its first contact: that one enrols once. */
     instance: text('instance').unique(),
+    /** The engine at which it may have a machine's account; null: at none. */
+    machineEngine: text('machine_engine'),
   },
   // Two hosts with one key are one host and its copy. Of a removed one the key is free.
   (table) => [
@@ -189,7 +191,7 @@ export const hosts = sqliteTable(
 
 /**
  * The keys that a host may register: a bouncer's by its name, which need not exist yet; the empty name stands for the
- * key of its engine. A key is one host's.
+ * key of its engine, `machine:` and the host's name for its account at an engine. A key is one host's.
  */
 export const hostKeys = sqliteTable(
   'host_keys',
@@ -214,6 +216,19 @@ export const hostKeys = sqliteTable(
   (table) => [index('host_keys_host').on(table.hostId)],
 );
 
+/** The account that a host has at an engine (a LAPI machine), as it was asked for last. The engine has the password. */
+export const hostMachines = sqliteTable('host_machines', {
+  hostId: integer('host_id')
+    .primaryKey()
+    .references(() => hosts.id, { onDelete: 'cascade' }),
+  /** LAPI's `machine_id`. */
+  machine: text('machine').notNull().unique(),
+  engine: text('engine').notNull(),
+  createdMs: integer('created_ms').notNull(),
+  /** When the engine was first seen to take it; null: it waits for `cscli machines validate`. */
+  validatedMs: integer('validated_ms'),
+});
+
 /** Tokens (`cse_…`) with which hosts enrol themselves, as the lower-case hex SHA-512. */
 export const enrolments = sqliteTable('enrolments', {
   id: integer('id').primaryKey({ autoIncrement: true }),
@@ -224,6 +239,8 @@ export const enrolments = sqliteTable('enrolments', {
   hosts: text('hosts').notNull(),
   /** The name of their bouncer; `{host}` is the host's. */
   bouncer: text('bouncer').notNull(),
+  /** The engine at which its hosts may have a machine's account; null: at none. */
+  machineEngine: text('machine_engine'),
   maxHosts: integer('max_hosts').notNull(),
   createdMs: integer('created_ms').notNull(),
   expiresMs: integer('expires_ms').notNull(),

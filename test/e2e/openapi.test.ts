@@ -7,6 +7,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { startEngine } from '../lab/engine.ts';
+import { createSshHost } from '../lab/ssh-host.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { examples, type Example } from './openapi-examples.ts';
 
@@ -145,7 +146,7 @@ describe('each operation', () => {
 
   test('of a host is refused when one address asks too often', async () => {
     for (let asked = 0; asked < 121; asked++) await fetch(`${lapidary.url}/bootstrap/v1/challenge`);
-    for (const id of ['getChallenge', 'postKeys', 'postEngineKey']) {
+    for (const id of ['getChallenge', 'postKeys', 'postEngineKey', 'postMachine']) {
       expect((await send(operations.get(id) as Described, {})).status).toBe(429);
     }
   });
@@ -163,6 +164,20 @@ describe('each operation', () => {
       expect(await ask('postFeedSync', { full: 'true' })).toBe(200);
       expect(await ask('deleteDecisions', { value: '192.0.2.1' })).toBe(409);
       expect(await ask('getFeed')).toBe(200);
+      const host = createSshHost('engine-1');
+      const fields = { public_key: host.publicKey, bouncers: [], engine: true, machine: 'default' };
+      await mirror.operator('PUT', '/hosts/engine-1', fields);
+      for (const [id, path, own] of [
+        ['postEngineKey', 'engine-key', { engine_key: 'a-key-that-cscli-made' }],
+        ['postMachine', 'machine', { machine_password: 'a-password-that-the-host-has-made' }],
+      ] as const) {
+        const body = await host.request(mirror.url, path, own);
+        for (const status of [200, 409]) {
+          const answer = await send(operations.get(id) as Described, { body }, null, mirror);
+          expect(answer.status).toBe(status);
+        }
+      }
+      host.close();
       await engine.close();
       expect(await ask('postFeedSync')).toBe(502);
     } finally {

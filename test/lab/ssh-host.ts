@@ -5,15 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { atProcessEnd } from './child.ts';
 
+export type BootstrapPath = 'keys' | 'engine-key' | 'machine';
+
 export interface SshHost {
   /** A line of authorized_keys. */
   readonly publicKey: string;
   /** The body of a request to `/bootstrap/v1/<path>`; `fields` go over what every request has. */
-  request(
-    url: string,
-    path: 'keys' | 'engine-key',
-    fields: object,
-  ): Promise<{ payload: string; signature: string }>;
+  request(url: string, path: BootstrapPath, fields: object): Promise<{ payload: string; signature: string }>;
   close(): void;
 }
 
