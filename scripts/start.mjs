@@ -144,7 +144,8 @@ function introduce() {
     ? '"Authorization: Bearer $OPERATOR_TOKEN"'
     : `@${operatorHeader}`;
   if (token.made) console.log(`operator token made: it is in ${join(state, 'operator-token')}`);
-  console.log(`lapidary serves ${address()}${process.env.UPSTREAM_URL ? '' : ' (no UPSTREAM_URL: local decisions only)'}
+  const { UPSTREAM_URL, UPSTREAMS } = process.env;
+  console.log(`lapidary serves ${address()}${UPSTREAM_URL || UPSTREAMS ? '' : ' (no UPSTREAM_URL: local decisions only)'}
 
 # make a bouncer's key, ban an address, pull the stream:
 KEY=$(curl -sS -H ${header} ${address()}/api/v1/bouncers -d '{"name":"first"}' | sed 's/.*"key":"\\([^"]*\\)".*/\\1/')

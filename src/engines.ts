@@ -65,7 +65,8 @@ function readEngine(
   const address = withoutSlash(url);
   if (before.some((other) => other.url === address)) return 'a url that no other engine has';
   if (!isText(key) || !isHeaderText(key)) return 'as key that of a bouncer of this engine';
-  if (token !== null && !isRegistrationToken(token)) return `as registration_token ${registrationTokenMustBe}`;
+  if (token !== null && !isRegistrationToken(token))
+    return `as registration_token ${registrationTokenMustBe}`;
   if (!isHeaders(headers)) return 'as headers an object of header names and texts';
   if (!(Array.isArray(hosts) && hosts.length === 0) && !(isTexts(hosts) && hosts.every(isHostName))) {
     return 'as hosts a list of host names';

@@ -19,9 +19,10 @@ import { parseNetwork, type Network } from './lapi/ip.ts';
 
 export interface Settings {
   /**
-   * `UPSTREAM_URL` with `UPSTREAM_API_KEY`, `UPSTREAM_REGISTRATION_TOKEN` and `UPSTREAM_HEADERS`: the engine called `default`. `UPSTREAMS`, a JSON list:
-   * further ones. The first of all is the one that machines reach who name none; without any only local decisions
-   * are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`, `ip,range,country,as`.
+   * `UPSTREAM_URL` with `UPSTREAM_API_KEY`, `UPSTREAM_REGISTRATION_TOKEN` and `UPSTREAM_HEADERS`: the engine called
+   * `default`. `UPSTREAMS`, a JSON list: further ones. The first of all is the one that machines reach who name none;
+   * without any only local decisions are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`,
+   * `ip,range,country,as`.
    */
   readonly engines: readonly EngineSettings[];
   /** `SYNC_INTERVAL_SECONDS`, 10: how often the engine is asked what changed. */

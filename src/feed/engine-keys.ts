@@ -1,6 +1,6 @@
-// The key that the feed pulls from an engine with: one that the engine's host sent, or the setting's. The old one is given up when the
-// engine has answered a new one, never before: a mistake here is a mirror that stands still. Keys are kept sealed and
-// opened in memory only.
+// The key that the feed pulls from an engine with: one that the engine's host sent, or the setting's. The old one is given
+// up when the engine has answered a new one, never before: a mistake here is a mirror that stands still. Keys are kept
+// sealed and opened in memory only.
 
 import { fail, succeed, type Result } from '../failure.ts';
 import type { EngineSettings } from '../engines.ts';

@@ -1,5 +1,5 @@
 // One round of sync, as a plan: what the engine said × what the mirror holds → what changes. Pure; the
-// caller (feed.ts) fetched the answer, and applies the plan in one transaction.
+// caller (rounds.ts) fetched the answer, and applies the plan in one transaction.
 // What a mistake here does: drop a ban that the engine still has, or keep one that it took back.
 //
 // A LAPI stream loses changes (rows committed after a poll that started later than they did, slow deletes,
