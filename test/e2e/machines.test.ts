@@ -105,7 +105,10 @@ describe.skipIf(!lab.ok)('machines through the edge', () => {
       // Its token dies with the process that signed it.
       await engine.stop();
       await agent.attackFrom('203.0.113.67');
-      await until('the agent saw its engine gone', () => / 503 |50[03]|out of reach/.test(agent.log()));
+      await until('the agent saw its engine gone', (saw) => {
+        saw(agent.log().slice(-1500));
+        return / 503 |50[03]|out of reach|attempt \d+ out of/.test(agent.log());
+      });
       await engine.start();
       await agent.attackFrom('203.0.113.68');
       await until(
