@@ -246,6 +246,21 @@ describe('a rebuilt host, which begins at 0,', () => {
     );
   });
 
+  test('that was removed and is known again comes with the count that it had, and is no suspect', async () => {
+    const host = await knownHost('web-1', { mode: 'strict' });
+    await host.register();
+    await host.register({ key_sha512: await digestOf(makeKey()) });
+    await operator('DELETE', '/hosts/web-1');
+    const put = { public_key: host.key.publicKey, bouncers: ['web-1'], mode: 'strict' };
+    expect((await operator('PUT', '/hosts/web-1', put)).status).toBe(201);
+    const next = { key_sha512: await digestOf(makeKey()) };
+    expect((await host.register(next)).body).toMatchObject({ state: 'registered', generation: 1 });
+    // A copy that did not come in between is found out as ever.
+    expect(await kindOf(host.register({ generation: 2, key_sha512: await digestOf(makeKey()) }))).toBe(
+      '409 generation-mismatch',
+    );
+  });
+
   test('with a new SSH key registers once an operator has given that key', async () => {
     const host = await knownHost();
     await host.register();

@@ -112,7 +112,8 @@ export interface Leave {
 }
 
 export function mayRegister(host: db.Host, hostKey: db.HostKey, generation: number): Leave | null {
-  if (generation === hostKey.generation) return { why: 'in-order', to: {} };
+  // A right that nobody has used has no copy: whoever was removed and is known again brings the count that it had.
+  if (generation === hostKey.generation || hostKey.generation === 0) return { why: 'in-order', to: {} };
   if (hostKey.recoveryAllowed) return { why: 'recovery-allowed', to: { recoveryAllowed: false } };
   if (generation !== 0) return null;
   if (host.mode === 'relaxed') return { why: 'recovery-automatic', to: {} };
