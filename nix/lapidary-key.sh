@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# lapidary-key: gets a host its bouncer's key from a Lapidary broker, or sends the broker its engine's key.
-# The key is made here; only its digest travels, signed with the SSH host key. A mistake here locks a host out of
-# its ban list, or shows a secret: none may stand in an argument, in the environment, or in the output.
+# lapidary-key: gets a host its bouncer's key, or its machine's account, from a Lapidary broker, or sends the broker its
+# engine's key. Every request is signed with the SSH host key. A bouncer's key is made here, and only its digest travels.
+# A mistake here locks a host out of its ban list, or shows a secret: none may stand in an argument, in the environment,
+# or in the output.
 #
-# Files in --state: `key` (the last one that the broker took; replaced by rename only), `key.next` (made before the
-# first request about it and kept until the broker's yes, so that a lost answer costs nothing), `generation`,
-# and `changed` (made before a new key is published; whoever restarts the consumer removes it).
+# Files in --state, each replaced by rename only: `generation` (how often the broker has registered this host);
+# `changed` (made before something new is published; whoever restarts the consumer removes it);
+# `key` (the last one that the broker took), and `key.next` (made before the first request about it and kept until the
+# broker's yes, so that a lost answer costs nothing);
+# `credentials.yaml` (an account that the engine takes, for `api.client.credentials_path`), and `password` (made before
+# the first request about it, and kept until it can have no account).
 set -euo pipefail
 umask 077
 export LC_ALL=C
@@ -13,19 +17,26 @@ export LC_ALL=C
 usage() {
   cat >&2 <<'USAGE'
 usage: lapidary-key --broker URL --host NAME --bouncer NAME --state DIR [option...]
+       lapidary-key --broker URL --host NAME --machine --state DIR [option...]
        lapidary-key --broker URL --host NAME --engine-key FILE --state DIR [option...]
   --host-key FILE         SSH host key that signs (default /etc/ssh/ssh_host_ed25519_key)
   --enrol-token FILE      one-time token (cse_...) for a host that the broker does not know; used at first contact
   --identity-token FILE   OIDC token of this instance, likewise; the word gce asks Google's metadata service
-exit codes: 0 a new key is in DIR/key, 10 unchanged, 11 broker out of reach (the cached key stays), 75 the same
-  without a cached key, 77 refused, 78 refused (the cached key stays), 64 usage
+exit codes: 0 a new key is in DIR/key (--machine: DIR/credentials.yaml), 10 unchanged, 11 broker out of reach (what is
+  cached stays), 75 the same with nothing cached, 76 the account waits for `cscli machines validate`, 77 refused,
+  78 refused (what is cached stays), 64 usage
 USAGE
   exit 64
 }
 
-broker='' host='' bouncer='' state='' engine_key='' enrol_token='' identity_token=''
+broker='' host='' bouncer='' machine='' state='' engine_key='' enrol_token='' identity_token=''
 host_key=/etc/ssh/ssh_host_ed25519_key
 while (($# > 0)); do
+  if [[ $1 == --machine ]]; then
+    machine=wanted
+    shift
+    continue
+  fi
   (($# > 1)) || usage
   case $1 in
     --broker) broker=${2%/} ;;
@@ -42,12 +53,19 @@ while (($# > 0)); do
 done
 name_rule='^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$'
 [[ $broker =~ ^https?://[^[:space:]]+$ && $host =~ $name_rule && -n $state ]] || usage
-[[ -n $engine_key || $bouncer =~ $name_rule ]] || usage
-[[ -z $engine_key || -z $bouncer ]] || usage
+case ${bouncer:+bouncer}${machine:+machine}${engine_key:+engine} in
+  bouncer)
+    [[ $bouncer =~ $name_rule ]] || usage
+    subject=keys thing=key
+    ;;
+  machine) subject=machine thing=account ;;
+  engine) subject=engine-key thing=key ;;
+  *) usage ;;
+esac
 mkdir -p "$state"
 
 namespace=bootstrap-v1@lapidary
-if [[ -n $engine_key ]]; then address=$broker/bootstrap/v1/engine-key; else address=$broker/bootstrap/v1/keys; fi
+address=$broker/bootstrap/v1/$subject
 
 say() { printf 'lapidary-key: %s\n' "$1" >&2; }
 
@@ -81,33 +99,40 @@ write() {
   mv -f "$state/$1.tmp" "$state/$1"
 }
 
-make_next_key() {
+# Makes a secret with this prefix, in a file of the state.
+make_secret() {
   local body
   # 62 of 256 byte values are kept: 1024 bytes leave 43 characters but for one time in 10^70.
   body=$(head -c 1024 /dev/urandom | tr -dc 0-9A-Za-z)
-  body=csb_${body:0:43}
+  body=$1${body:0:43}
   checksum "$body"
-  printf %s "$body$REPLY" | write key.next
-  holds csb_ "$state/key.next"
+  printf %s "$body$REPLY" | write "$2"
+  holds "$1" "$state/$2"
 }
 
-cached() { if [[ -n $engine_key ]]; then [[ -f $state/generation ]]; else holds csb_ "$state/key"; fi; }
+cached() {
+  case $subject in
+    keys) holds csb_ "$state/key" ;;
+    machine) [[ -s $state/credentials.yaml ]] ;;
+    engine-key) [[ -f $state/generation ]] ;;
+  esac
+}
 
 out_of_reach() {
   if cached; then
-    say "$1; goes on with the key that it has"
+    say "$1; goes on with the $thing that it has"
     exit 11
   fi
-  say "$1; and there is no key yet"
+  say "$1; and there is no $thing yet"
   exit 75
 }
 
 refused() {
   if cached; then
-    say "REFUSED: $1; goes on with the key that it has, which may stop working"
+    say "REFUSED: $1; goes on with the $thing that it has, which may stop working"
     exit 78
   fi
-  say "REFUSED: $1; and there is no key yet"
+  say "REFUSED: $1; and there is no $thing yet"
   exit 77
 }
 
@@ -150,29 +175,29 @@ introduction() {
   fi
 }
 
-# The request's own part: the digest of a file of the state, or the engine's key.
-subject() {
-  if [[ -n $engine_key ]]; then
-    jq -cn --rawfile key "$engine_key" '{engine_key: ($key | rtrimstr("\n"))}'
-  else
-    sha512sum <"$state/$1" | jq -cR --arg bouncer "$bouncer" '{bouncer: $bouncer, key_sha512: .[:128]}'
-  fi
+# The request's own part: the digest of a key in the state, the password in it, or the engine's key.
+own_part() {
+  case $subject in
+    keys) sha512sum <"$state/$1" | jq -cR --arg bouncer "$bouncer" '{bouncer: $bouncer, key_sha512: .[:128]}' ;;
+    machine) jq -cn --rawfile password "$state/$1" '{machine_password: $password}' ;;
+    engine-key) jq -cn --rawfile key "$engine_key" '{engine_key: ($key | rtrimstr("\n"))}' ;;
+  esac
 }
 
 payload() {
   local boot_id=''
   [[ -r /proc/sys/kernel/random/boot_id ]] && boot_id=$(cat /proc/sys/kernel/random/boot_id)
-  { subject "$1" && introduction; } |
+  { own_part "$1" && introduction; } |
     jq -csj --arg aud "$address" --arg host "$host" --arg nonce "$2" --arg boot "$boot_id" \
       --argjson generation "$(generation)" \
       '{v: 1, aud: $aud, host: $host, nonce: $nonce, generation: $generation} + add
         + (if $boot == "" then {} else {boot_id: $boot} end)'
 }
 
-# One exchange about a file of the state. Sets `status` (000: no answer) and `answer`.
+# One exchange about a file of the state. Sets `status` (000: no answer), `answer`, and of a refusal its `kind`.
 exchange() {
   local challenge nonce text signature
-  status=000 answer=''
+  status=000 answer='' kind=''
   challenge=$(fetch --fail --max-time 10 --retry 2 --retry-connrefused --retry-max-time 12 \
     "$broker/bootstrap/v1/challenge") || out_of_reach "no challenge from $broker"
   nonce=$(jq -er '.nonce | strings' <<<"$challenge" 2>/dev/null) || nonce=''
@@ -185,18 +210,26 @@ exchange() {
     fetch --max-time 15 -w '\n%{http_code}' -H 'content-type: application/json' --data-binary @- "$address") ||
     return 0
   status=${answer##*$'\n'} answer=${answer%$'\n'*}
+  if [[ $status == [45]* ]]; then kind=$(field '.type | strings') || kind=''; fi
 }
 
 field() { jq -er "$1" <<<"$answer" 2>/dev/null; }
 
+# What the broker says is wrong, in its own words.
+complaint() {
+  local why
+  why=$(field '[.title, .detail] | map(strings) | join(": ")') || why=''
+  why=${why//[^[:print:]]/ }
+  printf %s "$broker answered $status${kind:+ ${kind#urn:lapidary:}}${why:+ ${why:0:300}}"
+}
+
 # Registers a file of the state, with a second try for what a second try can mend: a nonce that ran out, an answer
-# that was lost. Sets `rotate`. Fails only when the digest belongs to somebody else, or was revoked.
+# that was lost. Sets what `accept` does. Fails only when the broker takes no such key, or gives no account for such a
+# password: it is somebody else's, or was taken away.
 register() {
-  local kind why again=true
+  local again=true
   for (( ; ; )); do
     exchange "$1"
-    kind=''
-    if [[ $status == 4* ]]; then kind=$(field '.type | strings') || kind=''; fi
     case $again:$status:$kind in
       true:401:* | true:409:urn:lapidary:replayed | true:000:*) again=false ;;
       *) break ;;
@@ -208,29 +241,50 @@ register() {
       return 0
       ;;
     000) out_of_reach "the answer of $broker was lost" ;;
-    408 | 429 | [!4]*) out_of_reach "$broker answered $status" ;;
+    408 | 429 | [!4]*) out_of_reach "$(complaint)" ;;
   esac
   [[ $kind != urn:lapidary:conflict ]] || return 1
-  why=$(field '[.title, .detail] | map(strings) | join(": ")') || why=''
-  why=${why//[^[:print:]]/ }
-  refused "$broker answered $status ${kind#urn:lapidary:} ${why:0:300}"
+  refused "$(complaint)"
 }
 
-# Believes an answer only when it is about this request.
+# Believes an answer only when it is about this request. Sets `registered` (the state that it speaks of), and of a
+# bouncer's key `rotate`, of an account `machine` and `lapi_path`.
 accept() {
   local number
-  field '.state | select(. == "registered" or . == "unchanged")' >/dev/null || return 1
+  registered=$(field '.state | strings') || return 1
   number=$(field '.generation | select(type == "number" and . >= 0 and floor == .) | tostring') || return 1
-  [[ -n $engine_key || $(field .bouncer) == "$bouncer" ]] || return 1
+  case $subject:$registered in
+    keys:registered | keys:unchanged)
+      [[ $(field .bouncer) == "$bouncer" ]] || return 1
+      rotate=$(field '.rotate == true') || rotate=false
+      ;;
+    machine:registered | machine:unchanged | machine:waiting)
+      machine=$(field '.machine | strings') && lapi_path=$(field '.lapi_path | strings') || return 1
+      [[ $machine =~ ^[A-Za-z0-9._@-]{1,100}$ && $lapi_path =~ ^/([a-z0-9-]+/)*$ ]] || return 1
+      ;;
+    engine-key:registered | engine-key:unchanged) ;;
+    *) return 1 ;;
+  esac
   printf %s "$number" | write generation
-  rotate=$(field '.rotate == true') || rotate=false
 }
 
-publish() {
+publish_key() {
   : >"$state/changed"
   mv -f "$state/key.next" "$state/key"
   sync "$state"
   say "registered a new key for $bouncer at $broker"
+  exit 0
+}
+
+publish_credentials() {
+  local text
+  text=$(jq -nr --rawfile password "$state/password" --arg url "$broker$lapi_path" --arg login "$machine" \
+    '{$url, $login, $password} | to_entries[] | "\(.key): \(.value | tojson)"')
+  [[ ! -f $state/credentials.yaml || $(<"$state/credentials.yaml") != "$text" ]] || exit 10
+  : >"$state/changed"
+  printf '%s\n' "$text" | write credentials.yaml
+  sync "$state"
+  say "has the account $machine at $broker$lapi_path"
   exit 0
 }
 
@@ -239,30 +293,44 @@ if [[ $(generation) == 0 ]]; then
   public_key=$(ssh-keygen -y -f "$host_key" 2>/dev/null </dev/null | cut -d' ' -f1,2) || refused "$host_key cannot be read"
 fi
 
-if [[ -n $engine_key ]]; then
-  if ! [[ -f $engine_key && $(<"$engine_key") =~ ^[[:graph:]]{16,200}$ ]]; then
-    say 'the engine has made no key yet'
-    exit 75
-  fi
-  register key || refused "$broker knows this key as another's"
-  [[ $(field .state) == registered ]] || exit 10
-  say "sent the engine's key to $broker"
-  exit 0
-fi
-
-# A key that was made but not confirmed comes first: the broker may know it already.
-if ! holds csb_ "$state/key.next"; then
-  if holds csb_ "$state/key"; then
-    if register key; then
-      [[ $rotate == true ]] || exit 10
-      say "$broker asks for a new key"
+case $subject in
+  engine-key)
+    if ! [[ -f $engine_key && $(<"$engine_key") =~ ^[[:graph:]]{16,200}$ ]]; then
+      say 'the engine has made no key yet'
+      exit 75
     fi
-    # Not registered: the key was revoked. The broker takes a new one, or says why not.
-  fi
-  make_next_key
-fi
-if ! register key.next; then
-  make_next_key
-  register key.next || refused "$broker takes no new key"
-fi
-publish
+    register key || refused "$broker knows this key as another's"
+    [[ $registered == registered ]] || exit 10
+    say "sent the engine's key to $broker"
+    exit 0
+    ;;
+  machine)
+    if ! { holds csm_ "$state/password" && register password; }; then
+      make_secret csm_ password
+      register password || refused "$(complaint)"
+    fi
+    if [[ $registered == waiting ]]; then
+      say "WAITS: the engine wants to be told \`cscli machines validate $machine\`"
+      exit 76
+    fi
+    publish_credentials
+    ;;
+  keys)
+    # A key that was made but not confirmed comes first: the broker may know it already.
+    if ! holds csb_ "$state/key.next"; then
+      if holds csb_ "$state/key"; then
+        if register key; then
+          [[ $rotate == true ]] || exit 10
+          say "$broker asks for a new key"
+        fi
+        # Not registered: the key was revoked. The broker takes a new one, or says why not.
+      fi
+      make_secret csb_ key.next
+    fi
+    if ! register key.next; then
+      make_secret csb_ key.next
+      register key.next || refused "$broker takes no new key"
+    fi
+    publish_key
+    ;;
+esac

@@ -2,23 +2,13 @@
 // without; killed at every step; and what other users of the host can see of it.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
-import { addressHeader, type Gate, type Host, newHost, openGate } from '../lab/broker-host.ts';
+import { addressHeader, exit, type Gate, type Host, newHost, openGate } from '../lab/broker-host.ts';
 import { startIssuer } from '../lab/issuer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
-
-const exit = {
-  fetched: 0,
-  unchanged: 10,
-  offline: 11,
-  offlineWithoutKey: 75,
-  refusedWithoutKey: 77,
-  refused: 78,
-  usage: 64,
-};
+import { clientPrograms, makeShims, type Shims } from '../lab/shims.ts';
 
 const nix = inject('nix');
 
@@ -134,7 +124,7 @@ describe.skipIf(!nix.ok)('the client', () => {
       const token = join(host.dir, 'token');
       const args = ['--identity-token', token];
       await writeFile(token, await issuer.sign({ claims: { machine: 'vm-1', project: 'theirs' } }));
-      expect(await host.fetchKey({ args })).toMatchObject({ status: exit.refusedWithoutKey });
+      expect(await host.fetchKey({ args })).toMatchObject({ status: exit.refusedWithoutAny });
       await writeFile(token, await issuer.sign({ claims: { machine: 'vm-1', project: 'ours' } }));
       expect(await host.fetchKey({ args })).toMatchObject({ status: exit.fetched });
       await rm(token);
@@ -154,7 +144,7 @@ describe.skipIf(!nix.ok)('the client', () => {
       const host = await known();
       const { host: other, key } = await withKey();
       await lapidary.stop();
-      expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutKey });
+      expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutAny });
       expect(host.key()).toBeUndefined();
       expect(await other.fetchKey()).toMatchObject({ status: exit.offline });
       expect(other.key()).toBe(key);
@@ -168,7 +158,7 @@ describe.skipIf(!nix.ok)('the client', () => {
     test('a host that it does not know', async () => {
       const host = await stranger();
       const { status, log } = await host.fetchKey();
-      expect(status).toBe(exit.refusedWithoutKey);
+      expect(status).toBe(exit.refusedWithoutAny);
       expect(log).toMatch(/REFUSED: .* answered 403 forbidden/);
       expect(host.key()).toBeUndefined();
     });
@@ -207,7 +197,7 @@ describe.skipIf(!nix.ok)('the client', () => {
     test('every time, without a key: the key that was made is kept and used later', async () => {
       const host = await known();
       gate.mode = 'lost';
-      expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutKey });
+      expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutAny });
       const made = readFileSync(join(host.dir, 'state/key.next'), 'utf8');
       gate.mode = 'pass';
       expect(await host.fetchKey()).toMatchObject({ status: exit.fetched });
@@ -237,14 +227,14 @@ describe.skipIf(!nix.ok)('the client', () => {
     const { host: other, key } = await withKey();
     gate.mode = 'slow';
     const [without, cached] = await Promise.all([host.fetchKey(), other.fetchKey()]);
-    expect([without.status, cached.status]).toEqual([exit.offlineWithoutKey, exit.offline]);
+    expect([without.status, cached.status]).toEqual([exit.offlineWithoutAny, exit.offline]);
     expect(other.key()).toBe(key);
   });
 
   test('something else answers: no key is made of it', async () => {
     const host = await newHost('web-0', () => `${lapidary.url}/health?`);
     hosts.push(host);
-    expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutKey });
+    expect(await host.fetchKey()).toMatchObject({ status: exit.offlineWithoutAny });
     expect(host.key()).toBeUndefined();
   });
 
@@ -262,59 +252,25 @@ describe.skipIf(!nix.ok)('the client', () => {
   });
 
   describe('watched and killed', () => {
-    const programs = [
-      'base64',
-      'cat',
-      'curl',
-      'cut',
-      'head',
-      'jq',
-      'mkdir',
-      'mv',
-      'sha512sum',
-      'ssh-keygen',
-      'sync',
-      'tr',
-    ];
-    let dir: string;
+    let shims: Shims;
     beforeAll(async () => {
-      dir = await mkdtemp(join(tmpdir(), 'lapidary-shims-'));
-      await mkdir(join(dir, 'bin'));
-      for (const program of programs) {
-        const real = spawnSync('which', [program], { encoding: 'utf8' }).stdout.trim();
-        // Notes what any user can see in /proc, runs the program, and kills all of the client after the one it is told.
-        const shim = `#!/bin/bash
-echo "$0 $*" >>"$SHIM_LOG"
-/usr/bin/env >>"$SHIM_LOG"
-${real} "$@"
-status=$?
-# Two programs of a pipe may end at once: each has a line of its own, and the line's number is its step.
-echo "$$" >>"$SHIM_LOG.count"
-[[ $(/usr/bin/grep -nx "$$" "$SHIM_LOG.count") != "$SHIM_KILL_AT:$$" ]] || kill -KILL 0
-exit $status
-`;
-        await writeFile(join(dir, 'bin', program), shim, { mode: 0o755 });
-      }
+      shims = await makeShims(clientPrograms);
     });
-    afterAll(() => rm(dir, { recursive: true, force: true }));
-
-    function shimmed(log: string, killAt: number) {
-      return { shims: join(dir, 'bin'), env: { SHIM_LOG: join(dir, log), SHIM_KILL_AT: String(killAt) } };
-    }
+    afterAll(() => shims?.close());
 
     test('shows no secret in an argument, the environment or its output', async () => {
       const host = await stranger();
       const { body } = await lapidary.operator('POST', '/enrolments', { hosts: host.name, max_hosts: 1 });
       const token = join(host.dir, 'token');
       await writeFile(token, body.token);
-      const first = await host.fetchKey({ args: ['--enrol-token', token], ...shimmed('seen', 0) });
+      const first = await host.fetchKey({ args: ['--enrol-token', token], ...shims.watching('seen') });
       expect(first.status).toBe(exit.fetched);
       const firstKey = host.key() as string;
       await askForRotation(host);
-      const second = await host.fetchKey(shimmed('seen', 0));
+      const second = await host.fetchKey(shims.watching('seen'));
       expect(second.status).toBe(exit.fetched);
-      const seen = readFileSync(join(dir, 'seen'), 'utf8') + first.log + second.log;
-      for (const program of programs) expect(seen).toContain(`/bin/${program} `);
+      const seen = shims.seen('seen') + first.log + second.log;
+      for (const program of clientPrograms) expect(seen).toContain(`/bin/${program} `);
       for (const secret of [firstKey, host.key() as string, body.token]) {
         expect(seen).not.toContain(secret.slice(4, 20));
       }
@@ -330,7 +286,7 @@ exit $status
         for (let step = 1; ; step++) {
           const before = host.key();
           if (rotates) await askForRotation(host);
-          const { status } = await host.fetchKey(shimmed(`${occasion}-${step}`, step));
+          const { status } = await host.fetchKey(shims.killingAt(step, `${occasion}-${step}`));
           // The key that was there is there, and good, or has been replaced by one that the broker took.
           if (rotates) expect(await opens(host.key()), `step ${step}`).toBe(true);
           const again = await host.fetchKey();

@@ -24,7 +24,8 @@ export interface Agent {
   close(): Promise<void>;
 }
 
-export async function startAgent(account: MachineAccount): Promise<Agent> {
+/** `account`: or the file that holds one. */
+export async function startAgent(account: MachineAccount | string): Promise<Agent> {
   const tools = await requireTools();
   const dir = await mkdtemp(join(tmpdir(), 'lapidary-agent-'));
   const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
@@ -46,11 +47,13 @@ export async function startAgent(account: MachineAccount): Promise<Agent> {
   const files = {
     'auth.log': '',
     'acquis.yaml': `filenames: [${logFile}]\nlabels: {type: syslog}\n`,
-    'creds.yaml': credentials(account),
     'simulation.yaml': 'simulation: off\n',
     'config.yaml': configuration(dir),
   };
   for (const [name, text] of Object.entries(files)) await writeFile(join(dir, name), text);
+  const credentialsFile = join(dir, 'creds.yaml');
+  if (typeof account === 'string') await symlink(account, credentialsFile);
+  else await writeFile(credentialsFile, credentials(account));
   const child: Child = startChild(tools.crowdsec, ['-no-api', '-c', join(dir, 'config.yaml')], { cwd: dir });
   await until('the agent reads its log file', (saw) => {
     saw(child.log().slice(-1000));

@@ -55,17 +55,33 @@ export interface Host {
   fetchKey(options?: FetchOptions): Promise<{ status: number | string; log: string }>;
   /** The published key, or nothing. */
   key(): string | undefined;
+  /** The published file of a machine's account, there or not. */
+  credentialsFile: string;
   close(): Promise<void>;
 }
 
 export interface FetchOptions {
   /** Sends the key in this file instead: that of the host's engine. */
   engineKey?: string;
+  /** Asks for a machine's account instead. */
+  machine?: boolean;
   args?: string[];
   /** A folder whose programs are found before the system's. */
   shims?: string;
   env?: Record<string, string>;
 }
+
+/** The client's exit codes. */
+export const exit = {
+  fetched: 0,
+  unchanged: 10,
+  offline: 11,
+  usage: 64,
+  offlineWithoutAny: 75,
+  waiting: 76,
+  refusedWithoutAny: 77,
+  refused: 78,
+};
 
 const script = new URL('../../nix/lapidary-key.sh', import.meta.url).pathname;
 
@@ -77,11 +93,15 @@ export async function newHost(name: string, broker: () => string): Promise<Host>
   return {
     name,
     dir,
+    credentialsFile: join(dir, 'machine-state/credentials.yaml'),
     publicKey: readFileSync(`${hostKey}.pub`, 'utf8').trim(),
-    fetchKey({ args = [], engineKey, shims, env = {} } = {}) {
-      const what = engineKey === undefined ? ['--bouncer', name] : ['--engine-key', engineKey];
-      const state = join(dir, engineKey === undefined ? 'state' : 'engine-state');
-      const own = ['--host', name, ...what, '--host-key', hostKey, '--state', state];
+    fetchKey({ args = [], engineKey, machine = false, shims, env = {} } = {}) {
+      const [what, state] = machine
+        ? [['--machine'], 'machine-state']
+        : engineKey === undefined
+          ? [['--bouncer', name], 'state']
+          : [['--engine-key', engineKey], 'engine-state'];
+      const own = ['--host', name, ...what, '--host-key', hostKey, '--state', join(dir, state)];
       const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
       const child = spawn('/bin/bash', [script, '--broker', broker(), ...own, ...args], {
         env: { PATH: shims === undefined ? path : `${shims}:${path}`, ...env },
