@@ -1,6 +1,7 @@
-# services.lapidary.engine: nixpkgs' services.crowdsec behind Lapidary. The engine makes the key under which Lapidary
-# pulls from it; a signed request takes that key to the broker; it is replaced without a gap. Extends nixpkgs' module
-# and reads none of its settings, whose shape differs between releases. A mistake here stops an engine from starting.
+# services.lapidary.engine: nixpkgs' services.crowdsec behind Lapidary; its other mode, a log processor for an engine
+# elsewhere, is in crowdsec-machine.nix. The engine makes the key under which Lapidary pulls from it; a signed request
+# takes that key to the broker; it is replaced without a gap. Extends nixpkgs' module and reads none of its settings,
+# whose shape differs between releases. A mistake here stops an engine from starting.
 {
   config,
   lib,
@@ -13,6 +14,7 @@ let
   lapidary = config.services.lapidary;
   cfg = lapidary.engine;
   shared = import ./shared.nix { inherit lib; };
+  unit = import ./crowdsec-unit.nix { inherit lib pkgs; };
   known = options.services ? crowdsec;
 
   systemctl = lib.getExe' config.systemd.package "systemctl";
@@ -25,15 +27,7 @@ let
     ];
     text = lib.removePrefix "#!/usr/bin/env bash\n" (builtins.readFile ../engine.sh);
   };
-  key = {
-    inherit (lapidary)
-      brokerUrl
-      host
-      hostKeyFile
-      enrolTokenFile
-      identityToken
-      ;
-  };
+  key = shared.hostClient lapidary;
 
   # The engine's user, its database, and nothing else.
   asEngine = arguments: {
@@ -54,9 +48,12 @@ let
   };
 in
 {
-  imports = [ ./lapidary-keys.nix ];
+  imports = [
+    ./crowdsec-machine.nix
+    ./lapidary-keys.nix
+  ];
 
-  options.services.lapidary.engine = {
+  options.services.lapidary.engine = unit.options // {
     enable = lib.mkEnableOption "the engine of this host behind the Lapidary at `services.lapidary.brokerUrl`. The broker must know this host with `\"engine\": true`";
     bouncerName = mkOption {
       type = types.strMatching "[A-Za-z][A-Za-z0-9]*";
@@ -83,25 +80,6 @@ in
       default = [ "/var/lib/crowdsec" ];
       description = "Where cscli must be able to write: the engine's database.";
     };
-    offlineBoot = mkOption {
-      type = types.bool;
-      default = true;
-      description = ''
-        Let the engine start without a connection to CrowdSec's hub, with the items that it has. nixpkgs' module runs
-        `cscli hub update` before each start, and does not start when that fails.
-      '';
-    };
-    basePackage = mkOption {
-      type = types.package;
-      default = pkgs.crowdsec;
-      defaultText = lib.literalExpression "pkgs.crowdsec";
-      description = "The engine's package where `offlineBoot` wraps it; `services.crowdsec.package` takes the place of both.";
-    };
-    journal = mkOption {
-      type = types.bool;
-      default = false;
-      description = "Let the engine read the systemd journal, for acquisitions with `source: journalctl`.";
-    };
     consoleTokenFile = mkOption {
       type = types.nullOr types.externalPath;
       default = null;
@@ -116,39 +94,18 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
-        assertions = [
-          {
-            assertion = known && config.services.crowdsec.enable;
-            message = "services.lapidary.engine extends nixpkgs' services.crowdsec, which must be enabled.";
-          }
-          {
-            assertion = key.brokerUrl != null;
-            message = "services.lapidary.engine: services.lapidary.brokerUrl must be set.";
-          }
-          {
-            assertion = key.enrolTokenFile == null || key.identityToken == null;
-            message = "services.lapidary: enrolTokenFile and identityToken exclude each other.";
-          }
-        ];
+        assertions = unit.assertions "engine" config known ++ shared.clientAssertions "services.lapidary.engine" key;
         warnings = lib.optional (shared.isPlainHttp key.brokerUrl) "services.lapidary.brokerUrl is plain http: the engine's key can be read on the way.";
       }
       (lib.optionalAttrs known {
-        services.crowdsec.package = lib.mkIf cfg.offlineBoot (
-          lib.mkDefault (pkgs.callPackage ../crowdsec-offline.nix { crowdsec = cfg.basePackage; })
-        );
+        services.crowdsec.package = unit.package cfg;
 
         systemd.services = {
-          crowdsec.serviceConfig = {
+          crowdsec.serviceConfig = unit.serviceConfig cfg // {
             # After nixpkgs' own set-up, which makes the database; a failure here does not keep the engine down.
             ExecStartPre = lib.mkAfter [ "-+${systemctl} start lapidary-engine-register.service" ];
-            ExecReload = lib.mkDefault "${lib.getExe' pkgs.coreutils "kill"} -HUP $MAINPID";
             Restart = lib.mkDefault "always";
             RestartSec = lib.mkDefault "10s";
-          }
-          // lib.optionalAttrs cfg.journal {
-            # A user namespace of its own hides the journal's group.
-            PrivateUsers = lib.mkForce false;
-            SupplementaryGroups = [ "systemd-journal" ];
           };
 
           lapidary-engine-register =

@@ -11,9 +11,7 @@ let
   inherit (lib) mkOption types;
   cfg = config.services.lapidary;
   shared = import ./shared.nix { inherit lib; };
-  inherit (shared) fetcherSandbox clientArguments;
-
-  systemctl = lib.getExe' config.systemd.package "systemctl";
+  fetched = import ./fetched.nix { inherit config lib pkgs; };
 
   keyModule =
     { name, config, ... }:
@@ -106,82 +104,23 @@ let
       };
     };
 
-  # `+` leaves the consumer's sandbox, `-` and the time limit let a cached key start it whatever the broker does.
-  # There must be no ordering between the two units: it would deadlock.
-  consumer = name: key: {
-    startLimitIntervalSec = lib.mkDefault 0;
-    serviceConfig = {
-      LoadCredential = [ "${key.credential}:${key.keyFile}" ];
-      # Without a value for a missing file the service would fail before its first command could fetch it.
-      SetCredential = [ "${key.credential}:unset" ];
-      ExecStartPre = lib.mkBefore [
-        "-+${lib.getExe' pkgs.coreutils "timeout"} ${toString key.waitSeconds} ${systemctl} start lapidary-key@${name}.service"
-        "${requireKey name key}"
+  fetch =
+    name: key:
+    key
+    // {
+      fetcher = "lapidary-key@${name}";
+      script = "key-${name}";
+      description = "Key of the bouncer ${key.bouncer} for ${key.unit}.service";
+      stateDir = "lapidary-key/${name}";
+      file = "key";
+      arguments = [
+        "--bouncer"
+        key.bouncer
       ];
-      Restart = lib.mkDefault "always";
-      RestartSec = lib.mkDefault "2s";
-      RestartSteps = lib.mkDefault 6;
-      RestartMaxDelaySec = lib.mkDefault "2min";
+      unset = "unset";
+      isUnset = "there is no key yet";
+      place = lib.mkBefore;
     };
-  };
-
-  requireKey =
-    name: key:
-    pkgs.writeShellScript "lapidary-require-key-${name}" ''
-      if [ "$(<"$CREDENTIALS_DIRECTORY/${key.credential}")" = unset ]; then
-        echo "there is no key yet: see systemctl status lapidary-key@${name}" >&2
-        exit 1
-      fi
-    '';
-
-  fetcher = name: key: {
-    description = "Key of the bouncer ${key.bouncer} for ${key.unit}.service, from ${toString key.brokerUrl}";
-    inherit (shared.brokerOrder) wants after;
-    startLimitIntervalSec = 0;
-    serviceConfig = fetcherSandbox // {
-      Type = "oneshot";
-      StateDirectory = "lapidary-key/${name}";
-      StateDirectoryMode = "0700";
-      ExecStart = "${lib.getExe cfg.clientPackage} ${
-        clientArguments key [
-          "--bouncer"
-          key.bouncer
-          "--state"
-          "%S/lapidary-key/${name}"
-        ]
-      }";
-      ExecStartPost = "+${restartConsumer name key}";
-      # 10: nothing new. 11: broker out of reach, but there is a key. A refusal (77, 78) is a failure, and shown.
-      SuccessExitStatus = "10 11";
-      TimeoutStartSec = 120;
-      LoadCredential = shared.clientCredentials key;
-      SetCredential = shared.clientFallbacks key;
-    };
-  };
-
-  restartConsumer =
-    name: key:
-    pkgs.writeShellScript "lapidary-restart-consumer-${name}" ''
-      changed=/var/lib/lapidary-key/${name}/changed
-      [ -e "$changed" ] || exit 0
-      case $(${systemctl} show --property=SubState --value ${lib.escapeShellArg key.unit}.service) in
-        # Not running, or waiting for this very unit: it reads the new key when it starts.
-        start-pre | auto-restart* | dead | failed) ;;
-        *) ${systemctl} --no-block try-restart ${lib.escapeShellArg key.unit}.service ;;
-      esac
-      rm -f "$changed"
-    '';
-
-  timer = name: key: {
-    description = "Asks ${toString key.brokerUrl} whether ${key.unit}.service needs a new key";
-    wantedBy = [ "timers.target" ];
-    timerConfig = {
-      OnActiveSec = key.renewEvery;
-      OnUnitInactiveSec = key.renewEvery;
-      RandomizedDelaySec = shared.quarter key.renewEvery;
-      FixedRandomDelay = true;
-    };
-  };
 in
 {
   options.services.lapidary = {
@@ -240,15 +179,8 @@ in
             assertion = builtins.match "[A-Za-z0-9:_.-]+" name != null;
             message = "services.lapidary.keys.\"${name}\": the name becomes part of a unit's name.";
           }
-          {
-            assertion = key.brokerUrl != null;
-            message = "services.lapidary.keys.${name}.brokerUrl, or services.lapidary.brokerUrl, must be set.";
-          }
-          {
-            assertion = key.enrolTokenFile == null || key.identityToken == null;
-            message = "services.lapidary.keys.${name}: enrolTokenFile and identityToken exclude each other.";
-          }
-        ]) cfg.keys
+        ]
+        ++ shared.clientAssertions "services.lapidary.keys.${name}" key) cfg.keys
       )
       ++ [
         {
@@ -264,12 +196,7 @@ in
       ) cfg.keys
     );
 
-    systemd.services = lib.mkMerge (
-      lib.mapAttrsToList (name: key: {
-        "lapidary-key@${name}" = fetcher name key;
-        ${key.unit} = consumer name key;
-      }) cfg.keys
-    );
-    systemd.timers = lib.mapAttrs' (name: key: lib.nameValuePair "lapidary-key@${name}" (timer name key)) cfg.keys;
+    systemd.services = lib.mkMerge (lib.mapAttrsToList (name: key: fetched.services (fetch name key)) cfg.keys);
+    systemd.timers = lib.mkMerge (lib.mapAttrsToList (name: key: fetched.timers (fetch name key)) cfg.keys);
   };
 }

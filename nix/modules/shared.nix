@@ -1,4 +1,4 @@
-# What the modules have in common: types of what the broker accepts, the client's arguments, the fetchers' sandbox.
+# What the modules have in common: types of what the broker accepts, what the client needs, the fetchers' sandbox.
 { lib }:
 let
   seconds =
@@ -67,6 +67,29 @@ in
   quarter = span: "${toString (seconds span / 4)}s";
 
   isPlainHttp = url: url != null && builtins.match "http://(127\\.0\\.0\\.1|localhost)([:/].*)?" url == null && lib.hasPrefix "http://" url;
+
+  # Who asks, for what is not asked for under a name of its own.
+  hostClient = lapidary: {
+    inherit (lapidary)
+      brokerUrl
+      host
+      hostKeyFile
+      enrolTokenFile
+      identityToken
+      ;
+  };
+
+  # What the client can't do without; `user` is the option that wants it.
+  clientAssertions = user: it: [
+    {
+      assertion = it.brokerUrl != null;
+      message = "${user}: there is no broker; services.lapidary.brokerUrl must be set.";
+    }
+    {
+      assertion = it.enrolTokenFile == null || it.identityToken == null;
+      message = "${user}: enrolTokenFile and identityToken exclude each other.";
+    }
+  ];
 
   # Arguments for ExecStart=. Every value is of a type without anything that systemd would expand.
   clientArguments =

@@ -56,6 +56,28 @@ in
     engine.enable = true;
   };
 
+  machine-without-crowdsec.services.lapidary = {
+    inherit brokerUrl;
+    machine.enable = true;
+  };
+
+  machine-and-engine.services = {
+    crowdsec.enable = true;
+    lapidary = {
+      inherit brokerUrl;
+      engine.enable = true;
+      machine.enable = true;
+    };
+  };
+
+  plain-http-machine.services = {
+    crowdsec.enable = true;
+    lapidary = {
+      brokerUrl = "http://lapidary.example.net";
+      machine.enable = true;
+    };
+  };
+
   ipset.services = {
     lapidary = {
       inherit brokerUrl;

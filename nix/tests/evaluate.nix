@@ -55,9 +55,9 @@ rec {
   inherit lib pkgs;
 
   evaluate =
-    modules:
+    main: modules:
     (lib.evalModules {
-      specialArgs = { inherit pkgs; };
+      specialArgs = { inherit main pkgs; };
       modules = [
         ./stand-in.nix
         ../modules
@@ -71,10 +71,11 @@ rec {
     }).config;
 
   # What an operator would be told, and what the host would run.
-  report =
-    modules:
+  report = reportOn "general";
+  reportOn =
+    main: modules:
     let
-      config = evaluate modules;
+      config = evaluate main modules;
       refusals = map (each: each.message) (lib.filter (each: !each.assertion) config.assertions);
     in
     {
@@ -85,6 +86,7 @@ rec {
       inherit (config.systemd) services timers;
       inherit (config.networking.nftables) tables;
       firewallBouncer = config.services.crowdsec-firewall-bouncer.settings;
+      crowdsec = config.services.crowdsec.settings;
       ports = config.networking.firewall.allowedTCPPorts;
     };
 

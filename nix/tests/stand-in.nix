@@ -1,6 +1,12 @@
 # The options of NixOS that the modules set or extend, for evaluation with nixpkgs' `lib` alone. Values of units merge
-# as NixOS merges them; nixpkgs' two CrowdSec modules are stood in for by what the modules here rely on.
-{ config, lib, ... }:
+# as NixOS merges them; nixpkgs' two CrowdSec modules are stood in for by what the modules here rely on. `main` is the
+# option of the engine's main configuration: `general` up to 26.05, `config` after that.
+{
+  config,
+  lib,
+  main,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   anything = mkOption {
@@ -124,7 +130,23 @@ in
         autoUpdateService = anything;
         hub = anything;
         localConfig = anything;
-        settings = anything;
+        settings = mkOption {
+          default = { };
+          type = types.submodule {
+            options = {
+              ${main} = mkOption {
+                type = types.attrsOf types.anything;
+                default = { };
+              };
+            }
+            // lib.optionalAttrs (main == "general") {
+              lapi.credentialsFile = mkOption {
+                type = types.nullOr types.path;
+                default = null;
+              };
+            };
+          };
+        };
       };
       crowdsec-firewall-bouncer = {
         enable = mkOption {
@@ -208,11 +230,24 @@ in
       systemd.services.crowdsec = {
         description = "CrowdSec";
         wantedBy = [ "multi-user.target" ];
+        # The lists begin by clearing what the package's own unit says.
         serviceConfig = {
+          Type = "notify";
+          DynamicUser = true;
           User = config.services.crowdsec.user;
           PrivateUsers = true;
-          ExecStartPre = [ "/nixpkgs/crowdsec-setup" ];
-          ExecStart = [ "/nixpkgs/crowdsec" ];
+          ReadWritePaths = [ "/var/lib/crowdsec" ];
+          RestartSec = 60;
+          ExecReload = [ " " ];
+          ExecStartPre = [
+            " "
+            "/nixpkgs/crowdsec-setup"
+            "/nixpkgs/crowdsec -t"
+          ];
+          ExecStart = [
+            " "
+            "/nixpkgs/crowdsec"
+          ];
         };
       };
     })

@@ -29,7 +29,51 @@ export async function startAgent(account: MachineAccount | string): Promise<Agen
   const tools = await requireTools();
   const dir = await mkdtemp(join(tmpdir(), 'lapidary-agent-'));
   const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
-  const logFile = join(dir, 'auth.log');
+  const credentialsFile = join(dir, 'creds.yaml');
+  await layOutAgent(dir, { seenAs: dir, credentialsFile, daemonize: false });
+  if (typeof account === 'string') await symlink(account, credentialsFile);
+  else await writeFile(credentialsFile, credentials(account));
+  const child: Child = startChild(tools.crowdsec, ['-c', join(dir, 'config.yaml')], { cwd: dir });
+  await until('the agent reads its log file', (saw) => {
+    saw(child.log().slice(-1000));
+    if (!child.running()) throw new Error('the agent has ended');
+    return child.log().includes('Starting processing data');
+  });
+
+  return {
+    attackFrom: (address) => appendFile(join(dir, agentLogFile), guessesFrom(address)),
+    running: () => child.running(),
+    log: () => child.log(),
+    async close() {
+      await child.end('SIGKILL');
+      await rm(dir, { recursive: true, force: true });
+      forgetDir();
+    },
+  };
+}
+
+/** The log that it reads, in its folder. */
+export const agentLogFile = 'auth.log';
+
+/** What sshd writes when somebody guesses: enough for a ban. */
+export function guessesFrom(address: string): string {
+  const stamp = new Date().toUTCString().replace(/^\w+, (\d+) (\w+) \d+ ([\d:]+) .*$/, '$2 $1 $3');
+  const line = (guess: number): string =>
+    `${stamp} host sshd[${100 + guess}]: Failed password for invalid user admin from ${address} port ${4000 + guess} ssh2\n`;
+  return Array.from({ length: 8 }, (_, guess) => line(guess + 1)).join('');
+}
+
+export interface AgentLayout {
+  /** Where the agent itself sees the folder. */
+  seenAs: string;
+  credentialsFile: string;
+  /** 1.4 tells systemd that it is ready only then; it does not fork. */
+  daemonize: boolean;
+}
+
+/** Writes all that an agent needs into a folder, but its account. */
+export async function layOutAgent(dir: string, layout: AgentLayout): Promise<void> {
+  const tools = await requireTools();
   await cp(tools.hub, join(dir, 'hub'), { recursive: true });
   await cp(tools.patterns, join(dir, 'patterns'), { recursive: true });
   for (const name of ['postoverflows', 'data', 'notifications', 'plugins'])
@@ -42,41 +86,15 @@ export async function startAgent(account: MachineAccount | string): Promise<Agen
   };
   for (const [folder, item] of Object.entries(items)) {
     await mkdir(join(dir, folder), { recursive: true });
-    await symlink(join(dir, 'hub', item), join(dir, folder, item.split('/').at(-1) as string));
+    await symlink(join(layout.seenAs, 'hub', item), join(dir, folder, item.split('/').at(-1) as string));
   }
   const files = {
-    'auth.log': '',
-    'acquis.yaml': `filenames: [${logFile}]\nlabels: {type: syslog}\n`,
+    [agentLogFile]: '',
+    'acquis.yaml': `filenames: [${layout.seenAs}/${agentLogFile}]\nlabels: {type: syslog}\n`,
     'simulation.yaml': 'simulation: off\n',
-    'config.yaml': configuration(dir),
+    'config.yaml': configuration(layout),
   };
   for (const [name, text] of Object.entries(files)) await writeFile(join(dir, name), text);
-  const credentialsFile = join(dir, 'creds.yaml');
-  if (typeof account === 'string') await symlink(account, credentialsFile);
-  else await writeFile(credentialsFile, credentials(account));
-  const child: Child = startChild(tools.crowdsec, ['-no-api', '-c', join(dir, 'config.yaml')], { cwd: dir });
-  await until('the agent reads its log file', (saw) => {
-    saw(child.log().slice(-1000));
-    if (!child.running()) throw new Error('the agent has ended');
-    return child.log().includes('Starting processing data');
-  });
-
-  return {
-    async attackFrom(address) {
-      for (let guess = 1; guess <= 8; guess++) {
-        const stamp = new Date().toUTCString().replace(/^\w+, (\d+) (\w+) \d+ ([\d:]+) .*$/, '$2 $1 $3');
-        const what = `Failed password for invalid user admin from ${address} port ${4000 + guess} ssh2`;
-        await appendFile(logFile, `${stamp} host sshd[${100 + guess}]: ${what}\n`);
-      }
-    },
-    running: () => child.running(),
-    log: () => child.log(),
-    async close() {
-      await child.end('SIGKILL');
-      await rm(dir, { recursive: true, force: true });
-      forgetDir();
-    },
-  };
 }
 
 /**
@@ -103,11 +121,12 @@ function credentials({ url, login, password }: MachineAccount): string {
   return `url: ${url}\nlogin: ${login}\npassword: ${password}\n`;
 }
 
-function configuration(dir: string): string {
-  return `${folders(dir)}crowdsec_service: {acquisition_path: ${dir}/acquis.yaml, parser_routines: 1}
+function configuration({ seenAs, credentialsFile, daemonize }: AgentLayout): string {
+  return `${folders(seenAs, daemonize)}crowdsec_service: {acquisition_path: ${seenAs}/acquis.yaml, parser_routines: 1}
 cscli: {output: raw}
 api:
-  client: {credentials_path: ${dir}/creds.yaml}
+  client: {credentials_path: ${credentialsFile}}
+  server: {enable: false}
 prometheus: {enabled: false}
 `;
 }

@@ -1,5 +1,6 @@
 // A host with a systemd of its own: a minimal Debian, booted by systemd-nspawn in a network namespace whose port 8080
 // leads to one server outside. It shares this machine's kernel and nothing else: its folder is thrown away at the end.
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -26,6 +27,7 @@ const packages = [
   'dbus',
   'jq',
   'libnss-systemd',
+  'libsqlite3-0',
   'nftables',
   'openssh-client',
   'procps',
@@ -48,7 +50,8 @@ export async function canBoot(): Promise<{ ok: true } | { ok: false; why: string
 }
 
 async function fileSystem(): Promise<string> {
-  const target = join(cache, `host-${process.arch}`);
+  const ingredients = createHash('sha256').update(packages.join()).digest('hex').slice(0, 8);
+  const target = join(cache, `host-${process.arch}-${ingredients}`);
   if (existsSync(target)) return target;
   const release = /^VERSION_CODENAME=(.+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
   if (release === undefined) throw new Error('this is no release of Debian');

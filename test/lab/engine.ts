@@ -216,8 +216,8 @@ on_success: break
 `;
 
 /** What every configuration of crowdsec begins with: all its files are below one folder. */
-export function folders(dir: string): string {
-  return `common: {daemonize: false, log_media: stdout, log_level: info, working_dir: ${dir}}
+export function folders(dir: string, daemonize = false): string {
+  return `common: {daemonize: ${daemonize}, log_media: stdout, log_level: info, working_dir: ${dir}}
 config_paths:
   config_dir: ${dir}/
   data_dir: ${dir}/data/

@@ -1,14 +1,14 @@
 // A host of the flake's, booted: the units of nix/tests/units/booted under a real systemd, with Debian's firewall
 // bouncer, nftables and a live Lapidary. What it enforces is read from the kernel's sets.
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { run } from '../lab/child.ts';
 import { type Container, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 import { root, store } from './evaluate.ts';
+import { installUnits, makeHostKey } from './install.ts';
 
 const ability = inject('boot');
 const units = join(root, 'nix/tests/units/booted');
@@ -145,36 +145,13 @@ function aHost() {
 }
 if (ability.ok) describe('a host', aHost);
 
-/** The units with everything that they name, a host key, the bouncer and its settings. Answers the public key. */
+/** The units with everything that they name, the bouncer and its settings. Answers the host's public key. */
 async function install(system: string): Promise<string> {
-  const installed = join(system, 'etc/systemd/system');
-  for (const tool of ['coreutils', 'systemd']) {
-    mkdirSync(join(system, `${store}-${tool}`), { recursive: true });
-    symlinkSync('/usr/bin', join(system, `${store}-${tool}/bin`));
-  }
-  for (const name of readdirSync(units)) {
-    const text = readFileSync(join(units, name), 'utf8');
-    if (!/\.(service|timer)$/.test(name)) {
-      writeFileSync(join(system, `${store}-${name}`), text, { mode: 0o755 });
-      continue;
-    }
-    writeFileSync(join(installed, name), text);
-    for (const [, target = ''] of text.matchAll(/^WantedBy=(.+)$/gm)) {
-      mkdirSync(join(installed, `${target}.wants`), { recursive: true });
-      symlinkSync(`../${name}`, join(installed, `${target}.wants`, name));
-    }
-  }
-  const client = join(system, `${store}-lapidary-key/bin/lapidary-key`);
-  mkdirSync(join(client, '..'), { recursive: true });
-  copyFileSync(join(root, 'nix/lapidary-key.sh'), client);
-
+  installUnits(system, 'booted');
   const { firewallBouncer } = await requireTools();
   copyFileSync(firewallBouncer, join(system, 'usr/bin', basename(firewallBouncer)));
   writeFileSync(join(system, 'etc/bouncer.yaml'), bouncerSettings);
-
-  const hostKey = join(system, 'etc/ssh/ssh_host_ed25519_key');
-  await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', '', '-f', hostKey]);
-  return readFileSync(`${hostKey}.pub`, 'utf8').trim();
+  return makeHostKey(system);
 }
 
 // daemonize does not fork; without it this version tells systemd nothing.

@@ -41,6 +41,7 @@ export interface Report {
   timers: Record<string, Unit>;
   tables: Record<string, { family: string; content: string }>;
   firewallBouncer: any;
+  crowdsec: any;
   ports: number[];
 }
 

@@ -26,10 +26,11 @@ describe.skipIf(!nix.ok)('every file', () => {
     expect(readFileSync(join(root, 'flake.nix'), 'utf8').split('\n').length).toBeLessThan(100);
   });
 
-  test('an example is shown for each of the four uses', () => {
+  test('an example is shown for each of the five uses', () => {
     expect(readdirSync(join(root, 'nix/examples')).sort()).toEqual([
       'engine.nix',
       'fleet.nix',
+      'log-processor.nix',
       'one-host.nix',
       'self-hosted.nix',
     ]);
@@ -44,33 +45,37 @@ if (nix.ok && nixpkgsLib !== undefined) {
       expect([report.refusals, report.warnings]).toEqual([[], []]);
       // The fleet's hosts differ by their names.
       if (/-[23]$/.test(name)) return;
-      for (const [file, text] of files(report)) {
-        await expect(text).toMatchFileSnapshot(join(root, 'nix/tests/units', name, file));
-      }
+      await expectUnits(name, report);
     });
 
     test('the host that is booted is the one in nix/tests/units', async () => {
-      for (const [file, text] of files(
-        evaluate('report [ ../../nix/tests/booted.nix ]'.replace('../..', root)),
-      )) {
-        await expect(text).toMatchFileSnapshot(join(root, 'nix/tests/units/booted', file));
-      }
+      await expectUnits('booted', evaluate(`report [ ${root}/nix/tests/booted.nix ]`));
     });
+
+    async function expectUnits(name: string, report: Report) {
+      const folder = join(root, 'nix/tests/units', name);
+      const written = files(report);
+      for (const [file, text] of written) await expect(text).toMatchFileSnapshot(join(folder, file));
+      expect(readdirSync(folder).sort()).toEqual([...written.keys()].sort());
+    }
   });
 
   describe('an operator', () => {
     const cases: Record<string, Report> = evaluate('cases');
     const refusal: Record<string, string> = {
-      'no-broker': 'keys.crowdsec-firewall-bouncer.brokerUrl, or services.lapidary.brokerUrl, must be set',
+      'no-broker': 'keys.crowdsec-firewall-bouncer: there is no broker',
       'two-introductions': 'enrolTokenFile and identityToken exclude each other',
       'two-keys-one-credential': 'need different `credential` names',
       'secret-setting': 'would put a secret into the world-readable store',
       'unknown-secret': 'secretFiles knows OPERATOR_TOKEN',
       'engine-without-engine': 'which must be enabled',
+      'machine-without-crowdsec': 'which must be enabled',
+      'machine-and-engine': 'enable one of them',
       ipset: 'in ipset mode the rules are yours',
     };
     const warning: Record<string, string> = {
       'plain-http': 'is plain http',
+      'plain-http-machine': "the machine's password can be read on the way",
       'open-server': 'listens on 0.0.0.0 with plain http',
     };
 
@@ -113,6 +118,19 @@ if (nix.ok && nixpkgsLib !== undefined) {
       expect(tables['crowdsec']?.content).toMatch(/hook forward[^}]*saddr @bans drop/);
       expect(tables['crowdsec6']?.content).toMatch(/hook forward[^}]*ip6 saddr @crowdsec6-blacklists drop/);
       expect(firewallBouncer.iptables_chains).toEqual(['INPUT', 'FORWARD']);
+    });
+
+    test.each([
+      [
+        'of 25.11 and 26.05',
+        'general',
+        ({ general, lapi }: any) => [general.api.server, lapi.credentialsFile],
+      ],
+      ['after that', 'config', ({ config: { api } }: any) => [api.server, api.client.credentials_path]],
+    ])('of a log processor has its LAPI off and its account read: nixpkgs %s', (_, main, settings) => {
+      const { crowdsec } = evaluate(`reportOn "${main}" [ ${root}/nix/examples/log-processor.nix ]`);
+      const file = '/run/credentials/crowdsec.service/lapidary-machine';
+      expect(settings(crowdsec)).toEqual([{ enable: false }, file]);
     });
 
     test('may give the key to any service', () => {
