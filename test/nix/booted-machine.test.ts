@@ -4,6 +4,7 @@ import { appendFileSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from '
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { agentLogFile, guessesFrom, layOutAgent } from '../lab/agent.ts';
+import { run } from '../lab/child.ts';
 import { type Container, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
@@ -136,6 +137,7 @@ async function install(system: string): Promise<string> {
     daemonize: true,
   };
   await layOutAgent(join(system, home), layout);
+  await run('chown', ['-R', '990:990', join(system, home)]);
 
   const { crowdsec, cscli } = await requireTools();
   copyFileSync(crowdsec, join(system, 'usr/bin/crowdsec'));
