@@ -38,7 +38,7 @@ let
   # Where systemd puts it (systemd.exec(5), CREDENTIALS_DIRECTORY); cscli reads it there too while crowdsec runs.
   credentialsFile = "/run/credentials/crowdsec.service/lapidary-machine";
 
-  # Releases differ in where they have the main configuration.
+  # Where the main configuration is: 25.11 and 26.05 have `general`, their rewrite (nixpkgs#535319) has `config`.
   main = if (options.services.crowdsec.settings.type.getSubOptions [ ]) ? config then "config" else "general";
 in
 {

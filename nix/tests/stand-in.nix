@@ -1,6 +1,7 @@
 # The options of NixOS that the modules set or extend, for evaluation with nixpkgs' `lib` alone. Values of units merge
 # as NixOS merges them; nixpkgs' two CrowdSec modules are stood in for by what the modules here rely on. `main` is the
-# option of the engine's main configuration: `general` up to 26.05, `config` after that.
+# option of the engine's main configuration: `general` in 25.11 and 26.05, `config` in the rewrite that is to follow
+# (nixpkgs#535319).
 {
   config,
   lib,

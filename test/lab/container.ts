@@ -15,6 +15,10 @@ export interface Container {
   boot(): Promise<void>;
   /** Runs a command inside it to its end; its standard output. Rejects when it fails. */
   run(command: string, ...args: string[]): Promise<string>;
+  /** A property of a unit, as systemctl shows it. */
+  property(unit: string, name: string): Promise<string>;
+  /** What a unit has said since the boot. */
+  journal(unit: string): Promise<string>;
   shutDown(): Promise<void>;
   close(): Promise<void>;
   log(): string;
@@ -107,6 +111,9 @@ export async function newContainer(targetPort: number): Promise<Container> {
       if (!started.running()) throw new Error(`the host did not boot: ${started.log().slice(-1000)}`);
     },
     run: inside,
+    property: async (unit, name) =>
+      (await inside('systemctl', 'show', `--property=${name}`, '--value', unit)).trim(),
+    journal: (unit) => inside('journalctl', '--boot', '--output=cat', `--unit=${unit}`),
     shutDown,
     async close() {
       await shutDown();

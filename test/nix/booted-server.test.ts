@@ -35,7 +35,7 @@ function aServer() {
 
   test('serves from its sandbox, and keeps its state to itself', async () => {
     await until('it serves', async (saw) => {
-      saw(await host.run('journalctl', '--unit=lapidary', '--output=cat'));
+      saw(await host.journal('lapidary'));
       return (await health()).includes('"status":"up"');
     });
     expect((await host.run('stat', '-c', '%a', '/var/lib/private/lapidary/operator-token')).trim()).toBe(

@@ -42,18 +42,15 @@ function aHost() {
   });
 
   const systemctl = (...args: string[]) => host.run('systemctl', ...args);
-  const property = async (unit: string, name: string) =>
-    (await systemctl('show', `--property=${name}`, '--value', unit)).trim();
-  const journal = (unit: string) => host.run('journalctl', '--boot', '--output=cat', `--unit=${unit}`);
   /** Starts of the bouncer since the boot. */
-  const starts = async () => (await journal('bouncer')).split('Started').length - 1;
+  const starts = async () => (await host.journal('bouncer')).split('Started').length - 1;
   const key = () => readFileSync(join(host.root, 'var/lib/private/lapidary-key/firewall/key'), 'utf8');
   const fetchKey = () => systemctl('start', fetcher);
 
   async function untilBanned(...addresses: string[]) {
     await until(`the host bans ${addresses.join()}`, async (saw) => {
       const rules = await host.run('nft', 'list', 'ruleset');
-      saw([rules, (await journal('bouncer')).slice(-800)]);
+      saw([rules, (await host.journal('bouncer')).slice(-800)]);
       return addresses.every((address) => rules.includes(`${address} `));
     });
   }
@@ -71,17 +68,17 @@ function aHost() {
       saw(status);
       return status.includes('Active: failed') && status.includes('REFUSED');
     });
-    expect(await property('bouncer', 'ActiveState')).toBe('activating');
+    expect(await host.property('bouncer', 'ActiveState')).toBe('activating');
     await ban('192.0.2.1');
     await allow();
     await untilBanned('192.0.2.1');
-    expect(await property(fetcher, 'Result')).toBe('success');
+    expect(await host.property(fetcher, 'Result')).toBe('success');
   });
 
   test('is left alone when there is nothing new', async () => {
     const before = await starts();
     await fetchKey();
-    expect(await property(fetcher, 'ExecMainStatus')).toBe('10');
+    expect(await host.property(fetcher, 'ExecMainStatus')).toBe('10');
     expect(await starts()).toBe(before);
   });
 
@@ -108,12 +105,12 @@ function aHost() {
     await host.shutDown();
     await host.boot();
     await until('the bouncer itself was started', async (saw) => {
-      const log = await journal('bouncer');
+      const log = await host.journal('bouncer');
       saw(log);
       return /connection refused|EOF|no such host|reset by peer/.test(log);
     });
-    expect(await journal(fetcher)).toContain('goes on with the key that it has');
-    expect(await property(fetcher, 'Result')).toBe('success');
+    expect(await host.journal(fetcher)).toContain('goes on with the key that it has');
+    expect(await host.property(fetcher, 'Result')).toBe('success');
     await lapidary.start();
     await untilBanned('192.0.2.1', '192.0.2.2');
     expect(key()).toBe(cached);
@@ -124,8 +121,8 @@ function aHost() {
     await host.run('sh', '-c', 'rm -r /var/lib/private/lapidary-key/firewall/*');
     await host.shutDown();
     await host.boot();
-    await until('it has tried', async () => (await journal('bouncer')).includes('there is no key yet'));
-    expect(await property(fetcher, 'ExecMainStatus')).toBe('75');
+    await until('it has tried', async () => (await host.journal('bouncer')).includes('there is no key yet'));
+    expect(await host.property(fetcher, 'ExecMainStatus')).toBe('75');
     expect(await starts()).toBe(0);
     await lapidary.start();
     await untilBanned('192.0.2.1', '192.0.2.2');

@@ -126,8 +126,12 @@ if (nix.ok && nixpkgsLib !== undefined) {
         'general',
         ({ general, lapi }: any) => [general.api.server, lapi.credentialsFile],
       ],
-      ['after that', 'config', ({ config: { api } }: any) => [api.server, api.client.credentials_path]],
-    ])('of a log processor has its LAPI off and its account read: nixpkgs %s', (_, main, settings) => {
+      [
+        'of nixpkgs#535319',
+        'config',
+        ({ config: { api } }: any) => [api.server, api.client.credentials_path],
+      ],
+    ])('of a log processor has its LAPI off and its account read: crowdsec %s', (_, main, settings) => {
       const { crowdsec } = evaluate(`reportOn "${main}" [ ${root}/nix/examples/log-processor.nix ]`);
       const file = '/run/credentials/crowdsec.service/lapidary-machine';
       expect(settings(crowdsec)).toEqual([{ enable: false }, file]);
