@@ -3,14 +3,24 @@
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
-import { matcher, type Limits, type View } from '../src/feed/view.ts';
+import { type Limits, type View } from '../src/feed/view.ts';
 import {
   startModelEngine,
   type ModelDatabase,
   type ModelDecision,
   type ModelEngine,
 } from './support/model-engine.ts';
-import { bouncer, everything, feed, keyOf, limitsOf } from './support/bouncer.ts';
+import { bouncer, everything, feed, limitsOf } from './support/bouncer.ts';
+import {
+  activeAt,
+  capped,
+  expectedKeys,
+  expectInStep,
+  letEndWhatIsEnding,
+  rankOf,
+  replaceLikeAPull,
+  type Ranked,
+} from './support/in-step.ts';
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -115,6 +125,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
     const client = bouncer({ view, bouncerId: runs * 10 + index });
     return { ...client, view, lost: false, started: false };
   });
+  const mirrored = async () => (await feed().page(0, 1000)) as unknown as Ranked[];
   const pick = (nth: number): ModelDecision | undefined => engine.active()[nth % engine.active().length];
 
   const others: ModelDatabase[] = [];
@@ -182,7 +193,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
           await client.pull(!client.started || current.do === 'restart');
           client.started = true;
           client.lost = false;
-          await expectInStep(client);
+          await expectInStep(client, await mirrored());
         }
       }
     }
@@ -191,19 +202,18 @@ async function run(steps: Step[], dialect: string): Promise<void> {
 
   // Quiescence: the engine is honest, the feed compares twice, every bouncer polls once.
   engine.add({ value: '203.0.113.99', untilMs: Date.now() + 3_600_000 });
-  letEndWhatIsEnding(engine);
+  letEndWhatIsEnding([engine]);
   for (let round = 0; round < 3; round++) await feed().sync({ full: true, believe: false });
   const decisions = await feed().page(0, 1000);
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
   // to its own end. Until an operator vouches for it bouncers may hold more than the engine, never less.
   const kept = decisions.length - engine.active().length;
-  const mirrored = async () => (await feed().page(0, 1000)) as unknown as Ranked[];
   for (const client of clients) {
     await client.pull(!client.started);
     client.started = true;
     const view = { ...client.view, limits: client.limits() };
-    const expected = expectedKeys(engine.active(), view);
-    if (capped(view)) await expectInStep(client);
+    const expected = expectedKeys(activeAt(engine), view);
+    if (capped(view)) await expectInStep(client, await mirrored());
     else if (kept === 0) expect(client.keys(), `view ${JSON.stringify(view)}`).toEqual(expected);
     else expect(client.keys()).toEqual(expect.arrayContaining(expected));
   }
@@ -211,85 +221,12 @@ async function run(steps: Step[], dialect: string): Promise<void> {
   for (const client of clients) {
     await client.pull(false);
     const view = { ...client.view, limits: client.limits() };
-    const rows = capped(view) ? await mirrored() : engine.active();
+    const rows = capped(view) ? await mirrored() : activeAt(engine);
     const ranks = rankOf(rows, view);
     const ranked = (keys: string[]) => keys.map(ranks).sort();
     expect(ranked(client.keys()), `view ${JSON.stringify(view)}`).toEqual(ranked(expectedKeys(rows, view)));
   }
   vi.restoreAllMocks();
-}
-
-/** Whatever went before, an answer that arrived leaves a bouncer with what the feed has for it, and no more. */
-async function expectInStep(client: {
-  view: View;
-  keys(): string[];
-  limits(): Limits | null;
-}): Promise<void> {
-  const view = { ...client.view, limits: client.limits() };
-  const rows = (await feed().page(0, 1000)) as unknown as Ranked[];
-  // In its last second a ban is not announced any more; who has it keeps it to its end.
-  const ending = new Set(rows.filter((row) => row.untilMs - Date.now() < 1000).map(keyOf));
-  const certain = (keys: string[]) => keys.filter((key) => !ending.has(key));
-  const ranks = rankOf(rows, view);
-  const ranked = (keys: string[]) => certain(keys).map(ranks).sort();
-  expect(ranked(client.keys()), `view ${JSON.stringify(view)}`).toEqual(ranked(expectedKeys(rows, view)));
-  expect(client.keys().length).toBeLessThanOrEqual(view.limits?.maxDecisions ?? Infinity);
-}
-
-/** Durations are rounded, and the last second of a ban is nobody's: no row may be within it at the end. */
-function letEndWhatIsEnding(engine: ModelEngine): void {
-  for (;;) {
-    const ending = engine.active().find((row) => row.untilMs - Date.now() < 3000);
-    if (!ending) return;
-    vi.setSystemTime(ending.untilMs + 1000);
-  }
-}
-
-/** What LAPI's own pull does to older rows of the same origin and value (apic.go). */
-function replaceLikeAPull(engine: ModelEngine, row: { origin: string; value: string }): void {
-  if (row.origin !== 'CAPI' && row.origin !== 'lists') return;
-  for (const old of engine.active()) {
-    if (old.origin === row.origin && old.value === row.value) engine.drop(old.id);
-  }
-}
-
-/** Which of several decisions a cap leaves depends on ends that the engine gives in whole seconds: the feed's count. */
-type Ranked = Pick<ModelDecision, 'origin' | 'scenario' | 'scope' | 'type' | 'value' | 'untilMs' | 'id'>;
-
-const capped = (view: View): boolean => view.limits?.maxDecisions != null;
-
-/** The decision that stands for each key: the one that lasts longest. */
-function winners(rows: readonly Ranked[], view: View): Map<string, Ranked> {
-  const matches = matcher(view);
-  const longest = new Map<string, Ranked>();
-  for (const row of rows.filter((each) => matches({ ...each, engine: 'default' }))) {
-    const other = longest.get(keyOf(row));
-    const wins =
-      !other || row.untilMs > other.untilMs || (row.untilMs === other.untilMs && row.id < other.id);
-    if (wins) longest.set(keyOf(row), row);
-  }
-  return longest;
-}
-
-const isListed = ({ origin }: Ranked): number => Number(origin === 'CAPI' || origin === 'lists');
-
-function expectedKeys(rows: readonly Ranked[], view: View): string[] {
-  const best = [...winners(rows, view).values()];
-  return best
-    .sort((a, b) => isListed(a) - isListed(b) || b.untilMs - a.untilMs)
-    .slice(0, view.limits?.maxDecisions ?? Infinity)
-    .map(keyOf)
-    .sort();
-}
-
-/** Which of two that end together a cap leaves is the feed's choice: a key, or under a cap how good its decision is. */
-function rankOf(rows: readonly Ranked[], view: View): (key: string) => string {
-  if (!capped(view)) return (key) => key;
-  const longest = winners(rows, view);
-  return (key) => {
-    const row = longest.get(key);
-    return row ? `${isListed(row)} ${row.untilMs}` : `not there: ${key}`;
-  };
 }
 
 async function emptyFeed(engine: ModelEngine): Promise<void> {

@@ -20,7 +20,8 @@ import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { abandonEngines, engineState, forgetTombstones, openStore, sweep, type Store } from './store.ts';
+import { abandonEngines, engineState, forgetTombstones, openStore, removeAbandoned } from './store.ts';
+import { sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { requestKey, viewKey, type View } from './view.ts';
 
@@ -248,11 +249,13 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /**
    * One round of sync now, with one engine or all. `full`: with a comparison of the whole list. `believe`: even
-   * where it is doubtful.
+   * where it is doubtful; of all engines it also ends what others left behind.
    */
   async sync(ask: SyncAsk): Promise<RoundResult> {
     const engines = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
-    return runRounds(engines, (rounds) => rounds.run(ask));
+    const done = await runRounds(engines, (rounds) => rounds.run(ask));
+    if (!ask.believe || ask.engine !== undefined || !done.ok) return done;
+    return { ...done, removed: done.removed + removeAbandoned(this.ctx.storage, this.#store, Date.now()) };
   }
 
   /** What a machine wrote at an engine is here once this answers, unless the engine is in trouble. */

@@ -11,10 +11,11 @@ import {
   expired,
   forget,
   forgettable,
+  rowsOf,
   type Change,
   type Mirror,
 } from './mirror.ts';
-import type { Plan } from './sync.ts';
+import { isAbandoned, type Plan } from './sync.ts';
 
 export interface Store {
   readonly mirror: Mirror;
@@ -117,6 +118,14 @@ export function abandonEngines(storage: DurableObjectStorage, store: Store): voi
   write(storage, store, { added, removed: [], sequence: state.sequence }, state);
 }
 
+/** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
+export function removeAbandoned(storage: DurableObjectStorage, store: Store, nowMs: number): number {
+  if (store.engines.size === 0) return 0;
+  const rows = [...store.mirror.byId.values()].filter((row) => isAbandoned(row, store.engines));
+  remove(storage, store, rows, nowMs);
+  return rows.length;
+}
+
 function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed'][number] {
   return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
 }
@@ -149,13 +158,19 @@ function write(
   if (engine) store.engines.set(...engine);
 }
 
-/** A row that came in over an active one would take its ban out of every answer without an end. */
+/**
+ * A row that came in over an active one would take its ban out of every answer without an end; over one with the same id
+ * at its engine, out of that engine's reach.
+ */
 function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
   const freed = new Set<Row>(removed.map(({ row }) => row));
   for (const { renewed } of added) if (renewed) freed.add(renewed);
   for (const { row } of added) {
-    const active = mirror.byId.get(row.id);
-    if (active && !freed.has(active)) throw new Error(`id ${row.id} is in use by an active decision`);
+    const known = isLocal(row) ? undefined : rowsOf(mirror, row.engine).get(row.engineId);
+    for (const active of [mirror.byId.get(row.id), known]) {
+      if (!active || freed.has(active)) continue;
+      throw new Error(`id ${row.id} (${row.engine} ${row.engineId}) is in use by an active decision`);
+    }
   }
 }
 

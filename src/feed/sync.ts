@@ -103,13 +103,15 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const replaced = new Set<Row>();
     for (const decision of fresh.values()) {
       if (decision.untilMs - nowMs < 1000) continue;
-      const old = predecessors(mirror, start, decision).filter(
-        (row) => !seen.has(row.engineId) && !fresh.has(row.engineId) && !ended.has(row) && !replaced.has(row),
-      );
-      const same = old.find((row) => sameContent(row, decision));
+      const free = (row: Row): boolean =>
+        !seen.has(row.engineId) && !fresh.has(row.engineId) && !ended.has(row) && !replaced.has(row);
+      const old = predecessors(mirror, start, decision).filter(free);
+      const same =
+        old.find((row) => sameContent(row, decision)) ?? abandoned(mirror, start, decision).find(free);
       if (same) renew.push({ row: same, decision });
       else add.push(decision);
       for (const row of old) replaced.add(row);
+      if (same) replaced.add(same);
     }
     return replaced;
   };
@@ -134,7 +136,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   /** What a full list says by what it misses. */
   const judgeFull = ({ plan, replaced, replacements }: Settled): Plan => {
     const { add, renew, remove } = plan;
-    const candidates = start.believe ? [...own.values(), ...leftBehind(mirror, start)] : [...own.values()];
+    const candidates = start.believe ? [...own.values(), ...orphans(mirror, start)] : [...own.values()];
     const missing = candidates.filter(
       (row) => row.addedSeq <= start.sequence && !seen.has(row.engineId) && !replaced.has(row),
     );
@@ -169,7 +171,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const finish: Planner['finish'] = (nowMs) => {
     if (start.kind === 'full') return judgeFull(settle(nowMs));
     // A delta can't tell which of the two databases is right: the full list will.
-    for (const row of reused) fresh.delete(row.id);
+    for (const row of reused) fresh.delete(row.engineId);
     const doubt = reused.size > 0 ? 'an id came back with other content' : undefined;
     return { ...settle(nowMs).plan, doubt };
   };
@@ -193,29 +195,45 @@ function sameUntil(known: Decision, decision: Decision): boolean {
   return Math.abs(known.untilMs - decision.untilMs) <= untilToleranceMs;
 }
 
+/** Rows of this engine's that it does not know any more. */
+function orphans(mirror: Mirror, { engine }: RoundStart): Row[] {
+  return [...mirror.byId.values()].filter((row) => isLocal(row) && row.engine === engine);
+}
+
+function isPulled({ origin }: Decision): boolean {
+  return origin === 'CAPI' || origin === 'lists';
+}
+
 /**
- * Rows that this new decision takes the place of. A community or list pull hard-deletes older rows of the same
- * origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
- * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back, or from an engine
- * that goes by another name now.
+ * Rows of this engine that this new decision takes the place of. A community or list pull hard-deletes older rows of the
+ * same origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
+ * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back.
  */
-function predecessors(mirror: Mirror, start: RoundStart, decision: Decision): Row[] {
-  const pulled = decision.origin === 'CAPI' || decision.origin === 'lists';
+function predecessors(mirror: Mirror, { engine }: RoundStart, decision: Decision): Row[] {
+  const pulled = isPulled(decision);
   return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
-    if (row.origin !== decision.origin) return false;
-    if (!isLocal(row)) return row.engine === start.engine && pulled && row.engineId < decision.id;
-    if (!isOrphan(row, start)) return false;
+    if (row.engine !== engine || row.origin !== decision.origin) return false;
+    if (!isLocal(row)) return pulled && row.engineId < decision.id;
     return pulled || (sameContent(row, decision) && sameUntil(row, decision));
   });
 }
 
-/** Whether a row that no engine knows was this engine's, or one's that there is no more. */
-function isOrphan(row: Row, { engine, engines }: RoundStart): boolean {
-  return row.engine !== '' && (row.engine === engine || !engines.has(row.engine));
+/**
+ * What engines left behind that there are no more, and that this decision may be, from one that goes by another name now:
+ * it says the same, and ends no earlier. A decision takes the place of one only, since two engines may have said it.
+ */
+function abandoned(mirror: Mirror, { engines }: RoundStart, decision: Decision): Row[] {
+  return (mirror.byValue.get(decision.value) ?? []).filter(
+    (row) =>
+      isAbandoned(row, engines) &&
+      sameContent(row, decision) &&
+      (sameUntil(row, decision) || (isPulled(decision) && decision.untilMs > row.untilMs)),
+  );
 }
 
-function leftBehind(mirror: Mirror, start: RoundStart): Row[] {
-  return [...mirror.byId.values()].filter((row) => isLocal(row) && isOrphan(row, start));
+/** Whether a row was that of an engine that there is no more. */
+export function isAbandoned(row: Row, engines: { has(name: string): boolean }): boolean {
+  return isLocal(row) && row.engine !== '' && !engines.has(row.engine);
 }
 
 /** Whether a decision read from an engine can be mirrored under its own id. */

@@ -1,7 +1,9 @@
 // Two engines behind one Lapidary: what either decides reaches every bouncer, a value is free when neither bans it, and
 // one that is gone takes nothing along.
+import { get } from 'node:http';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { remoteCscli, startAgent } from '../lab/agent.ts';
+import { login } from '../lab/alert.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { pullStream, startPoller, valuesOf, type Poller } from '../lab/poller.ts';
@@ -17,7 +19,8 @@ describe.skipIf(!lab.ok)('two engines', () => {
 
   beforeAll(async () => {
     [first, second] = await Promise.all([startEngine(), startEngine()]);
-    const paris = { name: 'paris', url: second.url, key: await second.addBouncer('lapidary') };
+    const key = await second.addBouncer('lapidary');
+    const paris = { name: 'paris', url: second.url, key, hosts: ['paris.lapi.example'] };
     lapidary = await startLapidary({
       upstream: { url: first.url, key: await first.addBouncer('lapidary') },
       settings: { UPSTREAMS: JSON.stringify([paris]), UPSTREAM_TIMEOUT_SECONDS: '2' },
@@ -94,6 +97,24 @@ describe.skipIf(!lab.ok)('two engines', () => {
     await lapidary.unban('203.0.113.9');
   });
 
+  it('have machines of their own, by host name', async () => {
+    const token = await login(second);
+    // Not fetch: it has a Host of its own.
+    const beat = (host: string) =>
+      new Promise((resolve, reject) => {
+        const headers = { host, authorization: `Bearer ${token}`, 'user-agent': 'crowdsec/v1' };
+        const asked = get(`${lapidary.url}/v1/heartbeat`, { headers }, (answer) => {
+          answer.resume();
+          resolve(answer.statusCode);
+        });
+        asked.on('error', reject);
+      });
+    expect(await beat('paris.lapi.example')).toBe(200);
+    expect(await beat('Paris.LAPI.example:443')).toBe(200);
+    // The other engine has not signed this token.
+    expect(await beat('lapi.example')).toBe(401);
+  });
+
   it('have machines of their own, by path; who names none is at the first', async () => {
     const paris = await remoteCscli(second, { url: `${lapidary.url}/engines/paris/`, ...second.machine });
     await paris('decisions', 'add', '-i', '198.51.100.7', '-d', '4h');
@@ -135,6 +156,17 @@ describe.skipIf(!lab.ok)('two engines', () => {
       await first.unban('192.0.2.1');
       await poller.untilHas({ free: ['192.0.2.1'] });
       expect(poller.failures()).toEqual([]);
+      // Back from an old copy it is doubted alone.
+      await second.stop();
+      const copy = await second.copyDatabase();
+      await second.start();
+      await second.ban('198.51.100.20');
+      await poller.untilHas({ banned: ['198.51.100.20'] });
+      await second.stop();
+      await copy.restore();
+      await second.start();
+      await first.unban('192.0.2.7');
+      await poller.untilHas({ free: ['192.0.2.7'], banned: ['203.0.113.70'] });
     } finally {
       await agent.close();
     }

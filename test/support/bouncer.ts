@@ -48,15 +48,22 @@ export interface BouncerOptions {
   view?: View;
   bouncerId?: number;
   address?: string;
+  /** Whom it asks. */
+  asks?: () => Pick<ReturnType<typeof feed>, 'stream'>;
 }
 
-export function bouncer({ view = everything, bouncerId = 1, address = '192.0.2.200' }: BouncerOptions = {}) {
+export function bouncer({
+  view = everything,
+  bouncerId = 1,
+  address = '192.0.2.200',
+  asks = feed,
+}: BouncerOptions = {}) {
   const bans = new Map<string, WireDecision>();
   let limits = view.limits;
 
   const ask = (startup: boolean, gzip = false): Promise<StreamAnswer> => {
     const poll = { bouncerId, versionId: 1, address, seenMs: Date.now(), userAgent: 'test/1' };
-    return feed().stream({
+    return asks().stream({
       poll,
       view: { ...view, limits },
       startup,

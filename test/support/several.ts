@@ -1,0 +1,60 @@
+// A feed of several engines, on one storage over many wakes: each is a restart, with the settings that a test gives it.
+import { runInDurableObject } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { DecisionFeed } from '../../src/feed/feed.ts';
+import type { Listed } from '../../src/feed/local.ts';
+import { bouncer, type BouncerOptions } from './bouncer.ts';
+
+/** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */
+export type Engines = Readonly<Record<string, string>>;
+
+let awake: DecisionFeed | undefined;
+
+function feedAwake(): DecisionFeed {
+  if (!awake) throw new Error('the feed sleeps: ask inside of wake');
+  return awake;
+}
+
+/** Wakes the feed with these engines for as long as `use` runs. */
+export function wake<T>({ default: first, ...others }: Engines, use: () => Promise<T>): Promise<T> {
+  const upstreams = Object.entries(others).map(([name, host]) => ({
+    name,
+    url: `http://${host}`,
+    key: name,
+  }));
+  const settings = {
+    UPSTREAM_URL: first === undefined ? '' : `http://${first}`,
+    UPSTREAMS: JSON.stringify(upstreams),
+  };
+  // The class is the Worker's own, in the place of the instance that the runtime made with the suite's settings.
+  return runInDurableObject(env.DECISION_FEED.getByName('several'), async (_, state) => {
+    awake = new DecisionFeed(state, { ...env, ...settings } as Env);
+    try {
+      return await use();
+    } finally {
+      awake = undefined;
+    }
+  });
+}
+
+/** A round with all engines, or with one. */
+export async function sync(engine?: string, { full = true, believe = false } = {}) {
+  return feedAwake().sync({ engine, full, believe });
+}
+
+/** Every active decision with its engine. */
+export function listed(): Listed[] {
+  return feedAwake().page(0, 10_000);
+}
+
+export function engineStatus(name: string) {
+  return feedAwake()
+    .status()
+    .engines.find((engine) => engine.name === name);
+}
+
+export const awakeFeed = feedAwake;
+
+export function reader(options: Omit<BouncerOptions, 'asks'> = {}) {
+  return bouncer({ ...options, asks: () => feedAwake() as never });
+}
