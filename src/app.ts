@@ -2,7 +2,7 @@
 // error. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
-import { readAddress } from './address.ts';
+import { readAddress, type Address } from './address.ts';
 import { operatorApi, operatorRoutes } from './broker/api.ts';
 import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
@@ -15,13 +15,21 @@ import { machineRoutes } from './lapi/machine.ts';
 import { SettingError } from './settings.ts';
 
 export const routes = new Hono<AppEnv>({
-  getPath: (request, options) => readAddress(request.url, settingsOf(options?.env as Env)).path,
+  getPath: (request, options) => addressOf(request, options?.env as Env).path,
 });
 
+/** Hono asks for the path before it has a context in which the engine could be kept. */
+const addresses = new WeakMap<Request, Address>();
+
+function addressOf(request: Request, env: Env): Address {
+  let address = addresses.get(request);
+  if (!address) addresses.set(request, (address = readAddress(request.url, settingsOf(env))));
+  return address;
+}
+
 routes.use(async (c, next) => {
-  const settings = settingsOf(c.env);
-  c.set('settings', settings);
-  c.set('engine', readAddress(c.req.url, settings).engine);
+  c.set('settings', settingsOf(c.env));
+  c.set('engine', addressOf(c.req.raw, c.env).engine);
   await next();
 });
 
