@@ -1,6 +1,6 @@
 // Hosts as operators manage them: made known, changed, removed; enrolled by tokens and by instance identity; asked for a
 // new key.
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { readHostIssuers } from '../src/host-issuers.ts';
 import { digestOf } from '../src/secret.ts';
 import { readSettings } from '../src/settings.ts';
@@ -16,6 +16,7 @@ import {
   makeKey,
   shownHost,
 } from './support/hosts.ts';
+import { startModelEngine } from './support/model-engine.ts';
 import { freshIssuer, watchOperators } from './support/operators.ts';
 import type { TestIssuer } from './support/issuer.ts';
 import { makeSshKey } from './support/ssh.ts';
@@ -26,7 +27,12 @@ const pass = (ms: number): void => {
   vi.useFakeTimers({ toFake: ['Date'] });
   vi.setSystemTime(now + ms);
 };
+beforeEach(() => {
+  // A bouncer's first poll makes the feed ask it.
+  startModelEngine();
+});
 afterEach(() => {
+  vi.restoreAllMocks();
   vi.useRealTimers();
 });
 const kindOf = async (answer: Promise<any>): Promise<string> => kindsOf([await answer])[0];
