@@ -25,16 +25,16 @@ afterEach(() => {
 const hosts = ['a.example', 'b.example'] as const;
 type Host = (typeof hosts)[number];
 
-/** What the settings may say; the last of them is how each run begins and ends. */
+const usual: Engines = { default: 'a.example', paris: 'b.example' };
+/** What the settings may say. Each run begins and ends with the usual ones. */
 const settings: Engines[] = [
   {},
   { default: 'a.example' },
   { paris: 'b.example' },
   { berlin: 'a.example', paris: 'b.example' },
   { default: 'a.example', lyon: 'b.example' },
-  { default: 'a.example', paris: 'b.example' },
+  usual,
 ];
-const usual = settings.at(-1) as Engines;
 const hostOf: Record<string, Host> = Object.assign({}, ...settings);
 
 const views: View[] = [
@@ -221,8 +221,8 @@ async function take(
 
 let scenarios = 0;
 
-/** By what the settings call it now; undefined: they do not. */
-function nameOf(host: Host): string | undefined {
+/** What the settings call it now; one that they do not name has a name that nothing else has. */
+function nameOf(host: Host): string {
   const known = awakeFeed().status().engines;
   return known.find(({ name }) => hostOf[name] === host)?.name ?? 'nobody';
 }

@@ -10,7 +10,7 @@ export type Engines = Readonly<Record<string, string>>;
 
 let awake: DecisionFeed | undefined;
 
-function feedAwake(): DecisionFeed {
+export function awakeFeed(): DecisionFeed {
   if (!awake) throw new Error('the feed sleeps: ask inside of wake');
   return awake;
 }
@@ -39,22 +39,21 @@ export function wake<T>({ default: first, ...others }: Engines, use: () => Promi
 
 /** A round with all engines, or with one. */
 export async function sync(engine?: string, { full = true, believe = false } = {}) {
-  return feedAwake().sync({ engine, full, believe });
+  return awakeFeed().sync({ engine, full, believe });
 }
 
 /** Every active decision with its engine. */
 export function listed(): Listed[] {
-  return feedAwake().page(0, 10_000);
+  return awakeFeed().page(0, 10_000);
 }
 
 export function engineStatus(name: string) {
-  return feedAwake()
+  return awakeFeed()
     .status()
     .engines.find((engine) => engine.name === name);
 }
 
-export const awakeFeed = feedAwake;
-
+/** A bouncer that asks whichever feed is awake, over many wakes. */
 export function reader(options: Omit<BouncerOptions, 'asks'> = {}) {
-  return bouncer({ ...options, asks: () => feedAwake() as never });
+  return bouncer({ ...options, asks: () => awakeFeed() as never });
 }
