@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { versionOf } from '../conformance/case.ts';
 import { lockDatabase, openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
@@ -85,9 +86,11 @@ describe.skipIf(!lab.ok)('moving from LAPI', () => {
   test('an engine that can not write, or is away, adopts nobody', async () => {
     const [locked, away] = [await engine.addBouncer('locked'), await engine.addBouncer('away')];
     const edge = await lapidary({ ADOPT_ENGINE_KEYS: 'true', UPSTREAM_TIMEOUT_SECONDS: '2' });
+    // A HEAD writes nothing from 1.6.4 on, and is answered all the same.
+    const writes = !versionOf(engine.version).since('1.6.4');
     const lock = await lockDatabase(engine);
     try {
-      expect((await get(edge.url, locked)).status).toBe(403);
+      expect((await get(edge.url, locked)).status).toBe(writes ? 403 : 200);
     } finally {
       await lock.release();
     }
@@ -97,7 +100,7 @@ describe.skipIf(!lab.ok)('moving from LAPI', () => {
     } finally {
       await engine.start();
     }
-    expect((await edge.operator('GET', '/bouncers')).body.bouncers).toEqual([]);
+    expect((await edge.operator('GET', '/bouncers')).body.bouncers).toHaveLength(writes ? 0 : 1);
   });
 
   test('the documented export is what the import takes, and every key goes on working', async () => {
