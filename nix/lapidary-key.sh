@@ -4,7 +4,7 @@
 # A mistake here locks a host out of its ban list, or shows a secret: none may stand in an argument, in the environment,
 # or in the output.
 #
-# Files in --state, each replaced by rename only: `generation` (how often the broker has registered this host);
+# Files in --state, replaced by rename only: `generation` (how often the broker has registered this host), and the empty
 # `changed` (made before something new is published; whoever restarts the consumer removes it);
 # `key` (the last one that the broker took), and `key.next` (made before the first request about it and kept until the
 # broker's yes, so that a lost answer costs nothing);

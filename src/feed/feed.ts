@@ -20,8 +20,15 @@ import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { abandonEngines, engineState, forgetTombstones, openStore, removeAbandoned } from './store.ts';
-import { sweep, type Store } from './store.ts';
+import {
+  abandonEngines,
+  engineState,
+  forgetTombstones,
+  openStore,
+  removeAbandoned,
+  sweep,
+  type Store,
+} from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { requestKey, viewKey, type View } from './view.ts';
 
