@@ -93,7 +93,11 @@ export const feedOperations = [
     query: z.strictObject({
       engine: z.string().optional().meta({ description: 'With this one only.' }),
       full: flag.meta({ description: 'Compare the whole list.' }),
-      believe: flag.meta({ description: 'Compare it, and believe it even where it is doubtful.' }),
+      believe: flag.meta({
+        description:
+          'Compare it, and believe it even where it is doubtful. Of all engines: also end what engines left behind that ' +
+          'there are no more.',
+      }),
     }),
     answers: {
       200: { description: 'What came of it.', body: roundShape },
