@@ -29,11 +29,11 @@ USAGE
   exit 64
 }
 
-broker='' host='' bouncer='' machine='' state='' engine_key='' enrol_token='' identity_token=''
+broker='' host='' bouncer='' wants_machine='' state='' engine_key='' enrol_token='' identity_token=''
 host_key=/etc/ssh/ssh_host_ed25519_key
 while (($# > 0)); do
   if [[ $1 == --machine ]]; then
-    machine=wanted
+    wants_machine=true
     shift
     continue
   fi
@@ -53,7 +53,7 @@ while (($# > 0)); do
 done
 name_rule='^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$'
 [[ $broker =~ ^https?://[^[:space:]]+$ && $host =~ $name_rule && -n $state ]] || usage
-case ${bouncer:+bouncer}${machine:+machine}${engine_key:+engine} in
+case ${bouncer:+bouncer}${wants_machine:+machine}${engine_key:+engine} in
   bouncer)
     [[ $bouncer =~ $name_rule ]] || usage
     subject=keys thing=key

@@ -3,7 +3,7 @@
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
-import { type Limits, type View } from '../src/feed/view.ts';
+import type { Limits, View } from '../src/feed/view.ts';
 import {
   startModelEngine,
   type ModelDatabase,

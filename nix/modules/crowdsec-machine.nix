@@ -20,9 +20,7 @@ let
   account = shared.hostClient lapidary // {
     inherit (cfg) renewEvery waitSeconds;
     fetcher = "lapidary-machine";
-    script = "machine";
     description = "Account of this host's log processor";
-    stateDir = "lapidary-machine";
     file = "credentials.yaml";
     arguments = [ "--machine" ];
     unit = "crowdsec";

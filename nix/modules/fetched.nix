@@ -12,25 +12,27 @@ let
   systemctl = lib.getExe' config.systemd.package "systemctl";
 in
 {
-  # it: fetcher (its unit's name), script (how its scripts are called), description (what is fetched, and for whom),
-  # stateDir (below /var/lib), file (what the client publishes there), arguments (the client's own), unit and credential
-  # (of the consumer), unset (the credential's content until something was fetched), isUnset (what a person is told
-  # then), place (where the commands go among those that the consumer has), waitSeconds, renewEvery; and as the client
-  # wants them brokerUrl, host, hostKeyFile, enrolTokenFile, identityToken.
+  # it: fetcher (its unit's name, from which its folder and its scripts have theirs), description (what is fetched, and
+  # for whom), file (what the client publishes in the folder), arguments (the client's own), unit and credential (of the
+  # consumer), unset (the credential's content until something was fetched), isUnset (what a person is told then), place
+  # (where the commands go among those that the consumer has), waitSeconds, renewEvery; and as the client wants them
+  # brokerUrl, host, hostKeyFile, enrolTokenFile, identityToken.
   services =
     it:
     let
-      file = "/var/lib/${it.stateDir}/${it.file}";
+      # lapidary-key@proxy: /var/lib/lapidary-key/proxy, lapidary-require-key-proxy.
+      stateDir = lib.replaceStrings [ "@" ] [ "/" ] it.fetcher;
+      script = lib.replaceStrings [ "@" ] [ "-" ] (lib.removePrefix "lapidary-" it.fetcher);
 
-      require = pkgs.writeShellScript "lapidary-require-${it.script}" ''
+      require = pkgs.writeShellScript "lapidary-require-${script}" ''
         if [ "$(<"$CREDENTIALS_DIRECTORY/${it.credential}")" = ${lib.escapeShellArg it.unset} ]; then
           echo "${it.isUnset}: see systemctl status ${it.fetcher}" >&2
           exit 1
         fi
       '';
 
-      restartConsumer = pkgs.writeShellScript "lapidary-restart-consumer-${it.script}" ''
-        changed=/var/lib/${it.stateDir}/changed
+      restartConsumer = pkgs.writeShellScript "lapidary-restart-consumer-${script}" ''
+        changed=/var/lib/${stateDir}/changed
         [ -e "$changed" ] || exit 0
         case $(${systemctl} show --property=SubState --value ${lib.escapeShellArg it.unit}.service) in
           # Not running, or waiting for this very unit: it reads what is new when it starts.
@@ -47,14 +49,14 @@ in
         startLimitIntervalSec = 0;
         serviceConfig = shared.fetcherSandbox // {
           Type = "oneshot";
-          StateDirectory = it.stateDir;
+          StateDirectory = stateDir;
           StateDirectoryMode = "0700";
           ExecStart = "${lib.getExe cfg.clientPackage} ${
             shared.clientArguments it (
               it.arguments
               ++ [
                 "--state"
-                "%S/${it.stateDir}"
+                "%S/${stateDir}"
               ]
             )
           }";
@@ -72,7 +74,7 @@ in
       ${it.unit} = {
         startLimitIntervalSec = lib.mkDefault 0;
         serviceConfig = {
-          LoadCredential = [ "${it.credential}:${file}" ];
+          LoadCredential = [ "${it.credential}:/var/lib/${stateDir}/${it.file}" ];
           # Without a value for a missing file the service would fail before its first command could fetch it.
           SetCredential = [ "${it.credential}:${it.unset}" ];
           ExecStartPre = it.place [

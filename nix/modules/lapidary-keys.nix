@@ -109,9 +109,7 @@ let
     key
     // {
       fetcher = "lapidary-key@${name}";
-      script = "key-${name}";
       description = "Key of the bouncer ${key.bouncer} for ${key.unit}.service";
-      stateDir = "lapidary-key/${name}";
       file = "key";
       arguments = [
         "--bouncer"

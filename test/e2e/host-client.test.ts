@@ -254,7 +254,7 @@ describe.skipIf(!nix.ok)('the client', () => {
   describe('watched and killed', () => {
     let shims: Shims;
     beforeAll(async () => {
-      shims = await makeShims(clientPrograms);
+      shims = await makeShims();
     });
     afterAll(() => shims?.close());
 

@@ -9,7 +9,7 @@ import { addressHeader, exit, type Gate, type Host, newHost, openGate } from '..
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { pullStream, valuesOf } from '../lab/poller.ts';
-import { clientPrograms, makeShims } from '../lab/shims.ts';
+import { makeShims, type Shims } from '../lab/shims.ts';
 import { until } from '../lab/wait.ts';
 
 const lab = inject('lab');
@@ -19,6 +19,7 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let gate: Gate;
+  let shims: Shims;
   const hosts: Host[] = [];
 
   beforeAll(async () => {
@@ -29,6 +30,7 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
       settings: { CLIENT_ADDRESS_HEADER: addressHeader },
     });
     gate = await openGate(lapidary.url);
+    shims = await makeShims();
   });
   afterEach(() => {
     gate.mode = 'pass';
@@ -38,6 +40,7 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
     await lapidary?.close();
     await engine?.close();
     for (const host of hosts) await host.close();
+    await shims?.close();
   });
 
   async function known(): Promise<Host> {
@@ -174,7 +177,6 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
   });
 
   test('shows no password in an argument, the environment, its output or a log', async () => {
-    const shims = await makeShims(clientPrograms);
     const host = await known();
     const first = await ask(host, shims.watching('seen'));
     await validate(host);
@@ -184,11 +186,9 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
     const told = shims.seen('seen') + first.log + second.log + lapidary.log() + engine.log();
     expect(told).toContain('/bin/ssh-keygen ');
     expect(told).not.toContain(password.slice(4, 20));
-    await shims.close();
   });
 
   test('has one good account, wherever it is killed', async () => {
-    const shims = await makeShims(clientPrograms);
     let [host, killed] = [await known(), 0];
     for (let step = 1; ; step++) {
       const contact = await ask(host, shims.killingAt(step, `contact-${step}`));
@@ -206,6 +206,5 @@ describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
       host = await known();
     }
     expect(killed).toBeGreaterThan(30);
-    await shims.close();
   }, 300_000);
 });

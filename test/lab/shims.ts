@@ -35,10 +35,10 @@ export const clientPrograms = [
   'tr',
 ];
 
-export async function makeShims(programs: readonly string[]): Promise<Shims> {
+export async function makeShims(): Promise<Shims> {
   const dir = await mkdtemp(join(tmpdir(), 'lapidary-shims-'));
   await mkdir(join(dir, 'bin'));
-  for (const program of programs) {
+  for (const program of clientPrograms) {
     const real = spawnSync('which', [program], { encoding: 'utf8' }).stdout.trim();
     const shim = `#!/bin/bash
 echo "$0 $*" >>"$SHIM_LOG"

@@ -55,5 +55,5 @@ export function engineStatus(name: string) {
 
 /** A bouncer that asks whichever feed is awake, over many wakes. */
 export function reader(options: Omit<BouncerOptions, 'asks'> = {}) {
-  return bouncer({ ...options, asks: () => awakeFeed() as never });
+  return bouncer({ ...options, asks: awakeFeed });
 }
