@@ -86,6 +86,15 @@ describe.skipIf(!lab.ok)('a real engine', () => {
     }
   });
 
+  it('takes all of many bans at once, those too that its database refuses at first', async () => {
+    const addresses = Array.from({ length: 40 }, (_, index) => `198.51.100.${index}`);
+    let banned = false;
+    const bans = Promise.all(addresses.map((value) => engine.ban(value))).finally(() => (banned = true));
+    while (!banned) await pull('startup=false');
+    await bans;
+    expect(new Set(values((await pull()).new))).toEqual(new Set(addresses));
+  });
+
   it('imports many decisions at once', async () => {
     const addresses = Array.from({ length: 250 }, (_, index) => `203.0.113.${index}`);
     const shared = { duration: '24h', scope: 'ip', type: 'ban', reason: 'lab' };

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { type Child, atProcessEnd, run, startChild } from './child.ts';
 import { requireTools } from './debian.ts';
 import { type Engine, folders } from './engine.ts';
+import { untilUnlocked } from './locked.ts';
 import { until } from './wait.ts';
 
 /** A LAPI, and an account of a machine there. */
@@ -114,7 +115,7 @@ export async function remoteCscli(
     .replace(/credentials_path: \S+creds\.yaml/, `credentials_path: ${join(dir, 'creds.yaml')}`)
     .replace(/db_path: \S+crowdsec\.db/, `db_path: ${join(dir, 'none.db')}`);
   await writeFile(config, changed);
-  return (...args) => run(tools.cscli, ['-c', config, ...args]);
+  return (...args) => untilUnlocked(() => run(tools.cscli, ['-c', config, ...args]));
 }
 
 function credentials({ url, login, password }: MachineAccount): string {

@@ -1,5 +1,6 @@
 // Alerts posted over the engine's machine API, so that decisions of any origin come in as an agent sends them.
 import type { Engine } from './engine.ts';
+import { untilUnlocked } from './locked.ts';
 
 export interface AlertDecision {
   value: string;
@@ -67,7 +68,9 @@ export async function postAlert(
   return String(ids[0]);
 }
 
-async function post(url: string, body: unknown, token?: string): Promise<unknown> {
+const post = (url: string, body: unknown, token?: string) => untilUnlocked(() => postOnce(url, body, token));
+
+async function postOnce(url: string, body: unknown, token?: string): Promise<unknown> {
   const headers: Record<string, string> = {
     'content-type': 'application/json',
     'user-agent': 'lapidary-lab/v1',

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Child, atProcessEnd, run, startChild } from './child.ts';
 import { type DebianTools, requireTools } from './debian.ts';
+import { untilUnlocked } from './locked.ts';
 import { freePort } from './ports.ts';
 import { until } from './wait.ts';
 
@@ -80,7 +81,8 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
   const url = () => `http://127.0.0.1:${port}`;
   const running = () => child?.running() ?? false;
   const log = () => earlierLog + (child?.log() ?? '');
-  const cscli = (...args: string[]) => run(tools.cscli, ['-c', join(dir, 'config.yaml'), ...args]);
+  const cscli = (...args: string[]) =>
+    untilUnlocked(() => run(tools.cscli, ['-c', join(dir, 'config.yaml'), ...args]));
 
   async function register() {
     const credentials = ['-p', machine.password, '-f', join(dir, 'creds.yaml'), '--url', url()];
