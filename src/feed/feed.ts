@@ -260,7 +260,9 @@ export class DecisionFeed extends DurableObject<Env> {
    */
   async sync(ask: SyncAsk): Promise<RoundResult> {
     const engines = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
-    const done = await runRounds(engines, (rounds) => rounds.run(ask));
+    const done = await runRounds(engines, (rounds) =>
+      rounds.run({ full: ask.full, belief: ask.believe ? 'all' : 'judge' }),
+    );
     if (!ask.believe || ask.engine !== undefined || !done.ok) return done;
     return { ...done, removed: done.removed + removeAbandoned(this.ctx.storage, this.#store, Date.now()) };
   }

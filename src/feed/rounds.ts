@@ -7,7 +7,7 @@ import type { Settings } from '../settings.ts';
 import type { EngineKey, EngineKeys } from './engine-keys.ts';
 import type { EngineState } from './log.ts';
 import { commitSync, engineState, type Store } from './store.ts';
-import { createPlanner, type RoundKind } from './sync.ts';
+import { beliefs, createPlanner, type Belief, type RoundKind } from './sync.ts';
 import * as upstream from './upstream.ts';
 
 /**
@@ -29,7 +29,7 @@ export interface RoundResult {
 export interface Rounds {
   state(): { readonly link: LinkState; readonly lastError: string | null };
   /** Runs a round: a delta, and the full list or the tail where they are due or asked for. */
-  run(ask?: { readonly full?: boolean; readonly believe?: boolean }): Promise<RoundResult>;
+  run(ask?: { readonly full?: boolean; readonly belief?: Belief }): Promise<RoundResult>;
   /** Runs a round that sees what a machine wrote at the engine just now. All who wait for one share it. */
   runAfter(write: Write): Promise<RoundResult>;
 }
@@ -55,7 +55,7 @@ const mostPatienceMs = 2_000;
 
 interface Running {
   readonly full: boolean;
-  readonly believe: boolean;
+  readonly belief: Belief;
   readonly done: Promise<RoundResult>;
 }
 
@@ -110,7 +110,7 @@ export function createRounds(
   const pullAndApply = async (
     kind: RoundKind,
     from: upstream.Engine,
-    believe: boolean,
+    belief: Belief,
   ): Promise<RoundResult> => {
     const { sequence } = store.mirror;
     const planner = createPlanner(store.mirror, {
@@ -120,7 +120,7 @@ export function createRounds(
       sequence,
       trusted: known().trusted,
       held,
-      believe,
+      belief,
     });
     const idGreaterThan = tail?.olderId ?? 0;
     let tailIgnored = false;
@@ -167,10 +167,10 @@ export function createRounds(
     return tail.olderId > 0;
   };
 
-  const round = async (full: boolean, believe: boolean): Promise<RoundResult> => {
+  const round = async (full: boolean, belief: Belief): Promise<RoundResult> => {
     const accepts = (key: string): Promise<boolean> => upstream.acceptsKey(engine, key);
     const roundWith = (key: EngineKey): Promise<RoundResult> =>
-      pullAll({ ...engine, apiKey: key.key, keyName: key.name }, key, full, believe);
+      pullAll({ ...engine, apiKey: key.key, keyName: key.name }, key, full, belief);
     const key = await keys.choose(accepts, false);
     if (!key) return { ...nothing, ok: false, error: keys.problem() };
     const result = await roundWith(key);
@@ -184,7 +184,7 @@ export function createRounds(
     from: upstream.Engine,
     key: EngineKey,
     full: boolean,
-    believe: boolean,
+    belief: Belief,
   ): Promise<RoundResult> => {
     if (touched !== from.apiKey) {
       const touch = await upstream.touchCursor(from);
@@ -198,7 +198,7 @@ export function createRounds(
     const fromMs = writtenFromMs;
     writtenFromMs = Infinity;
     const raced = fromMs - clockSlackMs <= deltaEndMs;
-    const delta = await pullAndApply('delta', from, false);
+    const delta = await pullAndApply('delta', from, 'judge');
     if (!delta.ok) return delta;
     keys.noteAnswered(key);
     deltaEndMs = Date.now();
@@ -207,14 +207,14 @@ export function createRounds(
     if (!full && !resyncDue && startMs < known().lastResyncMs + settings.resyncIntervalMs) {
       const due = tailDue(startMs);
       const tailHasIt = raced && canTail(fromMs);
-      if (due || tailHasIt) done = sum(done, await pullAndApply('tail', from, false));
+      if (due || tailHasIt) done = sum(done, await pullAndApply('tail', from, 'judge'));
       // An engine that ignores `id_gt` may have told so just now.
       if (raced && !(tailHasIt && tail?.honoured)) fullOwed = true;
       if (!fullOwed || owedInMs(Date.now()) > 0) return done;
     }
     fullOwed = false;
     const fullMs = Date.now();
-    done = sum(done, await pullAndApply('full', from, believe));
+    done = sum(done, await pullAndApply('full', from, belief));
     fullList = { endMs: Date.now(), tookMs: Date.now() - fullMs };
     return done;
   };
@@ -226,24 +226,25 @@ export function createRounds(
   /** How long the engine is spared another full list. */
   const owedInMs = (nowMs: number): number => fullList.endMs + fullListShare * fullList.tookMs - nowMs;
 
-  const start = (full: boolean, believe: boolean): Promise<RoundResult> => {
-    const done = round(full, believe).finally(() => {
+  const start = (full: boolean, belief: Belief): Promise<RoundResult> => {
+    const done = round(full, belief).finally(() => {
       running = null;
     });
-    running = { full, believe, done };
+    running = { full, belief, done };
     return done;
   };
 
-  const run: Rounds['run'] = async ({ full = false, believe = false } = {}) => {
+  const run: Rounds['run'] = async ({ full = false, belief = 'judge' } = {}) => {
     // A round under way may have asked the engine before the change that the caller wants to see: it waits
     // for that one and then shares the next.
     await running?.done;
     while (running) {
       const { done } = running;
-      if ((running.full || !full) && (running.believe || !believe)) return done;
+      const believes = beliefs.indexOf(running.belief) >= beliefs.indexOf(belief);
+      if ((running.full || !full) && believes) return done;
       await done;
     }
-    return start(full, believe);
+    return start(full, belief);
   };
 
   return {
@@ -260,9 +261,12 @@ export function createRounds(
     async runAfter({ effect, certain, tookMs }) {
       if (effect === 'added') writtenFromMs = Math.min(writtenFromMs, Date.now() - tookMs);
       const full = effect === 'dropped' || (effect === 'ended' && tookMs >= slowEndMs);
+      const doubted = held.size > 0;
       const done = await run({ full });
-      // What was dropped may be most of the list, or all of it.
-      if (effect === 'dropped' && done.doubt !== null) return run({ full, believe: certain });
+      // What was dropped may be most of the list, or all of it. What was doubted before was so for another reason.
+      if (effect === 'dropped' && done.doubt !== null) {
+        return run({ full, belief: certain && !doubted ? 'own' : 'judge' });
+      }
       const waitMs = owedInMs(Date.now());
       if (!fullOwed || waitMs > mostPatienceMs) return done;
       await scheduler.wait(Math.max(0, waitMs));

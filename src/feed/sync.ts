@@ -47,9 +47,16 @@ export interface RoundStart {
   readonly trusted: Trusted;
   /** `Plan.held` of the last full list. */
   readonly held: ReadonlySet<number>;
-  /** An operator vouches for the engine: whatever the full list misses is gone. */
-  readonly believe: boolean;
+  readonly belief: Belief;
 }
+
+/**
+ * What is taken for gone when the full list misses it. `judge`: what that looks right for. `own`: all that this database
+ * is known to have had, since a machine deleted alerts there; what another database left behind stands. `all`: that,
+ * too, since an operator vouches for the engine.
+ */
+export const beliefs = ['judge', 'own', 'all'] as const;
+export type Belief = (typeof beliefs)[number];
 
 export interface Planner {
   take(list: 'new' | 'deleted', decision: Decision): void;
@@ -125,7 +132,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const add: Decision[] = [];
     const renew: Renewal[] = [];
     const replaced = settleFresh(nowMs, add, renew);
-    const replacements = renew.length;
+    // Of its own: what it took over from an engine that is no more does not speak for its database.
+    const replacements = renew.filter(({ row }) => row.engine === start.engine).length;
     for (const [row, decision] of moved) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
@@ -136,24 +144,25 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   /** What a full list says by what it misses. */
   const judgeFull = ({ plan, replaced, replacements }: Settled): Plan => {
     const { add, renew, remove } = plan;
-    const candidates = start.believe ? [...own.values(), ...orphans(mirror, start)] : [...own.values()];
+    const candidates = [...own.values(), ...(start.belief === 'all' ? orphans(mirror, start) : [])];
     const missing = candidates.filter(
       (row) => row.addedSeq <= start.sequence && !seen.has(row.engineId) && !replaced.has(row),
     );
     const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
-    if (start.believe) return believed;
+    if (start.belief === 'all' || (start.belief === 'own' && reused.size === 0)) return believed;
 
     const held = new Set(missing.map((row) => row.engineId));
     const again = missing.every((row) => start.held.has(row.engineId));
-    /** Nothing may come in under the id of a row that stays. */
+    /** Nothing may come in under the id of a row that stays; so what would take a row's place takes none away yet. */
     const holding = (doubt: string): Plan => ({
       ...plan,
+      remove: remove.filter((row) => !replaced.has(row)),
       add: add.filter(({ id }) => !held.has(id)),
       renew: renew.filter(({ row, decision }) => row.engineId === decision.id || !held.has(decision.id)),
       held,
       doubt,
     });
-    const isBack = renew.some(({ row }) => isLocal(row));
+    const isBack = renew.some(({ row }) => isLocal(row) && row.engine === start.engine);
     const shared = replacements > 0 || [...seen].some((id) => isTrusted(id));
     const another = !isBack && (reused.size > 0 || (!shared && highestId <= start.trusted.highestId));
     if (another && missing.length > 0) {
@@ -165,7 +174,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (again || missing.length <= all * largeShare) return believed;
     const confirmed = missing.filter((row) => start.held.has(row.engineId));
     const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
-    return { ...holding(gap), remove: [...remove, ...confirmed] };
+    const gapped = holding(gap);
+    return { ...gapped, remove: [...gapped.remove, ...confirmed] };
   };
 
   const finish: Planner['finish'] = (nowMs) => {

@@ -1,0 +1,220 @@
+// Settings that change what engines there are, what they are called and where: nobody is unbanned by it, and whoever is
+// known again goes on where it was.
+import { runInDurableObject } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { firstLocalId } from '../src/feed/decision.ts';
+import { startModelEngines, type ModelEngine } from './support/model-engine.ts';
+import { awakeFeed, listed, reader, sync, wake } from './support/several.ts';
+
+const hour = 3_600_000;
+const both = { default: 'a.example', paris: 'b.example' };
+let a: ModelEngine;
+let b: ModelEngine;
+
+beforeEach(() => {
+  ({ 'a.example': a, 'b.example': b } = startModelEngines('a.example', 'b.example'));
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+const until = () => Date.now() + hour;
+/** Value → id and engine, as operators see it. */
+const shown = () => Object.fromEntries(listed().map(({ value, id, engine }) => [value, { id, engine }]));
+
+describe('settings that change', () => {
+  beforeEach(() => {
+    a.add({ value: '192.0.2.1', untilMs: until() });
+    for (const value of ['198.51.100.1', '198.51.100.2']) b.add({ value, untilMs: until() });
+  });
+
+  test('give an engine another name: its decisions go on under their ids, and end as it says', async () => {
+    const client = reader();
+    const before = await wake(both, async () => {
+      await sync();
+      await client.pull(true);
+      return shown();
+    });
+    await wake({ default: 'a.example', lyon: 'b.example' }, async () => {
+      await sync();
+      const { ended } = await client.pull(false);
+      expect([ended, client.banned()]).toEqual([[], ['192.0.2.1', '198.51.100.1', '198.51.100.2']]);
+      const ids = (all: ReturnType<typeof shown>) => Object.values(all).map(({ id }) => id);
+      expect(ids(shown())).toEqual(ids(before));
+      expect(shown()['198.51.100.1']?.engine).toBe('lyon');
+      b.expire(1);
+      await sync();
+      await client.pull(false);
+      expect(client.banned()).toEqual(['192.0.2.1', '198.51.100.2']);
+    });
+  });
+
+  test('give the first engine another name: likewise', async () => {
+    await wake(both, async () => void (await sync()));
+    await wake({ berlin: 'a.example', paris: 'b.example' }, async () => {
+      await sync();
+      expect(listed()).toHaveLength(3);
+      expect(shown()['192.0.2.1']?.engine).toBe('berlin');
+      a.expire(1);
+      await sync();
+      expect(Object.keys(shown())).toEqual(['198.51.100.1', '198.51.100.2']);
+    });
+  });
+
+  test('take an engine away: what it banned stands to its own end, or until an operator takes it back', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    b.add({ value: '198.51.100.3', untilMs: Date.now() + 60_000 });
+    const client = reader();
+    await wake(both, async () => {
+      await sync();
+      await client.pull(true);
+    });
+    await wake({ default: 'a.example' }, async () => {
+      for (let round = 0; round < 3; round++) await sync();
+      await client.pull(false);
+      expect(client.banned()).toEqual(['192.0.2.1', '198.51.100.1', '198.51.100.2', '198.51.100.3']);
+      vi.setSystemTime(Date.now() + 61_000);
+      await client.pull(false);
+      expect(client.banned()).not.toContain('198.51.100.3');
+      expect(awakeFeed().removeLocal({ value: '198.51.100.1' })).toEqual({ kind: 'removed', count: 1 });
+      await client.pull(false);
+      expect(client.banned()).toEqual(['192.0.2.1', '198.51.100.2']);
+    });
+  });
+
+  test('take an engine away and bring it back: its decisions are its own again', async () => {
+    const before = await wake(both, async () => {
+      await sync();
+      return shown();
+    });
+    await wake({ default: 'a.example' }, async () => void (await sync()));
+    await wake(both, async () => {
+      await sync();
+      expect(shown()).toEqual(before);
+      b.drop(2);
+      await sync();
+      await sync();
+      expect(Object.keys(shown())).toEqual(['192.0.2.1', '198.51.100.1']);
+    });
+  });
+
+  test('give an engine another name: it takes over what it says again, and nothing that says more', async () => {
+    // What a pull of both has in common is one value and one origin.
+    const pulled = { value: '203.0.113.1', origin: 'lists', scenario: 'tor' };
+    b.add({ ...pulled, untilMs: until() });
+    b.add({ ...pulled, value: '203.0.113.2', untilMs: until() + hour });
+    b.add({ ...pulled, value: '203.0.113.3', type: 'captcha', untilMs: until() });
+    await wake(both, async () => void (await sync()));
+    b.fault = () => Promise.reject(new Error('down'));
+    for (const value of ['203.0.113.1', '203.0.113.2', '203.0.113.3']) {
+      a.add({ ...pulled, value, untilMs: until() + 1_000 });
+    }
+    await wake({ berlin: 'a.example', lyon: 'b.example' }, async () => {
+      await sync();
+      const rows = listed().filter(({ origin }) => origin === 'lists');
+      expect(rows.map(({ value, type, engine }) => `${engine} ${type} ${value}`).sort()).toEqual([
+        'berlin ban 203.0.113.1',
+        'berlin ban 203.0.113.2',
+        'berlin ban 203.0.113.3',
+        'paris ban 203.0.113.2',
+        'paris captcha 203.0.113.3',
+      ]);
+    });
+  });
+
+  test('take an engine away: who vouches for another vouches not for its end, who does for all does', async () => {
+    await wake(both, async () => void (await sync()));
+    await wake({ default: 'a.example' }, async () => {
+      await sync('default', { believe: true });
+      expect(listed()).toHaveLength(3);
+      a.fault = () => Promise.reject(new Error('down'));
+      await sync(undefined, { believe: true });
+      expect(listed()).toHaveLength(3);
+      a.fault = undefined;
+      expect(await sync(undefined, { believe: true })).toMatchObject({ ok: true, removed: 2 });
+      expect(Object.keys(shown())).toEqual(['192.0.2.1']);
+    });
+  });
+
+  test('take an engine away: what it left behind does not speak for another’s lost database', async () => {
+    const pulled = { value: '203.0.113.1', origin: 'CAPI', scenario: 'crowdsecurity/ssh-bf' };
+    for (const value of ['192.0.2.2', '192.0.2.3', '192.0.2.4']) a.add({ value, untilMs: until() });
+    b.add({ ...pulled, untilMs: until() });
+    await wake(both, async () => void (await sync()));
+    await wake({ default: 'a.example' }, async () => {
+      await sync();
+      a.swap();
+      a.add({ ...pulled, untilMs: until() + hour });
+      for (let round = 0; round < 4; round++) await sync();
+      expect(Object.keys(shown())).toEqual(
+        expect.arrayContaining(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']),
+      );
+    });
+  });
+
+  test('lose all engines: nothing is let go of', async () => {
+    const before = await wake(both, async () => {
+      await sync();
+      return shown();
+    });
+    await wake({}, async () => {
+      await sync();
+      expect(shown()).toEqual(before);
+      // Only an engine can take these back.
+      expect(awakeFeed().removeLocal({ value: '198.51.100.1' })).toEqual({ kind: 'engine', count: 1 });
+    });
+    await wake(both, async () => {
+      b.expire(1);
+      await sync();
+      expect(Object.keys(shown())).toEqual(['192.0.2.1', '198.51.100.2']);
+    });
+  });
+});
+
+test('storage of before there were several engines is read as that of `default`', async () => {
+  const untilMs = until();
+  const stub = env.DECISION_FEED.getByName('several');
+  await runInDurableObject(stub, (_, { storage }) => {
+    for (const table of ['feed', 'engines', 'decisions']) storage.sql.exec(`DROP TABLE ${table}`);
+    storage.sql.exec(
+      `CREATE TABLE feed (id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
+         purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,
+         trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
+         last_resync_ms INTEGER NOT NULL)`,
+    );
+    storage.sql.exec(`INSERT INTO feed VALUES (0, 1, 3, 0, 1, ?, 3, 1, 1, 1)`, firstLocalId + 2);
+    storage.sql.exec(
+      `CREATE TABLE decisions (row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL,
+         scenario TEXT NOT NULL, scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL,
+         until_ms INTEGER NOT NULL, added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL,
+         removed_ms INTEGER NOT NULL)`,
+    );
+    // The engine's, one that was decided here, and one that a lost database left behind.
+    for (const [rowId, id, origin, value] of [
+      [1, 1, 'cscli', '192.0.2.1'],
+      [2, firstLocalId, 'lapidary', '192.0.2.2'],
+      [3, firstLocalId + 1, 'cscli', '192.0.2.3'],
+    ] as const) {
+      storage.sql.exec(
+        `INSERT INTO decisions VALUES (?, ?, NULL, ?, 'test', 'Ip', 'ban', ?, ?, ?, 0, 0)`,
+        ...[rowId, id, origin, value, untilMs, rowId],
+      );
+    }
+  });
+  a.add({ value: '192.0.2.1', untilMs });
+  await wake(both, async () => {
+    const expected = {
+      '192.0.2.1': { id: 1, engine: 'default' },
+      '192.0.2.2': { id: firstLocalId, engine: null },
+      '192.0.2.3': { id: firstLocalId + 1, engine: 'default' },
+    };
+    expect(shown()).toEqual(expected);
+    await sync();
+    expect(shown()).toEqual(expected);
+    a.expire(1);
+    await sync();
+    expect(Object.keys(shown())).toEqual(['192.0.2.2', '192.0.2.3']);
+  });
+});
