@@ -3,7 +3,7 @@
 import * as z from 'zod';
 import { chainStart, hashOf, type AuditRow } from '../db/audited.ts';
 import type { AuditAnchor } from '../feed/ends.ts';
-import type { LostTail } from '../feed/log.ts';
+import type { LostTail } from '../feed/ends-log.ts';
 import { isoTime, time } from './describe.ts';
 
 export const auditShape = z

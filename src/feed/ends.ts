@@ -2,7 +2,7 @@
 // restored D1 is known for one (broker/restore.ts); a mistake here lets a revoked key open again.
 
 import { forgetBouncersAfter, type Clients } from './clients.ts';
-import * as log from './log.ts';
+import * as log from './ends-log.ts';
 
 /** The newest row of the audit log that the feed was told of. */
 export interface AuditAnchor {

@@ -12,6 +12,7 @@ import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
 import { decisionOf, type Decision } from './decision.ts';
+import * as endsLog from './ends-log.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
 import { createEngines, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import type { EngineStatus, Freshness } from './engines.ts';
@@ -329,15 +330,15 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A page of the digests that were ever taken away, in the order in which that was told. */
   endsAfter(rowId: number, limit: number): KeptEnd[] {
-    return log.readEnds(this.ctx.storage.sql, rowId, limit);
+    return endsLog.readEnds(this.ctx.storage.sql, rowId, limit);
   }
 
-  lostTails(): log.LostTail[] {
-    return log.readLostTails(this.ctx.storage.sql);
+  lostTails(): endsLog.LostTail[] {
+    return endsLog.readLostTails(this.ctx.storage.sql);
   }
 
   acknowledgeLostTails(foundUntilMs: number): void {
-    log.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
+    endsLog.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
   }
 
   forgetBouncer(bouncerId: number): void {
