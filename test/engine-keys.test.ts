@@ -291,7 +291,7 @@ describe('without the setting', () => {
   function within<T>(settings: object, ask: (keys: ReturnType<typeof createEngineKeys>) => T): Promise<T> {
     const read = readSettings({ ...settings });
     return runInDurableObject(feed(), (_, { storage }) =>
-      ask(createEngineKeys(storage, read, read.engines[0] as EngineSettings)),
+      ask(createEngineKeys(storage, read, read.engines[0] as EngineSettings, 'default')),
     );
   }
   const never = async () => false;

@@ -4,16 +4,21 @@ import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';
+import { seal } from '../src/sealed.ts';
+import { everything, limitsOf } from './support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from './support/model-engine.ts';
-import { awakeFeed, listed, reader, sync, wake } from './support/several.ts';
+import { awakeFeed, engineStatus, listed, reader, sync, wake } from './support/several.ts';
 
 const hour = 3_600_000;
 const both = { default: 'a.example', paris: 'b.example' };
 let a: ModelEngine;
 let b: ModelEngine;
+/** Where nobody is at first. */
+let c: ModelEngine;
 
 beforeEach(() => {
-  ({ 'a.example': a, 'b.example': b } = startModelEngines('a.example', 'b.example'));
+  const engines = startModelEngines('a.example', 'b.example', 'c.example');
+  ({ 'a.example': a, 'b.example': b, 'c.example': c } = engines);
 });
 afterEach(() => {
   vi.restoreAllMocks();
@@ -21,6 +26,7 @@ afterEach(() => {
 });
 
 const until = () => Date.now() + hour;
+const down = () => Promise.reject(new Error('down')) as unknown as Response;
 /** Value → id and engine, as operators see it. */
 const shown = () => Object.fromEntries(listed().map(({ value, id, engine }) => [value, { id, engine }]));
 
@@ -84,43 +90,177 @@ describe('settings that change', () => {
     });
   });
 
-  test('take an engine away and bring it back: its decisions are its own again', async () => {
+  test('take an engine away and bring it back: its decisions are its own again, and end as it said meanwhile', async () => {
     const before = await wake(both, async () => {
       await sync();
       return shown();
     });
     await wake({ default: 'a.example' }, async () => void (await sync()));
+    b.expire(1);
     await wake(both, async () => {
-      await sync();
       expect(shown()).toEqual(before);
-      b.drop(2);
-      await sync();
-      await sync();
-      expect(Object.keys(shown())).toEqual(['192.0.2.1', '198.51.100.1']);
+      for (let round = 0; round < 2; round++) await sync();
+      expect(Object.keys(shown())).toEqual(['192.0.2.1', '198.51.100.2']);
     });
   });
 
-  test('give an engine another name: it takes over what it says again, and nothing that says more', async () => {
+  test('take the first engine away: the key that its host sent goes to no other', async () => {
+    const secrets = { current: 'bootstrap-secret-of-the-tests-0123', previous: null };
+    a.keys = ['key-of-the-host'];
+    b.keys = ['paris'];
+    await wake(both, async () => {
+      await awakeFeed().offerEngineKey('web-1', await seal(secrets, 'web-1', 'key-of-the-host'));
+      await sync();
+      expect(engineStatus('default')).toMatchObject({ link: 'ok', key: 'host' });
+    });
+    await wake({ paris: 'b.example' }, async () => {
+      vi.mocked(fetch).mockClear();
+      for (let round = 0; round < 2; round++) await sync();
+      const sent = vi.mocked(fetch).mock.calls.map(([, init]) => new Headers(init?.headers).get('x-api-key'));
+      expect(new Set(sent)).toEqual(new Set(['paris']));
+      expect(engineStatus('paris')).toMatchObject({ link: 'ok', key: 'setting', keyPending: false });
+    });
+  });
+
+  test('give an engine another name: whoever chooses it by either name loses nothing, not while it is down either', async () => {
+    const byRequest = (name: string) => reader({ view: { ...everything, engines: [name] } });
+    const byPolicy = reader({
+      bouncerId: 2,
+      view: { ...everything, limits: limitsOf({ engines: ['paris'] }) },
+    });
+    await wake(both, async () => {
+      await sync();
+      await byPolicy.pull(true);
+      await awakeFeed().alarm();
+    });
+    b.fault = down;
+    await wake({ default: 'a.example', lyon: 'b.example' }, async () => {
+      await sync();
+      for (const name of ['lyon', 'paris']) {
+        const client = byRequest(name);
+        await client.pull(true);
+        expect(client.banned()).toEqual(['198.51.100.1', '198.51.100.2']);
+      }
+      b.fault = undefined;
+      b.expire(1);
+      await sync();
+      byPolicy.limit(limitsOf({ engines: ['lyon'] }));
+      await byPolicy.pull(false);
+      expect(byPolicy.banned()).toEqual(['198.51.100.2']);
+    });
+    // Back to a name that it had.
+    await wake(both, async () => {
+      const client = byRequest('paris');
+      await client.pull(true);
+      expect(client.banned()).toEqual(['198.51.100.2']);
+    });
+  });
+
+  test('give one engine the name of another: each keeps its own decisions', async () => {
+    await wake(both, async () => void (await sync()));
+    a.fault = down;
+    await wake({ default: 'b.example', old: 'a.example' }, async () => {
+      b.expire(1);
+      for (let round = 0; round < 4; round++) await sync();
+      const engines = Object.entries(shown()).map(([value, { engine }]) => `${value} ${engine}`);
+      expect(engines).toEqual(['192.0.2.1 old', '198.51.100.2 default']);
+    });
+  });
+
+  test('give an engine another name, and its name to a new one: each has its own decisions under both names', async () => {
+    await wake(both, async () => void (await sync()));
+    c.add({ value: '203.0.113.1', untilMs: until() });
+    await wake({ default: 'a.example', lyon: 'b.example', paris: 'c.example' }, async () => {
+      await sync();
+      for (const [name, banned] of [
+        ['lyon', ['198.51.100.1', '198.51.100.2']],
+        ['paris', ['203.0.113.1']],
+      ] as const) {
+        const client = reader({ view: { ...everything, engines: [name] } });
+        await client.pull(true);
+        expect(client.banned()).toEqual(banned);
+      }
+      expect(engineStatus('paris')?.decisions).toBe(1);
+    });
+  });
+
+  test('give an engine another address: it is the same', async () => {
+    const before = await wake(both, async () => {
+      await sync();
+      return shown();
+    });
+    c.swap(b.swap());
+    c.expire(1);
+    await wake({ default: 'a.example', paris: 'c.example' }, async () => {
+      await sync();
+      expect(shown()).toEqual({ '192.0.2.1': before['192.0.2.1'], '198.51.100.2': before['198.51.100.2'] });
+    });
+  });
+
+  test.each([
+    ['the same', 0],
+    ['higher', 100],
+  ])(
+    'put another engine, whose ids are %s, in the place of one: what that banned stands',
+    async (_, skip) => {
+      // Both have had the same first pull.
+      const pulled = { value: '203.0.113.1', origin: 'CAPI', untilMs: until() };
+      const first = b.swap();
+      b.add(pulled);
+      c.add(pulled);
+      for (const row of first.rows) b.add({ value: row.value, untilMs: until() });
+      for (let n = 0; n < skip; n++) c.drop(c.add({ value: '203.0.113.9', untilMs: until() }).id);
+      for (const value of ['203.0.113.2', '203.0.113.3']) c.add({ value, untilMs: until() });
+      await wake(both, async () => void (await sync()));
+      await wake({ default: 'a.example', paris: 'c.example' }, async () => {
+        for (let round = 0; round < 4; round++) await sync();
+        expect(Object.keys(shown()).sort()).toEqual([
+          '192.0.2.1',
+          '198.51.100.1',
+          '198.51.100.2',
+          '203.0.113.1',
+          '203.0.113.2',
+          '203.0.113.3',
+        ]);
+        c.expire(1);
+        await sync();
+        expect(Object.keys(shown())).not.toContain('203.0.113.1');
+      });
+    },
+  );
+
+  test('give an engine another name and address: it takes over what it says again, and nothing that says more', async () => {
     // What a pull of both has in common is one value and one origin.
     const pulled = { value: '203.0.113.1', origin: 'lists', scenario: 'tor' };
     b.add({ ...pulled, untilMs: until() });
     b.add({ ...pulled, value: '203.0.113.2', untilMs: until() + hour });
     b.add({ ...pulled, value: '203.0.113.3', type: 'captcha', untilMs: until() });
-    await wake(both, async () => void (await sync()));
-    b.fault = () => Promise.reject(new Error('down'));
-    for (const value of ['203.0.113.1', '203.0.113.2', '203.0.113.3']) {
-      a.add({ ...pulled, value, untilMs: until() + 1_000 });
-    }
-    await wake({ berlin: 'a.example', lyon: 'b.example' }, async () => {
+    const limited = reader({ view: { ...everything, limits: limitsOf({ engines: ['paris'] }) } });
+    await wake(both, async () => {
+      await sync();
+      await limited.pull(true);
+      await awakeFeed().alarm();
+    });
+    const again = ['203.0.113.1', '203.0.113.2', '203.0.113.3'];
+    for (const value of again) c.add({ ...pulled, value, untilMs: until() + 1_000 });
+    await wake({ default: 'a.example', lyon: 'c.example' }, async () => {
+      // Who was there before says it for itself.
+      for (const value of again) a.add({ ...pulled, value, untilMs: until() + 1_000 });
+      await sync('default');
       await sync();
       const rows = listed().filter(({ origin }) => origin === 'lists');
       expect(rows.map(({ value, type, engine }) => `${engine} ${type} ${value}`).sort()).toEqual([
-        'berlin ban 203.0.113.1',
-        'berlin ban 203.0.113.2',
-        'berlin ban 203.0.113.3',
+        ...again.map((value) => `default ban ${value}`),
+        ...again.map((value) => `lyon ban ${value}`),
         'paris ban 203.0.113.2',
         'paris captcha 203.0.113.3',
       ]);
+      // What it took over ends for those, too, who are told of its new name only then.
+      c.expire(1);
+      await sync('lyon');
+      limited.limit(limitsOf({ engines: ['lyon'] }));
+      await limited.pull(false);
+      expect(limited.banned()).toEqual(['203.0.113.2', '203.0.113.3']);
     });
   });
 
@@ -177,7 +317,9 @@ test('storage of before there were several engines is read as that of `default`'
   const untilMs = until();
   const stub = env.DECISION_FEED.getByName('several');
   await runInDurableObject(stub, (_, { storage }) => {
-    for (const table of ['feed', 'engines', 'decisions']) storage.sql.exec(`DROP TABLE ${table}`);
+    for (const table of ['feed', 'engines', 'engine_names', 'engine_keys', 'decisions']) {
+      storage.sql.exec(`DROP TABLE ${table}`);
+    }
     storage.sql.exec(
       `CREATE TABLE feed (id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
          purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,

@@ -43,14 +43,15 @@ interface Candidate extends EngineKey {
   readonly row: log.EngineKeyRow | null;
 }
 
-/** Of the engines only the default one's host sends a key. */
+/** Of the engines only the default one's host sends a key; it is for no other engine that is the default one later. */
 export function createEngineKeys(
   storage: DurableObjectStorage,
-  { engines: [first], bootstrap }: Settings,
+  { bootstrap }: Pick<Settings, 'bootstrap'>,
   engine: EngineSettings,
+  handle: string,
 ): EngineKeys {
   const { sql } = storage;
-  const rows = (): log.EngineKeyRow[] => (engine === first ? log.readEngineKeys(sql) : []);
+  const rows = (): log.EngineKeyRow[] => log.readEngineKeys(sql, handle);
   /** What is sealed → the key; null: it can't be opened. */
   const opened = new Map<string, string | null>();
   let chosen: Candidate | null | undefined;
@@ -90,7 +91,7 @@ export function createEngineKeys(
       const key = await keyOf({ host, sealed });
       if (key === null) return fail({ kind: 'unavailable', problem: 'the key can not be opened here' });
       const same = (await candidates()).find(({ row, key: known }) => row?.host === host && known === key);
-      if (!same?.row) log.writePendingEngineKey(sql, host, sealed, Date.now());
+      if (!same?.row) log.writePendingEngineKey(sql, { host, sealed, engine: handle }, Date.now());
       // Sent before, and sent again since: whatever came between is not what the host wants.
       else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
       return succeed(same ? 'unchanged' : 'registered');

@@ -6,10 +6,12 @@ import type { Settings } from '../settings.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
 import { createRounds, type LinkState, type RoundResult, type Rounds } from './rounds.ts';
-import { engineState, type Store } from './store.ts';
+import { engineState, handleOf, type Store } from './store.ts';
 
 export interface Engine {
   readonly name: string;
+  /** What its decisions are kept under. */
+  readonly handle: string;
   readonly keys: EngineKeys;
   readonly rounds: Rounds;
   readonly forwarder: Forwarder;
@@ -36,11 +38,13 @@ export interface EngineStatus {
 
 export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
   return settings.engines.map((engine: EngineSettings) => {
-    const keys = createEngineKeys(storage, settings, engine);
+    const handle = handleOf(store, engine.name);
+    const keys = createEngineKeys(storage, settings, engine, handle);
     return {
       name: engine.name,
+      handle,
       keys,
-      rounds: createRounds(storage, store, settings, engine, keys),
+      rounds: createRounds(storage, store, settings, { ...engine, handle }, keys),
       forwarder: createForwarder(engine, keys),
     };
   });
@@ -69,18 +73,18 @@ export async function runRounds(
 }
 
 export function statusOf(
-  { name, keys, rounds }: Engine,
+  { name, handle, keys, rounds }: Engine,
   store: Store,
   syncIntervalMs: number,
   nowMs: number,
 ): EngineStatus {
   const { link, lastError } = rounds.state();
   const { source: key, pending: keyPending } = keys.state();
-  const { lastSyncMs, lastResyncMs } = engineState(store, name);
+  const { lastSyncMs, lastResyncMs } = engineState(store, handle);
   const ageMs = nowMs - lastSyncMs;
   return {
     name,
-    decisions: store.mirror.byEngine.get(name)?.size ?? 0,
+    decisions: store.mirror.byEngine.get(handle)?.size ?? 0,
     freshness: lastSyncMs === 0 ? 'cold' : ageMs <= 3 * syncIntervalMs ? 'fresh' : 'stale',
     ageSeconds: lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
     link,

@@ -7,7 +7,15 @@ import { fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
-import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
+import {
+  aimAt,
+  createBases,
+  enginesMoved,
+  forgetBases,
+  grounded,
+  limitsMoved,
+  standingsOf,
+} from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
@@ -16,15 +24,16 @@ import * as endsLog from './ends-log.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
 import { createEngines, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import type { EngineStatus, Freshness } from './engines.ts';
+import { byHandles } from './identity.ts';
 import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import {
-  abandonEngines,
   engineState,
   forgetTombstones,
+  handleOf,
   openStore,
   removeAbandoned,
   sweep,
@@ -103,9 +112,7 @@ export class DecisionFeed extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
-    const names = this.#settings.engines.map(({ name }) => name);
-    this.#store = openStore(ctx.storage, names);
-    abandonEngines(ctx.storage, this.#store);
+    this.#store = openStore(ctx.storage, this.#settings.engines);
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
@@ -164,8 +171,9 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** A bouncer's poll of the stream. */
-  async stream(ask: StreamAsk): Promise<StreamAnswer> {
+  async stream(asked: StreamAsk): Promise<StreamAnswer> {
     await this.#warm();
+    const ask = { ...asked, view: byHandles(asked.view, this.#store.names) };
     const nowMs = Date.now();
     sweep(this.ctx.storage, this.#store, nowMs);
     this.note(ask.sightings);
@@ -200,7 +208,7 @@ export class DecisionFeed extends DurableObject<Env> {
   /** From both positions of a cursor to what the bouncer is to have now. */
   #changes(aim: Aim, from: Cursor | undefined): Answer {
     const { mirror } = this.#store;
-    if (!from) return fromNothing(mirror, aim);
+    if (!from || enginesMoved(this.#bases, from, aim)) return fromNothing(mirror, aim);
     if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
     return transition(mirror, aim, standingsOf(this.#bases, from));
   }
@@ -226,16 +234,17 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A live lookup, or the whole list: active decisions of a view. */
   async list(ask: ListAsk): Promise<ListAnswer> {
     await this.#warm();
+    const view = byHandles(ask.view, this.#store.names);
     const nowMs = Date.now();
     sweep(this.ctx.storage, this.#store, nowMs);
     this.note(ask.sightings);
     clients.noteSighting(this.#clients, ask.poll);
     const end = ask.limit === null ? undefined : ask.offset + ask.limit;
-    const rows = activeRows(this.#store.mirror, ask.view)
+    const rows = activeRows(this.#store.mirror, view)
       .filter((row) => row.id > ask.idGreaterThan)
       .slice(ask.offset, end);
     // Of the decisions on one address clients read the first: the strictest, which lasts longest.
-    if (ask.view.within?.covering) {
+    if (view.within?.covering) {
       rows.sort((a, b) => Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs);
     }
     if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs)) };
@@ -250,8 +259,9 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** Takes what a bouncer reports of itself, to be passed on to the engines that it sees with their next rounds. */
   takeReport(report: Report, engines: readonly string[] | null): void {
-    for (const { name, forwarder } of this.#engines) {
-      if (engines === null || engines.includes(name)) forwarder.take(report);
+    const seen = engines?.map((name) => handleOf(this.#store, name)) ?? null;
+    for (const { handle, forwarder } of this.#engines) {
+      if (seen === null || seen.includes(handle)) forwarder.take(report);
     }
   }
 
@@ -364,7 +374,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */
   async #warm(): Promise<void> {
-    const cold = this.#engines.filter(({ name }) => engineState(this.#store, name).lastResyncMs === 0);
+    const cold = this.#engines.filter(({ handle }) => engineState(this.#store, handle).lastResyncMs === 0);
     if (cold.length === 0) return;
     this.#firstContact ??= withinMs(
       runRounds(cold, (rounds) => rounds.run()),

@@ -4,7 +4,8 @@
 //            from the engine and a full state for every bouncer. No index but the key: a community list of
 //            50,000 replaced every 2 h is 18 million billed row writes a month as it is, each index doubles it.
 // feed       one row: the change counter and what must outlive a restart beside it.
-// engines    how far each engine's mirror has come. Losing a row costs a full list.
+// engines    how far each engine's mirror has come, and where it was. Losing a row costs a full list.
+// engine_names  what engines are or were called. Losing a row: a view by a former name has nothing of its engine.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
 // engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
@@ -14,17 +15,20 @@
 // once       bans by their request, for a day: a request that is sent again bans once.
 
 import { intern, type Decision, type Row } from './decision.ts';
+import type { KnownEngine, Names } from './identity.ts';
 import type { Change } from './mirror.ts';
 import type { Trusted } from './sync.ts';
 
-const schema = [
-  `CREATE TABLE IF NOT EXISTS feed (
-     id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
-     purged_sequence INTEGER NOT NULL, next_local_id INTEGER NOT NULL)`,
+const feedTable = `CREATE TABLE IF NOT EXISTS feed (
+  id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
+  purged_sequence INTEGER NOT NULL, next_local_id INTEGER NOT NULL)`;
+
+const otherTables = [
   `CREATE TABLE IF NOT EXISTS engines (
-     name TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
+     handle TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
      trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
-     last_resync_ms INTEGER NOT NULL)`,
+     last_resync_ms INTEGER NOT NULL, url TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS engine_names (name TEXT PRIMARY KEY, handle TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS decisions (
      row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL, scenario TEXT NOT NULL,
      scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, until_ms INTEGER NOT NULL,
@@ -41,7 +45,7 @@ const schema = [
   `CREATE TABLE IF NOT EXISTS once (request TEXT PRIMARY KEY, decision TEXT NOT NULL, at_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS engine_keys (
      state TEXT PRIMARY KEY CHECK (state IN ('pending', 'used')), host TEXT NOT NULL, sealed TEXT NOT NULL,
-     received_ms INTEGER NOT NULL)`,
+     received_ms INTEGER NOT NULL, engine TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
 ];
 
@@ -61,10 +65,16 @@ export interface EngineState {
   trusted: Trusted;
   lastSyncMs: number;
   lastResyncMs: number;
+  /** Where it was at `lastResyncMs`, or when it was first heard of. Empty: not known, of before version 3. */
+  url: string;
 }
 
 /** What version 1 knew one engine of, called `default`, and kept in `feed`. */
 const toVersion2 = [
+  `CREATE TABLE engines (
+     name TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
+     trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
+     last_resync_ms INTEGER NOT NULL)`,
   `INSERT INTO engines SELECT 'default', 1, highest_id, trusted_sequence, trusted_highest_id, last_sync_ms,
      last_resync_ms FROM feed`,
   ...['highest_id', 'trusted_sequence', 'trusted_highest_id', 'last_sync_ms', 'last_resync_ms'].map(
@@ -74,19 +84,36 @@ const toVersion2 = [
   `ALTER TABLE decisions ADD COLUMN engine_id INTEGER NOT NULL DEFAULT 0`,
   `UPDATE decisions SET engine_id = id WHERE id < 1073741824`,
   `UPDATE decisions SET engine = '' WHERE origin = 'lapidary' AND id >= 1073741824`,
-  `UPDATE feed SET version = 2`,
+];
+
+/** Version 2 knew an engine by its name alone, and whose host's keys were by which engine was the first. */
+const toVersion3 = [
+  `ALTER TABLE engines RENAME COLUMN name TO handle`,
+  `ALTER TABLE engines ADD COLUMN url TEXT NOT NULL DEFAULT ''`,
+  `CREATE TABLE engine_names (name TEXT PRIMARY KEY, handle TEXT NOT NULL)`,
+  `INSERT INTO engine_names SELECT handle, handle FROM engines`,
+  `CREATE TABLE IF NOT EXISTS engine_keys (
+     state TEXT PRIMARY KEY CHECK (state IN ('pending', 'used')), host TEXT NOT NULL, sealed TEXT NOT NULL,
+     received_ms INTEGER NOT NULL)`,
+  `ALTER TABLE engine_keys ADD COLUMN engine TEXT NOT NULL DEFAULT ''`,
+  `UPDATE engine_keys SET engine = COALESCE((SELECT handle FROM engines WHERE keeps_ids), '')`,
+  `UPDATE feed SET version = 3`,
 ];
 
 /**
  * Creates the tables at the first wake, and at a later one those that came with a later release. A schema that
- * changes a table adds a version and its steps here.
+ * changes a table adds a version and its steps here: they come first, on the tables as that version left them.
  */
 export function openLog(storage: DurableObjectStorage, firstLocalId: number): void {
+  const { sql } = storage;
+  const run = (statements: readonly string[]): void => statements.forEach((statement) => sql.exec(statement));
   storage.transactionSync(() => {
-    for (const statement of schema) storage.sql.exec(statement);
-    const [feed] = storage.sql.exec(`SELECT version FROM feed`).toArray();
-    if (!feed) storage.sql.exec(`INSERT INTO feed VALUES (0, 2, 0, 0, ?)`, firstLocalId);
-    else if (feed['version'] === 1) for (const statement of toVersion2) storage.sql.exec(statement);
+    sql.exec(feedTable);
+    const [feed] = sql.exec(`SELECT version FROM feed`).toArray();
+    if (feed?.['version'] === 1) run(toVersion2);
+    if (feed && Number(feed['version']) < 3) run(toVersion3);
+    run(otherTables);
+    if (!feed) sql.exec(`INSERT INTO feed VALUES (0, 3, 0, 0, ?)`, firstLocalId);
   });
 }
 
@@ -108,13 +135,31 @@ export function writeState(sql: SqlStorage, { sequence, purgedSequence, nextLoca
   );
 }
 
+/** All engines that were ever heard of. */
+export function readKnownEngines(sql: SqlStorage): KnownEngine[] {
+  return sql.exec(`SELECT handle, url FROM engines`).toArray() as unknown as KnownEngine[];
+}
+
+/** In the order in which they were given. */
+export function readNames(sql: SqlStorage): Names {
+  const rows = sql.exec(`SELECT name, handle FROM engine_names ORDER BY rowid`).toArray();
+  return new Map(rows.map((row) => [row['name'] as string, row['handle'] as string]));
+}
+
+/** Becomes the last of the names that were given. */
+export function writeName(sql: SqlStorage, name: string, handle: string): void {
+  sql.exec(`INSERT OR REPLACE INTO engine_names VALUES (?, ?)`, name, handle);
+}
+
 /** The state of an engine; one that was never heard of begins. The first of all keeps its ids. */
-export function readEngine(sql: SqlStorage, name: string): EngineState {
+export function readEngine(sql: SqlStorage, handle: string, url: string): EngineState {
   sql.exec(
-    `INSERT OR IGNORE INTO engines VALUES (?, NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0)`,
-    name,
+    `INSERT OR IGNORE INTO engines
+       VALUES (?, NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0, ?)`,
+    handle,
+    url,
   );
-  const row = sql.exec(`SELECT * FROM engines WHERE name = ?`, name).one() as Record<string, number>;
+  const row = sql.exec(`SELECT * FROM engines WHERE handle = ?`, handle).one() as Record<string, number>;
   return {
     keepsIds: row['keeps_ids'] === 1,
     highestId: row['highest_id'] as number,
@@ -124,19 +169,21 @@ export function readEngine(sql: SqlStorage, name: string): EngineState {
     },
     lastSyncMs: row['last_sync_ms'] as number,
     lastResyncMs: row['last_resync_ms'] as number,
+    url: String(row['url']),
   };
 }
 
-export function writeEngine(sql: SqlStorage, name: string, state: EngineState): void {
+export function writeEngine(sql: SqlStorage, handle: string, state: EngineState): void {
   sql.exec(
     `UPDATE engines SET highest_id = ?, trusted_sequence = ?, trusted_highest_id = ?, last_sync_ms = ?,
-       last_resync_ms = ? WHERE name = ?`,
+       last_resync_ms = ?, url = ? WHERE handle = ?`,
     state.highestId,
     state.trusted.sequence,
     state.trusted.highestId,
     state.lastSyncMs,
     state.lastResyncMs,
-    name,
+    state.url,
+    handle,
   );
 }
 
@@ -260,16 +307,23 @@ export interface EngineKeyRow {
   readonly state: 'pending' | 'used';
   readonly host: string;
   readonly sealed: string;
+  /** The engine's handle. */
+  readonly engine: string;
 }
 
 /** The newest first: at most one of each state. */
-export function readEngineKeys(sql: SqlStorage): EngineKeyRow[] {
-  const rows = sql.exec(`SELECT state, host, sealed FROM engine_keys ORDER BY state`).toArray();
-  return rows as unknown as EngineKeyRow[];
+export function readEngineKeys(sql: SqlStorage, engine: string): EngineKeyRow[] {
+  const columns = `state, host, sealed, engine`;
+  const rows = sql.exec(`SELECT ${columns} FROM engine_keys WHERE engine = ? ORDER BY state`, engine);
+  return rows.toArray() as unknown as EngineKeyRow[];
 }
 
-export function writePendingEngineKey(sql: SqlStorage, host: string, sealed: string, nowMs: number): void {
-  sql.exec(`INSERT OR REPLACE INTO engine_keys VALUES ('pending', ?, ?, ?)`, host, sealed, nowMs);
+export function writePendingEngineKey(
+  sql: SqlStorage,
+  { host, sealed, engine }: Omit<EngineKeyRow, 'state'>,
+  nowMs: number,
+): void {
+  sql.exec(`INSERT OR REPLACE INTO engine_keys VALUES ('pending', ?, ?, ?, ?)`, host, sealed, nowMs, engine);
 }
 
 /** The pending key takes the used one's place; false: it is not the pending one any more. In a transaction. */

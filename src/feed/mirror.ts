@@ -12,7 +12,7 @@ export interface Mirror {
   purgedSequence: number;
   /** Active decisions. */
   readonly byId: Map<number, Row>;
-  /** Of them those that an engine knows: by the engine's name, then by its own id. */
+  /** Of them those that an engine knows: by the engine's handle, then by its own id. */
   readonly byEngine: Map<string, Map<number, Row>>;
   /** Active decisions by raw value: the siblings among which a view picks the longest. */
   readonly byValue: Map<string, Row[]>;

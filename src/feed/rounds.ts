@@ -65,11 +65,11 @@ export function createRounds(
   storage: DurableObjectStorage,
   store: Store,
   settings: Settings,
-  engine: EngineSettings,
+  engine: EngineSettings & { readonly handle: string },
   keys: EngineKeys,
 ): Rounds {
-  const engines = new Set(settings.engines.map(({ name }) => name));
-  const known = (): EngineState => engineState(store, engine.name);
+  const { handle } = engine;
+  const known = (): EngineState => engineState(store, handle);
   // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
   const health: Record<'delta' | 'full', LinkState> = { delta: 'cold', full: 'ok' };
   const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
@@ -115,10 +115,12 @@ export function createRounds(
     const { sequence } = store.mirror;
     const planner = createPlanner(store.mirror, {
       kind,
-      engine: engine.name,
-      engines,
+      engine: handle,
+      engines: store.engines,
       sequence,
       trusted: known().trusted,
+      isNew: known().lastResyncMs === 0,
+      moved: !['', engine.url].includes(known().url),
       held,
       belief,
     });
@@ -140,7 +142,7 @@ export function createRounds(
     const plan = planner.finish(nowMs);
     held = plan.held;
     const believed = kind === 'full' && held.size === 0;
-    commitSync(storage, store, { ...plan, engine: engine.name, believed }, nowMs);
+    commitSync(storage, store, { ...plan, engine: handle, url: engine.url, believed }, nowMs);
     if (kind === 'full') resyncDue = held.size > 0;
     else if (plan.doubt) resyncDue = true;
     note(kind, 'ok', plan.doubt ?? null);

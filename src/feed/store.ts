@@ -3,7 +3,9 @@
 // runtime holds every answer back until the writes before it are durable, so no bouncer hears of a sequence
 // that a crash could take back.
 
+import type { EngineSettings } from '../engines.ts';
 import { firstLocalId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
+import { identify, type Names } from './identity.ts';
 import * as log from './log.ts';
 import {
   applyChange,
@@ -20,21 +22,37 @@ import { isAbandoned, type Plan } from './sync.ts';
 export interface Store {
   readonly mirror: Mirror;
   state: log.FeedState;
-  /** By the names of the engines that there are. */
+  /** By the handles of the engines that there are. */
   readonly engines: Map<string, log.EngineState>;
+  readonly names: Names;
 }
 
-export function openStore(storage: DurableObjectStorage, engines: readonly string[]): Store {
+export function openStore(storage: DurableObjectStorage, settings: readonly EngineSettings[]): Store {
   log.openLog(storage, firstLocalId);
-  const state = log.readState(storage.sql);
-  const mirror = createMirror(log.readRows(storage.sql), state.sequence, state.purgedSequence);
-  const named = engines.map((name) => [name, log.readEngine(storage.sql, name)] as const);
-  return { state, mirror, engines: new Map(named) };
+  const { sql } = storage;
+  const handles = identify(settings, log.readKnownEngines(sql), log.readNames(sql));
+  const engines = storage.transactionSync(() => {
+    for (const [name, handle] of handles) log.writeName(sql, name, handle);
+    return settings.map(({ name, url }) => {
+      const handle = handles.get(name) as string;
+      return [handle, log.readEngine(sql, handle, url)] as const;
+    });
+  });
+  const state = log.readState(sql);
+  const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
+  return { state, mirror, engines: new Map(engines), names: log.readNames(sql) };
+}
+
+/** What the decisions of an engine are kept under, by a name that it has or had. */
+export function handleOf({ names }: Store, name: string): string {
+  return names.get(name) ?? name;
 }
 
 /** What an engine said, and whether it was a whole full list that is believed. */
 export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> {
   readonly engine: string;
+  /** Where it was asked. */
+  readonly url: string;
   readonly believed: boolean;
 }
 
@@ -50,8 +68,8 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
   // Orphans before additions: they step aside for decisions that come in under their ids.
   for (const row of sync.orphan) added.push(orphan(row, state));
   for (const { row, decision } of sync.renew) {
-    // What bouncers know it by stays, unless it is the engine's own.
-    const id = engine.keepsIds ? decision.id : row.id;
+    // What bouncers know it by stays, unless it is the engine's own, or another's that may come back.
+    const id = engine.keepsIds ? decision.id : ourId(row, state);
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
   }
@@ -60,20 +78,25 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
     const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, state.sequence) });
   }
-  // Orphans mean another database: its ids start anew.
-  if (sync.orphan.length > 0) engine.highestId = 0;
+  // Orphans mean another database: its ids count from what of it is here already.
+  if (sync.orphan.length > 0) {
+    const gone = new Set(sync.orphan);
+    const left = [...rowsOf(store.mirror, sync.engine).values()].filter((row) => !gone.has(row));
+    engine.highestId = left.reduce((highest, { engineId }) => Math.max(highest, engineId), 0);
+  }
   for (const { row } of added) engine.highestId = Math.max(engine.highestId, row.engineId);
   engine.lastSyncMs = nowMs;
   if (sync.believed) {
     engine.lastResyncMs = nowMs;
     engine.trusted = { sequence: state.sequence, highestId: engine.highestId };
+    engine.url = sync.url;
   }
   write(storage, store, { added, removed, sequence: state.sequence }, state, [sync.engine, engine]);
 }
 
-/** What is known of an engine that there is. */
-export function engineState(store: Store, name: string): log.EngineState {
-  return store.engines.get(name) as log.EngineState;
+/** What is known of an engine that there is, by its handle. */
+export function engineState(store: Store, handle: string): log.EngineState {
+  return store.engines.get(handle) as log.EngineState;
 }
 
 /** Decides here: the decision gets its id. */
@@ -103,24 +126,8 @@ export function remove(
   write(storage, store, { added: [], removed, sequence: state.sequence }, state);
 }
 
-/**
- * Lets go of engines that there are no more: their decisions live to their own end, or until the engine is back, by
- * whatever name. Without any engine nothing is let go of, since then it is more likely that a setting was lost.
- */
-export function abandonEngines(storage: DurableObjectStorage, store: Store): void {
-  if (store.engines.size === 0) return;
-  const rows = [...store.mirror.byId.values()].filter(
-    (row) => !isLocal(row) && !store.engines.has(row.engine),
-  );
-  if (rows.length === 0) return;
-  const state = { ...store.state };
-  const added = rows.map((row) => orphan(row, state));
-  write(storage, store, { added, removed: [], sequence: state.sequence }, state);
-}
-
 /** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
 export function removeAbandoned(storage: DurableObjectStorage, store: Store, nowMs: number): number {
-  if (store.engines.size === 0) return 0;
   const rows = [...store.mirror.byId.values()].filter((row) => isAbandoned(row, store.engines));
   remove(storage, store, rows, nowMs);
   return rows.length;
@@ -130,9 +137,14 @@ function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed
   return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
 }
 
+/** Its id where that is one of ours, else a new one. */
+function ourId({ id }: Row, state: log.FeedState): number {
+  return id < firstLocalId ? state.nextLocalId++ : id;
+}
+
 /** A row that no engine knows any more, out of the way of its engine's ids. */
 function orphan(row: Row, state: log.FeedState): Change['added'][number] & { readonly renewed: Row } {
-  const id = row.id < firstLocalId ? state.nextLocalId++ : row.id;
+  const id = ourId(row, state);
   const { rowId, engine } = row;
   return {
     row: log.createRow({ rowId, engine, engineId: 0 }, { ...row, id }, ++state.sequence),

@@ -38,9 +38,13 @@ export interface Trusted {
 /** What a round starts from. */
 export interface RoundStart {
   readonly kind: RoundKind;
-  /** Whose answer it is, and the names of all engines that there are. */
+  /** Whose answer it is, and the handles of all engines that there are. */
   readonly engine: string;
-  readonly engines: ReadonlySet<string>;
+  readonly engines: Handles;
+  /** No full list of it was ever believed: it may be one that had another name at another address. */
+  readonly isNew: boolean;
+  /** It is elsewhere than when a full list was last believed: it may be another engine. */
+  readonly moved: boolean;
   /** The mirror's sequence when the request went out: later rows cannot be missed by its answer. */
   readonly sequence: number;
   /** Where the mirror stood when a full list was last believed. */
@@ -57,6 +61,8 @@ export interface RoundStart {
  */
 export const beliefs = ['judge', 'own', 'all'] as const;
 export type Belief = (typeof beliefs)[number];
+
+export type Handles = Pick<ReadonlySet<string>, 'size' | 'has'>;
 
 export interface Planner {
   take(list: 'new' | 'deleted', decision: Decision): void;
@@ -85,7 +91,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const fresh = new Map<number, Decision>();
   const ended = new Set<Row>();
   const reused = new Set<Row>();
-  const moved = new Map<Row, Decision>();
+  const shifted = new Map<Row, Decision>();
   let highestId = 0;
 
   const take: Planner['take'] = (list, decision) => {
@@ -98,7 +104,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (known && sameContent(known, decision)) {
       seen.add(decision.id);
       // A decision's end never moves at an engine; its clock may, and all its durations with it.
-      if (!sameUntil(known, decision)) moved.set(known, decision);
+      if (!sameUntil(known, decision)) shifted.set(known, decision);
     } else {
       if (known) reused.add(known);
       fresh.set(decision.id, decision);
@@ -110,8 +116,9 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const replaced = new Set<Row>();
     for (const decision of fresh.values()) {
       if (decision.untilMs - nowMs < 1000) continue;
-      const free = (row: Row): boolean =>
-        !seen.has(row.engineId) && !fresh.has(row.engineId) && !ended.has(row) && !replaced.has(row);
+      const said = ({ engine, engineId }: Row): boolean =>
+        engine === start.engine && (seen.has(engineId) || fresh.has(engineId));
+      const free = (row: Row): boolean => !said(row) && !ended.has(row) && !replaced.has(row);
       const old = predecessors(mirror, start, decision).filter(free);
       const same =
         old.find((row) => sameContent(row, decision)) ?? abandoned(mirror, start, decision).find(free);
@@ -123,10 +130,6 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     return replaced;
   };
 
-  const isTrusted = (id: number): boolean => {
-    return (own.get(id)?.addedSeq ?? Infinity) <= start.trusted.sequence;
-  };
-
   /** What the answer says by itself: additions, renewals, and the ends that it names. */
   const settle = (nowMs: number): Settled => {
     const add: Decision[] = [];
@@ -134,7 +137,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const replaced = settleFresh(nowMs, add, renew);
     // Of its own: what it took over from an engine that is no more does not speak for its database.
     const replacements = renew.filter(({ row }) => row.engine === start.engine).length;
-    for (const [row, decision] of moved) if (isActive(mirror, row)) renew.push({ row, decision });
+    for (const [row, decision] of shifted) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
     const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined };
@@ -163,8 +166,12 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
       doubt,
     });
     const isBack = renew.some(({ row }) => isLocal(row) && row.engine === start.engine);
-    const shared = replacements > 0 || [...seen].some((id) => isTrusted(id));
-    const another = !isBack && (reused.size > 0 || (!shared && highestId <= start.trusted.highestId));
+    // Where it moved: two engines have pulls in common, under the same ids even, where both were new then.
+    const proves = (row: Row | undefined): boolean =>
+      row !== undefined && row.addedSeq <= start.trusted.sequence && !(start.moved && isPulled(row));
+    const shared = (!start.moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
+    const reaches = !start.moved && highestId > start.trusted.highestId;
+    const another = !isBack && (reused.size > 0 || (!shared && !reaches));
     if (another && missing.length > 0) {
       // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
       if (again && seen.size + fresh.size > 0) return { ...plan, orphan: missing, held: new Set() };
@@ -192,7 +199,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
 /**
  * A full list with other content under an id that we know, or one that shares no row with what was last believed
  * and reaches no id beyond the highest of then, is another database (an emptied or a restored one): absence from
- * it says nothing of what was banned. One that has orphans of ours is the old database, come back.
+ * it says nothing of what was banned. One that has orphans of ours is the old database, come back. From another
+ * address it has to share a decision of the engine's own making, whatever its ids.
  */
 function anotherDatabase(kept: number): string {
   return (
@@ -229,10 +237,12 @@ function predecessors(mirror: Mirror, { engine }: RoundStart, decision: Decision
 }
 
 /**
- * What engines left behind that there are no more, and that this decision may be, from one that goes by another name now:
- * it says the same, and ends no earlier. A decision takes the place of one only, since two engines may have said it.
+ * What engines left behind that there are no more, and that this decision may be, from one that has another name at
+ * another address now: it says the same, and ends no earlier. A decision takes the place of one only, since two engines
+ * may have said it. Who was here before says it for itself.
  */
-function abandoned(mirror: Mirror, { engines }: RoundStart, decision: Decision): Row[] {
+function abandoned(mirror: Mirror, { engines, isNew }: RoundStart, decision: Decision): Row[] {
+  if (!isNew) return [];
   return (mirror.byValue.get(decision.value) ?? []).filter(
     (row) =>
       isAbandoned(row, engines) &&
@@ -241,9 +251,12 @@ function abandoned(mirror: Mirror, { engines }: RoundStart, decision: Decision):
   );
 }
 
-/** Whether a row was that of an engine that there is no more. */
-export function isAbandoned(row: Row, engines: { has(name: string): boolean }): boolean {
-  return isLocal(row) && row.engine !== '' && !engines.has(row.engine);
+/**
+ * Whether a row is that of an engine that there is no more: it lives to its own end, or until its engine is back. Without
+ * any engine no row is, since then it is more likely that a setting was lost.
+ */
+export function isAbandoned(row: Row, engines: Handles): boolean {
+  return engines.size > 0 && row.engine !== '' && !engines.has(row.engine);
 }
 
 /** Whether a decision read from an engine can be mirrored under its own id. */
