@@ -94,7 +94,7 @@ async function run(steps: Step[]): Promise<void> {
   runs++;
   const clients = views.map((view, index) => {
     const client = reader({ view, bouncerId: runs * 10 + index });
-    return { ...client, view, lost: false, started: false };
+    return { ...client, view, lost: false, started: false, reads: '' };
   });
   const others: Record<Host, ModelDatabase[]> = { 'a.example': [], 'b.example': [], 'c.example': [] };
 
@@ -104,6 +104,7 @@ async function run(steps: Step[]): Promise<void> {
   let before = new Map<string, Ranked>();
   while (rest.length > 0) {
     await wakeAs(current, async () => {
+      restartWhereNamesMoved(clients);
       before = expectNothingLost(before, 'a change of the settings');
       for (let next = rest.shift(); next; next = rest.shift()) {
         if (next.do === 'change') {
@@ -125,6 +126,7 @@ async function run(steps: Step[]): Promise<void> {
   }
 
   await wakeAs(usual, async () => {
+    restartWhereNamesMoved(clients);
     // Quiescence: the engines are honest, an operator vouches for them, every bouncer polls once.
     letEndWhatIsEnding(Object.values(engines));
     for (let round = 0; round < 2; round++) await sync();
@@ -152,6 +154,16 @@ async function run(steps: Step[]): Promise<void> {
 function wakeAs(engines: Engines, use: () => Promise<void>): Promise<void> {
   hostOf = { ...hostOf, ...(engines as Record<string, Host>) };
   return wake(engines, use);
+}
+
+/** A bouncer whose address leads to other engines than before has to begin anew: README says so. */
+function restartWhereNamesMoved(clients: { view: View; started: boolean; reads: string }[]): void {
+  for (const client of clients) {
+    const hosts = new Set(client.view.engines?.flatMap((name) => hostOf[name] ?? []));
+    const reads = [...hosts].sort().join(' ');
+    if (reads !== client.reads) client.started = false;
+    client.reads = reads;
+  }
 }
 
 async function take(
