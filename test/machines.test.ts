@@ -1,6 +1,7 @@
 // What a machine writes through us is in the feed when it has its answer: also what LAPI's own deltas lose, and
 // without a round of sync for each of many writes.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { takeLoginTurn } from '../src/lapi/rate.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, feed } from './support/bouncer.ts';
@@ -167,6 +168,30 @@ test('a machine whose name is hidden in a token’s padding, or not there at all
     const answer = await call('/v1/heartbeat', { headers: { authorization: token } });
     expect([token, answer.status]).toEqual([token, 401]);
   }
+});
+
+test('a machine is stopped under every name that MySQL takes for its own', async () => {
+  engine.fault = () => Response.json({ message: 'passed' });
+  const status = async (id: string) => {
+    const token = `a.${btoa(JSON.stringify({ id })).replace(/=+$/, '')}.c`;
+    return (await call('/v1/heartbeat', { headers: { authorization: `Bearer ${token}` } })).status;
+  };
+  await operator('PUT', '/blocked-machines/lost', {});
+  await operator('PUT', `/blocked-machines/${encodeURIComponent('gone ')}`, {});
+  for (const id of ['lost', 'lost ', 'lost   ', 'gone', 'gone ']) {
+    expect([id, await status(id)]).toEqual([id, 403]);
+  }
+  for (const id of [' lost', 'lost\t', 'los t']) expect([id, await status(id)]).toEqual([id, 200]);
+});
+
+test('log-ins under such names are counted as one machine’s', async () => {
+  const nowMs = Date.now();
+  const waits: (number | null)[] = [];
+  for (let i = 0; i < 61; i++) {
+    // From three addresses, each of which may try half as often.
+    waits.push(await takeLoginTurn({}, `192.0.2.${i % 3}`, `guessed${' '.repeat(i)}`, nowMs));
+  }
+  expect(waits).toEqual([...Array<null>(60).fill(null), 60]);
 });
 
 describe('answers about allowlists', () => {

@@ -1,6 +1,7 @@
 // How often a bouncer or an unknown host may ask, and a machine try to log in. Cloudflare's rate limits where they are
 // bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate counts.
 
+import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
 import { sha256Hex } from '../secret.ts';
 
@@ -45,7 +46,7 @@ export async function takeLoginTurn(
   const wait = await turn(env.LOGIN_LIMIT_ADDRESS, byAddress, loginsPerMinute.address, nowMs);
   if (wait !== null || machine === null) return wait;
   // Of any length and content, where a counter's key has bounds.
-  const name = `login as ${(await sha256Hex(machine)).slice(0, 32)}`;
+  const name = `login as ${(await sha256Hex(bareName(machine))).slice(0, 32)}`;
   return turn(env.LOGIN_LIMIT_MACHINE, name, loginsPerMinute.machine, nowMs);
 }
 
