@@ -1,7 +1,7 @@
 // What a machine writes through us is in the feed when it has its answer: also what LAPI's own deltas lose, and
 // without a round of sync for each of many writes.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { takeLoginTurn } from '../src/lapi/rate.ts';
+import { takeLoginTurnAs } from '../src/lapi/rate.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, feed } from './support/bouncer.ts';
@@ -14,6 +14,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   vi.restoreAllMocks();
+  vi.unstubAllGlobals();
   vi.useRealTimers();
 });
 
@@ -170,6 +171,41 @@ test('a machine whose name is hidden in a token’s padding, or not there at all
   }
 });
 
+test.each(['/v1/watchers/login', '/v1/alerts'])(
+  'a bomb sent to %s is unfolded to its limit and no further',
+  async (path) => {
+    vi.mocked(fetch).mockImplementation(async (_, init) => {
+      await new Response(init?.body).arrayBuffer();
+      return Response.json([]);
+    });
+    const limitBytes = path.endsWith('/login') ? 2 * 1024 * 1024 : 50 * 1024 * 1024;
+    let inflated = 0;
+    const Real = DecompressionStream;
+    vi.stubGlobal('DecompressionStream', function Counting(format: 'gzip') {
+      const { readable, writable } = new Real(format);
+      const writer = writable.getWriter();
+      const counted = new WritableStream<Uint8Array<ArrayBuffer>>({
+        write(slice) {
+          inflated += slice.length;
+          return writer.write(slice);
+        },
+        close: () => writer.close(),
+        abort: (reason) => writer.abort(reason),
+      });
+      return { readable, writable: counted };
+    });
+    // Spaces, 1,029 of them to a byte.
+    const megabytes = new Blob(Array<string>(100).fill(' '.repeat(1024 * 1024)));
+    const zipped = megabytes.stream().pipeThrough(new CompressionStream('gzip'));
+    const bomb = await new Response(zipped).arrayBuffer();
+    const init = { method: 'POST', body: bomb, headers: { 'content-encoding': 'gzip' } };
+    const answer = await call(path, init);
+    expect(answer.status).toBe(400);
+    expect(await answer.json()).toEqual({ message: 'http: request body too large' });
+    expect(inflated).toBeLessThan(limitBytes / 1029 + 4096);
+  },
+);
+
 test('a machine is stopped under every name that MySQL takes for its own', async () => {
   engine.fault = () => Response.json({ message: 'passed' });
   const status = async (id: string) => {
@@ -187,10 +223,7 @@ test('a machine is stopped under every name that MySQL takes for its own', async
 test('log-ins under such names are counted as one machine’s', async () => {
   const nowMs = Date.now();
   const waits: (number | null)[] = [];
-  for (let i = 0; i < 61; i++) {
-    // From three addresses, each of which may try half as often.
-    waits.push(await takeLoginTurn({}, `192.0.2.${i % 3}`, `guessed${' '.repeat(i)}`, nowMs));
-  }
+  for (let i = 0; i < 61; i++) waits.push(await takeLoginTurnAs({}, `guessed${' '.repeat(i)}`, nowMs));
   expect(waits).toEqual([...Array<null>(60).fill(null), 60]);
 });
 

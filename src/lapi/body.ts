@@ -1,6 +1,7 @@
 // Request bodies: read with a limit that holds for what gzip unfolds to, so a small bomb stays small.
 
 import { badInput, fail, succeed, type Result } from '../failure.ts';
+import { inflate } from './inflate.ts';
 
 /** A body as JSON, at most `limitBytes` after decompression. */
 export async function readJson(request: Request, limitBytes: number): Promise<Result<unknown>> {
@@ -33,7 +34,7 @@ export async function readBytes(request: Request, limitBytes: number): Promise<R
   const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
   if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
   // The runtime hands over request bodies as they were sent (unlike those of its own fetches).
-  const body = encoding === 'gzip' ? request.body.pipeThrough(new DecompressionStream('gzip')) : request.body;
+  const body = encoding === 'gzip' ? inflate(request.body) : request.body;
   const parts: Uint8Array[] = [];
   let size = 0;
   try {

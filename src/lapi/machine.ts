@@ -14,7 +14,7 @@ import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowli
 import { readBytes } from './body.ts';
 import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
-import { takeLoginTurn } from './rate.ts';
+import { takeLoginTurn, takeLoginTurnAs } from './rate.ts';
 import { relay, tooLarge } from './relay.ts';
 import { claimedMachine, machineIn, mayAsLocal } from './trust.ts';
 
@@ -91,13 +91,15 @@ async function register(c: Context<AppEnv>): Promise<Response> {
 }
 
 async function logIn(c: Context<AppEnv>): Promise<Response> {
+  const address = clientAddress(c.req.raw, c.get('settings'));
+  const wait = await takeLoginTurn(c.env, address, Date.now());
+  if (wait !== null) return lapiError({ kind: 'rate-limited', waitSeconds: wait });
   const body = await readBytes(c.req.raw, loginLimitBytes);
   if (!body.ok) return lapiError(body.failure.kind === 'too-large' ? tooLarge : body.failure);
   const machine = machineIn(body.value);
   if (!machine.ok) return lapiError(machine.failure);
-  const address = clientAddress(c.req.raw, c.get('settings'));
-  const waitSeconds = await takeLoginTurn(c.env, address, machine.value, Date.now());
-  if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
+  const waitAs = machine.value === null ? null : await takeLoginTurnAs(c.env, machine.value, Date.now());
+  if (waitAs !== null) return lapiError({ kind: 'rate-limited', waitSeconds: waitAs });
   return answered(await passOn(c, loginLimitBytes, { body: body.value, machine: machine.value }));
 }
 

@@ -35,16 +35,13 @@ export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: num
 /** As wrangler.toml has them. Under one name more than from one address: an attacker's keeps no machine out alone. */
 const loginsPerMinute = { address: 30, machine: 60 };
 
-/** A machine's try to log in. `machine` is what the body claims; null when it claims nothing that can be read. */
-export async function takeLoginTurn(
-  env: Partial<Env>,
-  address: string,
-  machine: string | null,
-  nowMs: number,
-): Promise<Wait> {
-  const byAddress = `login from ${address}`;
-  const wait = await turn(env.LOGIN_LIMIT_ADDRESS, byAddress, loginsPerMinute.address, nowMs);
-  if (wait !== null || machine === null) return wait;
+/** A machine's try to log in, before its body is read: that costs most of what a try can cost here. */
+export function takeLoginTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
+  return turn(env.LOGIN_LIMIT_ADDRESS, `login from ${address}`, loginsPerMinute.address, nowMs);
+}
+
+/** The same try, once the body has told which `machine` it claims to be. */
+export async function takeLoginTurnAs(env: Partial<Env>, machine: string, nowMs: number): Promise<Wait> {
   // Of any length and content, where a counter's key has bounds.
   const name = `login as ${(await sha256Hex(bareName(machine))).slice(0, 32)}`;
   return turn(env.LOGIN_LIMIT_MACHINE, name, loginsPerMinute.machine, nowMs);

@@ -5,6 +5,7 @@
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { EngineSettings } from '../engines.ts';
 import { readBytes } from './body.ts';
+import { inflate } from './inflate.ts';
 import { parseNetwork } from './ip.ts';
 
 export interface Passage {
@@ -33,7 +34,7 @@ export async function relay(
   passage: Passage,
 ): Promise<Result<Response>> {
   const silence = watch(upstream.timeoutMs);
-  const body = await bodyOf(request, passage, silence.heard);
+  const body = await bodyOf(request, passage, silence);
   if (!body.ok) return body;
   silence.heard();
   try {
@@ -96,7 +97,7 @@ interface Outgoing {
 async function bodyOf(
   request: Request,
   { limitBytes, body: read }: Passage,
-  heard: () => void,
+  silence: Silence,
 ): Promise<Result<Outgoing>> {
   const whole = (content: Uint8Array | null): Result<Outgoing> => succeed({ content, refused: () => null });
   if (read) return whole(read);
@@ -109,24 +110,27 @@ async function bodyOf(
     return bytes.ok ? whole(bytes.value) : bytes;
   }
   // Engines before 1.7 read no gzip, and none needs it.
-  const plain =
-    encoding === 'gzip' ? request.body.pipeThrough(new DecompressionStream('gzip')) : request.body;
-  const source = (plain as ReadableStream<Uint8Array>).getReader();
+  const plain = encoding === 'gzip' ? inflate(request.body) : (request.body as ReadableStream<Uint8Array>);
+  const source = plain.getReader();
   let size = 0;
   let wrong: Failure | null = null;
+  function refuse(failure: Failure, error: unknown): never {
+    wrong = failure;
+    // Workerd ends a body that fails as if it were whole: the engine is told by a cut.
+    silence.abort();
+    source.cancel(error).catch(() => undefined);
+    throw error;
+  }
   const content = new ReadableStream<Uint8Array>({
     async pull(controller) {
       const part = await source.read().catch((error: unknown) => {
-        wrong = { kind: 'bad-input', field: 'body', problem: encoding === 'gzip' ? 'not gzip' : 'cut off' };
-        throw error;
+        const problem = encoding === 'gzip' ? 'not gzip' : 'cut off';
+        return refuse({ kind: 'bad-input', field: 'body', problem }, error);
       });
-      heard();
+      silence.heard();
       if (part.done) return controller.close();
       size += part.value.length;
-      if (size > limitBytes) {
-        wrong = tooLarge;
-        throw new Error('too large');
-      }
+      if (size > limitBytes) return refuse(tooLarge, new Error('too large'));
       controller.enqueue(part.value);
     },
     cancel: (reason) => source.cancel(reason),
@@ -169,6 +173,8 @@ interface Silence {
   readonly signal: AbortSignal;
   heard(): void;
   end(): void;
+  /** Aborts now. */
+  abort(): void;
 }
 
 /** Aborts when nothing was heard for a while, in either direction. Runs from the first `heard`. */
@@ -183,6 +189,7 @@ function watch(timeoutMs: number): Silence {
       stop = () => clearTimeout(timer);
     },
     end: () => stop(),
+    abort: () => controller.abort(),
   };
 }
 

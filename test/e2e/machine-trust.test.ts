@@ -103,6 +103,9 @@ describe.skipIf(!lab.ok)('trust in machines', () => {
     const { status, headers, body } = await guess('198.51.100.50', 'name');
     expect([status, JSON.parse(body)]).toEqual([429, { message: expect.any(String) as string }]);
     expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+    // Before its body is looked at.
+    const packed = { ...from('198.51.100.50'), 'content-encoding': 'none' };
+    expect((await ask('POST', '/v1/watchers/login', packed, {})).status).toBe(429);
     // The spelling of a field hides no name.
     const twice = { machine_id: 'other', MACHINE_ID: 'victim', password: 'x', scenarios: [] };
     expect((await ask('POST', '/v1/watchers/login', from('192.0.2.77'), twice)).status).toBe(400);

@@ -1,0 +1,56 @@
+// Writes of machines to an engine that does what none does when it is asked to: it waits, and tells how much it was
+// sent. What is seen here is what arrives on either side of Lapidary.
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { freePort } from '../lab/ports.ts';
+
+const json = { 'content-type': 'application/json' };
+const headers = { authorization: 'Bearer a.b.c', 'user-agent': 'lab/v1' };
+
+describe('a write', () => {
+  let server: Server;
+  let lapidary: Lapidary;
+  let onWrite: (request: IncomingMessage, response: ServerResponse) => void;
+  beforeAll(async () => {
+    const port = await freePort();
+    server = createServer((request, response) => {
+      const { pathname } = new URL(request.url as string, 'http://engine.example');
+      if (pathname === '/v1/alerts') onWrite(request, response);
+      else if (pathname === '/v1/decisions/stream')
+        response.writeHead(200, json).end('{"new":[],"deleted":[]}');
+      else response.writeHead(200, json).end('null');
+    });
+    await new Promise<void>((listening) => server.listen(port, '127.0.0.1', listening));
+    lapidary = await startLapidary({
+      upstream: { url: `http://127.0.0.1:${port}`, key: 'key' },
+      settings: { SYNC_INTERVAL_SECONDS: '3600' },
+    });
+    await lapidary.sync({ full: true });
+  });
+  afterAll(async () => {
+    await lapidary?.close();
+    server?.closeAllConnections();
+    server?.close();
+  });
+
+  it('that is too large when it is unfolded breaks off at the engine, at the limit', async () => {
+    const arrived = Promise.withResolvers<{ bytes: number; complete: boolean }>();
+    onWrite = (request) => {
+      let bytes = 0;
+      request.on('data', (part: Buffer) => (bytes += part.length));
+      request.on('error', () => undefined);
+      request.on('close', () => arrived.resolve({ bytes, complete: request.complete }));
+    };
+    const answer = await fetch(`${lapidary.url}/v1/alerts`, {
+      method: 'POST',
+      headers: { ...headers, 'content-encoding': 'gzip' },
+      body: gzipSync(Buffer.alloc(60 * 1024 * 1024, ' ')),
+    });
+    expect([answer.status, await answer.text()]).toEqual([400, '{"message":"http: request body too large"}']);
+    const { bytes, complete } = await arrived.promise;
+    expect(complete).toBe(false);
+    expect(bytes).toBeLessThanOrEqual(50 * 1024 * 1024);
+  });
+});
