@@ -206,6 +206,24 @@ test.each(['/v1/watchers/login', '/v1/alerts'])(
   },
 );
 
+test.each([
+  ['a second value', '{"machine_id":"a \\"}{","x":{}} {}'],
+  ['a word', '{"machine_id":"a"} x'],
+  ['the start of one', '{"machine_id":"a"}{'],
+])('a log-in with %s behind its first, which the engine would not look at, is refused', async (_, body) => {
+  const answer = await call('/v1/watchers/login', { method: 'POST', body });
+  expect([answer.status, await answer.json()]).toEqual([400, { message: 'body: must be one JSON value' }]);
+});
+
+test.each(['', '{', '{"machine_id":"a', 'x {}', '[{}] {}', '{]} {}', '{"machine_id":"a"}\n'])(
+  'what a log-in of %j is, is the engine’s to say',
+  async (body) => {
+    engine.fault = () => Response.json({ message: 'its word' }, { status: 400 });
+    const answer = await call('/v1/watchers/login', { method: 'POST', body });
+    expect(await answer.json()).toEqual({ message: 'its word' });
+  },
+);
+
 test('a machine is stopped under every name that MySQL takes for its own', async () => {
   engine.fault = () => Response.json({ message: 'passed' });
   const status = async (id: string) => {

@@ -30,20 +30,44 @@ export function claimedMachine(headers: Headers): string | null {
 
 /**
  * The machine that a login is for; null when the body can't be read, which the engine refuses. Go takes a field's name
- * in any case, and the last of several: two spellings in one body are none that a client sends.
+ * in any case, and the last of several: two spellings in one body are none that a client sends. Nor is a body that goes
+ * on after its JSON, of which gin reads the first value alone.
  */
 export function machineIn(body: Uint8Array): Result<string | null> {
-  let json: unknown;
-  try {
-    json = JSON.parse(new TextDecoder().decode(body));
-  } catch {
-    return succeed(null);
+  const text = new TextDecoder().decode(body);
+  const json = parsed(text);
+  if (json === undefined) {
+    const goesOn = parsed(text.slice(0, firstObjectEnd(text))) !== undefined;
+    return goesOn ? badInput('body', 'must be one JSON value') : succeed(null);
   }
   if (typeof json !== 'object' || json === null) return succeed(null);
   const named = Object.entries(json).filter(([name]) => name.toLowerCase() === 'machine_id');
   if (named.length > 1) return badInput('machine_id', 'is given twice');
   const name: unknown = named[0]?.[1];
   return succeed(typeof name === 'string' ? name : null);
+}
+
+/** undefined: it is no JSON. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where the braces of a text are even for the first time, those in its strings aside; its length when they never are. */
+function firstObjectEnd(text: string): number {
+  let depth = 0;
+  let inString = false;
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i];
+    if (character === '"') inString = !inString;
+    else if (inString && character === '\\') i++;
+    else if (!inString && character === '{') depth++;
+    else if (!inString && character === '}' && --depth === 0) return i + 1;
+  }
+  return text.length;
 }
 
 /**
