@@ -202,12 +202,19 @@ async function passOn(
   return relay(c.req.raw, openEngine(c), passage);
 }
 
+/** Where a DELETE is of all that its query leaves, and of everything without one. */
+const ofAll = ['/v1/alerts', '/v1/decisions'];
+
 /**
  * Path and query go to the engine as they are. Engines before 1.6.8, and proxies before any, read `%2F` as a slash and
  * `..` as a step back: neither may lead to another route than the one that was matched here.
  */
 function checkTarget(c: Context<AppEnv>): Result<'good'> {
-  const { path } = c.req;
+  const { path, method } = c.req;
+  // Without its slash it would delete them all, which is not meant by who had no id to put behind it.
+  if (method === 'DELETE' && ofAll.includes(path) && new URL(c.req.url).pathname.endsWith('/')) {
+    return badInput('path', `an id is missing behind the slash; all are deleted by ${path} without it`);
+  }
   if (/\.\.|%2e|%5c|%25|%00|[\\;]/i.test(path))
     return badInput('path', 'has an escape that no route of LAPI has');
   if (/%2f/i.test(path) && !path.startsWith('/v1/allowlists/check/')) {

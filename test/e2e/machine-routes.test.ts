@@ -188,6 +188,25 @@ describe.skipIf(!lab.ok)('routes of machines', () => {
     }
   });
 
+  it('takes no empty id for all of them', async () => {
+    const active = { method: 'GET', path: '/v1/alerts?has_active_decision=true', token };
+    const banning = async () =>
+      (JSON.parse((await ask(engine.url, active)).body) as { id: number }[]).map(({ id }) => id);
+    const before = await banning();
+    expect(before.length).toBeGreaterThan(0);
+    for (const path of ['decisions/', 'decisions//', 'decisions/?ip=192.0.2.15', 'alerts/', 'alerts/x/..']) {
+      const refused = await ask(lapidary.url, { method: 'DELETE', path: `/v1/${path}`, token });
+      expect([path, refused.status]).toEqual([path, 400]);
+      expect(JSON.parse(refused.body).message).toMatch(/^path: an id is missing/);
+      const named = `/engines/default/v1/${path}`;
+      expect((await ask(lapidary.url, { method: 'DELETE', path: named, token })).status).toBe(400);
+    }
+    expect(await banning()).toEqual(before);
+    // With an id the slash does no harm.
+    const one = await ask(lapidary.url, { method: 'DELETE', path: '/v1/decisions/9999/', token });
+    expect(one.body).toContain('9999');
+  });
+
   it('inflates what newer agents compress, for an engine that does not', async () => {
     const many = gzipSync(alert('198.51.100.77'));
     const headers = { 'content-encoding': 'gzip' };
