@@ -47,12 +47,13 @@ export async function askFeed<T>(env: Env, ask: (feed: Feed) => Promise<T>): Pro
 
 /**
  * Where a client is. Only the configured header is believed: on Cloudflare nobody can forge
- * `CF-Connecting-IP`, anywhere else everybody can, and there the connection itself tells.
+ * `CF-Connecting-IP`, anywhere else everybody can, and there the connection itself tells. Of a list like
+ * `X-Forwarded-For` the nearest proxy has appended the last entry; those before it are what the client claims.
  */
 export function clientAddress(request: Request, settings: Settings): string {
   if (settings.clientAddressHeader !== '') {
     const named = request.headers.get(settings.clientAddressHeader);
-    if (named) return (named.split(',')[0] as string).trim().slice(0, 64);
+    if (named) return (named.split(',').at(-1) as string).trim().slice(0, 64);
   }
   // workerd gives `address:port`, IPv6 in brackets.
   const peer = (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';

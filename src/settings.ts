@@ -39,7 +39,7 @@ export interface Settings {
   readonly operatorIssuers: readonly Issuer[];
   /** `ADOPT_ENGINE_KEYS`, false: whether a key that is unknown here but good at the engine becomes a bouncer. */
   readonly adoptEngineKeys: boolean;
-  /** `CLIENT_ADDRESS_HEADER`: who says where a client is. Empty: the connection itself. */
+  /** `CLIENT_ADDRESS_HEADER`: who says where a client is, in its last entry. Empty: the connection itself. */
   readonly clientAddressHeader: string;
   /** `BOOTSTRAP_SECRET`, `BOOTSTRAP_SECRET_PREVIOUS`: without the first hosts can't register their keys themselves. */
   readonly bootstrap: BootstrapSecrets | null;
