@@ -139,26 +139,33 @@ async function pass(c: Context<AppEnv>): Promise<Response> {
 /** How long a machine waits for this feed to have what it wrote; the work goes on after that. */
 const writeThroughMs = 2_000;
 
+function writing(effect: Write['effect']): Reply {
+  return (c) => {
+    const answer = write(c, effect);
+    // A machine that goes away would end it otherwise, when the engine may have written already.
+    c.executionCtx.waitUntil(answer.catch(() => undefined));
+    return answer;
+  };
+}
+
 /**
  * Passes a write on, and answers when the feed has followed. Bouncers that ask through this isolate see it in their
  * next poll; through another one within 1 s, the time for which that trusts the head it has seen.
  */
-function writing(effect: Write['effect']): Reply {
-  return async (c) => {
-    const startMs = Date.now();
-    const result = await passOn(c, limitBytes);
-    forgetAnswers(Date.now());
-    // An engine that failed, or fell silent, may have written all the same: then nobody waits, but it is looked for.
-    if (result.ok && result.value.status >= 400 && result.value.status < 500) return result.value;
-    if (!result.ok && result.failure.kind !== 'unavailable') return lapiError(result.failure);
-    const done = result.ok && result.value.ok;
-    const tookMs = Date.now() - startMs;
-    const certain = done && effect === 'dropped' && (await deletedSome(result.value));
-    const followed = follow(c, { effect, certain, tookMs });
-    c.executionCtx.waitUntil(followed);
-    if (done) await withinMs(followed, writeThroughMs);
-    return answered(result);
-  };
+async function write(c: Context<AppEnv>, effect: Write['effect']): Promise<Response> {
+  const startMs = Date.now();
+  const result = await passOn(c, limitBytes);
+  forgetAnswers(Date.now());
+  // An engine that failed, or fell silent, may have written all the same: then nobody waits, but it is looked for.
+  if (result.ok && result.value.status >= 400 && result.value.status < 500) return result.value;
+  if (!result.ok && result.failure.kind !== 'unavailable') return lapiError(result.failure);
+  const done = result.ok && result.value.ok;
+  const tookMs = Date.now() - startMs;
+  const certain = done && effect === 'dropped' && (await deletedSome(result.value));
+  const followed = follow(c, { effect, certain, tookMs });
+  c.executionCtx.waitUntil(followed);
+  if (done) await withinMs(followed, writeThroughMs);
+  return answered(result);
 }
 
 /** LAPI: `{"nbDeleted":"3"}`. */

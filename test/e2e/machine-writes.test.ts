@@ -1,10 +1,12 @@
 // Writes of machines to an engine that does what none does when it is asked to: it waits, and tells how much it was
 // sent. What is seen here is what arrives on either side of Lapidary.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { freePort } from '../lab/ports.ts';
+import { until } from '../lab/wait.ts';
 
 const json = { 'content-type': 'application/json' };
 const headers = { authorization: 'Bearer a.b.c', 'user-agent': 'lab/v1' };
@@ -12,11 +14,13 @@ const headers = { authorization: 'Bearer a.b.c', 'user-agent': 'lab/v1' };
 describe('a write', () => {
   let server: Server;
   let lapidary: Lapidary;
+  let asked: string[] = [];
   let onWrite: (request: IncomingMessage, response: ServerResponse) => void;
   beforeAll(async () => {
     const port = await freePort();
     server = createServer((request, response) => {
       const { pathname } = new URL(request.url as string, 'http://engine.example');
+      asked.push(`${request.method} ${pathname}`);
       if (pathname === '/v1/alerts') onWrite(request, response);
       else if (pathname === '/v1/decisions/stream')
         response.writeHead(200, json).end('{"new":[],"deleted":[]}');
@@ -52,5 +56,26 @@ describe('a write', () => {
     const { bytes, complete } = await arrived.promise;
     expect(complete).toBe(false);
     expect(bytes).toBeLessThanOrEqual(50 * 1024 * 1024);
+  });
+
+  it('is followed though its machine went away before the answer', async () => {
+    const written = Promise.withResolvers<ServerResponse>();
+    onWrite = (request, response) => request.resume().on('end', () => written.resolve(response));
+    const { hostname, port } = new URL(lapidary.url);
+    const machine = connect(Number(port), hostname);
+    machine.on('error', () => undefined);
+    machine.write(
+      'POST /v1/alerts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a.b.c\r\nContent-Length: 2\r\n\r\n[]',
+    );
+    const response = await written.promise;
+    machine.resetAndDestroy();
+    // Workerd, which has one loop of events, has seen the one when it answers the other.
+    await lapidary.health();
+    asked = [];
+    response.writeHead(201, json).end('["1"]');
+    await until('the feed asks what changed', (saw) => {
+      saw(asked);
+      return asked.includes('GET /v1/decisions/stream');
+    });
   });
 });
