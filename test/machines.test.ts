@@ -2,7 +2,7 @@
 // without a round of sync for each of many writes.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { takeLoginTurnAs } from '../src/lapi/rate.ts';
-import { addBouncer, asBouncer, call, operator } from './support/http.ts';
+import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, feed } from './support/bouncer.ts';
 
@@ -27,6 +27,19 @@ async function askedBy(work: () => Promise<unknown>): Promise<string[]> {
   const before = engine.requests.length;
   await work();
   return kinds(engine.requests.slice(before));
+}
+
+/** An answer of the engine that ends before it is whole. */
+function brokenOff(start: string): Response {
+  const parts = [new TextEncoder().encode(start)];
+  const body = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      const part = parts.shift();
+      if (part) controller.enqueue(part);
+      else controller.error(new Error('connection lost'));
+    },
+  });
+  return new Response(body, { headers: { 'content-type': 'application/json' } });
 }
 
 async function started(): Promise<ReturnType<typeof bouncer>> {
@@ -117,6 +130,21 @@ describe('alerts that are deleted', () => {
     await feed().syncAfter('default', dropped(true));
     await client.pull(false);
     expect(client.banned()).toEqual([]);
+  });
+
+  test('are looked for, too, when the engine’s answer breaks off', async () => {
+    await started();
+    engine.fault = (path, target) => {
+      if (path !== '/v1/alerts') return engine.answer(target);
+      engine.drop(1);
+      return brokenOff('{"nbDeleted":"1');
+    };
+    const asked = await askedBy(async () => {
+      const headers = { 'x-lapidary-token': operatorToken };
+      const deleted = await call('/v1/alerts', { method: 'DELETE', headers });
+      await expect(deleted.text()).rejects.toThrow();
+    });
+    expect(asked).toContain('full');
   });
 
   test('take nothing along where the engine deleted none', async () => {
@@ -314,6 +342,12 @@ describe('answers about allowlists', () => {
     await ask(good);
     expect(asked.filter((each) => each.startsWith('GET /v1/allowlists?')).length).toBe(2);
     expect(asked.length).toBeGreaterThan(before + 1);
+  });
+
+  test('are none when they break off', async () => {
+    vi.mocked(fetch).mockImplementation(async () => brokenOff('[{"name":'));
+    const broken = await ask(good);
+    expect(broken).toEqual({ status: 503, body: `{"message":"the engine's answer broke off"}` });
   });
 
   test('are not kept when they are errors, and a blocked machine gets none', async () => {

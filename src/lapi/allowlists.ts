@@ -2,6 +2,7 @@
 // callers whom the engine has let in itself just now. They are the same for all machines (LAPI: pkg/database/
 // allowlists.go). A mistake here shows one caller's answer to somebody whom the engine would have refused.
 
+import { fail, succeed, type Result } from '../failure.ts';
 import { sha256Hex } from '../secret.ts';
 
 const keptMs = 30_000;
@@ -48,18 +49,30 @@ export async function noteAdmitted(engine: string, authorization: string, askedM
   admitted.set(`${engine} ${await sha256Hex(authorization)}`, askedMs);
 }
 
-/** Keeps an answer if it is one to keep; returns it to be sent. `askedMs`: before the engine was asked. */
-export async function keepAnswer(question: string, answer: Response, askedMs: number): Promise<Response> {
+/**
+ * Keeps an answer if it is one to keep; returns it to be sent, or `unavailable` when it breaks off. `askedMs`: before
+ * the engine was asked.
+ */
+export async function keepAnswer(
+  question: string,
+  answer: Response,
+  askedMs: number,
+): Promise<Result<Response>> {
   const { status, headers } = answer;
-  if (status !== 200 && status !== 204) return answer;
-  const body = answer.body ? await answer.arrayBuffer() : null;
+  if (status !== 200 && status !== 204) return succeed(answer);
+  let body: ArrayBuffer | null;
+  try {
+    body = answer.body ? await answer.arrayBuffer() : null;
+  } catch {
+    return fail({ kind: 'unavailable', problem: "the engine's answer broke off" });
+  }
   // A write while the engine was asked may be what it has not told of.
   const written = askedMs <= forgottenMs;
   if (!written && (body?.byteLength ?? 0) <= mostBytes) {
     if (answers.size >= mostAnswers) answers.clear();
     answers.set(question, { status, headers: new Headers(headers), body, askedMs });
   }
-  return new Response(body, { status, headers });
+  return succeed(new Response(body, { status, headers }));
 }
 
 let forgottenMs = -Infinity;
