@@ -344,6 +344,17 @@ describe('answers about allowlists', () => {
     expect(asked.length).toBeGreaterThan(before + 1);
   });
 
+  test('are kept up to 8 MB, and the oldest goes first', async () => {
+    vi.mocked(fetch).mockImplementation(async (input) => {
+      asked.push(new URL(String(input)).search);
+      return Response.json('x'.repeat(1_000_000));
+    });
+    const questions = Array.from({ length: 9 }, (_, index) => `?${index}`);
+    for (const question of questions) await ask(good, `/v1/allowlists${question}`);
+    for (const question of questions.toReversed()) await ask(good, `/v1/allowlists${question}`);
+    expect(asked).toEqual([...questions, '?0']);
+  });
+
   test('are none when they break off', async () => {
     vi.mocked(fetch).mockImplementation(async () => brokenOff('[{"name":'));
     const broken = await ask(good);

@@ -10,7 +10,9 @@ const keptMs = 30_000;
 const admittedMs = 60_000;
 const mostAnswers = 200;
 const mostAdmitted = 20_000;
+/** Of one answer, and of all with their questions: a query that no engine knows makes another question of the same. */
 const mostBytes = 1024 * 1024;
+const mostBytesOfAll = 8 * 1024 * 1024;
 
 interface Kept {
   readonly status: number;
@@ -69,10 +71,33 @@ export async function keepAnswer(
   // A write while the engine was asked may be what it has not told of.
   const written = askedMs <= forgottenMs;
   if (!written && (body?.byteLength ?? 0) <= mostBytes) {
-    if (answers.size >= mostAnswers) answers.clear();
-    answers.set(question, { status, headers: new Headers(headers), body, askedMs });
+    keep(question, { status, headers: new Headers(headers), body, askedMs });
   }
   return succeed(new Response(body, { status, headers }));
+}
+
+let bytesOfAll = 0;
+
+/** The oldest make room. */
+function keep(question: string, kept: Kept): void {
+  drop(question);
+  answers.set(question, kept);
+  bytesOfAll += bytesOf(question, kept);
+  for (const oldest of answers.keys()) {
+    if (answers.size <= mostAnswers && bytesOfAll <= mostBytesOfAll) return;
+    drop(oldest);
+  }
+}
+
+function drop(question: string): void {
+  const kept = answers.get(question);
+  if (!kept) return;
+  answers.delete(question);
+  bytesOfAll -= bytesOf(question, kept);
+}
+
+function bytesOf(question: string, { body }: Kept): number {
+  return question.length + (body?.byteLength ?? 0);
 }
 
 let forgottenMs = -Infinity;
@@ -81,4 +106,5 @@ let forgottenMs = -Infinity;
 export function forgetAnswers(nowMs: number): void {
   forgottenMs = nowMs;
   answers.clear();
+  bytesOfAll = 0;
 }
