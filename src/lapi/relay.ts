@@ -101,7 +101,8 @@ async function bodyOf(
 ): Promise<Result<Outgoing>> {
   const whole = (content: Uint8Array | null): Result<Outgoing> => succeed({ content, refused: () => null });
   if (read) return whole(read);
-  if (!request.body) return whole(null);
+  // `fetch` refuses one with these, also of no bytes, and LAPI reads none.
+  if (!request.body || request.method === 'GET' || request.method === 'HEAD') return whole(null);
   const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
   if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
   const length = Number(request.headers.get('content-length') ?? Infinity);

@@ -1,6 +1,7 @@
 // Every route of machines, asked of a real engine and of Lapidary in front of it: status, headers and body are the
 // engine's own. And what must not cross: addresses that a client claims, bodies beyond all bounds, redirects.
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { once } from 'node:events';
+import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { login, postAlert } from '../lab/alert.ts';
@@ -396,6 +397,22 @@ describe('what stands before the engine', () => {
     answer = () => ({ status: 200, headers: { 'content-length': '9' }, body: null });
     const half = await ask(lapidary.url, { method: 'GET', path: '/v1/alerts', token: 'a.b.c' });
     expect(half.status).toBe(503);
+  });
+
+  it.each([
+    ['GET', '2'],
+    ['HEAD', '2'],
+    ['GET', '0'],
+  ])('is sent no body with a %s that has one of %s bytes', async (method, length) => {
+    answer = () => ({ status: 200, headers: {}, body: '' });
+    const headers = { authorization: 'Bearer a.b.c', 'content-length': length };
+    const sent = httpRequest(`${lapidary.url}/v1/alerts`, { method, headers });
+    sent.end(length === '2' ? '[]' : undefined);
+    const [got] = (await once(sent, 'response')) as [IncomingMessage];
+    got.resume();
+    expect(got.statusCode).toBe(200);
+    const { headers: relayed } = seen.filter(({ url }) => url === '/v1/alerts').at(-1) as IncomingMessage;
+    expect([relayed['content-length'], relayed['transfer-encoding']]).toEqual([undefined, undefined]);
   });
 
   it('gets the headers on the list, those of the settings, and none besides', async () => {
