@@ -153,21 +153,32 @@ async function passedBack(method: string, response: Response, silence: Silence):
     silence.end();
     return new Response(null, { status, headers });
   }
-  silence.heard();
   const length = response.headers.get('content-length');
   if (length !== null && Number(length) <= shortBytes && !response.headers.has('content-encoding')) {
+    silence.heard();
     const bytes = await response.arrayBuffer();
     silence.end();
     return new Response(bytes, { status, headers });
   }
-  const heard = new TransformStream<Uint8Array, Uint8Array>({
-    transform(part, controller) {
-      silence.heard();
-      controller.enqueue(part);
+  silence.end();
+  return new Response(listened(response.body, silence), { status, headers });
+}
+
+/** The timer runs while a part is waited for, and not while the machine is: its answer may wait for the feed. */
+function listened(body: ReadableStream<Uint8Array>, silence: Silence): ReadableStream<Uint8Array> {
+  const source = body.getReader();
+  return new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        silence.heard();
+        const { done, value } = await source.read().finally(silence.end);
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: (reason) => source.cancel(reason),
     },
-    flush: () => silence.end(),
-  });
-  return new Response(response.body.pipeThrough(heard), { status, headers });
+    { highWaterMark: 0 },
+  );
 }
 
 interface Silence {
@@ -178,7 +189,7 @@ interface Silence {
   abort(): void;
 }
 
-/** Aborts when nothing was heard for a while, in either direction. Runs from the first `heard`. */
+/** Aborts when nothing was heard for a while, in either direction. Runs from a `heard` to the next, or to `end`. */
 function watch(timeoutMs: number): Silence {
   const controller = new AbortController();
   let stop = (): void => undefined;

@@ -16,20 +16,22 @@ describe('a write', () => {
   let lapidary: Lapidary;
   let asked: string[] = [];
   let onWrite: (request: IncomingMessage, response: ServerResponse) => void;
+  let onDelta: (response: ServerResponse) => void;
+  const noNews = (response: ServerResponse) => response.writeHead(200, json).end('{"new":[],"deleted":[]}');
   beforeAll(async () => {
     const port = await freePort();
     server = createServer((request, response) => {
       const { pathname } = new URL(request.url as string, 'http://engine.example');
       asked.push(`${request.method} ${pathname}`);
       if (pathname === '/v1/alerts') onWrite(request, response);
-      else if (pathname === '/v1/decisions/stream')
-        response.writeHead(200, json).end('{"new":[],"deleted":[]}');
+      else if (pathname === '/v1/decisions/stream') onDelta(response);
       else response.writeHead(200, json).end('null');
     });
     await new Promise<void>((listening) => server.listen(port, '127.0.0.1', listening));
+    onDelta = noNews;
     lapidary = await startLapidary({
       upstream: { url: `http://127.0.0.1:${port}`, key: 'key' },
-      settings: { SYNC_INTERVAL_SECONDS: '3600' },
+      settings: { SYNC_INTERVAL_SECONDS: '3600', UPSTREAM_TIMEOUT_SECONDS: '1' },
     });
     await lapidary.sync({ full: true });
   });
@@ -77,5 +79,32 @@ describe('a write', () => {
       saw(asked);
       return asked.includes('GET /v1/decisions/stream');
     });
+  });
+
+  it('has its whole answer, though the feed takes longer than the engine may be silent', async () => {
+    const alerts = JSON.stringify(Array.from({ length: 1000 }, (_, index) => `${index}`));
+    onWrite = (_, response) => {
+      // In parts: a short answer of known length would be read at once.
+      response.writeHead(201, json).write(alerts.slice(0, 1000));
+      setImmediate(() => response.end(alerts.slice(1000)));
+    };
+    const round = Promise.withResolvers<void>();
+    onDelta = (response) => {
+      round.resolve();
+      setTimeout(noNews, 700, response);
+    };
+    const post = async () => {
+      const answer = await fetch(`${lapidary.url}/v1/alerts`, { method: 'POST', headers, body: '[]' });
+      return [answer.status, await answer.text()];
+    };
+    try {
+      const first = post();
+      await round.promise;
+      // It waits for the round under way, and for its own.
+      expect(await post()).toEqual([201, alerts]);
+      expect(await first).toEqual([201, alerts]);
+    } finally {
+      onDelta = noNews;
+    }
   });
 });
