@@ -22,8 +22,8 @@ usage: lapidary-key --broker URL --host NAME --bouncer NAME --state DIR [option.
   --host-key FILE         SSH host key that signs (default /etc/ssh/ssh_host_ed25519_key)
   --enrol-token FILE      one-time token (cse_...) for a host that the broker does not know; used at first contact
   --identity-token FILE   OIDC token of this instance, likewise; the word gce asks Google's metadata service
-exit codes: 0 a new key is in DIR/key (--machine: DIR/credentials.yaml), 10 unchanged, 11 broker out of reach (what is
-  cached stays), 75 the same with nothing cached, 76 the account waits for `cscli machines validate`, 77 refused,
+exit codes: 0 a new key is in DIR/key (--machine: DIR/credentials.yaml), 10 unchanged, 11 broker out of reach, or DIR
+  cannot be written (what is cached stays), 75 the same with nothing cached, 76 the account waits for `cscli machines validate`, 77 refused,
   78 refused (what is cached stays), 64 usage
 USAGE
   exit 64
@@ -92,11 +92,11 @@ holds() {
   [[ $REPLY == "${text:47}" ]]
 }
 
-# Writes standard input to a file of the state: whole, or not at all.
+# Writes a text to a file of the state: whole, or not at all, which ends the run. `&&`, since `set -e` is off in
+# whatever is called in a condition.
 write() {
-  cat >"$state/$1.tmp"
-  sync "$state/$1.tmp"
-  mv -f "$state/$1.tmp" "$state/$1"
+  { printf %s "$2" >"$state/$1.tmp" && sync "$state/$1.tmp" && mv -f "$state/$1.tmp" "$state/$1"; } ||
+    out_of_reach "$state/$1 could not be written"
 }
 
 # Makes a secret with this prefix, in a file of the state.
@@ -106,7 +106,7 @@ make_secret() {
   body=$(head -c 1024 /dev/urandom | tr -dc 0-9A-Za-z)
   body=$1${body:0:43}
   checksum "$body"
-  printf %s "$body$REPLY" | write "$2"
+  write "$2" "$body$REPLY"
   holds "$1" "$state/$2"
 }
 
@@ -238,6 +238,7 @@ register() {
   case $status in
     200)
       accept || out_of_reach "$broker gave an answer that is not a broker's"
+      write generation "$number"
       return 0
       ;;
     000) out_of_reach "the answer of $broker was lost" ;;
@@ -247,10 +248,9 @@ register() {
   refused "$(complaint)"
 }
 
-# Believes an answer only when it is about this request. Sets `registered` (the state that it speaks of), and of a
-# bouncer's key `rotate`, of an account `machine` and `lapi_path`.
+# Believes an answer only when it is about this request. Sets `registered` (the state that it speaks of) and `number`
+# (the generation), and of a bouncer's key `rotate`, of an account `machine` and `lapi_path`.
 accept() {
-  local number
   registered=$(field '.state | strings') || return 1
   number=$(field '.generation | select(type == "number" and . >= 0 and floor == .) | tostring') || return 1
   case $subject:$registered in
@@ -265,7 +265,6 @@ accept() {
     engine-key:registered | engine-key:unchanged) ;;
     *) return 1 ;;
   esac
-  printf %s "$number" | write generation
 }
 
 publish_key() {
@@ -282,7 +281,7 @@ publish_credentials() {
     '{$url, $login, $password} | to_entries[] | "\(.key): \(.value | tojson)"')
   [[ ! -f $state/credentials.yaml || $(<"$state/credentials.yaml") != "$text" ]] || exit 10
   : >"$state/changed"
-  printf '%s\n' "$text" | write credentials.yaml
+  write credentials.yaml "$text"$'\n'
   sync "$state"
   say "has the account $machine at $broker$lapi_path"
   exit 0

@@ -1,5 +1,5 @@
 // nix/lapidary-key.sh against a live broker: up, down, refusing, losing its answers, slow, each with a cached key and
-// without; killed at every step; and what other users of the host can see of it.
+// without; on a full disk; killed at every step; and what other users of the host can see of it.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
@@ -37,9 +37,9 @@ describe.skipIf(!nix.ok)('the client', () => {
     return host;
   }
 
-  async function known(): Promise<Host> {
+  async function known(mode = 'standard'): Promise<Host> {
     const host = await stranger();
-    const body = { public_key: host.publicKey, bouncers: [host.name] };
+    const body = { public_key: host.publicKey, bouncers: [host.name], mode };
     expect((await lapidary.operator('PUT', `/hosts/${host.name}`, body)).status).toBe(201);
     return host;
   }
@@ -229,6 +229,36 @@ describe.skipIf(!nix.ok)('the client', () => {
     const [without, cached] = await Promise.all([host.fetchKey(), other.fetchKey()]);
     expect([without.status, cached.status]).toEqual([exit.offlineWithoutAny, exit.offline]);
     expect(other.key()).toBe(key);
+  });
+
+  describe('the disk is full', () => {
+    const generation = (host: Host) => readFileSync(join(host.dir, 'state/generation'), 'utf8');
+
+    test('a host says so and keeps its count: strict as it is, it is not taken for a copy afterwards', async () => {
+      const host = await known('strict');
+      expect(await host.fetchKey()).toMatchObject({ status: exit.fetched });
+      await askForRotation(host);
+      expect(await host.fetchKey()).toMatchObject({ status: exit.fetched });
+      const { status, log } = await host.fetchKey({ diskFull: true });
+      expect([status, log]).toEqual([
+        exit.offline,
+        expect.stringContaining('generation could not be written;'),
+      ]);
+      expect(generation(host)).toBe('2');
+      expect(await host.fetchKey()).toMatchObject({ status: exit.unchanged });
+      expect(await opens(host.key())).toBe(true);
+    });
+
+    test('a host without a key makes none of it, and gets one when there is room', async () => {
+      const host = await known();
+      const { status, log } = await host.fetchKey({ diskFull: true });
+      expect([status, log]).toEqual([
+        exit.offlineWithoutAny,
+        expect.stringContaining('key.next could not be written;'),
+      ]);
+      expect(await host.fetchKey()).toMatchObject({ status: exit.fetched });
+      expect(await opens(host.key())).toBe(true);
+    });
   });
 
   test('something else answers: no key is made of it', async () => {

@@ -66,6 +66,8 @@ export interface FetchOptions {
   /** Asks for a machine's account instead. */
   machine?: boolean;
   args?: string[];
+  /** No file takes a byte, as on a full disk. */
+  diskFull?: boolean;
   /** A folder whose programs are found before the system's. */
   shims?: string;
   env?: Record<string, string>;
@@ -95,7 +97,7 @@ export async function newHost(name: string, broker: () => string): Promise<Host>
     dir,
     credentialsFile: join(dir, 'machine-state/credentials.yaml'),
     publicKey: readFileSync(`${hostKey}.pub`, 'utf8').trim(),
-    fetchKey({ args = [], engineKey, machine = false, shims, env = {} } = {}) {
+    fetchKey({ args = [], engineKey, machine = false, diskFull = false, shims, env = {} } = {}) {
       const [what, state] = machine
         ? [['--machine'], 'machine-state']
         : engineKey === undefined
@@ -103,7 +105,9 @@ export async function newHost(name: string, broker: () => string): Promise<Host>
           : [['--engine-key', engineKey], 'engine-state'];
       const own = ['--host', name, ...what, '--host-key', hostKey, '--state', join(dir, state)];
       const path = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-      const child = spawn('/bin/bash', [script, '--broker', broker(), ...own, ...args], {
+      // A write past the limit of a file's size fails (EFBIG) where its signal is ignored: that takes no mount, and no root.
+      const limited = diskFull ? ['-c', 'trap "" XFSZ; ulimit -f 0; exec "$BASH" "$@"', 'bash'] : [];
+      const child = spawn('/bin/bash', [...limited, script, '--broker', broker(), ...own, ...args], {
         env: { PATH: shims === undefined ? path : `${shims}:${path}`, ...env },
         stdio: ['ignore', 'pipe', 'pipe'],
         // A process group of its own, so that a test can kill all of it.
