@@ -51,6 +51,19 @@ async function operatorOf(own: Record<string, unknown>, path: string, body: unkn
   return status;
 }
 
+/** The database, in which something else is done once everything was read, and nothing written yet. */
+function withFirst(other: () => Promise<unknown>): Pick<D1Database, 'prepare' | 'batch'> {
+  let done = false;
+  return {
+    prepare: (query) => env.DB.prepare(query),
+    batch: async (statements) => {
+      if (!done) await other();
+      done = true;
+      return env.DB.batch(statements);
+    },
+  };
+}
+
 /** What a log-in at the edge is answered; the stand-in for the engine takes any that comes through. */
 async function logIn(machine: string, password: string): Promise<number> {
   const body = JSON.stringify({ machine_id: machine, password, scenarios: [] });
@@ -217,6 +230,32 @@ describe('a host', () => {
     }
     await operator('DELETE', `/blocked-machines/${machine}`);
     expect((await host.askMachine(password, {}, { settings })).body.state).toBe('unchanged');
+  });
+
+  test('that is strict and may have a copy gets no other for a machine that an operator refused before', async () => {
+    const host = await withMachine('web-1', { mode: 'strict' });
+    const password = newPassword();
+    const { machine } = (await host.askMachine(password, {}, { settings })).body;
+    await host.register();
+    await operator('PUT', `/blocked-machines/${machine}`, {});
+    expect(kindOf(await host.register({ generation: 7 }))).toBe('409 generation-mismatch');
+    for (const each of [password, newPassword()]) {
+      expect(kindOf(await host.askMachine(each, {}, { settings }))).toBe('403 forbidden');
+    }
+    await operator('DELETE', `/blocked-machines/${machine}`);
+    expect((await host.askMachine(password, {}, { settings })).body).toMatchObject({
+      machine,
+      state: 'unchanged',
+    });
+  });
+
+  test('whose machine is refused while it asks for another gets none', async () => {
+    const host = await withMachine();
+    const { machine } = (await host.askMachine(newPassword(), {}, { settings })).body;
+    const DB = withFirst(() => operator('PUT', `/blocked-machines/${machine}`, {}));
+    const answer = await host.askMachine(newPassword(), {}, { settings: { ...settings, DB } });
+    expect([answer.status, answer.body.detail]).toEqual([403, expect.stringContaining(machine)]);
+    expect(await actions()).toEqual(['host.create', 'host.machine', 'machine.block']);
   });
 
   test('that is removed, or may have no account any more, is refused as a machine', async () => {

@@ -3,7 +3,13 @@
 
 import * as z from 'zod';
 import * as db from '../db/hosts.ts';
-import { machinesOf, takeMachineStatements, type HostMachine, type Taken } from '../db/machines.ts';
+import {
+  forgetMachineStatements,
+  machinesOf,
+  takeMachineStatements,
+  type HostMachine,
+  type Taken,
+} from '../db/machines.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { name } from './fields.ts';
@@ -193,7 +199,14 @@ export async function putHost(
               ...db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey),
               ...(kept
                 ? []
-                : takeMachineStatements(d, host.id, takenBy(mutation, 'an operator took it from its host'))),
+                : [
+                    ...takeMachineStatements(
+                      d,
+                      host.id,
+                      takenBy(mutation, 'an operator took it from its host'),
+                    ),
+                    ...forgetMachineStatements(d, host.id),
+                  ]),
             ]
           : db.insertHostStatements(d, made, add.map(fresh)),
       answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },

@@ -3,7 +3,7 @@
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { listed } from './keys.ts';
-import { takeMachineStatements, type Taken } from './machines.ts';
+import { forgetMachineStatements, takeMachineStatements, type Taken } from './machines.ts';
 import {
   bouncers,
   burntNonces,
@@ -153,6 +153,7 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, taken:
 export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: Taken) {
   return [
     ...revokeKeysStatements(db, host, taken),
+    ...forgetMachineStatements(db, host.id),
     db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
     db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
     db

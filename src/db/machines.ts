@@ -46,10 +46,11 @@ export function machinesOf(d1: D1Database, hostIds: readonly number[]): Promise<
   return drizzle(d1).select().from(hostMachines).where(own);
 }
 
-/** SQL for "the host may have an account at this engine, and nobody refuses this name". */
+/** SQL for "the host may have an account at this engine, and nobody refuses this name, or the one that it has". */
 export function mayHave(hostId: number, machine: string, engine: string): SQL {
   return sql`EXISTS (SELECT 1 FROM hosts WHERE id = ${hostId} AND machine_engine = ${engine})
-    AND NOT EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine})`;
+    AND NOT EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine}
+      OR machine IN (SELECT machine FROM host_machines WHERE host_id = ${hostId}))`;
 }
 
 /** Why a host has an account no longer, for those who read the list. */
@@ -61,7 +62,8 @@ export interface Taken {
 
 /**
  * The statements that take a host's account away: its engine goes on knowing it, so its name is refused here. Before a
- * host gets another account, too: who has the password of the one before is not the host any more.
+ * host gets another account, too: who has the password of the one before is not the host any more. One that was refused
+ * before stays the host's: it gets no other then.
  */
 export function takeMachineStatements(db: DrizzleD1Database, hostId: number, taken: Taken) {
   const { blockedMs, actor, reason } = taken;
@@ -69,8 +71,14 @@ export function takeMachineStatements(db: DrizzleD1Database, hostId: number, tak
     // An insertion from a query names every column of the schema, in its order.
     db.insert(blockedMachines).select(sql`SELECT machine, ${blockedMs}, ${actor}, ${reason} FROM host_machines
       WHERE host_id = ${hostId} AND machine NOT IN (SELECT machine FROM blocked_machines)`),
-    db.delete(hostMachines).where(eq(hostMachines.hostId, hostId)),
+    db.delete(hostMachines).where(sql`${hostMachines.hostId} = ${hostId} AND machine IN
+      (SELECT machine FROM blocked_machines WHERE blocked_ms = ${blockedMs} AND actor = ${actor})`),
   ];
+}
+
+/** The statements after which a host may get another account, also if an operator refuses the one that it had. */
+export function forgetMachineStatements(db: DrizzleD1Database, hostId: number) {
+  return [db.delete(hostMachines).where(eq(hostMachines.hostId, hostId))];
 }
 
 export function giveMachineStatements(db: DrizzleD1Database, row: typeof hostMachines.$inferInsert) {
