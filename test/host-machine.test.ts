@@ -146,7 +146,21 @@ describe('an engine without auto-registration', () => {
     });
     (engine.machines.get(body.machine) as { validated: boolean }).validated = true;
     expect((await host.askMachine(password)).body).toEqual({ ...body, state: 'unchanged' });
-    expect((await shownHost()).machine.validated_at).toEqual(expect.any(String));
+    const { validated_at: since } = (await shownHost()).machine;
+    expect(since).toEqual(expect.any(String));
+    await host.askMachine(password);
+    expect((await shownHost()).machine.validated_at).toBe(since);
+  });
+
+  test('that has lost the account makes the host wait again, and says so', async () => {
+    const host = await withMachine();
+    const password = newPassword();
+    const { body } = await host.askMachine(password);
+    (engine.machines.get(body.machine) as { validated: boolean }).validated = true;
+    await host.askMachine(password);
+    engine.machines.clear();
+    expect((await host.askMachine(password)).body).toEqual(body);
+    expect((await shownHost()).machine).toMatchObject({ name: body.machine, validated_at: null });
   });
 });
 

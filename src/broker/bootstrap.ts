@@ -5,7 +5,7 @@ import { Hono, type Context } from 'hono';
 import * as z from 'zod';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { findHost, type Host } from '../db/hosts.ts';
-import { noteValidated } from '../db/machines.ts';
+import { noteState } from '../db/machines.ts';
 import { fail, problem, succeed, type Result } from '../failure.ts';
 import { takeBootstrapTurn } from '../lapi/rate.ts';
 import { seal } from '../sealed.ts';
@@ -241,7 +241,7 @@ async function openMachine(c: Context<AppEnv>, desk: Desk, request: MachineReque
   const { engine, known, machine, hostId } = given.value;
   const opened = await openAccount(engine, given.value, known, clientAddress(c.req.raw, settings));
   if (!opened.ok) return opened;
-  if (opened.value === 'validated') await noteValidated(d1, { hostId, machine }, nowMs);
+  await noteState(d1, { hostId, machine, validatedMs: opened.value === 'validated' ? nowMs : null });
   return succeed({
     status: 200,
     body: {

@@ -68,7 +68,7 @@ export const hostShape = z
           .meta({ description: 'Its `machine_id`; null: it has not come for it yet.' }),
         validated_at: time.nullable().meta({
           description:
-            'When the engine was first seen to take it; null: it waits for `cscli machines validate`.',
+            'Since when the engine is seen to take it; null: it waits for `cscli machines validate`.',
         }),
       })
       .nullable()

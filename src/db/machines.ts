@@ -85,12 +85,12 @@ export function giveMachineStatements(db: DrizzleD1Database, row: typeof hostMac
   return [db.insert(hostMachines).values(row)];
 }
 
-/** The engine takes this account. */
-export async function noteValidated(
+/** Notes how the engine takes an account: `validatedMs` stays that of the first time, null is that it waits again. */
+export async function noteState(
   d1: D1Database,
-  { hostId, machine }: Pick<HostMachine, 'hostId' | 'machine'>,
-  nowMs: number,
+  { hostId, machine, validatedMs }: Pick<HostMachine, 'hostId' | 'machine' | 'validatedMs'>,
 ): Promise<void> {
-  const first = sql`${hostMachines.hostId} = ${hostId} AND machine = ${machine} AND validated_ms IS NULL`;
-  await drizzle(d1).update(hostMachines).set({ validatedMs: nowMs }).where(first);
+  const changes = sql`${hostMachines.hostId} = ${hostId} AND machine = ${machine}
+    AND (validated_ms IS NULL) <> (${validatedMs} IS NULL)`;
+  await drizzle(d1).update(hostMachines).set({ validatedMs }).where(changes);
 }

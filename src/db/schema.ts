@@ -225,7 +225,7 @@ export const hostMachines = sqliteTable('host_machines', {
   machine: text('machine').notNull().unique(),
   engine: text('engine').notNull(),
   createdMs: integer('created_ms').notNull(),
-  /** When the engine was first seen to take it; null: it waits for `cscli machines validate`. */
+  /** Since when the engine is seen to take it; null: it waits for `cscli machines validate`. */
   validatedMs: integer('validated_ms'),
 });
 
