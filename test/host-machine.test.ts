@@ -38,17 +38,17 @@ function withMachine(name = 'web-1', fields: Record<string, unknown> = {}): Prom
   return knownHost(name, { machine: 'default', ...fields });
 }
 
-/** A PUT of the operator's, where the settings are other ones. */
-async function operatorOf(own: Record<string, unknown>, path: string, body: unknown): Promise<number> {
+/** An operator's request, where the settings are other ones. */
+async function operatorOf(own: Record<string, unknown>, method: string, path: string, fields: unknown) {
   const request = new Request(`http://edge.example/api/v1${path}`, {
-    method: 'PUT',
+    method,
     headers: { authorization: `Bearer ${operatorToken}` },
-    body: JSON.stringify(body),
+    body: JSON.stringify(fields),
   });
   const ctx = createExecutionContext();
-  const { status } = await serve(request, { ...env, ...own } as Env, ctx);
+  const response = await serve(request, { ...env, ...own } as Env, ctx);
   await waitOnExecutionContext(ctx);
-  return status;
+  return { status: response.status, body: await response.json<any>() };
 }
 
 /** The database, in which something else is done once everything was read, and nothing written yet. */
@@ -303,7 +303,7 @@ describe('a host', () => {
     const password = newPassword();
     const before = (await host.askMachine(password, {}, sending)).body;
     const moved = { public_key: host.key.publicKey, bouncers: ['web-1'], machine: 'paris' };
-    expect(await operatorOf(sending.settings, '/hosts/web-1', moved)).toBe(200);
+    expect((await operatorOf(sending.settings, 'PUT', '/hosts/web-1', moved)).status).toBe(200);
     expect(await logIn(before.machine, password)).toBe(403);
     engine.requests.length = 0;
     const { body } = await host.askMachine(password, {}, sending);
@@ -311,6 +311,14 @@ describe('a host', () => {
     expect(engine.requests.map(({ host }) => host)).toEqual(['paris.example']);
     // That engine is taken out of the settings: whoever comes is told to wait for an operator.
     expect((await host.askMachine(password, {}, { settings })).status).toBe(503);
+  });
+
+  test('gets no account where no machine reaches the engine through the edge: no log-in would pass', async () => {
+    const host = await withMachine();
+    const closed = { ...settings, MACHINE_ROUTES: 'off' };
+    const { status, body } = await host.askMachine(newPassword(), {}, { settings: closed });
+    expect([status, body.detail]).toEqual([503, expect.stringContaining('MACHINE_ROUTES')]);
+    expect([engine.requests, await actions()]).toEqual([[], ['host.create']]);
   });
 
   test('without the right to one is refused like a stranger, and so is a stranger', async () => {
@@ -379,6 +387,20 @@ describe('an operator', () => {
     ] as const) {
       const answer = await operator(method, path, body);
       expect([answer.status, answer.body.errors[0].field]).toEqual([400, 'machine']);
+    }
+  });
+
+  test('is told that no machine reaches an engine, before a host is given the right', async () => {
+    const { publicKey } = await makeSshKey();
+    for (const [method, path, fields] of [
+      ['PUT', '/hosts/web-1', { public_key: publicKey, bouncers: [], machine: 'default' }],
+      ['POST', '/enrolments', { hosts: 'web-*', machine: 'default' }],
+    ] as const) {
+      const { status, body } = await operatorOf({ MACHINE_ROUTES: 'off' }, method, path, fields);
+      expect([status, body.errors]).toEqual([
+        400,
+        [{ field: 'machine', detail: expect.stringContaining('MACHINE_ROUTES') }],
+      ]);
     }
   });
 

@@ -28,7 +28,7 @@ import { giveMachine } from './host-machine.ts';
 import { byEnrolment, byInstance, introduce, type Introduction } from './introduction.ts';
 import { forgetEpoch } from './keys.ts';
 import { openAccount } from './machine-account.ts';
-import { forgetBlocked } from './machines.ts';
+import { forgetBlocked, noMachines } from './machines.ts';
 import type { Answer } from './mutations.ts';
 import type { Group } from './openapi.ts';
 import { mount, operation } from './operation.ts';
@@ -231,6 +231,7 @@ type MachineRequest = SignedRequest<z.output<typeof machinePayload>>;
 async function openMachine(c: Context<AppEnv>, desk: Desk, request: MachineRequest): Promise<Result<Answer>> {
   const { d1, nowMs } = desk;
   const settings = c.get('settings');
+  if (!settings.machineRoutes) return fail({ kind: 'unavailable', problem: noMachines });
   const { generation, machine_password: password, boot_id: bootId = null } = request.payload;
   const host = await hostOf(c, desk, request);
   if (!host.ok) return host;

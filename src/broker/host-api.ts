@@ -8,7 +8,7 @@ import { badInput, problem, succeed, type Result } from '../failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
 import * as hosts from './hosts.ts';
-import { forgetBlocked } from './machines.ts';
+import { forgetBlocked, noMachines } from './machines.ts';
 import { etagOf } from './mutations.ts';
 import { mutation, operation } from './operation.ts';
 
@@ -168,8 +168,12 @@ export const hostOperations = [
 ];
 
 function checkEngine(c: Context<AppEnv>, machine: string | null): Result<'there'> {
-  const there = machine === null || c.get('settings').engines.some(({ name }) => name === machine);
-  return there ? succeed('there') : badInput('machine', `there is no engine ${machine}`);
+  const { engines, machineRoutes } = c.get('settings');
+  if (machine === null) return succeed('there');
+  if (!machineRoutes) return badInput('machine', noMachines);
+  return engines.some(({ name }) => name === machine)
+    ? succeed('there')
+    : badInput('machine', `there is no engine ${machine}`);
 }
 
 /** The feed gives up the key of a host that is gone, or has no engine any more. Of no other: D1 may have been restored. */

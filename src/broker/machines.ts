@@ -36,6 +36,9 @@ export function bareName(machine: string): string {
   return machine.slice(0, end);
 }
 
+/** Why a host gets no account, and may have no right to one: no log-in with it would come through. */
+export const noMachines = 'machines can not reach an engine through here: MACHINE_ROUTES is off';
+
 /** With D1 out of reach a list that was read this long ago still counts; without one machines are told to wait. */
 const outageMs = 15 * 60_000;
 
