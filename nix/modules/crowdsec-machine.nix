@@ -50,11 +50,11 @@ in
       description = "How often the broker is asked whether the account is good. A host that is given another one restarts crowdsec.";
     };
     waitSeconds = mkOption {
-      type = types.ints.between 1 3600;
+      type = types.ints.between 1 60;
       default = 30;
       description = ''
         How long a start of crowdsec waits for the broker. After that it goes on with the account that it has, or fails
-        and is tried again.
+        and is tried again. It is a part of what systemd gives the whole start, 90 s by default, and must leave the rest.
       '';
     };
   };

@@ -87,11 +87,12 @@ let
           '';
         };
         waitSeconds = mkOption {
-          type = types.ints.between 1 3600;
+          type = types.ints.between 1 60;
           default = 30;
           description = ''
             How long a start of the service waits for the broker. After that it goes on with the key that it has, or
-            fails and is tried again.
+            fails and is tried again. It is a part of what systemd gives the whole start, 90 s by default, and must
+            leave the rest.
           '';
         };
         keyFile = mkOption {

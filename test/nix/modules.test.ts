@@ -100,6 +100,11 @@ if (nix.ok && nixpkgsLib !== undefined) {
       ['a path literal', '{ services.lapidary.enrolTokenFile = ./evaluate.nix; }'],
       ['a name with a space', '{ services.lapidary.keys.a.host = "web 1"; }'],
       ['an address with a query', '{ services.lapidary.keys.a.brokerUrl = "https://example.net/?a"; }'],
+      ['a wait that a start has no time for', '{ services.lapidary.keys.a.waitSeconds = 90; }'],
+      [
+        'the same for an account',
+        '{ services = { crowdsec.enable = true; lapidary.machine = { enable = true; waitSeconds = 90; }; }; }',
+      ],
       ['a time without a unit', '{ services.lapidary.keys.a.renewEvery = "3600"; }'],
     ])('is stopped by the type: %s', (_, module) => {
       const complete = `{ imports = [ ${module} ]; services.lapidary.brokerUrl = "https://example.net"; services.lapidary.keys.a = { }; }`;
