@@ -80,6 +80,7 @@ async function ask(
   address: string,
 ): Promise<Result<Answered>> {
   const body = { machine_id: machine, password, ...more };
+  // Without exactly one `/` LAPI refuses the log-in; what follows it becomes the machine's version (middlewares/v1/jwt.go).
   const headers = { 'content-type': 'application/json', 'user-agent': 'lapidary/v1' };
   const request = new Request(`${engine.url}/v1/${path}`, { method: 'POST', headers });
   const passage = {
