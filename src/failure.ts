@@ -18,7 +18,7 @@ export type Failure =
   /** A signed request that was done before. */
   | { readonly kind: 'replayed' }
   /** A host whose count of registrations is not ours: it, or a copy of it, registered without the other. */
-  | { readonly kind: 'generation-mismatch'; readonly generation: number }
+  | { readonly kind: 'generation-mismatch'; readonly what: string; readonly generation: number }
   | { readonly kind: 'host-revoked' }
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
@@ -84,8 +84,8 @@ function describe(failure: Failure): Public {
       return { status: 409, title: 'Replayed', detail: 'this request was done before: sign a new challenge' };
     case 'generation-mismatch': {
       const detail =
-        `this host's key was registered ${failure.generation} times, which is not what the request says: a copy of ` +
-        'the host may exist. If it was rebuilt: POST /api/v1/hosts/{name}/recoveries';
+        `this host's ${failure.what} was registered ${failure.generation} times, which is not what the request says: ` +
+        'a copy of the host may exist. If it was rebuilt: POST /api/v1/hosts/{name}/recoveries';
       return { status: 409, title: 'Generation mismatch', detail };
     }
     case 'host-revoked':

@@ -185,7 +185,7 @@ describe('a copy of a host', () => {
     const stale = await host.request({ generation: 1, key_sha512: await digestOf(makeKey()) });
     const answer = await bootstrap('/keys', stale);
     expect([answer.status, answer.body.type]).toEqual([409, 'urn:lapidary:generation-mismatch']);
-    expect(answer.body.detail).toContain('recoveries');
+    expect(answer.body.detail).toMatch(/^this host's bouncer web-1 was registered 2 times, .*recoveries$/);
     expect(await shownHost()).toMatchObject({ state: 'clone-suspected', suspected_at: expect.any(String) });
     const [row] = (await operator('GET', '/audit?action=host.clone-suspected')).body.audit;
     expect(row).toMatchObject({ target: 'web-1', detail: { generation: 2, claimed: 1, revoked: false } });
@@ -274,7 +274,7 @@ describe('a rebuilt host, which begins at 0,', () => {
 });
 
 describe('a request is refused', () => {
-  test('alike for an unknown host, a wrong key, a bad signature and a bouncer that is not its own', async () => {
+  test('alike for an unknown host, a wrong key and a bad signature', async () => {
     const host = await knownHost();
     const stranger = await makeSshKey();
     await knownHost('web-2');
@@ -286,11 +286,26 @@ describe('a request is refused', () => {
         payload: btoa(JSON.stringify(await host.payload())),
       }),
       await bootstrap('/keys', await signed(host.key, await host.payload(), { namespace: 'git' })),
-      await host.register({ bouncer: 'web-2' }),
       await bootstrap('/keys', await signed(host.key, await host.payload({ host: 'web-2' }))),
-      await host.sendEngineKey('engine-key-0123456789'),
     ];
     for (const { status, body } of answers) expect([status, body]).toEqual([403, answers[0].body]);
+    expect(await rows('burnt_nonces')).toBe(0);
+    expect(await actions()).toEqual(['host.create', 'host.create']);
+  });
+
+  test('of a host that has signed with what the host lacks, and not whether another has it', async () => {
+    const host = await knownHost();
+    await knownHost('web-2', { engine: true });
+    const answers = [
+      await host.register({ bouncer: 'web-2' }),
+      await host.register({ bouncer: 'nobody-s' }),
+      await host.sendEngineKey('engine-key-0123456789'),
+    ];
+    const lacks = ['bouncer web-2', 'bouncer nobody-s', 'engine'];
+    for (const [at, { status, body }] of answers.entries()) {
+      const detail = `host web-1 has no ${lacks[at]}: an operator has to name it (PUT /api/v1/hosts/web-1)`;
+      expect([status, body.detail]).toEqual([403, detail]);
+    }
     expect(await rows('burnt_nonces')).toBe(0);
     expect(await actions()).toEqual(['host.create', 'host.create']);
   });

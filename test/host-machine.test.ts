@@ -215,9 +215,9 @@ describe('a host', () => {
     const host = await withMachine();
     const password = newPassword();
     await host.askMachine(password, {}, { settings });
-    expect(kindOf(await host.askMachine(password, { generation: 7 }, { settings }))).toBe(
-      '409 generation-mismatch',
-    );
+    const suspected = await host.askMachine(password, { generation: 7 }, { settings });
+    expect(kindOf(suspected)).toBe('409 generation-mismatch');
+    expect(suspected.body.detail).toContain("this host's machine was registered 1 times");
     expect((await shownHost()).state).toBe('clone-suspected');
     await operator('POST', '/hosts/web-1/recoveries');
     const { body } = await host.askMachine(password, { generation: 7 }, { settings });
@@ -321,12 +321,20 @@ describe('a host', () => {
     expect([engine.requests, await actions()]).toEqual([[], ['host.create']]);
   });
 
-  test('without the right to one is refused like a stranger, and so is a stranger', async () => {
+  test('without the right to one is told who can give it; a stranger is told nothing', async () => {
     const host = await knownHost();
     const refused = await host.askMachine(newPassword());
-    const stranger = await makeHost('web-2');
-    expect((await stranger.askMachine(newPassword())).body).toEqual(refused.body);
-    expect(kindOf(refused)).toBe('403 forbidden');
+    expect([refused.status, refused.body.detail]).toEqual([
+      403,
+      'host web-1 has no machine: an operator has to name it (PUT /api/v1/hosts/web-1)',
+    ]);
+    // Known by its name or not, and whether or not that host may have one.
+    await withMachine('web-2');
+    const [known, unknown] = [await makeHost('web-2'), await makeHost('web-3')];
+    for (const stranger of [known, unknown]) {
+      const { status, body } = await stranger.askMachine(newPassword());
+      expect([status, body.detail]).toEqual([403, 'access forbidden']);
+    }
     expect(engine.requests).toEqual([]);
   });
 

@@ -82,22 +82,29 @@ export async function registerKey(
 /** What a host is told: of a suspicion that was written (`mismatch`), the refusal. */
 export function told(done: Result<Answer>): Result<Answer> {
   if (!done.ok || done.value.status !== 409) return done;
-  return fail({ kind: 'generation-mismatch', generation: Number(done.value.body['generation']) });
+  const { what, generation } = done.value.body;
+  return fail({ kind: 'generation-mismatch', what: String(what), generation: Number(generation) });
 }
 
-/** The host as it is now, and its right to a key. */
+/** What a host registers, in an operator's words. */
+function wordsFor(slot: string): string {
+  if (slot === db.engineSlot) return 'engine';
+  return db.isBouncers({ bouncer: slot }) ? `bouncer ${slot}` : 'machine';
+}
+
+/** The host as it is now, and its right to a key. It has signed, so it is told what it lacks; not whether another has it. */
 export async function readSlot(
   d1: D1Database,
   { id, name }: db.Host,
-  bouncer: string,
+  slot: string,
 ): Promise<Result<{ host: db.Host; hostKey: db.HostKey }>> {
   const host = await db.findHost(d1, name);
   if (host?.id !== id) return fail({ kind: 'forbidden' });
   if (host.removedMs !== null) return fail({ kind: 'host-revoked' });
-  const found = await db.findHostKey(d1, bouncer);
-  return found?.hostKey.hostId === id
-    ? succeed({ host, hostKey: found.hostKey })
-    : fail({ kind: 'forbidden' });
+  const found = await db.findHostKey(d1, slot);
+  if (found?.hostKey.hostId === id) return succeed({ host, hostKey: found.hostKey });
+  const problem = `host ${name} has no ${wordsFor(slot)}: an operator has to name it (PUT /api/v1/hosts/${name})`;
+  return fail({ kind: 'forbidden', problem });
 }
 
 export async function readState(d1: D1Database, name: string): Promise<BouncerState> {
@@ -260,7 +267,7 @@ export function mismatch(
       ...db.suspectStatements(d, host, nowMs),
       ...(strict ? db.revokeKeysStatements(d, host, taken) : []),
     ],
-    answer: { status: 409, body: { generation: hostKey.generation } },
+    answer: { status: 409, body: { what: wordsFor(hostKey.bouncer), generation: hostKey.generation } },
     clash: () => ({ kind: 'replayed' }),
   });
 }

@@ -30,7 +30,7 @@ export function machineSlot(host: string): string {
 }
 
 /** Whether a key is that of a bouncer. */
-export function isBouncers({ bouncer }: HostKey): boolean {
+export function isBouncers({ bouncer }: Pick<HostKey, 'bouncer'>): boolean {
   return bouncer !== engineSlot && !bouncer.includes(':');
 }
 
