@@ -23,8 +23,8 @@ usage: lapidary-key --broker URL --host NAME --bouncer NAME --state DIR [option.
   --enrol-token FILE      one-time token (cse_...) for a host that the broker does not know; used at first contact
   --identity-token FILE   OIDC token of this instance, likewise; the word gce asks Google's metadata service
 exit codes: 0 a new key is in DIR/key (--machine: DIR/credentials.yaml), 10 unchanged, 11 broker out of reach, or DIR
-  cannot be written (what is cached stays), 75 the same with nothing cached, 76 the account waits for `cscli machines validate`, 77 refused,
-  78 refused (what is cached stays), 64 usage
+  cannot be written (what is cached stays), 75 the same with nothing cached, 76 the account waits for
+  `cscli machines validate`, 77 refused, 78 refused (what is cached stays), 64 usage
 USAGE
   exit 64
 }
