@@ -3,10 +3,20 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';
 import { everything, limitsOf } from './support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from './support/model-engine.ts';
-import { awakeFeed, engineStatus, listed, reader, sync, wake } from './support/several.ts';
+import {
+  awakeFeed,
+  both,
+  down,
+  engineStatus,
+  hour,
+  listed,
+  reader,
+  shown,
+  sync,
+  until,
+  wake,
+} from './support/several.ts';
 
-const hour = 3_600_000;
-const both = { default: 'a.example', paris: 'b.example' };
 let a: ModelEngine;
 let b: ModelEngine;
 
@@ -17,10 +27,6 @@ afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();
 });
-
-const until = () => Date.now() + hour;
-/** Value → id and engine, as operators see it. */
-const shown = () => Object.fromEntries(listed().map(({ value, id, engine }) => [value, { id, engine }]));
 
 describe('decisions', () => {
   test('of the first engine keep their ids; those of others get ids of their own, which stay', async () => {
@@ -89,7 +95,7 @@ describe('an engine', () => {
   });
 
   test.each([
-    ['is away', () => Promise.reject(new Error('down')) as unknown as Response],
+    ['is away', down],
     ['lies that it is empty', () => Response.json([])],
     ['lost its database', null],
   ])('that %s costs nothing of its own, and keeps nothing of the other’s back', async (_, fault) => {
@@ -140,6 +146,21 @@ describe('an engine', () => {
       for (let round = 0; round < 3; round++) await sync();
       await drop(second.id);
       expect(Object.keys(shown()).sort()).toEqual([...kept, '203.0.113.3']);
+    });
+  });
+
+  test('that lost its database keeps it also where that deletion is the first that is heard of it', async () => {
+    // No id that the new one gives is one that was seen, or beyond all of them.
+    for (let n = 0; n < 100; n++) b.drop(b.add({ value: '203.0.113.9', untilMs: until() }).id);
+    for (const value of ['198.51.100.3', '198.51.100.4']) b.add({ value, untilMs: until() });
+    await wake(both, async () => {
+      await sync();
+      b.swap();
+      for (let n = 0; n < 5; n++) b.drop(b.add({ value: '203.0.113.9', untilMs: until() }).id);
+      b.add({ value: '203.0.113.1', untilMs: until() });
+      await awakeFeed().syncAfter('paris', { effect: 'dropped', certain: true, tookMs: 10 });
+      const kept = ['198.51.100.1', '198.51.100.2', '198.51.100.3', '198.51.100.4'];
+      expect(Object.keys(shown())).toEqual(expect.arrayContaining(kept));
     });
   });
 

@@ -116,15 +116,6 @@ export function limitsMoved(bases: Bases, { last }: Cursor, aim: Aim): boolean {
   return last.basis !== aim.basis && before !== bases.byId.get(aim.basis)?.key;
 }
 
-/**
- * Whether a bouncer may read other engines than it did. A decision that another engine took over is not of those that
- * it read any more, so what it had can't be told from them.
- */
-export function enginesMoved(bases: Bases, { before, last }: Cursor, aim: Aim): boolean {
-  const enginesOf = (basis: number): string => JSON.stringify(bases.byId.get(basis)?.limits.engines ?? null);
-  return [before.basis, last.basis].some((basis) => enginesOf(basis) !== enginesOf(aim.basis));
-}
-
 /** Forgets bases that no cursor stands on, once the cursors are in storage; returns them. */
 export function forgetBases(bases: Bases, used: ReadonlySet<number>): number[] {
   let held = 0;

@@ -126,6 +126,13 @@ export function clientsOf(clients: Clients, bouncerIds: readonly number[]): Seen
   return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
 }
 
+/** Forgets the cursors of some views. */
+export function forgetViews(clients: Clients, isForgotten: (view: string) => boolean): void {
+  for (const [name, { cursors }] of clients.byName) {
+    for (const view of [...cursors.keys()].filter(isForgotten)) setCursor(clients, name, view, undefined);
+  }
+}
+
 /** Forgets clients that have not polled since `cutoffMs`: their cursors point at tombstones that are gone. */
 export function forgetBefore(clients: Clients, cutoffMs: number): void {
   for (const [name, client] of clients.byName) if (client.seenMs < cutoffMs) forget(clients, name);

@@ -7,15 +7,7 @@ import { fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
-import {
-  aimAt,
-  createBases,
-  enginesMoved,
-  forgetBases,
-  grounded,
-  limitsMoved,
-  standingsOf,
-} from './basis.ts';
+import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
@@ -40,7 +32,7 @@ import {
   type Store,
 } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
-import { requestKey, viewKey, type View } from './view.ts';
+import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
 
 export interface StreamAsk {
   readonly poll: clients.Sighting;
@@ -114,6 +106,11 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#settings = readSettings({ ...env });
     this.#store = openStore(ctx.storage, this.#settings.engines);
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
+    // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
+    if (this.#store.namesMoved) {
+      clients.forgetViews(this.#clients, choosesEngines);
+      this.#writeClients(false);
+    }
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
@@ -156,10 +153,14 @@ export class DecisionFeed extends DurableObject<Env> {
     }
     const withSeen = nowMs - this.#wroteSeenMs >= writeSeenIntervalMs;
     if (withSeen) this.#wroteSeenMs = nowMs;
+    this.#writeClients(withSeen);
+    this.#forgetBases();
+  }
+
+  #writeClients(withSeen: boolean): void {
     for (const { shard, body } of clients.takeDirtyShards(this.#clients, withSeen)) {
       log.writeClientShard(this.ctx.storage.sql, shard, body);
     }
-    this.#forgetBases();
   }
 
   /** In the same turn as the cursors were written, hence in one transaction with them. */
@@ -208,7 +209,7 @@ export class DecisionFeed extends DurableObject<Env> {
   /** From both positions of a cursor to what the bouncer is to have now. */
   #changes(aim: Aim, from: Cursor | undefined): Answer {
     const { mirror } = this.#store;
-    if (!from || enginesMoved(this.#bases, from, aim)) return fromNothing(mirror, aim);
+    if (!from) return fromNothing(mirror, aim);
     if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
     return transition(mirror, aim, standingsOf(this.#bases, from));
   }

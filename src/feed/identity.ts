@@ -28,7 +28,12 @@ export function identify(
     if (there) handles.set(name, there.handle);
   }
   const taken = new Set(handles.values());
-  for (const { name } of engines.filter((engine) => !handles.has(engine.name))) {
+  // Those first who have the name now: a former name may be a new engine's.
+  const last = new Map([...names].map(([name, handle]) => [handle, name]));
+  const isLast = ({ name }: Pick<EngineSettings, 'name'>): boolean =>
+    last.get(names.get(name) ?? '') === name;
+  const moved = engines.filter((engine) => !handles.has(engine.name));
+  for (const { name } of [...moved.filter(isLast), ...moved.filter((engine) => !isLast(engine))]) {
     const before = names.get(name);
     const handle = before !== undefined && !taken.has(before) ? before : newHandle(name, known, taken);
     handles.set(name, handle);

@@ -2,8 +2,7 @@
 
 import { decisionOf, isLocal, type Decision } from './decision.ts';
 import * as log from './log.ts';
-import { addLocal, remove, type Store } from './store.ts';
-import { isAbandoned } from './sync.ts';
+import { addLocal, isAbandoned, remove, type Store } from './store.ts';
 
 /** A decision as operators list it: with the engine that it came from; null: it was decided here. */
 export interface Listed extends Decision {
@@ -39,7 +38,7 @@ export function unban(storage: DurableObjectStorage, store: Store, match: Match)
       (match.scope === undefined || row.scope === match.scope),
   );
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
-  const ours = rows.filter((row) => isLocal(row) || isAbandoned(row, store.engines));
+  const ours = rows.filter((row) => isLocal(row) || isAbandoned(store, row));
   if (ours.length === 0 && rows.length > 0) return { kind: 'engine', count: rows.length };
   remove(storage, store, ours, Date.now());
   return { kind: 'removed', count: ours.length };
@@ -52,5 +51,5 @@ export function page(store: Store, afterId: number, limit: number): Listed[] {
   return rows
     .sort((a, b) => a.id - b.id)
     .slice(0, limit)
-    .map((row) => ({ ...decisionOf(row), engine: named.get(row.engine) ?? null }));
+    .map((row) => ({ ...decisionOf(row), engine: named.get(row.engine) ?? (row.engine || null) }));
 }

@@ -116,10 +116,8 @@ export function createRounds(
     const planner = createPlanner(store.mirror, {
       kind,
       engine: handle,
-      engines: store.engines,
       sequence,
       trusted: known().trusted,
-      isNew: known().lastResyncMs === 0,
       moved: !['', engine.url].includes(known().url),
       held,
       belief,

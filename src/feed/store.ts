@@ -17,7 +17,7 @@ import {
   type Change,
   type Mirror,
 } from './mirror.ts';
-import { isAbandoned, type Plan } from './sync.ts';
+import type { Plan } from './sync.ts';
 
 export interface Store {
   readonly mirror: Mirror;
@@ -25,12 +25,16 @@ export interface Store {
   /** By the handles of the engines that there are. */
   readonly engines: Map<string, log.EngineState>;
   readonly names: Names;
+  /** A name means another engine than when the feed last woke. */
+  readonly namesMoved: boolean;
 }
 
 export function openStore(storage: DurableObjectStorage, settings: readonly EngineSettings[]): Store {
   log.openLog(storage, firstLocalId);
   const { sql } = storage;
-  const handles = identify(settings, log.readKnownEngines(sql), log.readNames(sql));
+  const before = log.readNames(sql);
+  const handles = identify(settings, log.readKnownEngines(sql), before);
+  const namesMoved = [...handles].some(([name, handle]) => (before.get(name) ?? handle) !== handle);
   const engines = storage.transactionSync(() => {
     for (const [name, handle] of handles) log.writeName(sql, name, handle);
     return settings.map(({ name, url }) => {
@@ -40,7 +44,7 @@ export function openStore(storage: DurableObjectStorage, settings: readonly Engi
   });
   const state = log.readState(sql);
   const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
-  return { state, mirror, engines: new Map(engines), names: log.readNames(sql) };
+  return { state, mirror, engines: new Map(engines), names: log.readNames(sql), namesMoved };
 }
 
 /** What the decisions of an engine are kept under, by a name that it has or had. */
@@ -68,8 +72,8 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
   // Orphans before additions: they step aside for decisions that come in under their ids.
   for (const row of sync.orphan) added.push(orphan(row, state));
   for (const { row, decision } of sync.renew) {
-    // What bouncers know it by stays, unless it is the engine's own, or another's that may come back.
-    const id = engine.keepsIds ? decision.id : ourId(row, state);
+    // What bouncers know it by stays, unless it is the engine's own.
+    const id = engine.keepsIds ? decision.id : row.id;
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
   }
@@ -126,9 +130,17 @@ export function remove(
   write(storage, store, { added: [], removed, sequence: state.sequence }, state);
 }
 
+/**
+ * Whether a row is that of an engine that there is no more: it lives to its own end, or until its engine is back. Without
+ * any engine no row is, since then it is more likely that a setting was lost.
+ */
+export function isAbandoned({ engines }: Pick<Store, 'engines'>, row: Row): boolean {
+  return engines.size > 0 && row.engine !== '' && !engines.has(row.engine);
+}
+
 /** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
 export function removeAbandoned(storage: DurableObjectStorage, store: Store, nowMs: number): number {
-  const rows = [...store.mirror.byId.values()].filter((row) => isAbandoned(row, store.engines));
+  const rows = [...store.mirror.byId.values()].filter((row) => isAbandoned(store, row));
   remove(storage, store, rows, nowMs);
   return rows.length;
 }
@@ -137,14 +149,9 @@ function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed
   return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
 }
 
-/** Its id where that is one of ours, else a new one. */
-function ourId({ id }: Row, state: log.FeedState): number {
-  return id < firstLocalId ? state.nextLocalId++ : id;
-}
-
 /** A row that no engine knows any more, out of the way of its engine's ids. */
 function orphan(row: Row, state: log.FeedState): Change['added'][number] & { readonly renewed: Row } {
-  const id = ourId(row, state);
+  const id = row.id < firstLocalId ? state.nextLocalId++ : row.id;
   const { rowId, engine } = row;
   return {
     row: log.createRow({ rowId, engine, engineId: 0 }, { ...row, id }, ++state.sequence),

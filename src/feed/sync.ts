@@ -38,11 +38,8 @@ export interface Trusted {
 /** What a round starts from. */
 export interface RoundStart {
   readonly kind: RoundKind;
-  /** Whose answer it is, and the handles of all engines that there are. */
+  /** Whose answer it is, by its handle. */
   readonly engine: string;
-  readonly engines: Handles;
-  /** No full list of it was ever believed: it may be one that had another name at another address. */
-  readonly isNew: boolean;
   /** It is elsewhere than when a full list was last believed: it may be another engine. */
   readonly moved: boolean;
   /** The mirror's sequence when the request went out: later rows cannot be missed by its answer. */
@@ -55,14 +52,12 @@ export interface RoundStart {
 }
 
 /**
- * What is taken for gone when the full list misses it. `judge`: what that looks right for. `own`: all that this database
- * is known to have had, since a machine deleted alerts there; what another database left behind stands. `all`: that,
- * too, since an operator vouches for the engine.
+ * What is taken for gone when the full list misses it. `judge`: what that looks right for. `own`: all of it, however much,
+ * where it is the database that we know, since a machine deleted alerts there; what another one left behind stands.
+ * `all`: that, too, since an operator vouches for the engine.
  */
 export const beliefs = ['judge', 'own', 'all'] as const;
 export type Belief = (typeof beliefs)[number];
-
-export type Handles = Pick<ReadonlySet<string>, 'size' | 'has'>;
 
 export interface Planner {
   take(list: 'new' | 'deleted', decision: Decision): void;
@@ -116,16 +111,13 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const replaced = new Set<Row>();
     for (const decision of fresh.values()) {
       if (decision.untilMs - nowMs < 1000) continue;
-      const said = ({ engine, engineId }: Row): boolean =>
-        engine === start.engine && (seen.has(engineId) || fresh.has(engineId));
-      const free = (row: Row): boolean => !said(row) && !ended.has(row) && !replaced.has(row);
+      const free = (row: Row): boolean =>
+        !seen.has(row.engineId) && !fresh.has(row.engineId) && !ended.has(row) && !replaced.has(row);
       const old = predecessors(mirror, start, decision).filter(free);
-      const same =
-        old.find((row) => sameContent(row, decision)) ?? abandoned(mirror, start, decision).find(free);
+      const same = old.find((row) => sameContent(row, decision));
       if (same) renew.push({ row: same, decision });
       else add.push(decision);
       for (const row of old) replaced.add(row);
-      if (same) replaced.add(same);
     }
     return replaced;
   };
@@ -135,8 +127,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const add: Decision[] = [];
     const renew: Renewal[] = [];
     const replaced = settleFresh(nowMs, add, renew);
-    // Of its own: what it took over from an engine that is no more does not speak for its database.
-    const replacements = renew.filter(({ row }) => row.engine === start.engine).length;
+    const replacements = renew.length;
     for (const [row, decision] of shifted) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
@@ -152,7 +143,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
       (row) => row.addedSeq <= start.sequence && !seen.has(row.engineId) && !replaced.has(row),
     );
     const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
-    if (start.belief === 'all' || (start.belief === 'own' && reused.size === 0)) return believed;
+    if (start.belief === 'all') return believed;
 
     const held = new Set(missing.map((row) => row.engineId));
     const again = missing.every((row) => start.held.has(row.engineId));
@@ -165,12 +156,15 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
       held,
       doubt,
     });
-    const isBack = renew.some(({ row }) => isLocal(row) && row.engine === start.engine);
+    const isBack = !start.moved && renew.some(({ row }) => isLocal(row));
     // Where it moved: two engines have pulls in common, under the same ids even, where both were new then.
     const proves = (row: Row | undefined): boolean =>
       row !== undefined && row.addedSeq <= start.trusted.sequence && !(start.moved && isPulled(row));
     const shared = (!start.moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
     const reaches = !start.moved && highestId > start.trusted.highestId;
+    // What was deleted may be all of it. Higher ids alone prove little: a new database may have come as far.
+    const isOurs = shared || seen.size + fresh.size === 0;
+    if (start.belief === 'own' && isOurs && !start.moved && reused.size === 0) return believed;
     const another = !isBack && (reused.size > 0 || (!shared && !reaches));
     if (another && missing.length > 0) {
       // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
@@ -200,7 +194,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
  * A full list with other content under an id that we know, or one that shares no row with what was last believed
  * and reaches no id beyond the highest of then, is another database (an emptied or a restored one): absence from
  * it says nothing of what was banned. One that has orphans of ours is the old database, come back. From another
- * address it has to share a decision of the engine's own making, whatever its ids.
+ * address it has to share a decision of the engine's own making, whatever its ids and its orphans.
  */
 function anotherDatabase(kept: number): string {
   return (
@@ -225,38 +219,19 @@ function isPulled({ origin }: Decision): boolean {
 /**
  * Rows of this engine that this new decision takes the place of. A community or list pull hard-deletes older rows of the
  * same origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
- * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back.
+ * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back. What may be another
+ * engine's pull takes the place of what says no more than it does.
  */
-function predecessors(mirror: Mirror, { engine }: RoundStart, decision: Decision): Row[] {
+function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: Decision): Row[] {
   const pulled = isPulled(decision);
+  const saysAsMuch = (row: Row): boolean =>
+    sameContent(row, decision) && decision.untilMs >= row.untilMs - untilToleranceMs;
   return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
     if (row.engine !== engine || row.origin !== decision.origin) return false;
+    if (moved && pulled && !saysAsMuch(row)) return false;
     if (!isLocal(row)) return pulled && row.engineId < decision.id;
     return pulled || (sameContent(row, decision) && sameUntil(row, decision));
   });
-}
-
-/**
- * What engines left behind that there are no more, and that this decision may be, from one that has another name at
- * another address now: it says the same, and ends no earlier. A decision takes the place of one only, since two engines
- * may have said it. Who was here before says it for itself.
- */
-function abandoned(mirror: Mirror, { engines, isNew }: RoundStart, decision: Decision): Row[] {
-  if (!isNew) return [];
-  return (mirror.byValue.get(decision.value) ?? []).filter(
-    (row) =>
-      isAbandoned(row, engines) &&
-      sameContent(row, decision) &&
-      (sameUntil(row, decision) || (isPulled(decision) && decision.untilMs > row.untilMs)),
-  );
-}
-
-/**
- * Whether a row is that of an engine that there is no more: it lives to its own end, or until its engine is back. Without
- * any engine no row is, since then it is more likely that a setting was lost.
- */
-export function isAbandoned(row: Row, engines: Handles): boolean {
-  return engines.size > 0 && row.engine !== '' && !engines.has(row.engine);
 }
 
 /** Whether a decision read from an engine can be mirrored under its own id. */

@@ -78,6 +78,13 @@ export function requestKey(view: View): string {
   ]);
 }
 
+const partsOfEveryKey = 8;
+
+/** Whether a request chooses engines, by its key. */
+export function choosesEngines(key: string): boolean {
+  return (JSON.parse(key) as unknown[]).length > partsOfEveryKey;
+}
+
 /** Nothing where no engine is chosen: keys are kept, and are older than the choice. */
 function engineKey({ engines }: Filters): (readonly string[])[] {
   return engines ? [engines] : [];

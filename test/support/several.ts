@@ -8,6 +8,14 @@ import { bouncer, type BouncerOptions } from './bouncer.ts';
 /** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */
 export type Engines = Readonly<Record<string, string>>;
 
+/** What most tests begin with. */
+export const both: Engines = { default: 'a.example', paris: 'b.example' };
+
+export const hour = 3_600_000;
+export const until = () => Date.now() + hour;
+/** A fault: nobody answers. */
+export const down = () => Promise.reject(new Error('down')) as unknown as Response;
+
 let awake: DecisionFeed | undefined;
 
 export function awakeFeed(): DecisionFeed {
@@ -45,6 +53,11 @@ export async function sync(engine?: string, { full = true, believe = false } = {
 /** Every active decision with its engine. */
 export function listed(): Listed[] {
   return awakeFeed().page(0, 10_000);
+}
+
+/** Value → id and engine, as operators see it. */
+export function shown(): Record<string, Pick<Listed, 'id' | 'engine'>> {
+  return Object.fromEntries(listed().map(({ value, id, engine }) => [value, { id, engine }]));
 }
 
 export function engineStatus(name: string) {
