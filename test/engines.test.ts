@@ -183,6 +183,26 @@ describe('an engine', () => {
     });
   });
 
+  test('is in the log when something is wrong with it, when that changes, and when it is well again', async () => {
+    const logged = vi.spyOn(console, 'error').mockReturnValue();
+    const lines = () => logged.mock.calls.splice(0).map(([line]) => String(line));
+    await wake(both, async () => {
+      await sync();
+      b.fault = down;
+      for (let round = 0; round < 3; round++) await sync();
+      expect(lines()).toEqual([expect.stringMatching(/^engine paris: .*out of reach/)]);
+      b.fault = undefined;
+      b.keys = [];
+      for (let round = 0; round < 3; round++) await sync();
+      expect(lines()).toEqual([
+        expect.stringMatching(/^engine paris: .*the key of engine paris in UPSTREAMS/),
+      ]);
+      b.keys = null;
+      for (let round = 0; round < 3; round++) await sync();
+      expect(lines()).toEqual(['engine paris: it answers again']);
+    });
+  });
+
   test('that is silent keeps no alarm from the other', async () => {
     await wake(both, async () => {
       await sync();

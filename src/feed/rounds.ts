@@ -100,8 +100,14 @@ export function createRounds(
     return { ...nothing, ok: false, error };
   };
 
+  /** The log has what changes, once: whoever reads it at night has no status to compare it with. */
   const note = (kind: RoundKind, state: LinkState, error: string | null): void => {
     const list = kind === 'full' ? 'full' : 'delta';
+    const wasWell = errors[list] === null;
+    if (error === null ? !wasWell : wasWell || health[list] !== state) {
+      const well = health[list] === 'ok' ? 'it is believed again' : 'it answers again';
+      console.error(`engine ${engine.name}: ${error ?? well}`);
+    }
     health[list] = state;
     errors[list] = error;
   };
