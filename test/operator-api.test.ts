@@ -208,11 +208,10 @@ describe('local decisions', () => {
   test('are removed by value, and by type and scope', async () => {
     await operator('POST', '/decisions', { value: '192.0.2.1', duration: '4h' });
     await operator('POST', '/decisions', { value: '192.0.2.1', duration: '4h', type: 'captcha' });
-    expect((await operator('DELETE', '/decisions?value=192.0.2.1&type=captcha')).body).toEqual({
-      removed: 1,
-    });
-    expect((await operator('DELETE', '/decisions?value=192.0.2.1&scope=ip')).body).toEqual({ removed: 1 });
-    expect((await operator('DELETE', '/decisions?value=192.0.2.1')).body).toEqual({ removed: 0 });
+    const remove = async (query: string) => (await operator('DELETE', `/decisions?${query}`)).body;
+    expect(await remove('value=192.0.2.1&type=captcha')).toEqual({ removed: 1, left_at: [] });
+    expect(await remove('value=192.0.2.1&scope=ip')).toEqual({ removed: 1, left_at: [] });
+    expect(await remove('value=192.0.2.1')).toEqual({ removed: 0, left_at: [] });
     expect(await served()).toEqual([]);
   });
 
@@ -230,7 +229,16 @@ describe('local decisions', () => {
     engine.add({ value: '192.0.2.9', untilMs: Date.now() + 3_600_000 });
     await operator('POST', '/feed/sync');
     const { status, body } = await operator('DELETE', '/decisions?value=192.0.2.9');
-    expect([status, body.detail]).toEqual([409, expect.stringContaining('cscli decisions delete')]);
+    expect([status, body.detail]).toEqual([
+      409,
+      'none was made here; 192.0.2.9 is what these engines decided: default; ' +
+        'remove it there (cscli decisions delete --value 192.0.2.9)',
+    ]);
+    expect(await served()).toEqual(['192.0.2.9']);
+    // Made here as well: what is left of it is said.
+    await operator('POST', '/decisions', { value: '192.0.2.9', duration: '4h' });
+    const { body: partly } = await operator('DELETE', '/decisions?value=192.0.2.9');
+    expect(partly).toEqual({ removed: 1, left_at: ['default'] });
     expect(await served()).toEqual(['192.0.2.9']);
   });
 

@@ -80,17 +80,27 @@ export const decisionOperations = [
     summary: 'Take back what was banned here',
     description: 'An engine’s decision is the engine’s to remove: 409 says how.',
     query: decisionMatch,
-    answers: { 200: { description: 'How many there were.', body: z.object({ removed: z.int() }) } },
+    answers: {
+      200: {
+        description: 'How many there were.',
+        body: z.object({
+          removed: z.int(),
+          left_at: z.array(z.string()).meta({
+            description: 'The engines whose decisions match, too, and stay: they are theirs to remove.',
+          }),
+        }),
+      },
+    },
     refusals: [409],
     reply: async (c, { query: match }) => {
       const asked = await mutationOf(c, '');
       if (!asked.ok) return problem(asked.failure);
       const removal = await unban(c.env, asked.value, match);
       if (!removal.ok) return problem(removal.failure);
-      const { kind, count } = removal.value;
-      if (kind === 'removed') return c.json({ removed: count });
-      const how = `remove them at the engine (cscli decisions delete --value ${match.value})`;
-      const why = `${count} decisions of the engine match and none made here: ${how}`;
+      const { removed, leftAt } = removal.value;
+      if (removed > 0 || leftAt.length === 0) return c.json({ removed, left_at: leftAt });
+      const how = `remove it there (cscli decisions delete --value ${match.value})`;
+      const why = `none was made here; ${match.value} is what these engines decided: ${leftAt.join(', ')}; ${how}`;
       return problem({ kind: 'conflict', problem: why });
     },
   }),

@@ -11,9 +11,11 @@ export interface Listed extends Decision {
 
 export type Match = Partial<Pick<Decision, 'value' | 'type' | 'scope'>>;
 
-/** `engine`: nothing was removed, since only an engine can take these back. */
-export type Removal =
-  { readonly kind: 'removed'; readonly count: number } | { readonly kind: 'engine'; readonly count: number };
+export interface Removal {
+  readonly removed: number;
+  /** The engines whose decisions match, too: only they can take those back. */
+  readonly leftAt: readonly string[];
+}
 
 /** The same `request` again within a day gets the same decision, ended or not. */
 export function ban(
@@ -31,6 +33,7 @@ export function ban(
 }
 
 export function unban(storage: DurableObjectStorage, store: Store, match: Match): Removal {
+  const nameOf = namesByHandle(store);
   const rows = [...store.mirror.byId.values()].filter(
     (row) =>
       (match.value === undefined || row.value === match.value) &&
@@ -39,17 +42,23 @@ export function unban(storage: DurableObjectStorage, store: Store, match: Match)
   );
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
   const ours = rows.filter((row) => isLocal(row) || isAbandoned(store, row));
-  if (ours.length === 0 && rows.length > 0) return { kind: 'engine', count: rows.length };
+  const left = new Set(rows.filter((row) => !ours.includes(row)).map((row) => nameOf(row.engine)));
   remove(storage, store, ours, Date.now());
-  return { kind: 'removed', count: ours.length };
+  return { removed: ours.length, leftAt: [...left].sort() };
+}
+
+/** What an engine is called now, or was last, by the handle that its decisions are kept under. */
+function namesByHandle({ names }: Store): (handle: string) => string {
+  const named = new Map([...names].map(([name, handle]) => [handle, name]));
+  return (handle) => named.get(handle) ?? handle;
 }
 
 /** Active decisions after an id, by id. */
 export function page(store: Store, afterId: number, limit: number): Listed[] {
   const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
-  const named = new Map([...store.names].map(([name, handle]) => [handle, name]));
+  const nameOf = namesByHandle(store);
   return rows
     .sort((a, b) => a.id - b.id)
     .slice(0, limit)
-    .map((row) => ({ ...decisionOf(row), engine: named.get(row.engine) ?? (row.engine || null) }));
+    .map((row) => ({ ...decisionOf(row), engine: row.engine === '' ? null : nameOf(row.engine) }));
 }
