@@ -8,6 +8,8 @@ export interface Address {
   readonly path: string;
   /** The engine that is named by path (`/engines/{name}/v1/…`) or by host name; null: none is. */
   readonly engine: EngineSettings | null;
+  /** Named by path, and no engine of the settings. */
+  readonly unknownEngine?: string;
 }
 
 /** Which no route has. */
@@ -30,5 +32,5 @@ export function readAddress(
     return { path, engine: engines.find(({ hosts }) => hosts.includes(hostname.toLowerCase())) ?? null };
   }
   const engine = engines.find((each) => each.name === name);
-  return engine ? { path: rest, engine } : { path: nowhere, engine: null };
+  return engine ? { path: rest, engine } : { path: nowhere, engine: null, unknownEngine: name };
 }

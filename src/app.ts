@@ -69,7 +69,11 @@ routes.get('/reference', (c) => {
   return c.html(referencePage(openApiDocument(documented, pathPrefix), `${pathPrefix}/openapi.json`));
 });
 
-routes.notFound((c) => failed(c.req.path, { kind: 'not-found', what: 'this path' }));
+routes.notFound((c) => {
+  const { unknownEngine } = addressOf(c.req.raw, c.env);
+  const what = unknownEngine === undefined ? 'this path' : `engine ${unknownEngine}`;
+  return failed(c.req.path, { kind: 'not-found', what });
+});
 
 routes.onError((error, c) => {
   const requestId = crypto.randomUUID();

@@ -48,6 +48,12 @@ describe('an address', () => {
     expect(read(url)).toEqual(expected);
   });
 
+  test('keeps the name that no engine has, to tell whoever asks there', () => {
+    const settings = readSettings({ UPSTREAM_URL: 'http://engine.example', UPSTREAM_API_KEY: 'key' });
+    const { unknownEngine } = readAddress('http://edge.example/engines/rome/v1/alerts', settings);
+    expect(unknownEngine).toBe('rome');
+  });
+
   test.each([
     ['behind it', 'http://edge.example/lapi/v1/alerts', ['/v1/alerts', null]],
     [

@@ -5,7 +5,7 @@
 import * as z from 'zod';
 import * as db from '../db/machines.ts';
 import { always } from '../db/operators.ts';
-import { badInput, causeOf, fail, succeed, type Result } from '../failure.ts';
+import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { epochFreshMs } from './keys.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
@@ -39,6 +39,12 @@ export function bareName(machine: string): string {
 /** Why a host gets no account, and may have no right to one: no log-in with it would come through. */
 export const noMachines = 'machines can not reach an engine through here: MACHINE_ROUTES is off';
 
+/** Said to be ours: the engine, where somebody will look for the reason, has none. */
+const blocked: Failure = {
+  kind: 'forbidden',
+  problem: 'access forbidden: an operator blocked this machine at Lapidary',
+};
+
 /** With D1 out of reach a list that was read this long ago still counts; without one machines are told to wait. */
 const outageMs = 15 * 60_000;
 
@@ -61,7 +67,7 @@ export async function checkMachine(
       }
     }
   }
-  return known.names.has(bareName(machine)) ? fail({ kind: 'forbidden' }) : succeed('passes');
+  return known.names.has(bareName(machine)) ? fail(blocked) : succeed('passes');
 }
 
 /** This isolate changed the list itself: it reads anew at the next use. */

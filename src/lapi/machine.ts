@@ -6,7 +6,7 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { checkMachine } from '../broker/machines.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
-import { badInput, causeOf, lapiError, succeed, type Result } from '../failure.ts';
+import { badInput, causeOf, lapiError, succeed, type Failure, type Result } from '../failure.ts';
 import type { Write } from '../feed/rounds.ts';
 import type { EngineSettings } from '../engines.ts';
 import { withinMs } from '../wait.ts';
@@ -43,6 +43,8 @@ const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
   '/usage-metrics': { POST: pass },
 };
 
+const closed: Failure = { kind: 'not-found', what: 'MACHINE_ROUTES is off: this path' };
+
 export const machineRoutes = new Hono<AppEnv>();
 
 for (const [path, replies] of Object.entries(passages)) {
@@ -56,6 +58,7 @@ for (const [path, replies] of Object.entries(passages)) {
 // After all of them: an allowlist may well be called `check`.
 for (const [path, replies] of Object.entries(passages)) {
   machineRoutes.all(path, (c, next) => {
+    if (!c.get('settings').machineRoutes) return Promise.resolve(lapiError(closed));
     if (!engineOf(c)) return next();
     return Promise.resolve(lapiError({ kind: 'method-not-allowed', allow: Object.keys(replies) }));
   });

@@ -128,7 +128,7 @@ describe.skipIf(!lab.ok)('two engines', () => {
     const astray = await remoteCscli(second, { url: lapidary.url, ...second.machine });
     await expect(astray('decisions', 'add', '-i', '198.51.100.8', '-d', '4h')).rejects.toThrow();
     const nowhere = await fetch(`${lapidary.url}/engines/nowhere/v1/heartbeat`);
-    expect(nowhere.status).toBe(404);
+    expect([nowhere.status, await nowhere.json()]).toEqual([404, { message: 'engine nowhere not found' }]);
   });
 
   it('one killed: its bans stay, the other’s go on coming, and its own when it is back', async () => {

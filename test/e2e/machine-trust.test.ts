@@ -138,7 +138,7 @@ describe.skipIf(!lab.ok)('trust in machines', () => {
       const answer = await beat(itself);
       return answer.status === 403 && answer;
     });
-    expect(refused.body).toBe('{"message":"access forbidden"}');
+    expect(refused.body).toBe('{"message":"access forbidden: an operator blocked this machine at Lapidary"}');
     await expect(cscli('decisions', 'list')).rejects.toThrow();
     expect((await ask('POST', '/v1/alerts', itself, [])).status).toBe(403);
     // Neither another place for the token, nor the engine's word for it, helps.
