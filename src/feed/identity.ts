@@ -1,7 +1,7 @@
 // Which engine is which, over changes of the settings. An engine is known by its address, and where that is new by its
-// name; what it decided is kept under a handle that it has for good: the name that it had first. So another name moves no decision and
-// changes no view, and a name that is given to another engine gives that one nothing of the first. Pure. A mistake here
-// hands one engine's decisions to another, which then ends them.
+// name; what it decided is kept under a handle that it has for good: the name that it had first. So another name moves no
+// decision and changes no view, and a name that is given to another engine gives that one nothing of the first. Pure. A
+// mistake here hands one engine's decisions to another, which then ends them.
 
 import type { EngineSettings } from '../engines.ts';
 import type { Filters, View } from './view.ts';
