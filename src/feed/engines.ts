@@ -4,9 +4,10 @@
 import type { EngineSettings } from '../engines.ts';
 import type { Settings } from '../settings.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
+import { handleOf } from './identity.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
 import { createRounds, type LinkState, type RoundResult, type Rounds } from './rounds.ts';
-import { engineState, handleOf, type Store } from './store.ts';
+import { engineState, type Store } from './store.ts';
 
 export interface Engine {
   readonly name: string;
@@ -38,7 +39,7 @@ export interface EngineStatus {
 
 export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
   return settings.engines.map((engine: EngineSettings) => {
-    const handle = handleOf(store, engine.name);
+    const handle = handleOf(store.names, engine.name);
     const keys = createEngineKeys(storage, settings, engine, handle);
     return {
       name: engine.name,

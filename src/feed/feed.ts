@@ -16,21 +16,13 @@ import * as endsLog from './ends-log.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
 import { createEngines, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import type { EngineStatus, Freshness } from './engines.ts';
-import { byHandles } from './identity.ts';
+import { byHandles, handleOf } from './identity.ts';
 import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import {
-  engineState,
-  forgetTombstones,
-  handleOf,
-  openStore,
-  removeAbandoned,
-  sweep,
-  type Store,
-} from './store.ts';
+import { engineState, forgetTombstones, openStore, removeAbandoned, sweep, type Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
 
@@ -260,7 +252,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** Takes what a bouncer reports of itself, to be passed on to the engines that it sees with their next rounds. */
   takeReport(report: Report, engines: readonly string[] | null): void {
-    const seen = engines?.map((name) => handleOf(this.#store, name)) ?? null;
+    const seen = engines?.map((name) => handleOf(this.#store.names, name)) ?? null;
     for (const { handle, forwarder } of this.#engines) {
       if (seen === null || seen.includes(handle)) forwarder.take(report);
     }

@@ -16,6 +16,16 @@ export interface KnownEngine {
 /** Names that engines have or had → handles. The name that an engine had last is the last one of its handle. */
 export type Names = ReadonlyMap<string, string>;
 
+/** The handle of the engine that has a name, or had it last; the name itself, which matches nothing, where none had. */
+export function handleOf(names: Names, name: string): string {
+  return names.get(name) ?? name;
+}
+
+/** What each engine is called now, or was last, by its handle. */
+export function lastNames(names: Names): Map<string, string> {
+  return new Map([...names].map(([name, handle]) => [handle, name]));
+}
+
 /** The handle of each engine of the settings, by its name. `names`: of before. One that was never known gets a new one. */
 export function identify(
   engines: readonly Pick<EngineSettings, 'name' | 'url'>[],
@@ -29,9 +39,9 @@ export function identify(
   }
   const taken = new Set(handles.values());
   // Those first who have the name now: a former name may be a new engine's.
-  const last = new Map([...names].map(([name, handle]) => [handle, name]));
+  const last = lastNames(names);
   const isLast = ({ name }: Pick<EngineSettings, 'name'>): boolean =>
-    last.get(names.get(name) ?? '') === name;
+    last.get(handleOf(names, name)) === name;
   const moved = engines.filter((engine) => !handles.has(engine.name));
   for (const { name } of [...moved.filter(isLast), ...moved.filter((engine) => !isLast(engine))]) {
     const before = names.get(name);
@@ -50,13 +60,14 @@ function newHandle(name: string, known: readonly KnownEngine[], taken: ReadonlyS
   return handle;
 }
 
-/** A view with the handles of the engines that it names. A name that no engine ever had stays, and matches nothing. */
+/** A view with the handles of the engines that it names: most name none. */
 export function byHandles(view: View, names: Names): View {
+  if (!view.engines && !view.limits?.engines) return view;
   const limits = view.limits && translated(view.limits, names);
   return { ...translated(view, names), limits };
 }
 
 function translated<T extends Filters>(filters: T, names: Names): T {
   if (!filters.engines) return filters;
-  return { ...filters, engines: filters.engines.map((name) => names.get(name) ?? name) };
+  return { ...filters, engines: filters.engines.map((name) => handleOf(names, name)) };
 }

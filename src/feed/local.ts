@@ -1,6 +1,7 @@
 // What operators decide here, engine or not: bans, unbans and the list to decide by.
 
-import { decisionOf, isLocal, type Decision } from './decision.ts';
+import { decisionOf, isLocal, type Decision, type Row } from './decision.ts';
+import { lastNames } from './identity.ts';
 import * as log from './log.ts';
 import { addLocal, isAbandoned, remove, type Store } from './store.ts';
 
@@ -33,7 +34,6 @@ export function ban(
 }
 
 export function unban(storage: DurableObjectStorage, store: Store, match: Match): Removal {
-  const nameOf = namesByHandle(store);
   const rows = [...store.mirror.byId.values()].filter(
     (row) =>
       (match.value === undefined || row.value === match.value) &&
@@ -41,24 +41,20 @@ export function unban(storage: DurableObjectStorage, store: Store, match: Match)
       (match.scope === undefined || row.scope === match.scope),
   );
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
-  const ours = rows.filter((row) => isLocal(row) || isAbandoned(store, row));
-  const left = new Set(rows.filter((row) => !ours.includes(row)).map((row) => nameOf(row.engine)));
+  const isOurs = (row: Row): boolean => isLocal(row) || isAbandoned(store, row);
+  const ours = rows.filter(isOurs);
+  const named = lastNames(store.names);
+  const left = rows.filter((row) => !isOurs(row)).map(({ engine }) => named.get(engine) ?? engine);
   remove(storage, store, ours, Date.now());
-  return { removed: ours.length, leftAt: [...left].sort() };
-}
-
-/** What an engine is called now, or was last, by the handle that its decisions are kept under. */
-function namesByHandle({ names }: Store): (handle: string) => string {
-  const named = new Map([...names].map(([name, handle]) => [handle, name]));
-  return (handle) => named.get(handle) ?? handle;
+  return { removed: ours.length, leftAt: [...new Set(left)].sort() };
 }
 
 /** Active decisions after an id, by id. */
 export function page(store: Store, afterId: number, limit: number): Listed[] {
   const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
-  const nameOf = namesByHandle(store);
+  const named = lastNames(store.names);
   return rows
     .sort((a, b) => a.id - b.id)
     .slice(0, limit)
-    .map((row) => ({ ...decisionOf(row), engine: row.engine === '' ? null : nameOf(row.engine) }));
+    .map((row) => ({ ...decisionOf(row), engine: named.get(row.engine) ?? (row.engine || null) }));
 }

@@ -47,11 +47,6 @@ export function openStore(storage: DurableObjectStorage, settings: readonly Engi
   return { state, mirror, engines: new Map(engines), names: log.readNames(sql), namesMoved };
 }
 
-/** What the decisions of an engine are kept under, by a name that it has or had. */
-export function handleOf({ names }: Store, name: string): string {
-  return names.get(name) ?? name;
-}
-
 /** What an engine said, and whether it was a whole full list that is believed. */
 export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> {
   readonly engine: string;
