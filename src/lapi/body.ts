@@ -1,6 +1,6 @@
 // Request bodies: read with a limit that holds for what gzip unfolds to, so a small bomb stays small.
 
-import { badInput, fail, succeed, type Result } from '../failure.ts';
+import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { inflate } from './inflate.ts';
 
 /** A body as JSON, at most `limitBytes` after decompression. */
@@ -28,23 +28,43 @@ export function parseJson(text: string): Result<unknown> {
   }
 }
 
+/** A request's body, unfolded as it is read. */
+export interface PlainBody {
+  readonly stream: ReadableStream<Uint8Array>;
+  readonly packed: boolean;
+  /** What it means that it can't be read to its end. */
+  readonly broken: Failure;
+}
+
+/** null: there is none. */
+export function plainBody({ body, headers }: Request): Result<PlainBody | null> {
+  if (!body) return succeed(null);
+  const encoding = (headers.get('content-encoding') ?? 'identity').toLowerCase();
+  if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
+  const packed = encoding === 'gzip';
+  return succeed({
+    // The runtime hands over request bodies as they were sent (unlike those of its own fetches).
+    stream: packed ? inflate(body) : (body as ReadableStream<Uint8Array>),
+    packed,
+    broken: { kind: 'bad-input', field: 'body', problem: packed ? 'not gzip' : 'cut off' },
+  });
+}
+
 /** A body as it is, at most `limitBytes` after decompression. */
 export async function readBytes(request: Request, limitBytes: number): Promise<Result<Uint8Array>> {
-  if (!request.body) return succeed(new Uint8Array());
-  const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
-  if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
-  // The runtime hands over request bodies as they were sent (unlike those of its own fetches).
-  const body = encoding === 'gzip' ? inflate(request.body) : request.body;
+  const body = plainBody(request);
+  if (!body.ok) return body;
+  if (!body.value) return succeed(new Uint8Array());
   const parts: Uint8Array[] = [];
   let size = 0;
   try {
-    for await (const part of body as ReadableStream<Uint8Array>) {
+    for await (const part of body.value.stream) {
       size += part.length;
       if (size > limitBytes) return fail({ kind: 'too-large', field: 'body', limitBytes });
       parts.push(part);
     }
   } catch {
-    return badInput('body', encoding === 'gzip' ? 'not gzip' : 'cut off');
+    return fail(body.value.broken);
   }
   const whole = new Uint8Array(size);
   let at = 0;

@@ -2,10 +2,9 @@
 // A mistake here shows the engine what the client claims to be (an address of its choice), or tells a log processor
 // that its account is refused when only the way is blocked: that one gives up, where it would have tried again.
 
-import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { EngineSettings } from '../engines.ts';
-import { readBytes } from './body.ts';
-import { inflate } from './inflate.ts';
+import { plainBody, readBytes } from './body.ts';
 import { parseNetwork } from './ip.ts';
 
 export interface Passage {
@@ -102,17 +101,18 @@ async function bodyOf(
   const whole = (content: Uint8Array | null): Result<Outgoing> => succeed({ content, refused: () => null });
   if (read) return whole(read);
   // `fetch` refuses one with these, also of no bytes, and LAPI reads none.
-  if (!request.body || request.method === 'GET' || request.method === 'HEAD') return whole(null);
-  const encoding = (request.headers.get('content-encoding') ?? 'identity').toLowerCase();
-  if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
+  if (request.method === 'GET' || request.method === 'HEAD') return whole(null);
+  // Engines before 1.7 read no gzip, and none needs it.
+  const plain = plainBody(request);
+  if (!plain.ok) return plain;
+  if (!plain.value) return whole(null);
+  const { stream, packed, broken } = plain.value;
   const length = Number(request.headers.get('content-length') ?? Infinity);
-  if (encoding === 'identity' && length <= shortBytes) {
+  if (!packed && length <= shortBytes) {
     const bytes = await readBytes(request, limitBytes);
     return bytes.ok ? whole(bytes.value) : bytes;
   }
-  // Engines before 1.7 read no gzip, and none needs it.
-  const plain = encoding === 'gzip' ? inflate(request.body) : (request.body as ReadableStream<Uint8Array>);
-  const source = plain.getReader();
+  const source = stream.getReader();
   let size = 0;
   let wrong: Failure | null = null;
   function refuse(failure: Failure, error: unknown): never {
@@ -124,10 +124,7 @@ async function bodyOf(
   }
   const content = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const part = await source.read().catch((error: unknown) => {
-        const problem = encoding === 'gzip' ? 'not gzip' : 'cut off';
-        return refuse({ kind: 'bad-input', field: 'body', problem }, error);
-      });
+      const part = await source.read().catch((error: unknown) => refuse(broken, error));
       silence.heard();
       if (part.done) return controller.close();
       size += part.value.length;
