@@ -3,13 +3,7 @@
 
 import * as z from 'zod';
 import * as db from '../db/hosts.ts';
-import {
-  forgetMachineStatements,
-  machinesOf,
-  takeMachineStatements,
-  type HostMachine,
-  type Taken,
-} from '../db/machines.ts';
+import { endMachineStatements, machinesOf, type HostMachine, type Taken } from '../db/machines.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { name } from './fields.ts';
@@ -199,14 +193,7 @@ export async function putHost(
               ...db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey),
               ...(kept
                 ? []
-                : [
-                    ...takeMachineStatements(
-                      d,
-                      host.id,
-                      takenBy(mutation, 'an operator took it from its host'),
-                    ),
-                    ...forgetMachineStatements(d, host.id),
-                  ]),
+                : endMachineStatements(d, host.id, takenBy(mutation, 'an operator took it from its host'))),
             ]
           : db.insertHostStatements(d, made, add.map(fresh)),
       answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },

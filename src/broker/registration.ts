@@ -12,6 +12,7 @@ import {
   versionsOf,
   type KeyVersion,
 } from '../db/keys.ts';
+import { takeMachineStatements } from '../db/machines.ts';
 import { fail, succeed, type Result } from '../failure.ts';
 import { digestTaken } from './bouncers.ts';
 import { isoTime } from './describe.ts';
@@ -265,7 +266,9 @@ export function mismatch(
     statements: (d) => [
       ...db.burnStatements(d, asked.nonce, nowMs),
       ...db.suspectStatements(d, host, nowMs),
-      ...(strict ? db.revokeKeysStatements(d, host, taken) : []),
+      ...(strict
+        ? [...db.revokeKeysStatements(d, host, nowMs), ...takeMachineStatements(d, host.id, taken)]
+        : []),
     ],
     answer: { status: 409, body: { what: wordsFor(hostKey.bouncer), generation: hostKey.generation } },
     clash: () => ({ kind: 'replayed' }),

@@ -3,7 +3,7 @@
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { listed } from './keys.ts';
-import { forgetMachineStatements, takeMachineStatements, type Taken } from './machines.ts';
+import { endMachineStatements, type Taken } from './machines.ts';
 import {
   bouncers,
   burntNonces,
@@ -125,13 +125,12 @@ export function changeHostStatements(
 }
 
 /**
- * The statements that take away every key of a host's bouncers, those included that it registers in this moment, and its
- * machine's account: what is there is asked when it is done.
+ * The statements that take away every key of a host's bouncers, those included that it registers in this moment: what is
+ * there is asked when it is done.
  */
-export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, taken: Taken) {
+export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
   const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON host_keys.bouncer = bouncers.name
     WHERE host_keys.host_id = ${id})`;
-  const nowMs = taken.blockedMs;
   return [
     // An insertion from a query names every column of the schema, in its order.
     db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
@@ -145,15 +144,14 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, taken:
       .set({ revision: sql`revision + 1` })
       .where(sql`id IN ${own}`),
     db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
-    ...takeMachineStatements(db, id, taken),
   ];
 }
 
 /** The statements that remove a host, with its keys, and leave a tombstone. */
 export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: Taken) {
   return [
-    ...revokeKeysStatements(db, host, taken),
-    ...forgetMachineStatements(db, host.id),
+    ...revokeKeysStatements(db, host, taken.blockedMs),
+    ...endMachineStatements(db, host.id, taken),
     db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
     db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
     db

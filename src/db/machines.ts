@@ -76,9 +76,12 @@ export function takeMachineStatements(db: DrizzleD1Database, hostId: number, tak
   ];
 }
 
-/** The statements after which a host may get another account, also if an operator refuses the one that it had. */
-export function forgetMachineStatements(db: DrizzleD1Database, hostId: number) {
-  return [db.delete(hostMachines).where(eq(hostMachines.hostId, hostId))];
+/** Takes it away on an operator's word: after that the host may get another, also if an operator refuses that one. */
+export function endMachineStatements(db: DrizzleD1Database, hostId: number, taken: Taken) {
+  return [
+    ...takeMachineStatements(db, hostId, taken),
+    db.delete(hostMachines).where(eq(hostMachines.hostId, hostId)),
+  ];
 }
 
 export function giveMachineStatements(db: DrizzleD1Database, row: typeof hostMachines.$inferInsert) {
