@@ -221,7 +221,7 @@ describe('settings that change', () => {
     await wake({ default: 'a.example' }, async () => {
       await sync('default', { believe: true });
       expect(listed()).toHaveLength(3);
-      a.fault = () => Promise.reject(new Error('down'));
+      a.fault = down;
       await sync(undefined, { believe: true });
       expect(listed()).toHaveLength(3);
       a.fault = undefined;

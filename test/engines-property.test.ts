@@ -15,7 +15,7 @@ import {
   type Ranked,
 } from './support/in-step.ts';
 import { startModelEngines, type ModelDatabase, type ModelEngine } from './support/model-engine.ts';
-import { awakeFeed, listed, reader, sync, wake, type Engines } from './support/several.ts';
+import { awakeFeed, down, listed, reader, sync, wake, type Engines } from './support/several.ts';
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -199,7 +199,7 @@ async function take(
     case 'lie': {
       const engine = engines[step.at];
       engine.fault = (path) => {
-        if (step.do === 'outage') return Promise.reject(new Error('down'));
+        if (step.do === 'outage') return down();
         return Response.json(path.endsWith('stream') ? { new: null, deleted: null } : []);
       };
       // One round: a second lie would be a second list that agrees.
