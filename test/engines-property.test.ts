@@ -1,6 +1,6 @@
-// Two engines and one feed against a naive model: whatever the engines do, whatever they are called, and whether the
-// settings name them or not, nobody is unbanned by a fault or by a change of the settings, ids last, and in the end each
-// bouncer has what the engines have together.
+// Up to three engines and one feed against a naive model: whatever the engines do, whatever they are called, and whether
+// the settings name them or not, nobody is unbanned by a fault or by a change of the settings, ids last, and in the end
+// each bouncer has what the engines have together.
 import fc from 'fast-check';
 import { afterEach, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';

@@ -1,5 +1,5 @@
-// What a machine writes through us is in the feed when it has its answer: also what LAPI's own deltas lose, and
-// without a round of sync for each of many writes.
+// Machines through us, where a real engine can't be brought to it: what one writes is in the feed when it has its answer,
+// also what LAPI's own deltas lose; what is refused here; and what is kept of answers.
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { takeLoginTurnAs } from '../src/lapi/rate.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
