@@ -43,7 +43,9 @@ const documented = [...operatorApi, bootstrapApi];
 
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
-  const { freshness, ageSeconds, engines } = await askFeed(c.env, async (feed) => feed.status());
+  const { freshness, ageSeconds, fullAgeSeconds, unwritten, engines } = await askFeed(c.env, async (feed) =>
+    feed.status(),
+  );
   // Open to all: how many engines there are, and not which.
   const count = (state: Freshness): number => engines.filter((each) => each.freshness === state).length;
   const each = { fresh: count('fresh'), stale: count('stale'), cold: count('cold') };
@@ -52,6 +54,8 @@ routes.all('/health', async (c) => {
     status: 'up',
     feed: freshness,
     age_seconds: ageSeconds,
+    full_age_seconds: fullAgeSeconds,
+    ...(unwritten === null ? {} : { storage: 'unwritable' }),
     ...(engines.length > 1 ? { engines: each } : {}),
     ...(keyless ? { upstream: keyless.link } : {}),
   };

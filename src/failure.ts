@@ -23,7 +23,8 @@ export type Failure =
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
   | { readonly kind: 'conflict'; readonly problem: string }
-  | { readonly kind: 'unavailable'; readonly problem: string }
+  /** `waitSeconds`: when it may be different. */
+  | { readonly kind: 'unavailable'; readonly problem: string; readonly waitSeconds?: number }
   /** A bug or lost storage: the log has the rest under this id. */
   | { readonly kind: 'internal'; readonly requestId: string };
 
@@ -109,7 +110,7 @@ function describe(failure: Failure): Public {
 
 function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
-  if (failure.kind === 'rate-limited') return { 'retry-after': String(failure.waitSeconds) };
+  if ('waitSeconds' in failure) return { 'retry-after': String(failure.waitSeconds) };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
   if (failure.kind === 'bad-nonce' || failure.kind === 'stale-nonce') {
     return { 'www-authenticate': 'SSHSIG realm="lapidary"' };

@@ -29,7 +29,10 @@ export interface Settings {
   readonly syncIntervalMs: number;
   /** `RESYNC_INTERVAL_SECONDS`, 300: how often the full list is compared; bounds what a lossy delta costs. */
   readonly resyncIntervalMs: number;
-  /** `TAIL_INTERVAL_SECONDS`, 60: how often engines that know `id_gt` (1.5 on) are asked for missed bans. */
+  /**
+   * `TAIL_INTERVAL_SECONDS`, as often as `SYNC_INTERVAL_SECONDS`: how often engines that know `id_gt` (1.5 on) are asked
+   * for bans that no delta has; beside each sync where one was just found.
+   */
   readonly tailIntervalMs: number;
   /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
   readonly tombstoneMs: number;
@@ -129,7 +132,7 @@ export function readSettings(env: Source): Settings {
     engines,
     syncIntervalMs,
     resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
-    tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', 60, 5, 86_400),
+    tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', syncIntervalMs / 1000, 1, 86_400),
     tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
     operatorToken: operatorToken || null,
     operatorIssuers: issuers.entries,

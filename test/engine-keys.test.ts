@@ -249,7 +249,9 @@ describe('a rotation of the engine’s key', () => {
     engine.keys = [second];
     expect((await sync()).ok).toBe(false);
     expect(await used()).toMatchObject({ state: 'refused', key: 'host' });
-    expect((await used()).lastError).toContain('refuses the key of host engine-1');
+    expect((await used()).lastError).toContain(
+      'it does not know the key of host engine-1, or its database is down',
+    );
     await send(second);
     expect((await sync()).ok).toBe(true);
     expect(await used()).toEqual(byHost);
@@ -340,5 +342,10 @@ test('no key of the feed’s is adopted for a bouncer', async () => {
 test('/health says nothing of a key that is merely on its way', async () => {
   await send(first);
   await sync();
-  expect(await (await call('/health')).json()).toEqual({ status: 'up', feed: 'fresh', age_seconds: 0 });
+  expect(await (await call('/health')).json()).toEqual({
+    status: 'up',
+    feed: 'fresh',
+    age_seconds: 0,
+    full_age_seconds: 0,
+  });
 });

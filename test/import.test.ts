@@ -214,7 +214,7 @@ describe('adoption', () => {
     expect((await operator('GET', `/audit?target=${name}`)).body.audit).toMatchObject([
       { actor: 'adoption' },
     ]);
-    expect((await asBouncer('good at the engine', '/v1/decisions')).status).toBe(200);
+    expect((await asBouncer('good at the engine', '/v1/decisions/stream')).status).toBe(200);
   });
 
   test.each([

@@ -6,7 +6,7 @@ import { createSplitter, SplitError } from '../src/feed/json-split.ts';
 
 function split(chunks: Uint8Array[]): { elements: unknown[]; lists: string[] } {
   const elements: unknown[] = [];
-  const splitter = createSplitter((list, json) => elements.push([list, json]));
+  const splitter = createSplitter((list, element) => elements.push([list, element]));
   for (const chunk of chunks) splitter.push(chunk);
   return { elements, lists: [...splitter.end()].sort() };
 }
@@ -61,15 +61,44 @@ test.each([
   '',
   'nul',
   'nulll',
-  '[1]',
-  '["a"]',
-  '[null]',
   '[{"id":1}]]',
   '[{"id":1}',
   '{"new":[],"deleted":[]}x',
   '{"new":{}}',
   '{"new":[],"new":[]}',
   '{"message":"unable to query"}',
-  '[{"id":1,}]',
   '{"new":[{]}',
+  '[<html></html>]',
+  '[{"id":1} and {"id":2}]',
 ])('%j is an error', (text) => expect(() => split([bytes(text)])).toThrow(SplitError));
+
+describe('an element that is no decision costs itself', () => {
+  test.each([
+    ['[1,{"id":2}]', { json: 1 }],
+    ['["]}",{"id":2}]', { json: ']}' }],
+    ['[null,{"id":2}]', { json: null }],
+    ['[[{}],{"id":2}]', { json: [{}] }],
+    ['[{"id":1,},{"id":2}]', { problem: 'is not JSON', head: '{"id":1,}' }],
+  ])('%s', (text, first) => {
+    for (const chunks of [[bytes(text)], [...bytes(text)].map((byte) => Uint8Array.of(byte))]) {
+      expect(split(chunks).elements).toEqual([
+        ['all', first],
+        ['all', { json: { id: 2 } }],
+      ]);
+    }
+  });
+
+  test('also one of 10 MB, of which only the head is kept', () => {
+    const long = `{"id":7,"scenario":"${'x'.repeat(10_000_000)}"}`;
+    const body = bytes(`[${long},{"id":2}]`);
+    const chunks = Array.from({ length: Math.ceil(body.length / 65_536) }, (_, at) => {
+      return body.slice(at * 65_536, (at + 1) * 65_536);
+    });
+    const { elements } = split(chunks);
+    const head = long.slice(0, 1024);
+    expect(elements).toEqual([
+      ['all', { problem: 'is longer than 256 KiB', head }],
+      ['all', { json: { id: 2 } }],
+    ]);
+  });
+});

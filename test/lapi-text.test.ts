@@ -174,7 +174,7 @@ describe('decisions as JSON', () => {
   };
 
   test('are decoded with our clock and LAPI’s spelling of scopes', () => {
-    expect(decodeDecision({ ...json, uuid: 'u', until: 'x' }, 1000)).toEqual({
+    expect(decodeDecision({ json: { ...json, uuid: 'u', until: 'x' } }, 1000)).toEqual({
       id: 7,
       uuid: 'u',
       origin: 'CAPI',
@@ -187,11 +187,39 @@ describe('decisions as JSON', () => {
   });
 
   test.each([
-    [null, 'not an object'],
-    [{ ...json, id: '7' }, 'id'],
-    [{ ...json, value: undefined }, 'value'],
-    [{ ...json, duration: 'soon' }, 'duration'],
-  ])('%j is refused', (bad, why) => expect(decodeDecision(bad, 0)).toContain(why));
+    [null, null, 'is not an object'],
+    [[], null, 'has no numeric id'],
+    ['text', null, 'is not an object'],
+    [{ ...json, id: '7' }, null, 'has no numeric id'],
+    [{ ...json, id: 0 }, null, 'has an id that is out of range'],
+    [{ ...json, id: -1 }, null, 'has an id that is out of range'],
+    [{ ...json, id: 1.5 }, null, 'has an id that is out of range'],
+    [{ ...json, id: 2 ** 53 }, null, 'has an id that is out of range'],
+    [{ ...json, value: undefined }, 7, 'has no value'],
+    [{ ...json, scenario: null }, 7, 'has no scenario'],
+    [{ ...json, origin: 5 }, 7, 'has no origin'],
+    [{ ...json, duration: 'soon' }, 7, 'has a duration that is none'],
+  ])('%j is no decision, and says why', (bad, id, problem) => {
+    expect(decodeDecision({ json: bad }, 0)).toEqual({ id, problem });
+  });
+
+  test.each(['2562047h47m16.854775807s', '-2562047h47m16.854775808s'])(
+    'Go’s extreme %s is a duration, and goes out as one that Go can read',
+    (duration) => {
+      const decision = decodeDecision({ json: { ...json, duration } }, Date.now());
+      if ('problem' in decision) throw new Error(decision.problem);
+      const seconds = Math.floor((decision.untilMs - Date.now()) / 1000);
+      expect(encodeDecision(decision, seconds, false)).toContain(
+        duration.startsWith('-') ? '-2562047h47m16s' : '"2562047h47m16s"',
+      );
+    },
+  );
+
+  test('what has no end has the same one in every list, whenever it is asked for', () => {
+    const at = (nowMs: number) =>
+      decodeDecision({ json: { ...json, duration: '2562047h47m16.854775807s' } }, nowMs);
+    expect(at(0)).toEqual(at(1_000_000_000_000));
+  });
 
   test('are encoded in Go’s field order, with Go’s escapes', () => {
     const decision = { ...json, scope: 'Ip', scenario: '<a & "b">\u2028é', untilMs: 0, uuid: 'u-1' };

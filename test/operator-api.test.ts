@@ -291,12 +291,18 @@ describe('the feed', () => {
   test('/health tells fresh from stale, with the age', async () => {
     vi.useFakeTimers({ toFake: ['Date'] });
     await operator('POST', '/feed/sync');
-    expect(await (await call('/health')).json()).toEqual({ status: 'up', feed: 'fresh', age_seconds: 0 });
+    expect(await (await call('/health')).json()).toEqual({
+      status: 'up',
+      feed: 'fresh',
+      age_seconds: 0,
+      full_age_seconds: 0,
+    });
     vi.setSystemTime(Date.now() + 4 * 3_600_000);
     expect(await (await call('/health')).json()).toEqual({
       status: 'up',
       feed: 'stale',
       age_seconds: 14_400,
+      full_age_seconds: 14_400,
     });
   });
 

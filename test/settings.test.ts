@@ -10,7 +10,7 @@ describe('settings', () => {
       engines: [],
       syncIntervalMs: 10_000,
       resyncIntervalMs: 300_000,
-      tailIntervalMs: 60_000,
+      tailIntervalMs: 10_000,
       tombstoneMs: 7 * 86_400_000,
       operatorToken: null,
       bootstrap: null,

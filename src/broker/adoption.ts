@@ -2,6 +2,7 @@
 // (`ADOPT_ENGINE_KEYS`). Every guess at a key could become a question to the engine, so few do: a refusal is
 // remembered, and an isolate asks at most a few times a second.
 
+import { sinceMs } from '../clock.ts';
 import { isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
 import { digestOf } from '../secret.ts';
@@ -33,7 +34,7 @@ export async function adopt(
   if (key === '') return false;
   const digest = await digestOf(key);
   const refusedAtMs = refused.get(digest);
-  if (refusedAtMs !== undefined && nowMs - refusedAtMs < refusedMs) return false;
+  if (refusedAtMs !== undefined && sinceMs(refusedAtMs, nowMs) < refusedMs) return false;
   const running = underWay.get(digest);
   if (running) return running;
   const adoption = decide(d1, engines, key, digest, userAgent, isFeeds, nowMs).finally(() =>
@@ -76,7 +77,7 @@ async function isKnown(engines: readonly EngineSettings[], key: string, userAgen
 }
 
 function mayAsk(nowMs: number): boolean {
-  if (nowMs - second.startMs >= 1000 || nowMs < second.startMs) second = { startMs: nowMs, questions: 0 };
+  if (sinceMs(second.startMs, nowMs) >= 1000) second = { startMs: nowMs, questions: 0 };
   second.questions++;
   return second.questions <= questionsPerSecond;
 }

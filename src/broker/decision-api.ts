@@ -25,6 +25,9 @@ const decisionShape = z
     value: z.string(),
     duration: z.string().meta({ description: 'What is left of it, a Go duration.' }),
     until: time,
+    left_behind: z.boolean().meta({
+      description: 'No engine says any more whether it stands: it lives to its own end.',
+    }),
   })
   .meta({ id: 'Decision' });
 
@@ -68,7 +71,12 @@ export const decisionOperations = [
       if (!banned.ok) return problem(banned.failure);
       if (banned.value.replayed) c.header('idempotent-replayed', 'true');
       return c.json(
-        { decision: describeDecision({ ...banned.value.decision, engine: null }, asked.value.nowMs) },
+        {
+          decision: describeDecision(
+            { ...banned.value.decision, engine: null, leftBehind: false },
+            asked.value.nowMs,
+          ),
+        },
         201,
       );
     },
@@ -107,7 +115,8 @@ export const decisionOperations = [
 ];
 
 function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
-  const { id, engine, origin, scenario, scope, type, value, untilMs } = decision;
+  const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
-  return { id, engine, origin, scenario, scope, type, value, duration, until: isoTime(untilMs) };
+  const told = { id, engine, origin, scenario, scope, type, value, duration };
+  return { ...told, until: isoTime(untilMs), left_behind: leftBehind };
 }

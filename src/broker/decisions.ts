@@ -6,7 +6,7 @@ import { askFeed } from '../context.ts';
 import { always } from '../db/operators.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
-import type { SyncAsk } from '../feed/feed.ts';
+import type { SyncAsk } from '../feed/questions.ts';
 import type { Removal } from '../feed/local.ts';
 import type { RoundResult } from '../feed/rounds.ts';
 import { isoTime } from './describe.ts';

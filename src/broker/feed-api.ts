@@ -4,7 +4,8 @@ import * as z from 'zod';
 import { askFeed } from '../context.ts';
 import { problem } from '../failure.ts';
 import { freshnesses } from '../feed/engines.ts';
-import { linkStates } from '../feed/rounds.ts';
+import { leftBehindReasons } from '../feed/left-behind.ts';
+import { linkStates } from '../feed/progress.ts';
 import { syncFeed } from './decisions.ts';
 import { isoTime, time } from './describe.ts';
 import { mutationOf, operation } from './operation.ts';
@@ -16,7 +17,11 @@ const engineShape = z
     name: z.string(),
     decisions: z.int(),
     freshness: z.enum(freshnesses),
-    age_seconds: z.int().meta({ description: 'Since it was last heard.' }),
+    age_seconds: z.int().nullable().meta({ description: 'Since it was last heard; null: not known.' }),
+    full_age_seconds: z
+      .int()
+      .nullable()
+      .meta({ description: 'Since a full list of it was last believed; null: not known.' }),
     state: z.enum(linkStates),
     key: z
       .enum(['setting', 'host'])
@@ -28,8 +33,23 @@ const engineShape = z
     last_sync_at: time.nullable(),
     last_resync_at: time.nullable(),
     last_error: z.string().nullable(),
+    skipped: z.int().meta({ description: 'Elements of its newest answers that could not be read.' }),
+    skipped_sample: z.string().nullable().meta({ description: 'What is wrong with one of them.' }),
   })
   .meta({ id: 'Engine' });
+
+const leftBehindShape = z
+  .object({
+    engine: z.string(),
+    decisions: z.int(),
+    why: z.enum(leftBehindReasons),
+  })
+  .meta({
+    id: 'LeftBehind',
+    description:
+      'Decisions that live to their own end, since no engine says any more whether they stand. `database-replaced`: ' +
+      'the engine has another database than when it made them. `engine-removed`: it is not in the settings any more.',
+  });
 
 const feedShape = z
   .object({
@@ -38,8 +58,10 @@ const feedShape = z
     tombstones: z.int().meta({ description: 'Ended decisions that are still remembered.' }),
     cursors: z.int(),
     freshness: z.enum(freshnesses).meta({ description: 'The worst of all engines.' }),
-    age_seconds: z.int().meta({ description: 'The oldest of all engines.' }),
+    age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
+    full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),
+    left_behind: z.array(leftBehindShape),
   })
   .meta({ id: 'Feed' });
 
@@ -62,26 +84,32 @@ export const feedOperations = [
     answers: { 200: { description: 'As of now.', body: feedShape } },
     reply: async (c) => {
       const status = await askFeed(c.env, async (feed) => feed.status());
-      const { sequence, decisions, tombstones, cursors, freshness, ageSeconds, engines } = status;
+      const { sequence, decisions, tombstones, cursors, freshness, engines } = status;
+      const leftBehind = await askFeed(c.env, async (feed) => feed.leftBehind());
       return c.json({
         sequence,
         decisions,
         tombstones,
         cursors,
         freshness,
-        age_seconds: ageSeconds,
+        age_seconds: status.ageSeconds,
+        full_age_seconds: status.fullAgeSeconds,
         engines: engines.map((engine) => ({
           name: engine.name,
           decisions: engine.decisions,
           freshness: engine.freshness,
           age_seconds: engine.ageSeconds,
+          full_age_seconds: engine.fullAgeSeconds,
           state: engine.link,
           key: engine.key,
           key_pending: engine.keyPending,
           last_sync_at: isoTime(engine.lastSyncMs || null),
           last_resync_at: isoTime(engine.lastResyncMs || null),
           last_error: engine.lastError,
+          skipped: engine.skipped,
+          skipped_sample: engine.skippedSample,
         })),
+        left_behind: [...leftBehind],
       } satisfies z.input<typeof feedShape>);
     },
   }),

@@ -2,6 +2,7 @@
 // long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation. Ends
 // of versions are exact: they are compared with the clock at each use.
 
+import { sinceMs } from '../clock.ts';
 import { lookUpKey, readMark, type KeyVersion } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
@@ -38,11 +39,11 @@ const refused = new Map<string, number>();
 export async function authenticate(env: Env, key: string, nowMs: number): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
   const digest = await digestOf(key);
-  if (nowMs - (refused.get(digest) ?? -Infinity) < refusedMs) return fail({ kind: 'forbidden' });
+  if (sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs) return fail({ kind: 'forbidden' });
   const remembered = known.get(digest);
   try {
     if (remembered) {
-      if (nowMs - epoch.seenMs >= epochFreshMs) {
+      if (sinceMs(epoch.seenMs, nowMs) >= epochFreshMs) {
         const mark = await readMark(env.DB);
         // Of a restored backup neither the epoch nor what was looked up in it counts.
         if (await confirmStore(env, mark, nowMs)) sawEpoch(mark.epoch, nowMs);
@@ -69,7 +70,7 @@ export async function authenticate(env: Env, key: string, nowMs: number): Promis
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   } catch (error) {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
-    if (remembered && nowMs - epoch.seenMs < outageMs) return live(remembered.bouncer, nowMs);
+    if (remembered && sinceMs(epoch.seenMs, nowMs) < outageMs) return live(remembered.bouncer, nowMs);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
 }
@@ -95,7 +96,7 @@ function live(bouncer: BouncerIdentity, nowMs: number): Result<BouncerIdentity> 
 
 /** `nowMs` is when the question was asked, so a slow answer does not prolong trust. */
 function sawEpoch(value: number, nowMs: number): void {
-  if (nowMs >= epoch.seenMs) epoch = { value, seenMs: nowMs };
+  if (nowMs >= epoch.seenMs || sinceMs(epoch.seenMs, nowMs) === Infinity) epoch = { value, seenMs: nowMs };
 }
 
 function remember<T>(map: Map<string, T>, digest: string, value: T): void {

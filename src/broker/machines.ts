@@ -2,6 +2,7 @@
 // the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
 // bound on a block, as on a revocation.
 
+import { sinceMs } from '../clock.ts';
 import * as z from 'zod';
 import * as db from '../db/machines.ts';
 import { always } from '../db/operators.ts';
@@ -56,8 +57,8 @@ export async function checkMachine(
   machine: string,
   nowMs: number,
 ): Promise<Result<'passes'>> {
-  const ageMs = nowMs - known.readMs;
-  if (ageMs < 0 || ageMs >= epochFreshMs) {
+  const ageMs = sinceMs(known.readMs, nowMs);
+  if (ageMs >= epochFreshMs) {
     try {
       known = { names: new Set((await db.blockedNames(d1)).map(bareName)), readMs: nowMs };
     } catch (error) {

@@ -1,6 +1,7 @@
 // Tokens of OIDC issuers. jose checks the signature and the claims; what it must insist on is pinned here, from
 // the settings and never from the token (RFC 8725). No text of a token gets into a failure or the log.
 
+import { sinceMs } from '../clock.ts';
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify, type JWTPayload } from 'jose';
 import { fail, succeed, type Result } from '../failure.ts';
 import type { Condition, Issuer, Trust } from '../issuers.ts';
@@ -92,7 +93,7 @@ function keysOf(jwksUri: string): KeySet {
     cooldownDuration: askAgainMs,
     // jose waits between two answers; between two failures we do. It follows no redirect.
     async [customFetch](url, init) {
-      if (Date.now() - failedMs < askAgainMs) throw new Error('did not answer a moment ago');
+      if (sinceMs(failedMs, Date.now()) < askAgainMs) throw new Error('did not answer a moment ago');
       try {
         const response = await fetch(url, init);
         if (response.status !== 200) failedMs = Date.now();

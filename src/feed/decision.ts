@@ -32,10 +32,15 @@ export interface Row extends Decision {
 }
 
 /**
- * Ids from here up are given by us: to local decisions, and to those of all engines but the one that was there first,
- * whose own ids are below. All stay below 2^31 for .NET bouncers.
+ * Ids from here up are given by us: to local decisions, to those of all engines but the one that was there first, and to
+ * those of that one whose own ids are not below. All stay below 2^31 for .NET bouncers.
  */
 export const firstLocalId = 2 ** 30;
+
+/** The ids that we give, one for each count from `firstLocalId` on: after 2^30 of them they begin again. */
+export function givenId(count: number): number {
+  return firstLocalId + ((count - firstLocalId) % firstLocalId);
+}
 
 /** The origin of decisions made here. */
 export const localOrigin = 'lapidary';

@@ -7,7 +7,7 @@ import type { EngineSettings } from '../engines.ts';
 import { open } from '../sealed.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
-import * as log from './log.ts';
+import * as log from './engines-log.ts';
 
 export type KeySource = 'setting' | 'host';
 

@@ -2,11 +2,13 @@
 // gone costs the others nothing.
 
 import type { EngineSettings } from '../engines.ts';
+import { sinceMs } from '../clock.ts';
 import type { Settings } from '../settings.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import { handleOf } from './identity.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
-import { createRounds, type LinkState, type RoundResult, type Rounds } from './rounds.ts';
+import { listIntervalMs, type Intervals, type LinkState } from './progress.ts';
+import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { engineState, type Store } from './store.ts';
 
 export interface Engine {
@@ -18,7 +20,10 @@ export interface Engine {
   readonly forwarder: Forwarder;
 }
 
-/** How old what is served of an engine is: `cold` before a first sync, `stale` when three syncs in a row are missing. */
+/**
+ * How true what is served of an engine is. `cold`: no full list of it was ever believed, so nobody knows what it bans.
+ * `stale`: three syncs in a row are missing, or no full list was believed for twice the time in which one is due.
+ */
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
 
@@ -26,7 +31,9 @@ export interface EngineStatus {
   readonly name: string;
   readonly decisions: number;
   readonly freshness: Freshness;
-  readonly ageSeconds: number;
+  /** Since it was last heard, and since a full list of it was last believed; null: never, or the clock was set back. */
+  readonly ageSeconds: number | null;
+  readonly fullAgeSeconds: number | null;
   readonly link: LinkState;
   /** Where the key comes from that it is asked with; null: there is none. */
   readonly key: KeySource | null;
@@ -35,6 +42,9 @@ export interface EngineStatus {
   readonly lastSyncMs: number;
   readonly lastResyncMs: number;
   readonly lastError: string | null;
+  /** Elements of its newest answers that could not be read, and what is wrong with one of them. */
+  readonly skipped: number;
+  readonly skippedSample: string | null;
 }
 
 export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
@@ -76,25 +86,41 @@ export async function runRounds(
 export function statusOf(
   { name, handle, keys, rounds }: Engine,
   store: Store,
-  syncIntervalMs: number,
+  intervals: Intervals,
   nowMs: number,
 ): EngineStatus {
   const { link, lastError } = rounds.state();
   const { source: key, pending: keyPending } = keys.state();
-  const { lastSyncMs, lastResyncMs } = engineState(store, handle);
-  const ageMs = nowMs - lastSyncMs;
+  const { lastSyncMs, lastResyncMs, progress } = engineState(store, handle);
+  const heardMs = sinceMs(lastSyncMs, nowMs);
+  const listMs = sinceMs(lastResyncMs, nowMs);
+  const isStale = heardMs > 3 * intervals.syncIntervalMs || listMs > 2 * listIntervalMs(progress, intervals);
   return {
     name,
     decisions: store.mirror.byEngine.get(handle)?.size ?? 0,
-    freshness: lastSyncMs === 0 ? 'cold' : ageMs <= 3 * syncIntervalMs ? 'fresh' : 'stale',
-    ageSeconds: lastSyncMs === 0 ? 0 : Math.round(ageMs / 1000),
+    freshness: lastResyncMs === 0 ? 'cold' : isStale ? 'stale' : 'fresh',
+    ageSeconds: lastSyncMs === 0 ? null : wholeSeconds(heardMs),
+    fullAgeSeconds: lastResyncMs === 0 ? null : wholeSeconds(listMs),
     link,
     key,
     keyPending,
     lastSyncMs,
     lastResyncMs,
     lastError,
+    skipped: progress.skipped.count,
+    skippedSample: progress.skipped.sample,
   };
+}
+
+function wholeSeconds(ms: number): number | null {
+  return ms === Infinity ? null : Math.round(ms / 1000);
+}
+
+/** The oldest of all; null: the age of one is not known. Without an engine there is nothing to be old. */
+export function oldestOf(ages: readonly (number | null)[]): number | null {
+  return ages.reduce((oldest: number | null, age) => {
+    return oldest === null || age === null ? null : Math.max(oldest, age);
+  }, 0);
 }
 
 /** The worst of all: without an engine there is nothing to be old. */

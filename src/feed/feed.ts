@@ -2,81 +2,40 @@
 // delegates: engines.ts has who is mirrored, store.ts keeps, answer.ts decides what a poll carries, clients.ts
 // remembers who has had what. One change counter for all: what bans a value is known across the engines.
 
+import { sinceMs } from '../clock.ts';
 import { DurableObject } from 'cloudflare:workers';
 import { fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
+import { createAlarm, type Alarm } from './alarm.ts';
 import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
-import { decisionOf, type Decision } from './decision.ts';
+import { decisionOf, type Decision, type Row } from './decision.ts';
+import { endOf } from './mirror.ts';
 import * as endsLog from './ends-log.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
-import { createEngines, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
-import type { EngineStatus, Freshness } from './engines.ts';
+import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
+import { createEngines, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import { byHandles, handleOf } from './identity.ts';
+import { countLeftBehind, type LeftBehind } from './left-behind.ts';
 import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
+import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { engineState, forgetTombstones, openStore, removeAbandoned, sweep, type Store } from './store.ts';
+import { forgetTombstones, openStore, removeAbandoned, sweep } from './store.ts';
+import type { Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
 
-export interface StreamAsk {
-  readonly poll: clients.Sighting;
-  readonly view: View;
-  readonly startup: boolean;
-  readonly gzip: boolean;
-  /** Polls that the isolate answered by itself since it last asked. */
-  readonly sightings: readonly clients.Sighting[];
-}
-
-export interface StreamAnswer {
-  /** The feed's head. */
-  readonly sequence: number;
-  /** The bouncer is owed nothing until the head moves; `body` is null then. */
-  readonly settled: boolean;
-  readonly body: ReadableStream<Uint8Array> | string | null;
-  readonly gzip: boolean;
-}
-
-export interface ListAsk {
-  readonly poll: clients.Sighting;
-  readonly view: View;
-  readonly limit: number | null;
-  readonly offset: number;
-  readonly idGreaterThan: number;
-  readonly sightings: readonly clients.Sighting[];
-}
-
-/** Few decisions as they are, for the isolate to keep and to write; many as LAPI's bytes. */
-export type ListAnswer =
-  | { readonly kind: 'short'; readonly sequence: number; readonly decisions: readonly Decision[] }
-  | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
-
-export interface FeedStatus {
-  readonly sequence: number;
-  readonly decisions: number;
-  readonly tombstones: number;
-  readonly cursors: number;
-  /** Of the engine that was heard the longest time ago. */
-  readonly freshness: Freshness;
-  readonly ageSeconds: number;
-  readonly engines: readonly EngineStatus[];
-}
-
-export interface SyncAsk {
-  /** Its name; undefined: all. */
-  readonly engine?: string | undefined;
-  readonly full: boolean;
-  readonly believe: boolean;
-}
-
-const firstContactMs = 2_000;
+/** A Durable Object that does nothing for 10 s is put away; a timer is something. */
+const longestNapMs = 30_000;
+/** Who asks an engine more seldom than this wants little of it, and nothing between. */
+const mostAwakeMs = 300_000;
 const forgetIntervalMs = 3_600_000;
 const writeSeenIntervalMs = 60_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
@@ -89,14 +48,16 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #clients: clients.Clients;
   readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
+  readonly #alarm: Alarm;
   #forgotMs = 0;
   #wroteSeenMs = 0;
-  #firstContact: Promise<unknown> | null = null;
+  /** When a cold feed was first asked; 0: it was not. */
+  #contactMs = 0;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
-    this.#store = openStore(ctx.storage, this.#settings.engines);
+    this.#store = openStore(ctx.storage, this.#settings.engines, this.#settings.syncIntervalMs);
     this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
     // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
     if (this.#store.namesMoved) {
@@ -106,10 +67,13 @@ export class DecisionFeed extends DurableObject<Env> {
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
+    this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
     void ctx.blockConcurrencyWhile(async () => {
-      if ((await ctx.storage.getAlarm()) !== null) return;
-      await ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
+      await this.#alarm.load();
+      if (this.#alarm.isLost()) await this.#mendAlarm();
     });
+    const isBusy = this.#engines.length > 0 && this.#settings.syncIntervalMs <= mostAwakeMs;
+    if (isBusy) void this.#stayAwake();
   }
 
   /**
@@ -117,7 +81,11 @@ export class DecisionFeed extends DurableObject<Env> {
    * anything else: a handler that throws seven times is never called again.
    */
   override async alarm(): Promise<void> {
-    await this.ctx.storage.setAlarm(Date.now() + this.#settings.syncIntervalMs);
+    await this.#alarm.set();
+    await this.#round();
+  }
+
+  async #round(): Promise<void> {
     try {
       this.#keepHouse(Date.now());
     } finally {
@@ -128,22 +96,56 @@ export class DecisionFeed extends DurableObject<Env> {
     }
   }
 
-  async #hear({ rounds, forwarder }: Engine): Promise<void> {
-    const { ok } = await rounds.run();
-    // Not waited for: the next round must not be late for it.
-    if (ok) void forwarder.forward();
+  async #hear({ name, rounds, forwarder }: Engine): Promise<void> {
+    try {
+      const { ok } = await rounds.run();
+      // Not waited for: the next round must not be late for it.
+      if (ok) void forwarder.forward();
+    } catch (error) {
+      console.error(`engine ${name}: a round broke off: ${(error as Error).message}`);
+    }
+  }
+
+  /** Sets an alarm that was lost anew; where that fails, whoever looks next tries again. */
+  async #mendAlarm(): Promise<void> {
+    try {
+      await this.#alarm.set();
+    } catch (error) {
+      console.error(`the feed's alarm could not be set: ${(error as Error).message}`);
+    }
+  }
+
+  /**
+   * Between rounds the object is kept, since what is in memory, cursors that were not yet written above all, would
+   * be read anew each time. Timers go by no clock that can be set.
+   */
+  async #stayAwake(): Promise<void> {
+    for (;;) {
+      await scheduler.wait(Math.min(this.#settings.syncIntervalMs, longestNapMs));
+      if (!this.#alarm.isLost()) continue;
+      await this.#mendAlarm();
+      await this.#round();
+    }
+  }
+
+  /** Before every answer, so that none is made from the past. */
+  #look(): number {
+    const nowMs = Date.now();
+    sweep(this.ctx.storage, this.#store, nowMs);
+    if (this.#alarm.isLost()) void this.#mendAlarm();
+    return nowMs;
   }
 
   /** What ended, what is too old, and what is written behind. */
   #keepHouse(nowMs: number): void {
     sweep(this.ctx.storage, this.#store, nowMs);
-    if (nowMs - this.#forgotMs >= forgetIntervalMs) {
+    if (sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs) {
       this.#forgotMs = nowMs;
       forgetTombstones(this.ctx.storage, this.#store, nowMs - this.#settings.tombstoneMs);
       clients.forgetBefore(this.#clients, nowMs - this.#settings.tombstoneMs);
       log.forgetOnce(this.ctx.storage.sql, nowMs - onceKeptMs);
     }
-    const withSeen = nowMs - this.#wroteSeenMs >= writeSeenIntervalMs;
+    const withSeen = sinceMs(this.#wroteSeenMs, nowMs) >= writeSeenIntervalMs;
     if (withSeen) this.#wroteSeenMs = nowMs;
     this.#writeClients(withSeen);
     this.#forgetBases();
@@ -164,13 +166,13 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** A bouncer's poll of the stream. */
-  async stream(asked: StreamAsk): Promise<StreamAnswer> {
-    await this.#warm();
+  async stream(asked: StreamAsk): Promise<StreamAnswer | Cold> {
     const ask = { ...asked, view: byHandles(asked.view, this.#store.names) };
-    const nowMs = Date.now();
-    sweep(this.ctx.storage, this.#store, nowMs);
+    const known = await this.#isKnown(ask.view, ask.startup ? startUpPatienceMs : 0);
+    const nowMs = this.#look();
     this.note(ask.sightings);
     const client = clients.noteSighting(this.#clients, ask.poll);
+    if (!known && ask.startup) return { kind: 'cold' };
     const slot = requestKey(ask.view);
     const cursor = client.cursors.get(slot);
     const { mirror } = this.#store;
@@ -179,7 +181,10 @@ export class DecisionFeed extends DurableObject<Env> {
     const now: Position = { sequence, basis: aim.basis };
     const from = ask.startup ? undefined : grounded(this.#bases, usable(cursor, mirror.purgedSequence));
 
-    if (from && isSettled(from, now)) return { sequence, settled: true, body: null, gzip: false };
+    const nothing = { kind: 'stream', sequence, body: null, gzip: false } as const;
+    // Nothing is known of the engines: no change of theirs is, and whoever has no place in the feed gets none yet.
+    if (!known && !from) return { ...nothing, settled: false };
+    if (from && isSettled(from, now)) return { ...nothing, settled: true };
     const name = clients.clientName(ask.poll.bouncerId, ask.poll.address);
     const next = advance(cursor, now, ask.startup);
     clients.setCursor(this.#clients, name, slot, next);
@@ -195,7 +200,8 @@ export class DecisionFeed extends DurableObject<Env> {
     const answer = (): Answer => (ask.startup ? fullState(mirror, aim) : this.#changes(aim, from));
     const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
     const made = `${start} ${viewKey(ask.view)}`;
-    return { sequence, settled: false, ...(await this.#body(ask, made, answer, nowMs, undo)) };
+    const body = await this.#body(ask, made, answer, nowMs, undo);
+    return { kind: 'stream', sequence, settled: false, ...body };
   }
 
   /** From both positions of a cursor to what the bouncer is to have now. */
@@ -213,36 +219,47 @@ export class DecisionFeed extends DurableObject<Env> {
     nowMs: number,
     onCancel: () => void,
   ): Promise<Pick<StreamAnswer, 'body' | 'gzip'>> {
+    const ends = (row: Row): number => endOf(this.#store.mirror, row);
     const kept = ask.gzip && this.#gzipped.has(name);
     const made = kept ? null : answer();
     if (made && made.added.length + made.ended.length <= smallAnswerRows) {
-      return { body: [...renderStream(made, nowMs)].join(''), gzip: false };
+      return { body: [...renderStream(made, nowMs, ends)].join(''), gzip: false };
     }
-    if (made && !ask.gzip) return { body: streamOf(renderStream(made, nowMs), onCancel), gzip: false };
+    if (made && !ask.gzip) return { body: streamOf(renderStream(made, nowMs, ends), onCancel), gzip: false };
     const { sequence } = this.#store.mirror;
-    const slices = await gzipped(this.#gzipped, name, () => made ?? answer(), nowMs, sequence);
+    const slices = await gzipped(this.#gzipped, name, () => made ?? answer(), nowMs, sequence, ends);
     return { body: streamOf(slices, onCancel), gzip: true };
   }
 
   /** A live lookup, or the whole list: active decisions of a view. */
   async list(ask: ListAsk): Promise<ListAnswer> {
-    await this.#warm();
     const view = byHandles(ask.view, this.#store.names);
-    const nowMs = Date.now();
-    sweep(this.ctx.storage, this.#store, nowMs);
+    const { mirror } = this.#store;
     this.note(ask.sightings);
     clients.noteSighting(this.#clients, ask.poll);
+    this.#look();
+    // Of one address it is enough to know one decision; a list of some is none.
+    const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
+    const isCold = (): boolean => !isKnown(this.#engines, this.#store, view) && !isFound();
+    if (isCold()) await this.#isKnown(view, lookupPatienceMs);
+    const nowMs = this.#look();
+    if (isCold()) return { kind: 'cold' };
     const end = ask.limit === null ? undefined : ask.offset + ask.limit;
-    const rows = activeRows(this.#store.mirror, view)
+    const rows = activeRows(mirror, view)
       .filter((row) => row.id > ask.idGreaterThan)
       .slice(ask.offset, end);
     // Of the decisions on one address clients read the first: the strictest, which lasts longest.
     if (view.within?.covering) {
       rows.sort((a, b) => Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs);
     }
-    if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs)) };
+    const ends = (row: Row): number => endOf(mirror, row);
+    if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
     const { sequence } = this.#store.mirror;
-    return { kind: 'short', sequence, decisions: rows.map(decisionOf) };
+    return {
+      kind: 'short',
+      sequence,
+      decisions: rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) })),
+    };
   }
 
   /** Notes polls that an isolate answered by itself. */
@@ -278,12 +295,9 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   status(): FeedStatus {
-    const nowMs = Date.now();
-    sweep(this.ctx.storage, this.#store, nowMs);
-    const { mirror } = this.#store;
-    const engines = this.#engines.map((engine) => {
-      return statusOf(engine, this.#store, this.#settings.syncIntervalMs, nowMs);
-    });
+    const nowMs = this.#look();
+    const { mirror, unwritten } = this.#store;
+    const engines = this.#engines.map((engine) => statusOf(engine, this.#store, this.#settings, nowMs));
     let cursors = 0;
     for (const client of this.#clients.byName.values()) cursors += client.cursors.size;
     return {
@@ -292,15 +306,23 @@ export class DecisionFeed extends DurableObject<Env> {
       tombstones: mirror.removed.length,
       cursors,
       freshness: worstOf(engines.map(({ freshness }) => freshness)),
-      ageSeconds: Math.max(0, ...engines.map(({ ageSeconds }) => ageSeconds)),
+      ageSeconds: oldestOf(engines.map(({ ageSeconds }) => ageSeconds)),
+      fullAgeSeconds: oldestOf(engines.map(({ fullAgeSeconds }) => fullAgeSeconds)),
+      unwritten,
       engines,
     };
+  }
+
+  /** What no engine vouches for any more. Looks at every decision. */
+  leftBehind(): LeftBehind[] {
+    const { mirror, engines, names } = this.#store;
+    return countLeftBehind(mirror, engines, names);
   }
 
   /** Takes a key from the default engine's host, sealed (sealed.ts). The next round tries it. */
   async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
     // Whoever asks a feed that had no key is kept for a moment again.
-    this.#firstContact = null;
+    this.#contactMs = 0;
     const [engine] = this.#engines;
     if (!engine) return fail({ kind: 'unavailable', problem: 'there is no engine: UPSTREAM_URL is not set' });
     return engine.keys.offer(host, sealed);
@@ -355,26 +377,31 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** Takes back what was decided here. What only an engine can take back is counted instead. */
   removeLocal(match: local.Match): local.Removal {
-    sweep(this.ctx.storage, this.#store, Date.now());
+    this.#look();
     return local.unban(this.ctx.storage, this.#store, match);
   }
 
   /** Active decisions after an id, by id: a page of the operator's list. */
   page(afterId: number, limit: number): local.Listed[] {
-    sweep(this.ctx.storage, this.#store, Date.now());
+    this.#look();
     return local.page(this.#store, afterId, limit);
   }
 
-  /** A cold feed keeps its first callers for a moment, rather than to tell them that nobody is banned. */
-  async #warm(): Promise<void> {
-    const cold = this.#engines.filter(({ handle }) => engineState(this.#store, handle).lastResyncMs === 0);
-    if (cold.length === 0) return;
-    this.#firstContact ??= withinMs(
-      runRounds(cold, (rounds) => rounds.run()),
-      firstContactMs,
-    );
-    await this.#firstContact;
+  /** Whether a view is known, after a wait where it is not. Starts a round at the first contact. */
+  async #isKnown(view: View, patienceMs: number): Promise<boolean> {
+    const engines = this.#engines;
+    if (isComplete(engines, this.#store, view)) return true;
+    if (this.#contactMs === 0) {
+      this.#contactMs = Date.now();
+      for (const engine of engines) void this.#hear(engine);
+    }
+    return untilKnown(engines, this.#store, view, this.#contactMs, patienceMs);
   }
+}
+
+/** Whether it asks about one address or value. */
+function isLookup({ within, value }: View): boolean {
+  return (within?.covering ?? false) || value !== null;
 }
 
 /** Whether only the feed has moved since both positions, and all of the view is to be had. */

@@ -3,11 +3,14 @@
 import { decisionOf, isLocal, type Decision, type Row } from './decision.ts';
 import { lastNames } from './identity.ts';
 import * as log from './log.ts';
-import { addLocal, isAbandoned, remove, type Store } from './store.ts';
+import { whyLeftBehind } from './left-behind.ts';
+import { addLocal, remove, type Store } from './store.ts';
 
 /** A decision as operators list it: with the engine that it came from; null: it was decided here. */
 export interface Listed extends Decision {
   readonly engine: string | null;
+  /** Whether no engine says any more whether it stands. */
+  readonly leftBehind: boolean;
 }
 
 export type Match = Partial<Pick<Decision, 'value' | 'type' | 'scope'>>;
@@ -41,7 +44,7 @@ export function unban(storage: DurableObjectStorage, store: Store, match: Match)
       (match.scope === undefined || row.scope === match.scope),
   );
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
-  const isOurs = (row: Row): boolean => isLocal(row) || isAbandoned(store, row);
+  const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store.engines, row) !== null;
   const ours = rows.filter(isOurs);
   const named = lastNames(store.names);
   const left = rows.filter((row) => !isOurs(row)).map(({ engine }) => named.get(engine) ?? engine);
@@ -56,5 +59,9 @@ export function page(store: Store, afterId: number, limit: number): Listed[] {
   return rows
     .sort((a, b) => a.id - b.id)
     .slice(0, limit)
-    .map((row) => ({ ...decisionOf(row), engine: named.get(row.engine) ?? (row.engine || null) }));
+    .map((row) => ({
+      ...decisionOf(row),
+      engine: named.get(row.engine) ?? (row.engine || null),
+      leftBehind: whyLeftBehind(store.engines, row) !== null,
+    }));
 }

@@ -1,10 +1,12 @@
-// The SQL of the feed's Durable Object: all of its tables, and the statements on all but those of ends-log.ts.
+// The SQL of the feed's Durable Object: all of its tables, and the statements on all but those of engines-log.ts and
+// ends-log.ts.
 //
 // decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
 //            from the engine and a full state for every bouncer. No index but the key: a community list of
 //            50,000 replaced every 2 h is 18 million billed row writes a month as it is, each index doubles it.
 // feed       one row: the change counter and what must outlive a restart beside it.
 // engines    how far each engine's mirror has come, and where it was. Losing a row costs a full list.
+// missing    what the newest full list of an engine missed and is kept until a second one does. Losing it costs a list.
 // engine_names  what engines are or were called. Losing a row: a view by a former name has nothing of its engine.
 // clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
 //            the rest together. Losing a shard costs repeats, never a change.
@@ -15,9 +17,7 @@
 // once       bans by their request, for a day: a request that is sent again bans once.
 
 import { intern, type Decision, type Row } from './decision.ts';
-import type { KnownEngine, Names } from './identity.ts';
 import type { Change } from './mirror.ts';
-import type { Trusted } from './sync.ts';
 
 const feedTable = `CREATE TABLE IF NOT EXISTS feed (
   id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
@@ -27,7 +27,9 @@ const otherTables = [
   `CREATE TABLE IF NOT EXISTS engines (
      handle TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
      trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
-     last_resync_ms INTEGER NOT NULL, url TEXT NOT NULL)`,
+     last_resync_ms INTEGER NOT NULL, url TEXT NOT NULL, progress TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS missing (
+     engine TEXT NOT NULL, part INTEGER NOT NULL, ids TEXT NOT NULL, PRIMARY KEY (engine, part))`,
   `CREATE TABLE IF NOT EXISTS engine_names (name TEXT PRIMARY KEY, handle TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS decisions (
      row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL, scenario TEXT NOT NULL,
@@ -54,19 +56,6 @@ export interface FeedState {
   sequence: number;
   purgedSequence: number;
   nextLocalId: number;
-}
-
-/** A row of `engines`. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
-export interface EngineState {
-  /** Its decisions have its own ids here; those of all others get ids of ours. */
-  readonly keepsIds: boolean;
-  /** The highest id that its database has shown. */
-  highestId: number;
-  trusted: Trusted;
-  lastSyncMs: number;
-  lastResyncMs: number;
-  /** Where it was at `lastResyncMs`, or when it was first heard of. Empty: not known, of before version 3. */
-  url: string;
 }
 
 /** What version 1 knew one engine of, called `default`, and kept in `feed`. */
@@ -97,7 +86,12 @@ const toVersion3 = [
      received_ms INTEGER NOT NULL)`,
   `ALTER TABLE engine_keys ADD COLUMN engine TEXT NOT NULL DEFAULT ''`,
   `UPDATE engine_keys SET engine = COALESCE((SELECT handle FROM engines WHERE keeps_ids), '')`,
-  `UPDATE feed SET version = 3`,
+];
+
+/** Version 3 kept in memory what a round needs of the one before it: it began with a full list at each start. */
+const toVersion4 = [
+  `ALTER TABLE engines ADD COLUMN progress TEXT NOT NULL DEFAULT '{"urgency":"now"}'`,
+  `UPDATE feed SET version = 4`,
 ];
 
 /**
@@ -112,8 +106,9 @@ export function openLog(storage: DurableObjectStorage, firstLocalId: number): vo
     const [feed] = sql.exec(`SELECT version FROM feed`).toArray();
     if (feed?.['version'] === 1) run(toVersion2);
     if (feed && Number(feed['version']) < 3) run(toVersion3);
+    if (feed && Number(feed['version']) < 4) run(toVersion4);
     run(otherTables);
-    if (!feed) sql.exec(`INSERT INTO feed VALUES (0, 3, 0, 0, ?)`, firstLocalId);
+    if (!feed) sql.exec(`INSERT INTO feed VALUES (0, 4, 0, 0, ?)`, firstLocalId);
   });
 }
 
@@ -132,58 +127,6 @@ export function writeState(sql: SqlStorage, { sequence, purgedSequence, nextLoca
     sequence,
     purgedSequence,
     nextLocalId,
-  );
-}
-
-/** All engines that were ever heard of. */
-export function readKnownEngines(sql: SqlStorage): KnownEngine[] {
-  return sql.exec(`SELECT handle, url FROM engines`).toArray() as unknown as KnownEngine[];
-}
-
-/** In the order in which they were given. */
-export function readNames(sql: SqlStorage): Names {
-  const rows = sql.exec(`SELECT name, handle FROM engine_names ORDER BY rowid`).toArray();
-  return new Map(rows.map((row) => [row['name'] as string, row['handle'] as string]));
-}
-
-/** Becomes the last of the names that were given. */
-export function writeName(sql: SqlStorage, name: string, handle: string): void {
-  sql.exec(`INSERT OR REPLACE INTO engine_names VALUES (?, ?)`, name, handle);
-}
-
-/** The state of an engine; one that was never heard of begins. The first of all keeps its ids. */
-export function readEngine(sql: SqlStorage, handle: string, url: string): EngineState {
-  sql.exec(
-    `INSERT OR IGNORE INTO engines
-       VALUES (?, NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0, ?)`,
-    handle,
-    url,
-  );
-  const row = sql.exec(`SELECT * FROM engines WHERE handle = ?`, handle).one() as Record<string, number>;
-  return {
-    keepsIds: row['keeps_ids'] === 1,
-    highestId: row['highest_id'] as number,
-    trusted: {
-      sequence: row['trusted_sequence'] as number,
-      highestId: row['trusted_highest_id'] as number,
-    },
-    lastSyncMs: row['last_sync_ms'] as number,
-    lastResyncMs: row['last_resync_ms'] as number,
-    url: String(row['url']),
-  };
-}
-
-export function writeEngine(sql: SqlStorage, handle: string, state: EngineState): void {
-  sql.exec(
-    `UPDATE engines SET highest_id = ?, trusted_sequence = ?, trusted_highest_id = ?, last_sync_ms = ?,
-       last_resync_ms = ?, url = ? WHERE handle = ?`,
-    state.highestId,
-    state.trusted.sequence,
-    state.trusted.highestId,
-    state.lastSyncMs,
-    state.lastResyncMs,
-    state.url,
-    handle,
   );
 }
 
@@ -300,51 +243,6 @@ export function writeBasis(sql: SqlStorage, id: number, body: string): void {
 
 export function deleteBasis(sql: SqlStorage, id: number): void {
   sql.exec(`DELETE FROM bases WHERE id = ?`, id);
-}
-
-/** A key that a host sent. `pending`: the engine has not answered it yet. */
-export interface EngineKeyRow {
-  readonly state: 'pending' | 'used';
-  readonly host: string;
-  readonly sealed: string;
-  /** The engine's handle. */
-  readonly engine: string;
-}
-
-/** The newest first: at most one of each state. */
-export function readEngineKeys(sql: SqlStorage, engine: string): EngineKeyRow[] {
-  const columns = `state, host, sealed, engine`;
-  const rows = sql.exec(`SELECT ${columns} FROM engine_keys WHERE engine = ? ORDER BY state`, engine);
-  return rows.toArray() as unknown as EngineKeyRow[];
-}
-
-export function writePendingEngineKey(
-  sql: SqlStorage,
-  { host, sealed, engine }: Omit<EngineKeyRow, 'state'>,
-  nowMs: number,
-): void {
-  sql.exec(`INSERT OR REPLACE INTO engine_keys VALUES ('pending', ?, ?, ?, ?)`, host, sealed, nowMs, engine);
-}
-
-/** The pending key takes the used one's place; false: it is not the pending one any more. In a transaction. */
-export function useEngineKey(sql: SqlStorage, sealed: string): boolean {
-  const pending = sql.exec(`SELECT 1 FROM engine_keys WHERE state = 'pending' AND sealed = ?`, sealed);
-  if (pending.toArray().length === 0) return false;
-  sql.exec(`DELETE FROM engine_keys WHERE state = 'used'`);
-  sql.exec(`UPDATE engine_keys SET state = 'used'`);
-  return true;
-}
-
-export function resealEngineKey(sql: SqlStorage, before: string, sealed: string): void {
-  sql.exec(`UPDATE engine_keys SET sealed = ? WHERE sealed = ?`, sealed, before);
-}
-
-export function deletePendingEngineKey(sql: SqlStorage): void {
-  sql.exec(`DELETE FROM engine_keys WHERE state = 'pending'`);
-}
-
-export function deleteEngineKeysOf(sql: SqlStorage, host: string): void {
-  sql.exec(`DELETE FROM engine_keys WHERE host = ?`, host);
 }
 
 /** The decision that a request made, as JSON. */

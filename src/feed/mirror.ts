@@ -22,8 +22,16 @@ export interface Mirror {
   removed: Row[];
   /** No active row ends before this. */
   nextExpiryMs: number;
+  /** By the handles of engines whose rows are not ended by the clock alone. */
+  readonly holds: Map<string, Hold>;
   /** Built when the first live lookup needs it. */
   networks: NetworkIndex | undefined;
+}
+
+/** After a step of the clock: what an engine had at `sequence` does not end before `untilMs` (clock-step.ts). */
+export interface Hold {
+  readonly sequence: number;
+  readonly untilMs: number;
 }
 
 /** One change of the log, with the sequences it took. `renewed` is the row that `row` took the place of. */
@@ -44,6 +52,7 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
     added: [],
     removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
     nextExpiryMs: Infinity,
+    holds: new Map(),
     networks: undefined,
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
@@ -86,11 +95,19 @@ export function expired(mirror: Mirror, nowMs: number): Row[] {
   const ended: Row[] = [];
   let nextExpiryMs = Infinity;
   for (const row of mirror.byId.values()) {
-    if (row.untilMs <= nowMs) ended.push(row);
-    else if (row.untilMs < nextExpiryMs) nextExpiryMs = row.untilMs;
+    const endsMs = endOf(mirror, row);
+    if (endsMs <= nowMs) ended.push(row);
+    else if (endsMs < nextExpiryMs) nextExpiryMs = endsMs;
   }
-  mirror.nextExpiryMs = nextExpiryMs;
+  // Moves when what has ended is away: until that is written it is found again.
+  if (ended.length === 0) mirror.nextExpiryMs = nextExpiryMs;
   return ended.sort((a, b) => a.untilMs - b.untilMs);
+}
+
+/** When an active row ends: by our clock, unless that one just took a step. */
+export function endOf({ holds }: Mirror, row: Row): number {
+  const hold = holds.size === 0 || isLocal(row) ? undefined : holds.get(row.engine);
+  return hold && row.addedSeq <= hold.sequence ? Math.max(row.untilMs, hold.untilMs) : row.untilMs;
 }
 
 /** Whether this very row is active: not ended, and not since renewed by another. */

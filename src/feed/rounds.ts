@@ -1,21 +1,19 @@
 // Rounds of sync with one engine: which requests go to the engine, in which order, and what a doubt or a fault leads to.
-// One round at a time; whoever asks for one while it runs shares it or the next. Whatever happens upstream,
-// the last good state stays served.
+// A delta with its tail is one round; a full list may take minutes and goes beside them. One of each at a time; whoever
+// asks for one while it runs shares the next. Whatever happens upstream, the last good state stays served.
 
 import type { EngineSettings } from '../engines.ts';
+import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
+import type { Unreadable } from '../lapi/wire.ts';
 import type { EngineKey, EngineKeys } from './engine-keys.ts';
-import type { EngineState } from './log.ts';
-import { commitSync, engineState, type Store } from './store.ts';
-import { beliefs, createPlanner, type Belief, type RoundKind } from './sync.ts';
+import type { EngineState } from './engines-log.ts';
+import * as progress from './progress.ts';
+import type { Link, LinkState, Progress } from './progress.ts';
+import { shared } from './shared.ts';
+import { commitSync, engineState, saveProgress, type Store } from './store.ts';
+import { beliefs, createPlanner, type Belief, type Plan, type RoundKind } from './sync.ts';
 import * as upstream from './upstream.ts';
-
-/**
- * `waiting-for-key`: there is nothing to ask the engine with. `refused`: it does not know our key. `failing`: anything
- * else went wrong in the newest round.
- */
-export const linkStates = ['waiting-for-key', 'cold', 'ok', 'failing', 'refused'] as const;
-export type LinkState = (typeof linkStates)[number];
 
 /** What one round did; `doubt` says what was held back and why. */
 export interface RoundResult {
@@ -28,10 +26,12 @@ export interface RoundResult {
 
 export interface Rounds {
   state(): { readonly link: LinkState; readonly lastError: string | null };
-  /** Runs a round: a delta, and the full list or the tail where they are due or asked for. */
+  /** Runs a round: a delta, the tail where it is due, and the full list where it is due or asked for. */
   run(ask?: { readonly full?: boolean; readonly belief?: Belief }): Promise<RoundResult>;
   /** Runs a round that sees what a machine wrote at the engine just now. All who wait for one share it. */
   runAfter(write: Write): Promise<RoundResult>;
+  /** Settles when a full list was believed for the first time. */
+  readonly known: Promise<void>;
 }
 
 /** What a machine wrote through us, once the engine had acknowledged it. */
@@ -44,20 +44,15 @@ export interface Write {
   readonly tookMs: number;
 }
 
-/** How far the Worker's clock and ours, and the way between, may be apart. */
-const clockSlackMs = 500;
+/**
+ * How far apart our clock and the engine's stamps may be: MariaDB and MySQL keep whole seconds (a ban in the second of
+ * a poll is in no delta), the rest is for the way between.
+ */
+const stampSlackMs = 1_500;
 /** LAPI looks back 2 s for what ended; an end whose commit took longer may be in no delta. */
 const slowEndMs = 1_500;
-/** Full lists that a write asks for take at most one part in this many of the engine's time. */
-const fullListShare = 10;
 /** A full list that is owed for longer comes with the next alarm. */
 const mostPatienceMs = 2_000;
-
-interface Running {
-  readonly full: boolean;
-  readonly belief: Belief;
-  readonly done: Promise<RoundResult>;
-}
 
 const nothing: RoundResult = { ok: true, added: 0, removed: 0, error: null, doubt: null };
 
@@ -69,87 +64,108 @@ export function createRounds(
   keys: EngineKeys,
 ): Rounds {
   const { handle } = engine;
-  const known = (): EngineState => engineState(store, handle);
-  // Of deltas and of full lists apart: a good delta does not mend a full list that failed or is doubted.
-  const health: Record<'delta' | 'full', LinkState> = { delta: 'cold', full: 'ok' };
-  const errors: Record<'delta' | 'full', string | null> = { delta: null, full: null };
-  // A fresh start may have lost an answer that the engine counts as delivered: compare everything first.
-  let resyncDue = true;
-  let touched: string | null = null;
-  let held: ReadonlySet<number> = new Set();
-  let running: Running | null = null;
-  // Since when machines have written what no round has looked for.
-  let writtenFromMs = Infinity;
-  let deltaEndMs = -Infinity;
-  // A write may be in no delta and in no tail: the full list has it, when the engine can stand one.
-  let fullOwed = false;
-  let fullList = { endMs: -Infinity, tookMs: 0 };
-  let tail: {
-    honoured: boolean;
-    lastMs: number;
-    olderId: number;
-    /** When no higher id than `olderId` had been seen. */
-    olderMs: number;
-    newerId: number;
-  } | null = null;
+  const state = (): EngineState => engineState(store, handle);
+  const now = (): Progress => state().progress;
+  const save = (change: Partial<Progress>): void =>
+    saveProgress(storage, store, handle, { ...now(), ...change });
+  const known = Promise.withResolvers<void>();
+  if (state().lastResyncMs > 0) known.resolve();
+  /** Kinds of elements that can't be read, of which the log has told. */
+  const named = new Set<string>();
+  /** Whether the engine answered the newest delta, and to us: one that does not has no list for us either. */
+  let answers = true;
 
-  const failed = (kind: RoundKind, pull: upstream.Pull & { readonly ok: false }): RoundResult => {
+  /** The log has what changes, once: whoever reads it at night has no status to compare it with. */
+  const linked = (list: 'delta' | 'full', linkState: LinkState, error: string | null): Link => {
+    const before = now()[list];
+    const wasWell = before.error === null;
+    if (error === null ? !wasWell : wasWell || before.state !== linkState) {
+      const well = before.state === 'ok' ? 'it is believed again' : 'it answers again';
+      console.error(`engine ${engine.name}: ${error ?? well}`);
+    }
+    return { state: linkState, error };
+  };
+
+  const failed = (
+    kind: RoundKind,
+    pull: upstream.Pull & { readonly ok: false },
+    startMs: number,
+  ): RoundResult => {
     const error = pull.failure.kind === 'unavailable' ? pull.failure.problem : pull.failure.kind;
-    resyncDue = true;
-    note(kind, pull.refused ? 'refused' : 'failing', error);
+    const link = linked(kind === 'full' ? 'full' : 'delta', pull.refused ? 'refused' : 'failing', error);
+    const { failures, lateLists, lateDeltas } = now();
+    const urgency = progress.urgent(now().urgency, 'spared');
+    if (kind === 'full') {
+      const listMs = Date.now();
+      const late = pull.late ? lateLists + 1 : 0;
+      const attempt = { listMs, listTookMs: listMs - startMs, failures: failures + 1, lateLists: late };
+      save({ full: link, urgency, ...attempt });
+    } else {
+      answers = !pull.away && !pull.refused;
+      save({ delta: link, urgency, lateDeltas: pull.late ? lateDeltas + 1 : 0, roundMs: startMs });
+    }
     return { ...nothing, ok: false, error };
   };
 
-  /** The log has what changes, once: whoever reads it at night has no status to compare it with. */
-  const note = (kind: RoundKind, state: LinkState, error: string | null): void => {
-    const list = kind === 'full' ? 'full' : 'delta';
-    const wasWell = errors[list] === null;
-    if (error === null ? !wasWell : wasWell || health[list] !== state) {
-      const well = health[list] === 'ok' ? 'it is believed again' : 'it answers again';
-      console.error(`engine ${engine.name}: ${error ?? well}`);
-    }
-    health[list] = state;
-    errors[list] = error;
-  };
-
-  /** One request and its plan, applied. */
+  /** One request and its plan, applied. `idGreaterThan`: of a tail. */
   const pullAndApply = async (
     kind: RoundKind,
     from: upstream.Engine,
     belief: Belief,
+    idGreaterThan = 0,
   ): Promise<RoundResult> => {
-    const { sequence } = store.mirror;
+    const startMs = Date.now();
+    const isFirst = state().lastResyncMs === 0;
     const planner = createPlanner(store.mirror, {
       kind,
       engine: handle,
-      sequence,
-      trusted: known().trusted,
-      moved: !['', engine.url].includes(known().url),
-      held,
+      sequence: store.mirror.sequence,
+      trusted: state().trusted,
+      moved: !['', engine.url].includes(state().url),
+      held: state().held,
       belief,
     });
-    const idGreaterThan = tail?.olderId ?? 0;
-    let tailIgnored = false;
-    const take: upstream.Take = (list, decision) => {
-      if (kind === 'tail' && decision.id <= idGreaterThan) tailIgnored = true;
-      else planner.take(list, decision);
+    const passedOver: Unreadable[] = [];
+    let skipped = 0;
+    let ignored = false;
+    const reader: upstream.Reader = {
+      take(list, decision, spreadMs) {
+        if (kind === 'tail' && decision.id <= idGreaterThan) ignored = true;
+        else planner.take(list, decision, spreadMs);
+      },
+      passOver(list, element) {
+        skipped++;
+        if (!passedOver.some(({ problem }) => problem === element.problem)) passedOver.push(element);
+        planner.passOver(list, element.id);
+      },
     };
+    const timeoutMs = from.timeoutMs;
     const pull = await (kind === 'delta'
-      ? upstream.pullDelta(from, take)
+      ? upstream.pullDelta(from, progress.deltaPatienceMs(now(), timeoutMs), reader)
       : kind === 'full'
-        ? upstream.pullFull(from, take)
-        : upstream.pullTail(from, idGreaterThan, take));
-    if (!pull.ok) return failed(kind, pull);
-    if (tail && tailIgnored) tail.honoured = false;
+        ? upstream.pullFull(from, progress.listPatienceMs(now(), timeoutMs), reader)
+        : upstream.pullTail(from, idGreaterThan, progress.deltaPatienceMs(now(), timeoutMs), reader));
+    if (!pull.ok) return failed(kind, pull, startMs);
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
     const plan = planner.finish(nowMs);
-    held = plan.held;
-    const believed = kind === 'full' && held.size === 0;
-    commitSync(storage, store, { ...plan, engine: handle, url: engine.url, believed }, nowMs);
-    if (kind === 'full') resyncDue = held.size > 0;
-    else if (plan.doubt) resyncDue = true;
-    note(kind, 'ok', plan.doubt ?? null);
+    nameSkipped(passedOver);
+    const held = kind === 'full' ? plan.held : null;
+    const told = { engine: handle, url: engine.url, held };
+    const link = linked(kind === 'full' ? 'full' : 'delta', 'ok', plan.doubt ?? null);
+    const about = {
+      kind,
+      plan,
+      link,
+      startMs,
+      nowMs,
+      isFirst,
+      skipped,
+      sample: sampleOf(passedOver),
+      ignored,
+    };
+    commitSync(storage, store, { ...plan, ...told, progress: (after) => progressAfter(after, about) }, nowMs);
+    if (state().lastResyncMs > 0) known.resolve();
     return {
       ...nothing,
       added: plan.add.length + plan.renew.length,
@@ -158,127 +174,195 @@ export function createRounds(
     };
   };
 
-  const tailDue = (nowMs: number): boolean => {
-    tail ??= {
-      honoured: true,
-      lastMs: nowMs,
-      olderId: known().highestId,
-      olderMs: nowMs,
-      newerId: known().highestId,
-    };
-    if (!tail.honoured || nowMs - tail.lastMs < settings.tailIntervalMs) return false;
-    // Ids are given out before their rows are committed: ask from where the tail before last began.
-    const { newerId: olderId, lastMs: olderMs } = tail;
-    tail = { honoured: true, lastMs: nowMs, olderId, olderMs, newerId: known().highestId };
-    return tail.olderId > 0;
+  const nameSkipped = (passedOver: readonly Unreadable[]): void => {
+    for (const element of passedOver) {
+      if (named.has(element.problem)) continue;
+      named.add(element.problem);
+      console.error(`engine ${engine.name}: left out of its answer: ${describe(element)}`);
+    }
   };
 
-  const round = async (full: boolean, belief: Belief): Promise<RoundResult> => {
-    const accepts = (key: string): Promise<boolean> => upstream.acceptsKey(engine, key);
-    const roundWith = (key: EngineKey): Promise<RoundResult> =>
-      pullAll({ ...engine, apiKey: key.key, keyName: key.name }, key, full, belief);
-    const key = await keys.choose(accepts, false);
-    if (!key) return { ...nothing, ok: false, error: keys.problem() };
-    const result = await roundWith(key);
-    if (health.delta !== 'refused' && health.full !== 'refused') return result;
+  const accepts = (key: string): Promise<boolean> => upstream.acceptsKey(engine, key);
+  /** Works with a key, and where the engine refuses that one, with the next that it accepts. */
+  const withKey = async (
+    key: EngineKey | null,
+    work: (from: upstream.Engine, key: EngineKey) => Promise<RoundResult>,
+  ): Promise<RoundResult> => {
+    const workWith = (each: EngineKey): Promise<RoundResult> =>
+      work({ ...engine, apiKey: each.key, keyName: each.name }, each);
+    if (!key) {
+      answers = false;
+      return { ...nothing, ok: false, error: keys.problem() };
+    }
+    const result = await workWith(key);
+    if (now().delta.state !== 'refused' && now().full.state !== 'refused') return result;
     const other = await keys.choose(accepts, true);
     if (!other || other.key === key.key) return result;
-    return sum({ ...result, ok: true, error: null }, await roundWith(other));
+    return sum({ ...result, ok: true, error: null }, await workWith(other));
   };
 
-  const pullAll = async (
-    from: upstream.Engine,
-    key: EngineKey,
-    full: boolean,
-    belief: Belief,
-  ): Promise<RoundResult> => {
-    if (touched !== from.apiKey) {
-      const touch = await upstream.touchCursor(from);
-      if (!touch.ok) return failed('delta', touch);
-      touched = from.apiKey;
-      // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
-      resyncDue = true;
-    }
-    // LAPI stamps a decision before it waits for its database: a delta pulled between stamp and commit has
-    // passed it by, and no later one has it.
-    const fromMs = writtenFromMs;
-    writtenFromMs = Infinity;
-    const raced = fromMs - clockSlackMs <= deltaEndMs;
-    const delta = await pullAndApply('delta', from, 'judge');
-    if (!delta.ok) return delta;
-    keys.noteAnswered(key);
-    deltaEndMs = Date.now();
-    let done = delta;
+  /** The place in the engine's stream, where this key has none of ours yet. */
+  const placeCursor = async (from: upstream.Engine): Promise<RoundResult> => {
+    const head = (await digestOf(from.apiKey)).slice(0, 16);
+    if (now().cursorOf === head) return nothing;
     const startMs = Date.now();
-    if (!full && !resyncDue && startMs < known().lastResyncMs + settings.resyncIntervalMs) {
-      const due = tailDue(startMs);
-      const tailHasIt = raced && canTail(fromMs);
-      if (due || tailHasIt) done = sum(done, await pullAndApply('tail', from, 'judge'));
-      // An engine that ignores `id_gt` may have told so just now.
-      if (raced && !(tailHasIt && tail?.honoured)) fullOwed = true;
-      if (!fullOwed || owedInMs(Date.now()) > 0) return done;
-    }
-    fullOwed = false;
-    const fullMs = Date.now();
-    done = sum(done, await pullAndApply('full', from, belief));
-    fullList = { endMs: Date.now(), tookMs: Date.now() - fullMs };
-    return done;
+    const touch = await upstream.touchCursor(from);
+    if (!touch.ok) return failed('delta', touch, startMs);
+    // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
+    save({ cursorOf: head, urgency: progress.urgent(now().urgency, 'spared') });
+    return nothing;
   };
 
-  /** Whether the tail has every decision of writes that began at `fromMs`: ids are given out in order. */
-  const canTail = (fromMs: number): boolean =>
-    tail !== null && tail.honoured && tail.olderId > 0 && tail.olderMs < fromMs - clockSlackMs;
-
-  /** How long the engine is spared another full list. */
-  const owedInMs = (nowMs: number): number => fullList.endMs + fullListShare * fullList.tookMs - nowMs;
-
-  const start = (full: boolean, belief: Belief): Promise<RoundResult> => {
-    const done = round(full, belief).finally(() => {
-      running = null;
+  const syncOnce = async (): Promise<RoundResult> =>
+    withKey(await keys.choose(accepts, false), async (from, key) => {
+      const placed = await placeCursor(from);
+      if (!placed.ok) return placed;
+      // LAPI stamps a decision before it waits for its database: a delta pulled between stamp and commit has
+      // passed it by, and no later one has it.
+      const { writtenMs, deltaMs } = now();
+      // The answer to a delta that is still open was lost: only a full list has what it carried.
+      const urgency = now().deltaOpen ? progress.urgent(now().urgency, 'spared') : now().urgency;
+      save({ roundMs: Date.now(), deltaOpen: true, writtenMs: null, urgency });
+      const delta = await pullAndApply('delta', from, 'judge');
+      if (!delta.ok) return delta;
+      answers = true;
+      keys.noteAnswered(key);
+      const tail = progress.tailFrom(now().tail, settings, writtenMs !== null, Date.now());
+      const raced = writtenMs !== null && writtenMs - stampSlackMs <= deltaMs;
+      const reaches =
+        writtenMs !== null && progress.tailReaches(now().tail, writtenMs - stampSlackMs, Date.now());
+      const done = tail === null ? delta : sum(delta, await pullAndApply('tail', from, 'judge', tail));
+      // An engine that ignores `id_gt` may have shown so just now.
+      const found = tail !== null && reaches && progress.knowsTail(now().tail, Date.now());
+      if (raced && !found) save({ listOwed: true });
+      return done;
     });
-    running = { full, belief, done };
-    return done;
-  };
 
-  const run: Rounds['run'] = async ({ full = false, belief = 'judge' } = {}) => {
-    // A round under way may have asked the engine before the change that the caller wants to see: it waits
-    // for that one and then shares the next.
-    await running?.done;
-    while (running) {
-      const { done } = running;
-      const believes = beliefs.indexOf(running.belief) >= beliefs.indexOf(belief);
-      if ((running.full || !full) && believes) return done;
-      await done;
+  const sync = shared(syncOnce);
+  let belief: Belief = 'judge';
+  const list = shared(() => {
+    const asked = belief;
+    belief = 'judge';
+    // The one that the delta before it was pulled with.
+    return withKey(keys.current(), (from) => {
+      save({ listOwed: false });
+      return pullAndApply('full', from, asked);
+    });
+  });
+
+  const listDueMs = (): number => progress.listDueInMs(now(), settings, state().lastResyncMs > 0, Date.now());
+  const owedInMs = (): number => (now().listOwed ? progress.owedInMs(now(), Date.now()) : Infinity);
+
+  const run: Rounds['run'] = async ({ full = false, belief: asked = 'judge' } = {}) => {
+    const delta = await sync.next();
+    if (!delta.ok && !answers) return delta;
+    if (full) {
+      if (beliefs.indexOf(asked) > beliefs.indexOf(belief)) belief = asked;
+      return sum(delta, await list.next());
     }
-    return start(full, belief);
+    if (list.running() || (listDueMs() > 0 && owedInMs() > 0)) return delta;
+    return sum(delta, await list.next());
   };
 
   return {
     state() {
-      if (keys.state().source === null) {
-        return { link: 'waiting-for-key', lastError: keys.problem() };
-      }
-      return {
-        link: health.delta === 'ok' ? health.full : health.delta,
-        lastError: errors.delta ?? errors.full,
-      };
+      const { delta, full } = now();
+      if (keys.state().source === null) return { link: 'waiting-for-key', lastError: keys.problem() };
+      return { link: delta.state === 'ok' ? full.state : delta.state, lastError: delta.error ?? full.error };
     },
     run,
+    known: known.promise,
     async runAfter({ effect, certain, tookMs }) {
-      if (effect === 'added') writtenFromMs = Math.min(writtenFromMs, Date.now() - tookMs);
+      if (effect === 'added') {
+        const fromMs = Date.now() - tookMs;
+        save({ writtenMs: Math.min(now().writtenMs ?? Infinity, fromMs) });
+      }
       const full = effect === 'dropped' || (effect === 'ended' && tookMs >= slowEndMs);
-      const doubted = held.size > 0;
+      const doubted = state().held.size > 0;
       const done = await run({ full });
       // What was dropped may be most of the list, or all of it. What was doubted before was so for another reason.
       if (effect === 'dropped' && done.doubt !== null) {
         return run({ full, belief: certain && !doubted ? 'own' : 'judge' });
       }
-      const waitMs = owedInMs(Date.now());
-      if (!fullOwed || waitMs > mostPatienceMs) return done;
-      await scheduler.wait(Math.max(0, waitMs));
+      const waitMs = owedInMs();
+      if (waitMs > mostPatienceMs) return done;
+      await scheduler.wait(waitMs);
       return run();
     },
   };
+}
+
+interface Answered {
+  readonly kind: RoundKind;
+  readonly plan: Plan;
+  readonly link: Link;
+  readonly startMs: number;
+  readonly nowMs: number;
+  /** No full list was believed before it. */
+  readonly isFirst: boolean;
+  readonly skipped: number;
+  readonly sample: string | null;
+  /** A tail had what it was not asked for. */
+  readonly ignored: boolean;
+}
+
+/** How far the rounds have come with this answer. `state`: of the engine, with the answer in it. */
+function progressAfter(
+  { progress: before, highestId, held }: EngineState,
+  { kind, plan, link, startMs, nowMs, isFirst, skipped, sample, ignored }: Answered,
+): Progress {
+  const doubted = plan.doubt !== undefined;
+  const skippedSince = { count: before.skipped.count + skipped, sample: sample ?? before.skipped.sample };
+  if (kind === 'full') {
+    const doubts = held.size > 0 ? before.doubts + 1 : 0;
+    return {
+      ...before,
+      full: link,
+      listMs: nowMs,
+      listTookMs: nowMs - startMs,
+      failures: 0,
+      lateLists: 0,
+      doubts,
+      // The second list decides. What even that one does not is asked for again at the engine's pace.
+      urgency: doubts === 0 ? 'none' : doubts === 1 ? 'now' : 'spared',
+      missedMs: plan.add.length > 0 && !isFirst ? nowMs : before.missedMs,
+      tail: progress.marked(before.tail, highestId, startMs),
+      skipped: { count: skipped, sample },
+    };
+  }
+  const urgency = doubted ? progress.urgent(before.urgency, 'now') : before.urgency;
+  if (kind === 'delta') {
+    return {
+      ...before,
+      delta: link,
+      deltaOpen: false,
+      deltaMs: nowMs,
+      lateDeltas: 0,
+      urgency,
+      skipped: skippedSince,
+    };
+  }
+  const found = plan.add.length > 0;
+  return {
+    ...before,
+    delta: link,
+    urgency,
+    tail: {
+      ...progress.marked(before.tail, highestId, startMs),
+      endMs: nowMs,
+      tookMs: nowMs - startMs,
+      foundMs: found ? nowMs : before.tail.foundMs,
+      ignoredMs: ignored ? nowMs : 0,
+    },
+  };
+}
+
+function describe({ id, problem }: Unreadable): string {
+  return id === null ? `an element ${problem}` : `decision ${id} ${problem}`;
+}
+
+function sampleOf([first]: readonly Unreadable[]): string | null {
+  return first ? describe(first) : null;
 }
 
 function sum(a: RoundResult, b: RoundResult): RoundResult {

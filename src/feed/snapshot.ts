@@ -15,12 +15,15 @@ const sliceBytes = 256 * 1024;
 const gzipKeptMs = 5_000;
 const gzipKeptBytes = 24 * 1024 * 1024;
 
+/** When an active row ends (`endOf` in mirror.ts). */
+type EndOf = (row: Row) => number;
+
 /** The stream route's body, in slices of about 256 KB. Durations are what is left at `asOfMs`. */
-export function* renderStream(answer: Answer, asOfMs: number): Generator<string> {
+export function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
   let slice = '{"new": [';
   let separator = '';
   for (const row of answer.added) {
-    const seconds = Math.floor((row.untilMs - asOfMs) / 1000);
+    const seconds = Math.floor((endOf(row) - asOfMs) / 1000);
     // Nothing that ends within the second: `0s` is a permanent ban to lua, nftables and ipset.
     if (seconds < 1) continue;
     slice += separator + encodeDecision(row, seconds, true);
@@ -44,11 +47,15 @@ export function* renderStream(answer: Answer, asOfMs: number): Generator<string>
 }
 
 /** The list route's body: a bare array, or the four bytes `null`. */
-export function* renderList(decisions: readonly Decision[], nowMs: number): Generator<string> {
+export function* renderList<T extends Decision>(
+  decisions: readonly T[],
+  nowMs: number,
+  endOf: (decision: T) => number = ({ untilMs }) => untilMs,
+): Generator<string> {
   let slice = '[';
   let separator = '';
   for (const decision of decisions) {
-    const seconds = Math.floor((decision.untilMs - nowMs) / 1000);
+    const seconds = Math.floor((endOf(decision) - nowMs) / 1000);
     if (seconds < 1) continue;
     slice += separator + encodeDecision(decision, seconds, false);
     separator = ',';
@@ -108,6 +115,7 @@ export function gzipped(
   answer: () => Answer,
   nowMs: number,
   sequence: number,
+  endOf: EndOf,
 ) {
   for (const [other, kept] of cache) {
     if (kept.untilMs <= nowMs || kept.sequence !== sequence) cache.delete(other);
@@ -116,10 +124,11 @@ export function gzipped(
   if (known) return known.slices;
   const made = answer();
   const earliestEndMs = made.added.reduce((least, row) => {
-    return row.untilMs - nowMs >= 1000 && row.untilMs < least ? row.untilMs : least;
+    const endMs = endOf(row);
+    return endMs - nowMs >= 1000 && endMs < least ? endMs : least;
   }, Infinity);
   const untilMs = Math.min(nowMs + gzipKeptMs, earliestEndMs - 1000);
-  const kept: Kept = { sequence, untilMs, slices: gzip(renderStream(made, untilMs)), bytes: 0 };
+  const kept: Kept = { sequence, untilMs, slices: gzip(renderStream(made, untilMs, endOf)), bytes: 0 };
   cache.set(name, kept);
   return kept.slices.then((slices) => {
     kept.bytes = slices.reduce((sum, slice) => sum + slice.length, 0);

@@ -3,9 +3,14 @@
 // runtime holds every answer back until the writes before it are durable, so no bouncer hears of a sequence
 // that a crash could take back.
 
+import { sinceMs } from '../clock.ts';
 import type { EngineSettings } from '../engines.ts';
-import { firstLocalId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
-import { identify, type Names } from './identity.ts';
+import { release, watchClock, type Watched } from './clock-step.ts';
+import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
+import * as enginesLog from './engines-log.ts';
+import type { EngineState } from './engines-log.ts';
+import { identify, lastNames, type Names } from './identity.ts';
+import { whyLeftBehind } from './left-behind.ts';
 import * as log from './log.ts';
 import {
   applyChange,
@@ -17,42 +22,68 @@ import {
   type Change,
   type Mirror,
 } from './mirror.ts';
+import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
 
-export interface Store {
-  readonly mirror: Mirror;
+/** Since when something could not be written, and when it was last tried. */
+export interface Unwritten {
+  readonly sinceMs: number;
+  readonly triedMs: number;
+  readonly problem: string;
+}
+
+export interface Store extends Watched {
+  /** A full disk or a used-up quota: reads go on without what waits to be written. Null: nothing waits. */
+  unwritten: Unwritten | null;
   state: log.FeedState;
-  /** By the handles of the engines that there are. */
-  readonly engines: Map<string, log.EngineState>;
   readonly names: Names;
   /** A name means another engine than when the feed last woke. */
   readonly namesMoved: boolean;
 }
 
-export function openStore(storage: DurableObjectStorage, settings: readonly EngineSettings[]): Store {
+export function openStore(
+  storage: DurableObjectStorage,
+  settings: readonly EngineSettings[],
+  syncIntervalMs: number,
+): Store {
   log.openLog(storage, firstLocalId);
   const { sql } = storage;
-  const before = log.readNames(sql);
-  const handles = identify(settings, log.readKnownEngines(sql), before);
+  const before = enginesLog.readNames(sql);
+  const handles = identify(settings, enginesLog.readKnownEngines(sql), before);
   const namesMoved = [...handles].some(([name, handle]) => (before.get(name) ?? handle) !== handle);
+  const last = lastNames(before);
   const engines = storage.transactionSync(() => {
-    for (const [name, handle] of handles) log.writeName(sql, name, handle);
+    for (const [name, handle] of handles) {
+      if (last.get(handle) !== name) enginesLog.writeName(sql, name, handle);
+    }
     return settings.map(({ name, url }) => {
       const handle = handles.get(name) as string;
-      return [handle, log.readEngine(sql, handle, url)] as const;
+      return [handle, enginesLog.readEngine(sql, handle, url)] as const;
     });
   });
   const state = log.readState(sql);
   const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
-  return { state, mirror, engines: new Map(engines), names: log.readNames(sql), namesMoved };
+  const names = enginesLog.readNames(sql);
+  return {
+    state,
+    mirror,
+    engines: new Map(engines),
+    names,
+    namesMoved,
+    clockMs: 0,
+    syncIntervalMs,
+    unwritten: null,
+  };
 }
 
-/** What an engine said, and whether it was a whole full list that is believed. */
+/** What an engine said, and how far its rounds have come with it. */
 export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> {
   readonly engine: string;
   /** Where it was asked. */
   readonly url: string;
-  readonly believed: boolean;
+  /** Of a whole full list: what it missed and is kept. Null: it was no full list. */
+  readonly held: ReadonlySet<number> | null;
+  readonly progress: (state: EngineState) => Progress;
 }
 
 /**
@@ -62,18 +93,20 @@ export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> 
 export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sync, nowMs: number): void {
   const state = { ...store.state };
   const engine = { ...engineState(store, sync.engine) };
+  const giveId = createIds(store.mirror, state);
+  const isOwn = ({ id }: Decision): boolean => engine.keepsIds && id < firstLocalId;
   const added: { row: Row; renewed?: Row }[] = [];
   const removed = sync.remove.map((row) => removal(row, state, nowMs));
   // Orphans before additions: they step aside for decisions that come in under their ids.
-  for (const row of sync.orphan) added.push(orphan(row, state));
+  for (const row of sync.orphan) added.push(orphan(row, state, giveId));
   for (const { row, decision } of sync.renew) {
     // What bouncers know it by stays, unless it is the engine's own.
-    const id = engine.keepsIds ? decision.id : row.id;
+    const id = isOwn(decision) ? decision.id : row.id >= firstLocalId ? row.id : giveId();
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
   }
   for (const decision of sync.add) {
-    const id = engine.keepsIds ? decision.id : state.nextLocalId++;
+    const id = isOwn(decision) ? decision.id : giveId();
     const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, state.sequence) });
   }
@@ -85,17 +118,54 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
   }
   for (const { row } of added) engine.highestId = Math.max(engine.highestId, row.engineId);
   engine.lastSyncMs = nowMs;
-  if (sync.believed) {
+  const heldBefore = engine.held;
+  if (sync.held) engine.held = sync.held;
+  if (sync.held?.size === 0) {
     engine.lastResyncMs = nowMs;
     engine.trusted = { sequence: state.sequence, highestId: engine.highestId };
     engine.url = sync.url;
   }
-  write(storage, store, { added, removed, sequence: state.sequence }, state, [sync.engine, engine]);
+  engine.progress = sync.progress(engine);
+  write(storage, store, { added, removed, sequence: state.sequence }, state, () => {
+    enginesLog.writeEngine(storage.sql, sync.engine, engine);
+    if (engine.held.size + heldBefore.size > 0 && engine.held !== heldBefore) {
+      enginesLog.writeHeld(storage.sql, sync.engine, engine.held);
+    }
+  });
+  store.engines.set(sync.engine, engine);
+  if (sync.held) release(store.mirror, sync.engine);
+}
+
+/** Writes how far the rounds with an engine have come, where there is nothing to commit with it. */
+export function saveProgress(
+  storage: DurableObjectStorage,
+  store: Store,
+  handle: string,
+  progress: Progress,
+): void {
+  const engine = { ...engineState(store, handle), progress };
+  // What is in memory goes on, also where nothing can be written.
+  store.engines.set(handle, engine);
+  enginesLog.writeEngine(storage.sql, handle, engine);
+}
+
+/** Gives ids in their order, and those whose decision and tombstone are gone again when all were given once. */
+function createIds(mirror: Mirror, state: log.FeedState): () => number {
+  let buried: ReadonlySet<number> | undefined;
+  return () => {
+    for (;;) {
+      const count = state.nextLocalId++;
+      const id = givenId(count);
+      if (id === count) return id;
+      buried ??= new Set(mirror.removed.map((row) => row.id));
+      if (!mirror.byId.has(id) && !buried.has(id)) return id;
+    }
+  };
 }
 
 /** What is known of an engine that there is, by its handle. */
-export function engineState(store: Store, handle: string): log.EngineState {
-  return store.engines.get(handle) as log.EngineState;
+export function engineState(store: Store, handle: string): EngineState {
+  return store.engines.get(handle) as EngineState;
 }
 
 /** Decides here: the decision gets its id. */
@@ -106,7 +176,7 @@ export function addLocal(
 ): Row {
   const state = { ...store.state };
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
-  const told = { ...decision, id: state.nextLocalId++, origin: localOrigin };
+  const told = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
   const row = log.createRow(place, told, state.sequence);
   write(storage, store, { added: [{ row }], removed: [], sequence: state.sequence }, state);
   return row;
@@ -125,17 +195,11 @@ export function remove(
   write(storage, store, { added: [], removed, sequence: state.sequence }, state);
 }
 
-/**
- * Whether a row is that of an engine that there is no more: it lives to its own end, or until its engine is back. Without
- * any engine no row is, since then it is more likely that a setting was lost.
- */
-export function isAbandoned({ engines }: Pick<Store, 'engines'>, row: Row): boolean {
-  return engines.size > 0 && row.engine !== '' && !engines.has(row.engine);
-}
-
 /** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
 export function removeAbandoned(storage: DurableObjectStorage, store: Store, nowMs: number): number {
-  const rows = [...store.mirror.byId.values()].filter((row) => isAbandoned(store, row));
+  const rows = [...store.mirror.byId.values()].filter(
+    (row) => whyLeftBehind(store.engines, row) === 'engine-removed',
+  );
   remove(storage, store, rows, nowMs);
   return rows.length;
 }
@@ -145,8 +209,12 @@ function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed
 }
 
 /** A row that no engine knows any more, out of the way of its engine's ids. */
-function orphan(row: Row, state: log.FeedState): Change['added'][number] & { readonly renewed: Row } {
-  const id = row.id < firstLocalId ? state.nextLocalId++ : row.id;
+function orphan(
+  row: Row,
+  state: log.FeedState,
+  giveId: () => number,
+): Change['added'][number] & { readonly renewed: Row } {
+  const id = row.id < firstLocalId ? giveId() : row.id;
   const { rowId, engine } = row;
   return {
     row: log.createRow({ rowId, engine, engineId: 0 }, { ...row, id }, ++state.sequence),
@@ -159,17 +227,17 @@ function write(
   store: Store,
   change: Change,
   state: log.FeedState,
-  engine?: readonly [name: string, state: log.EngineState],
+  besides: () => void = () => undefined,
 ): void {
   demandFreeIds(store.mirror, change);
   storage.transactionSync(() => {
     log.writeChange(storage.sql, change);
-    log.writeState(storage.sql, state);
-    if (engine) log.writeEngine(storage.sql, ...engine);
+    // Where nothing changed there is nothing to count on.
+    if (state.sequence !== store.state.sequence) log.writeState(storage.sql, state);
+    besides();
   });
   applyChange(store.mirror, change);
   store.state = state;
-  if (engine) store.engines.set(...engine);
 }
 
 /**
@@ -188,9 +256,36 @@ function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
   }
 }
 
-/** Ends what has come to its own end. Called before every answer, so that none is made from the past. */
+/**
+ * Ends what has come to its own end. Called before every answer, so that none is made from the past. An end that can't
+ * be written is told to nobody yet; what has ended is in no answer all the same.
+ */
 export function sweep(storage: DurableObjectStorage, store: Store, nowMs: number): void {
-  remove(storage, store, expired(store.mirror, nowMs), nowMs);
+  watchClock(store, nowMs);
+  if (isTriedJustNow(store, nowMs)) return;
+  const ended = expired(store.mirror, nowMs);
+  if (ended.length > 0) writeIfPossible(store, nowMs, () => remove(storage, store, ended, nowMs));
+}
+
+const retryWriteMs = 1_000;
+
+function isTriedJustNow({ unwritten }: Store, nowMs: number): boolean {
+  return unwritten !== null && sinceMs(unwritten.triedMs, nowMs) < retryWriteMs;
+}
+
+/** A write that an answer does not need: where it fails it is tried again later, and the answer goes out. */
+export function writeIfPossible(store: Store, nowMs: number, write: () => void): void {
+  if (isTriedJustNow(store, nowMs)) return;
+  const before = store.unwritten;
+  try {
+    write();
+    store.unwritten = null;
+    if (before) console.error('the feed can write again');
+  } catch (error) {
+    const { message } = error as Error;
+    if (!before) console.error(`the feed can't write, and goes on with what it has: ${message}`);
+    store.unwritten = { sinceMs: before?.sinceMs ?? nowMs, triedMs: nowMs, problem: message };
+  }
 }
 
 /** Forgets tombstones older than `cutoffMs`; cursors from before them get the full state. */

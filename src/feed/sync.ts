@@ -4,9 +4,11 @@
 //
 // A LAPI stream loses changes (rows committed after a poll that started later than they did, slow deletes,
 // every hard delete), so a delta only ever adds, or ends what it names; only the full list can show that
-// something is missing, and a large gap in it needs a second look.
+// something is missing, and a large gap in it needs a second look. A full list may be slow: deltas are applied while it
+// comes, and what they did since it was asked for stands.
 
-import { firstLocalId, isLocal, sameContent, type Decision, type Row } from './decision.ts';
+import { removedSince } from './answer.ts';
+import { isLocal, sameContent, type Decision, type Row } from './decision.ts';
 import { isActive, rowsOf, type Mirror } from './mirror.ts';
 
 export type RoundKind = 'delta' | 'full' | 'tail';
@@ -60,19 +62,15 @@ export const beliefs = ['judge', 'own', 'all'] as const;
 export type Belief = (typeof beliefs)[number];
 
 export interface Planner {
-  take(list: 'new' | 'deleted', decision: Decision): void;
+  /** `spreadMs`: the decision may end so much later than it says. */
+  take(list: 'new' | 'deleted', decision: Decision, spreadMs?: number): void;
+  /** An element that can't be read. With an id it is there, whatever it is; without, it may be any that is missing. */
+  passOver(list: 'new' | 'deleted', id: number | null): void;
   /** To be called in the same turn as the plan is applied. */
   finish(nowMs: number): Plan;
 }
 
-interface Settled {
-  readonly plan: Plan;
-  /** Rows that renewals and replacements took the place of. */
-  readonly replaced: ReadonlySet<Row>;
-  readonly replacements: number;
-}
-
-/** Rounding of durations, and how long the engine took to answer, move `until` by this much at most. */
+/** Rounding of durations moves `until` by this much at most. */
 const untilToleranceMs = 30_000;
 
 /** A full list that misses more than this share of the mirror is believed when a second one agrees. */
@@ -83,13 +81,15 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const own = rowsOf(mirror, start.engine);
   // Ids here are the engine's.
   const seen = new Set<number>();
-  const fresh = new Map<number, Decision>();
+  const unread = new Set<number>();
+  let unreadWithoutId = 0;
   const ended = new Set<Row>();
   const reused = new Set<Row>();
+  const fresh = new Map<number, Decision>();
   const shifted = new Map<Row, Decision>();
   let highestId = 0;
 
-  const take: Planner['take'] = (list, decision) => {
+  const take: Planner['take'] = (list, decision, spreadMs = 0) => {
     const known = own.get(decision.id);
     if (list === 'deleted') {
       if (known) (sameContent(known, decision) ? ended : reused).add(known);
@@ -99,10 +99,32 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (known && sameContent(known, decision)) {
       seen.add(decision.id);
       // A decision's end never moves at an engine; its clock may, and all its durations with it.
-      if (!sameUntil(known, decision)) shifted.set(known, decision);
+      if (!sameUntil(known, decision, spreadMs)) shifted.set(known, decision);
     } else {
       if (known) reused.add(known);
       fresh.set(decision.id, decision);
+    }
+  };
+
+  const passOver: Planner['passOver'] = (list, id) => {
+    if (list === 'deleted') return;
+    if (id === null) unreadWithoutId++;
+    else unread.add(id);
+  };
+
+  /** What deltas did while a full list came is newer than what it says. */
+  const settleMeanwhile = (): void => {
+    const since = removedSince(mirror, start.sequence);
+    // Those that ended by themselves are no news: the list would not have them, unless our clock is wrong.
+    const takenBack = since.filter((row) => row.engine === start.engine && row.removedMs < row.untilMs);
+    for (const row of takenBack) fresh.delete(row.engineId);
+    for (const [id, decision] of fresh) {
+      const known = own.get(id);
+      if (known && sameContent(known, decision)) {
+        fresh.delete(id);
+        seen.add(id);
+      } else if (known) reused.add(known);
+      else if (isOutdated(mirror, start, decision)) fresh.delete(id);
     }
   };
 
@@ -135,18 +157,44 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     return { plan, replaced, replacements };
   };
 
+  /** Which database a full list is of. `missing`: of what it was expected to have. */
+  const databaseOf = (
+    { plan, replacements }: Settled,
+    missing: readonly Row[],
+  ): 'ours' | 'likely ours' | 'another' => {
+    const isBack = !start.moved && plan.renew.some(({ row }) => isLocal(row));
+    // Where it moved: two engines have pulls in common, under the same ids even, where both were new then.
+    const proves = (row: Row | undefined): boolean =>
+      row !== undefined && row.addedSeq <= start.trusted.sequence && !(start.moved && isPulled(row));
+    const shared = (!start.moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
+    if (start.belief === 'own' && !start.moved && reused.size === 0) {
+      // What was deleted may be all of it. Higher ids alone prove little: a new database may have come as far.
+      if (shared || seen.size + fresh.size === 0) return 'ours';
+    }
+    const reaches = !start.moved && highestId > start.trusted.highestId;
+    const another = !isBack && (reused.size > 0 || (!shared && !reaches));
+    return another && missing.length > 0 ? 'another' : 'likely ours';
+  };
+
   /** What a full list says by what it misses. */
-  const judgeFull = ({ plan, replaced, replacements }: Settled): Plan => {
+  const judgeFull = (settled: Settled): Plan => {
+    const { plan, replaced, replacements } = settled;
     const { add, renew, remove } = plan;
     const candidates = [...own.values(), ...(start.belief === 'all' ? orphans(mirror, start) : [])];
     const missing = candidates.filter(
-      (row) => row.addedSeq <= start.sequence && !seen.has(row.engineId) && !replaced.has(row),
+      (row) =>
+        row.addedSeq <= start.sequence &&
+        !seen.has(row.engineId) &&
+        !unread.has(row.engineId) &&
+        !replaced.has(row),
     );
     const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
     if (start.belief === 'all') return believed;
 
+    const all = seen.size + replacements + missing.length;
+    const confirmed = missing.filter((row) => start.held.has(row.engineId));
+    const again = confirmed.length === missing.length;
     const held = new Set(missing.map((row) => row.engineId));
-    const again = missing.every((row) => start.held.has(row.engineId));
     /** Nothing may come in under the id of a row that stays; so what would take a row's place takes none away yet. */
     const holding = (doubt: string): Plan => ({
       ...plan,
@@ -156,38 +204,43 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
       held,
       doubt,
     });
-    const isBack = !start.moved && renew.some(({ row }) => isLocal(row));
-    // Where it moved: two engines have pulls in common, under the same ids even, where both were new then.
-    const proves = (row: Row | undefined): boolean =>
-      row !== undefined && row.addedSeq <= start.trusted.sequence && !(start.moved && isPulled(row));
-    const shared = (!start.moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
-    const reaches = !start.moved && highestId > start.trusted.highestId;
-    // What was deleted may be all of it. Higher ids alone prove little: a new database may have come as far.
-    const isOurs = shared || seen.size + fresh.size === 0;
-    if (start.belief === 'own' && isOurs && !start.moved && reused.size === 0) return believed;
-    const another = !isBack && (reused.size > 0 || (!shared && !reaches));
-    if (another && missing.length > 0) {
+    const database = databaseOf(settled, missing);
+    if (database === 'another') {
       // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
       if (again && seen.size + fresh.size > 0) return { ...plan, orphan: missing, held: new Set() };
       return holding(anotherDatabase(missing.length));
     }
-    const all = seen.size + replacements + missing.length;
-    if (again || missing.length <= all * largeShare) return believed;
-    const confirmed = missing.filter((row) => start.held.has(row.engineId));
+    if (again) return believed;
+    if (unreadWithoutId > 0) {
+      const first = missing.filter((row) => !start.held.has(row.engineId));
+      const kept = new Set(first.map((row) => row.engineId));
+      return { ...plan, remove: [...remove, ...confirmed], held: kept, doubt: unreadGap(first.length) };
+    }
+    if (database === 'ours' || missing.length <= all * largeShare) return believed;
     const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
     const gapped = holding(gap);
     return { ...gapped, remove: [...gapped.remove, ...confirmed] };
   };
 
   const finish: Planner['finish'] = (nowMs) => {
-    if (start.kind === 'full') return judgeFull(settle(nowMs));
+    if (start.kind === 'full') {
+      settleMeanwhile();
+      return judgeFull(settle(nowMs));
+    }
     // A delta can't tell which of the two databases is right: the full list will.
     for (const row of reused) fresh.delete(row.engineId);
     const doubt = reused.size > 0 ? 'an id came back with other content' : undefined;
     return { ...settle(nowMs).plan, doubt };
   };
 
-  return { take, finish };
+  return { take, passOver, finish };
+}
+
+interface Settled {
+  readonly plan: Plan;
+  /** Rows that renewals and replacements took the place of. */
+  readonly replaced: ReadonlySet<Row>;
+  readonly replacements: number;
 }
 
 /**
@@ -203,8 +256,13 @@ function anotherDatabase(kept: number): string {
   );
 }
 
-function sameUntil(known: Decision, decision: Decision): boolean {
-  return Math.abs(known.untilMs - decision.untilMs) <= untilToleranceMs;
+function unreadGap(kept: number): string {
+  return `${kept} missing decisions may be among those that can't be read: kept until a second full list misses them`;
+}
+
+function sameUntil(known: Decision, decision: Decision, spreadMs: number): boolean {
+  const laterMs = known.untilMs - decision.untilMs;
+  return laterMs >= -untilToleranceMs && laterMs <= untilToleranceMs + spreadMs;
 }
 
 /** Rows of this engine's that it does not know any more. */
@@ -214,6 +272,19 @@ function orphans(mirror: Mirror, { engine }: RoundStart): Row[] {
 
 function isPulled({ origin }: Decision): boolean {
   return origin === 'CAPI' || origin === 'lists';
+}
+
+/** Whether a newer pull has taken the place of this one since the list was asked for. */
+function isOutdated(mirror: Mirror, { engine, sequence }: RoundStart, decision: Decision): boolean {
+  if (!isPulled(decision)) return false;
+  const siblings = mirror.byValue.get(decision.value) ?? [];
+  return siblings.some(
+    (row) =>
+      row.engine === engine &&
+      row.origin === decision.origin &&
+      row.addedSeq > sequence &&
+      row.engineId > decision.id,
+  );
 }
 
 /**
@@ -230,11 +301,6 @@ function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: D
     if (row.engine !== engine || row.origin !== decision.origin) return false;
     if (moved && pulled && !saysAsMuch(row)) return false;
     if (!isLocal(row)) return pulled && row.engineId < decision.id;
-    return pulled || (sameContent(row, decision) && sameUntil(row, decision));
+    return pulled || (sameContent(row, decision) && sameUntil(row, decision, 0));
   });
-}
-
-/** Whether a decision read from an engine can be mirrored under its own id. */
-export function isEngineId(id: number): boolean {
-  return Number.isInteger(id) && id > 0 && id < firstLocalId;
 }

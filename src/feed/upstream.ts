@@ -1,41 +1,66 @@
 // The client of the engine's LAPI: one request each for a delta, the full list, the tail. Gives every
-// decision to `take` as it streams in, then whether the answer was whole. Nothing of a failed answer may be
-// used: what was taken of it is thrown away by the caller.
+// decision to the reader as it streams in, then whether the answer was whole. Nothing of a failed answer may be
+// used: what was read of it is thrown away by the caller.
 
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
-import { decodeDecision } from '../lapi/wire.ts';
+import { decodeDecision, type Unreadable } from '../lapi/wire.ts';
 import type { EngineSettings } from '../engines.ts';
 import type { Decision } from './decision.ts';
 import { createSplitter, SplitError, type ListName } from './json-split.ts';
-import { isEngineId } from './sync.ts';
 
 const ownUserAgent = 'lapidary/v1';
 
-export type Take = (list: 'new' | 'deleted', decision: Decision) => void;
+/** Who gets the elements of an answer. */
+export interface Reader {
+  /** `spreadMs`: the decision may end so much later than it says, since the engine took so long to say it. */
+  take(list: 'new' | 'deleted', decision: Decision, spreadMs: number): void;
+  /** An element that costs itself, and nothing else of the answer. */
+  passOver(list: 'new' | 'deleted', element: Unreadable): void;
+}
 
 /** The engine, and what to ask it with. `keyName`: the key, for an operator to read. */
 export type Engine = EngineSettings & { readonly apiKey: string; readonly keyName: string };
 
 /** The engine's refusal of our key is told apart: it needs an operator, not patience. */
-export type Pull = Result<'whole'> & { readonly refused?: boolean };
+export type Pull = Result<'whole'> & {
+  readonly refused?: boolean;
+  /** It took longer than we waited. */
+  readonly late?: boolean;
+  /** There was no answer at all, or none in time. */
+  readonly away?: boolean;
+};
+
+/**
+ * An answer as a whole is bounded, too: one that drips holds the engine's rounds as well as one that never comes.
+ * A million decisions are 200 MB.
+ */
+const wholeMs = 600_000;
+/** After the first `timeoutMs` of an answer, on an average. A throttled engine sends more in its worst hour. */
+const leastBytesPerSecond = 4096;
 
 /**
  * What changed since this key's last pull. `dedup=false`, since LAPI's own choice of the longest decision
- * hides the end of a shadowed one, and every scope by name, since a stream has no wildcard.
+ * hides the end of a shadowed one, and every scope by name, since a stream has no wildcard. `patienceMs`, here and
+ * below: how long the first byte may take.
  */
-export function pullDelta(upstream: Engine, take: Take): Promise<Pull> {
+export function pullDelta(upstream: Engine, patienceMs: number, reader: Reader): Promise<Pull> {
   const scopes = encodeURIComponent(upstream.scopes.join(','));
-  return pull(upstream, `/v1/decisions/stream?dedup=false&scopes=${scopes}`, take);
+  return pull(upstream, `/v1/decisions/stream?dedup=false&scopes=${scopes}`, patienceMs, reader);
 }
 
 /** Every active decision, all scopes, not deduplicated; a fault of the engine's database is a real 500 here. */
-export function pullFull(upstream: Engine, take: Take): Promise<Pull> {
-  return pull(upstream, '/v1/decisions', take);
+export function pullFull(upstream: Engine, patienceMs: number, reader: Reader): Promise<Pull> {
+  return pull(upstream, '/v1/decisions', patienceMs, reader);
 }
 
-/** Active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all: `take` sees that. */
-export function pullTail(upstream: Engine, idGreaterThan: number, take: Take): Promise<Pull> {
-  return pull(upstream, `/v1/decisions?id_gt=${idGreaterThan}`, take);
+/** Active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all: the reader sees that. */
+export function pullTail(
+  upstream: Engine,
+  idGreaterThan: number,
+  patienceMs: number,
+  reader: Reader,
+): Promise<Pull> {
+  return pull(upstream, `/v1/decisions?id_gt=${idGreaterThan}`, patienceMs, reader);
 }
 
 /**
@@ -43,7 +68,8 @@ export function pullTail(upstream: Engine, idGreaterThan: number, take: Take): P
  * key makes engines from 1.6.3 on read every expired row they keep (crowdsec#4613: half an hour).
  */
 export function touchCursor(upstream: Engine): Promise<Pull> {
-  return pull(upstream, '/v1/decisions?ip=192.0.2.1', () => undefined);
+  const nobody: Reader = { take: () => undefined, passOver: () => undefined };
+  return pull(upstream, '/v1/decisions?ip=192.0.2.1', upstream.timeoutMs, nobody);
 }
 
 /**
@@ -103,66 +129,115 @@ export async function postMetrics(
   }
 }
 
-async function pull(upstream: Engine, path: string, take: Take): Promise<Pull> {
-  const silence = new AbortController();
-  const giveUp = (): void => silence.abort(`no answer for ${upstream.timeoutMs / 1000} s`);
-  let timer = setTimeout(giveUp, upstream.timeoutMs);
+async function pull(upstream: Engine, path: string, patienceMs: number, reader: Reader): Promise<Pull> {
+  const deadline = createDeadline(upstream.timeoutMs, patienceMs);
   const startedMs = Date.now();
   try {
     const response = await fetch(upstream.url + path, {
       // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
       redirect: 'manual',
       headers: { ...upstream.headers, 'x-api-key': upstream.apiKey, 'user-agent': ownUserAgent },
-      signal: silence.signal,
+      signal: deadline.signal,
     });
     if (response.status !== 200) {
       await response.body?.cancel();
       const refused = response.status === 401 || response.status === 403;
-      const why = refused ? `refuses ${upstream.keyName}` : 'answers';
-      return { ...unavailable(`the engine ${why} with status ${response.status}`), refused };
+      return { ...unavailable(refusal(upstream, response.status)), refused };
     }
     if (!response.body) return unavailable('the engine answers with an empty body');
-    const lists = await split(response.body, startedMs, take, () => {
-      clearTimeout(timer);
-      timer = setTimeout(giveUp, upstream.timeoutMs);
-    });
+    const lists = await split(response.body, startedMs, reader, (bytes) => deadline.heard(bytes));
     const whole = path.startsWith('/v1/decisions/stream')
       ? lists.has('new') && lists.has('deleted')
       : lists.has('all');
     return whole ? succeed('whole') : unavailable('the engine answers with the wrong kind of list');
   } catch (error) {
-    return unavailable(describe(error, silence.signal));
+    const late = deadline.signal.aborted;
+    return { ...unavailable(describe(error, deadline.signal)), late, away: !(error instanceof SplitError) };
   } finally {
-    clearTimeout(timer);
+    deadline.end();
   }
+}
+
+/** LAPI says 403 to every key, good ones too, while its database does not answer. */
+function refusal({ keyName }: Engine, status: number): string {
+  if (status === 403)
+    return `the engine answers with status 403: it does not know ${keyName}, or its database is down`;
+  return status === 401
+    ? `the engine refuses ${keyName} with status 401`
+    : `the engine answers with status ${status}`;
+}
+
+interface Deadline {
+  /** Aborts when the answer is late; its reason says how. */
+  readonly signal: AbortSignal;
+  heard(bytes: number): void;
+  end(): void;
+}
+
+/** What is waited for: the first byte for `patienceMs`, the next one for `idleMs`, a least rate, and the whole. */
+function createDeadline(idleMs: number, patienceMs: number): Deadline {
+  const late = new AbortController();
+  const startedMs = Date.now();
+  let firstMs = 0;
+  let total = 0;
+  const after = (waitMs: number, reason: string) => setTimeout(() => late.abort(reason), waitMs);
+  let timer = after(patienceMs, `is silent: no answer for ${patienceMs / 1000} s`);
+  const abortIn = (waitMs: number, reason: string): void => {
+    clearTimeout(timer);
+    timer = after(waitMs, reason);
+  };
+  return {
+    signal: late.signal,
+    heard(bytes) {
+      const nowMs = Date.now();
+      firstMs ||= nowMs;
+      total += bytes;
+      const slowMs = firstMs + idleMs + (total / leastBytesPerSecond) * 1000 - nowMs;
+      const wholeLeftMs = startedMs + wholeMs - nowMs;
+      if (wholeLeftMs < Math.min(slowMs, idleMs))
+        abortIn(wholeLeftMs, `is too slow: no end after ${wholeMs / 1000} s`);
+      else if (slowMs < idleMs)
+        abortIn(slowMs, `is too slow: fewer than ${leastBytesPerSecond} bytes a second`);
+      else abortIn(idleMs, `is silent: nothing more for ${idleMs / 1000} s`);
+    },
+    end: () => clearTimeout(timer),
+  };
 }
 
 async function split(
   body: ReadableStream<Uint8Array>,
   startedMs: number,
-  take: Take,
-  onChunk: () => void,
+  { take, passOver }: Reader,
+  onChunk: (bytes: number) => void,
 ): Promise<ReadonlySet<ListName>> {
-  const splitter = createSplitter((list, json) => {
-    const decision = decodeDecision(json, startedMs);
-    if (typeof decision === 'string') throw new SplitError(decision);
-    if (!isEngineId(decision.id)) throw new SplitError(`decision id ${decision.id} is out of range`);
-    take(list === 'deleted' ? 'deleted' : 'new', decision);
+  let spreadMs = 0;
+  const splitter = createSplitter((name, element) => {
+    const list = name === 'deleted' ? 'deleted' : 'new';
+    const decision = decodeDecision(element, startedMs);
+    if ('problem' in decision) passOver(list, decision);
+    else take(list, decision, spreadMs);
   });
   // 256 KB at a time: the default reader hands out 4 KB, which is four times slower over a long list.
   const reader = body.getReader({ mode: 'byob' });
   let buffer: ArrayBufferLike = new ArrayBuffer(256 * 1024);
-  for (;;) {
-    const read: ReadableStreamReadResult<Uint8Array> = await reader.readAtLeast(1, new Uint8Array(buffer));
-    onChunk();
-    if (read.value) splitter.push(read.value);
-    if (read.done) return splitter.end();
-    buffer = read.value.buffer;
+  try {
+    for (;;) {
+      const read: ReadableStreamReadResult<Uint8Array> = await reader.readAtLeast(1, new Uint8Array(buffer));
+      onChunk(read.value?.length ?? 0);
+      spreadMs = Date.now() - startedMs;
+      if (read.value) splitter.push(read.value);
+      if (read.done) return splitter.end();
+      buffer = read.value.buffer;
+    }
+  } catch (error) {
+    // What is left of it is not read: without this the connection stays open behind it.
+    await reader.cancel().catch(() => undefined);
+    throw error;
   }
 }
 
 function describe(error: unknown, signal: AbortSignal): string {
-  if (signal.aborted) return `the engine is silent: ${String(signal.reason)}`;
+  if (signal.aborted) return `the engine ${String(signal.reason)}`;
   if (error instanceof SplitError) return `the engine's answer can't be read: ${error.message}`;
   return 'the engine is out of reach';
 }

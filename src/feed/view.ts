@@ -90,6 +90,11 @@ function engineKey({ engines }: Filters): (readonly string[])[] {
   return engines ? [engines] : [];
 }
 
+/** Whether a view has what an engine decided, by the engine's handle, as the view names it, too. */
+export function isChosen({ engines, limits }: View, handle: string): boolean {
+  return (engines?.includes(handle) ?? true) && (limits?.engines?.includes(handle) ?? true);
+}
+
 export type Matches = (row: Decision & Pick<Row, 'engine'>) => boolean;
 
 /** The view as a predicate: what was asked for and is allowed. */

@@ -2,6 +2,7 @@
 // callers whom the engine has let in itself just now. They are the same for all machines (LAPI: pkg/database/
 // allowlists.go). A mistake here shows one caller's answer to somebody whom the engine would have refused.
 
+import { sinceMs } from '../clock.ts';
 import { fail, succeed, type Result } from '../failure.ts';
 import { sha256Hex } from '../secret.ts';
 
@@ -34,15 +35,10 @@ export async function recallAnswer(
   nowMs: number,
 ): Promise<Response | undefined> {
   const kept = answers.get(question);
-  if (!kept || !within(nowMs - kept.askedMs, keptMs)) return undefined;
+  if (!kept || sinceMs(kept.askedMs, nowMs) >= keptMs) return undefined;
   const admittedAtMs = admitted.get(`${engine} ${await sha256Hex(authorization)}`) ?? -Infinity;
-  if (!within(nowMs - admittedAtMs, admittedMs)) return undefined;
+  if (sinceMs(admittedAtMs, nowMs) >= admittedMs) return undefined;
   return new Response(kept.body, kept);
-}
-
-/** Clocks of an isolate may be set back. */
-function within(ageMs: number, mostMs: number): boolean {
-  return ageMs >= 0 && ageMs < mostMs;
 }
 
 /** The engine let this caller in, at a route that no other header and no body opens. */

@@ -11,7 +11,7 @@ import { settleStore } from '../broker/restore.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { saveMetrics } from '../db/bouncers.ts';
 import { saveFirstUse } from '../db/keys.ts';
-import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../failure.ts';
+import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { reportOf, type Report } from '../feed/metrics.ts';
@@ -117,6 +117,7 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   const sightings = takeSightings();
   const ask = { poll, view, startup, gzip, sightings };
   const answered = await askFeed(c.env, async (feed) => feed.stream(ask));
+  if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   learn(client, answered.sequence, answered.settled, poll.seenMs);
   if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
   if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
@@ -138,9 +139,16 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
 
   const ask = { ...query.value, poll, view, sightings: takeSightings() };
   const answered = await askFeed(c.env, async (feed) => feed.list(ask));
+  if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   if (answered.kind === 'long') return new Response(answered.body, { headers });
   remember(lookup, answered.sequence, answered.decisions, poll.seenMs);
   return new Response(listBody(answered.decisions, Date.now()), { headers });
+}
+
+/** As from a LAPI that is not ready: what to do meanwhile is the bouncer's own policy. Nobody is told an empty list. */
+function notKnownYet(c: Context<AppEnv>): Failure {
+  const waitSeconds = Math.ceil(c.get('settings').syncIntervalMs / 1000);
+  return { kind: 'unavailable', problem: 'the decisions of the engine are not known yet', waitSeconds };
 }
 
 function listBody(decisions: readonly Decision[], nowMs: number): string {

@@ -14,9 +14,12 @@ const unitMs: Readonly<Record<string, number>> = {
 const term = /(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/y;
 
 /** Go's limit: 2^63 nanoseconds. Beyond it no bouncer can read what we would write. */
-const longestMs = 9_223_372_036_854;
+export const longestMs = 9_223_372_036_854;
 
-/** Milliseconds of a Go duration (`3h59m59.5s`, `-2s`, `0`), or undefined when it is not one. */
+/**
+ * Milliseconds of a Go duration (`3h59m59.5s`, `-2s`, `0`), or undefined when it is not one. Go's largest, which LAPI
+ * writes for whatever ends later than it can say (`2562047h47m16.854775807s`), and its smallest are `longestMs`.
+ */
 export function parseDuration(text: string): number | undefined {
   const negative = text.startsWith('-');
   const body = negative || text.startsWith('+') ? text.slice(1) : text;
@@ -30,8 +33,9 @@ export function parseDuration(text: string): number | undefined {
     totalMs += Number(match[1]) * (unitMs[match[2] as string] as number);
     at = term.lastIndex;
   }
-  if (at === 0 || totalMs > longestMs) return undefined;
-  return negative ? -totalMs : totalMs;
+  if (at === 0 || totalMs >= longestMs + 1) return undefined;
+  const boundedMs = Math.min(totalMs, longestMs);
+  return negative ? -boundedMs : boundedMs;
 }
 
 /**

@@ -1,6 +1,7 @@
 // How often a bouncer or an unknown host may ask, and a machine try to log in. Cloudflare's rate limits where they are
 // bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate counts.
 
+import { sinceMs } from '../clock.ts';
 import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
 import { sha256Hex } from '../secret.ts';
@@ -75,7 +76,7 @@ function bound(env: Partial<Env>, perMinute: RateTier): RateLimit | undefined {
 
 function countTurn(key: string, perMinute: number, nowMs: number): Wait {
   let count = counts.get(key);
-  if (!count || nowMs - count.startMs >= windowMs || nowMs < count.startMs) {
+  if (!count || sinceMs(count.startMs, nowMs) >= windowMs) {
     if (counts.size >= mostCounted) counts.clear();
     counts.set(key, (count = { startMs: nowMs, requests: 0 }));
   }

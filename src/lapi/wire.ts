@@ -1,8 +1,9 @@
 // LAPI's JSON, both ways: one decision decoded from any engine's answer, decisions encoded as the newest
 // engine writes them. Field order, escapes and whole-second durations are what bouncers were tested with.
 
-import { formatDuration, parseDuration } from './duration.ts';
+import { formatDuration, longestMs, parseDuration } from './duration.ts';
 import { intern, type Decision } from '../feed/decision.ts';
+import type { Element } from '../feed/json-split.ts';
 
 const scopeNames: Readonly<Record<string, string>> = {
   ip: 'Ip',
@@ -16,20 +17,33 @@ export function scopeName(scope: string): string {
   return scopeNames[scope.toLowerCase()] ?? scope;
 }
 
+/** An element of an engine's answer that is no decision. */
+export interface Unreadable {
+  /** The decision's id, where that much can be read: what it is the id of is there. */
+  readonly id: number | null;
+  readonly problem: string;
+}
+
+/** The end of what has none: LAPI can say no end that is more than 292 years away, and says that one instead. */
+const noEndMs = Date.UTC(9999, 11, 31);
+
 /**
  * One decision of an engine's answer, or what is wrong with it. `baseMs` is when the request went out: the
  * engine's clock read no earlier, so `untilMs` is never later than the truth.
  */
-export function decodeDecision(json: unknown, baseMs: number): Decision | string {
-  if (typeof json !== 'object' || json === null) return 'a decision is not an object';
+export function decodeDecision(element: Element, baseMs: number): Decision | Unreadable {
+  if (element.problem !== undefined) return { id: idIn(element.head), problem: element.problem };
+  const { json } = element;
+  if (typeof json !== 'object' || json === null) return { id: null, problem: 'is not an object' };
   const { id, uuid, origin, scenario, scope, type, value, duration } = json as Record<string, unknown>;
-  if (typeof id !== 'number') return 'a decision has no numeric id';
+  if (typeof id !== 'number') return { id: null, problem: 'has no numeric id' };
+  if (!Number.isSafeInteger(id) || id <= 0) return { id: null, problem: 'has an id that is out of range' };
   const texts = { origin, scenario, scope, type, value, duration };
   for (const [name, text] of Object.entries(texts)) {
-    if (typeof text !== 'string') return `decision ${id} has no ${name}`;
+    if (typeof text !== 'string') return { id, problem: `has no ${name}` };
   }
   const durationMs = parseDuration(duration as string);
-  if (durationMs === undefined) return `decision ${id} has a duration that is none`;
+  if (durationMs === undefined) return { id, problem: 'has a duration that is none' };
   return {
     id,
     ...(typeof uuid === 'string' && uuid !== '' ? { uuid } : {}),
@@ -38,8 +52,14 @@ export function decodeDecision(json: unknown, baseMs: number): Decision | string
     scope: intern(scopeName(scope as string)),
     type: intern(type as string),
     value: value as string,
-    untilMs: Math.floor(baseMs + durationMs),
+    untilMs: durationMs === longestMs ? noEndMs : Math.floor(baseMs + durationMs),
   };
+}
+
+/** Of an element that is not read whole. A wrong guess only keeps a decision until the next list. */
+function idIn(head: string): number | null {
+  const id = Number(/"id"\s*:\s*(\d{1,15})\b/.exec(head)?.[1]);
+  return id > 0 ? id : null;
 }
 
 /** Go's encoding/json: besides JSON's own, `<`, `>`, `&` and the two line separators are escaped. */
@@ -63,11 +83,17 @@ function encodeShared(text: string): string {
   return json;
 }
 
+const longestSeconds = Math.floor(longestMs / 1000);
+
+function bounded(seconds: number): number {
+  return Math.max(-longestSeconds, Math.min(seconds, longestSeconds));
+}
+
 /** One decision as bouncers read it. `uuid` is in stream answers only: LAPI does not select it for the list. */
 export function encodeDecision(decision: Decision, seconds: number, withUuid: boolean): string {
   const uuid = withUuid && decision.uuid !== undefined ? `,"uuid":${encodeText(decision.uuid)}` : '';
   return (
-    `{"duration":"${formatDuration(seconds)}","id":${decision.id},"origin":${encodeShared(decision.origin)}` +
+    `{"duration":"${formatDuration(bounded(seconds))}","id":${decision.id},"origin":${encodeShared(decision.origin)}` +
     `,"scenario":${encodeShared(decision.scenario)},"scope":${encodeShared(decision.scope)}` +
     `,"type":${encodeShared(decision.type)}${uuid},"value":${encodeText(decision.value)}}`
   );

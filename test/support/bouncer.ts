@@ -1,6 +1,6 @@
 // A bouncer as the feed's object sees one: pulls, keeps the ids it was given, forgets the values that ended.
 import { env } from 'cloudflare:workers';
-import type { StreamAnswer, StreamAsk } from '../../src/feed/feed.ts';
+import type { StreamAnswer, StreamAsk } from '../../src/feed/questions.ts';
 import type { Limits, View } from '../../src/feed/view.ts';
 
 export const everything: View = {

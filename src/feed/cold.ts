@@ -1,0 +1,51 @@
+// A feed that does not know yet what its engines ban. It keeps its callers for a while rather than to tell them that
+// nobody is banned, and says so after that: what to do meanwhile is the bouncer's own policy.
+
+import { sinceMs } from '../clock.ts';
+import { withinMs } from '../wait.ts';
+import type { Engine } from './engines.ts';
+import { engineState, type Store } from './store.ts';
+import { isChosen, type View } from './view.ts';
+
+/**
+ * How long who asks is kept, from the feed's first contact on. A start-up may take as long as LAPI's own of a large list
+ * (Debian's firewall bouncer ends when its first poll fails); a live look-up holds up somebody's page.
+ */
+export const startUpPatienceMs = 25_000;
+export const lookupPatienceMs = 2_000;
+
+/** The engines of a view of which no full list was ever believed. */
+function unknownOf(engines: readonly Engine[], store: Store, view: View): Engine[] {
+  return engines.filter(
+    ({ handle }) => isChosen(view, handle) && engineState(store, handle).lastResyncMs === 0,
+  );
+}
+
+/** Whether what the engines of a view ban is known, of one of them at least. Without an engine there is nothing to know. */
+export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
+  const chosen = engines.filter(({ handle }) => isChosen(view, handle));
+  return chosen.length === 0 || unknownOf(engines, store, view).length < chosen.length;
+}
+
+/** Whether all that is known of a view is all that there is. */
+export function isComplete(engines: readonly Engine[], store: Store, view: View): boolean {
+  return unknownOf(engines, store, view).length === 0;
+}
+
+/**
+ * Waits until a view is known, no longer than `patienceMs` after the first contact; of several engines for all of them
+ * at first, and then for one.
+ */
+export async function untilKnown(
+  engines: readonly Engine[],
+  store: Store,
+  view: View,
+  contactMs: number,
+  patienceMs: number,
+): Promise<boolean> {
+  const lists = unknownOf(engines, store, view).map(({ rounds }) => rounds.known);
+  const leftMs = (limitMs: number): number => Math.max(0, limitMs - sinceMs(contactMs, Date.now()));
+  await withinMs(Promise.all(lists), leftMs(Math.min(patienceMs, lookupPatienceMs)));
+  if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists), leftMs(patienceMs));
+  return isKnown(engines, store, view);
+}

@@ -1,0 +1,68 @@
+// What the Worker asks of the feed, and what it is answered: plain data, since it crosses the object's RPC.
+
+import type { Sighting } from './clients.ts';
+import type { Decision } from './decision.ts';
+import type { EngineStatus, Freshness } from './engines.ts';
+import type { Unwritten } from './store.ts';
+import type { View } from './view.ts';
+
+export interface StreamAsk {
+  readonly poll: Sighting;
+  readonly view: View;
+  readonly startup: boolean;
+  readonly gzip: boolean;
+  /** Polls that the isolate answered by itself since it last asked. */
+  readonly sightings: readonly Sighting[];
+}
+
+export interface StreamAnswer {
+  readonly kind: 'stream';
+  /** The feed's head. */
+  readonly sequence: number;
+  /** The bouncer is owed nothing until the head moves; `body` is null then. */
+  readonly settled: boolean;
+  readonly body: ReadableStream<Uint8Array> | string | null;
+  readonly gzip: boolean;
+}
+
+export interface ListAsk {
+  readonly poll: Sighting;
+  readonly view: View;
+  readonly limit: number | null;
+  readonly offset: number;
+  readonly idGreaterThan: number;
+  readonly sightings: readonly Sighting[];
+}
+
+/** `cold`: nobody knows yet what the engines ban. */
+export interface Cold {
+  readonly kind: 'cold';
+}
+
+/** Few decisions as they are, for the isolate to keep and to write; many as LAPI's bytes. */
+export type ListAnswer =
+  | Cold
+  | { readonly kind: 'short'; readonly sequence: number; readonly decisions: readonly Decision[] }
+  | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
+
+export interface FeedStatus {
+  readonly sequence: number;
+  readonly decisions: number;
+  readonly tombstones: number;
+  readonly cursors: number;
+  /** The worst of all engines. */
+  readonly freshness: Freshness;
+  /** The oldest of all engines; null: not known. */
+  readonly ageSeconds: number | null;
+  readonly fullAgeSeconds: number | null;
+  /** What of the feed's own could not be written since when, and waits for it; null: all of it was. */
+  readonly unwritten: Unwritten | null;
+  readonly engines: readonly EngineStatus[];
+}
+
+export interface SyncAsk {
+  /** Its name; undefined: all. */
+  readonly engine?: string | undefined;
+  readonly full: boolean;
+  readonly believe: boolean;
+}

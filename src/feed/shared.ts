@@ -1,0 +1,31 @@
+// Work that is done once for all who ask for it at the same time.
+
+export interface Shared<T> {
+  /** The next run from its beginning: the one under way may have begun before what the caller wants to see. */
+  next(): Promise<T>;
+  running(): boolean;
+}
+
+/** One run at a time. Whoever asks while one runs waits for it, and shares the next with all who wait. */
+export function shared<T>(work: () => Promise<T>): Shared<T> {
+  let current: Promise<T> | null = null;
+  let following: Promise<T> | null = null;
+
+  const start = (): Promise<T> => {
+    following = null;
+    const run = work().finally(() => {
+      if (current === run) current = null;
+    });
+    current = run;
+    return run;
+  };
+
+  return {
+    next() {
+      if (!following && !current) return start();
+      following ??= (current as Promise<T>).then(start, start);
+      return following;
+    },
+    running: () => current !== null,
+  };
+}
