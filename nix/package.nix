@@ -8,7 +8,6 @@
   lib,
   makeWrapper,
   nodejs,
-  procps,
   stdenv,
 }:
 let
@@ -52,18 +51,13 @@ buildNpmPackage {
     app=$out/lib/lapidary
     mkdir -p "$app/scripts" "$app/node_modules/@cloudflare"
     cp -r dist package.json "$app"
-    cp scripts/start.mjs "$app/scripts"
+    cp scripts/{start,processes}.mjs "$app/scripts"
     # Everything else is bundled into dist.
     cp -r node_modules/workerd "$app/node_modules"
     cp -r node_modules/@cloudflare/workerd-* "$app/node_modules/@cloudflare"
     makeWrapper ${lib.getExe nodejs} "$out/bin/lapidary" \
       --add-flags "$app/scripts/start.mjs" \
-      --prefix PATH : ${
-        lib.makeBinPath [
-          coreutils
-          procps
-        ]
-      }
+      --prefix PATH : ${lib.makeBinPath [ coreutils ]}
     runHook postInstall
   '';
 

@@ -3,11 +3,13 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
+import { rootCertificates } from 'node:tls';
 import { mintSecret } from '../dist/mint.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
+import { processes } from './processes.mjs';
 
 const host = process.env.HOST ?? '127.0.0.1';
 const port = process.env.PORT ?? '8787';
@@ -82,16 +84,11 @@ function endLastRun() {
 
 /** Each workerd on this state, with the supervisor that it has, if it has one. */
 function running() {
-  const { stdout } = spawnSync('ps', ['-eww', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' });
-  const processes = stdout.split('\n').map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []);
-  return processes
-    .filter(([, , , command]) => command?.includes(` ${stateArgument}`))
-    .map(([, pid, parent]) => {
-      const supervised = processes.some(
-        ([, id, , command]) => id === parent && command.includes('start.mjs'),
-      );
-      return { pid: Number(pid), supervisor: supervised ? Number(parent) : null };
-    });
+  const all = processes();
+  const supervisors = all.filter(({ command }) => command.includes('start.mjs')).map(({ pid }) => pid);
+  return all
+    .filter(({ command }) => command.includes(` ${stateArgument} `))
+    .map(({ pid, parent }) => ({ pid, supervisor: supervisors.includes(parent) ? parent : null }));
 }
 
 function run() {
@@ -105,8 +102,8 @@ function run() {
       stateArgument,
       `--directory-path=d1-data=${join(state, 'd1')}`,
     ],
-    // Only the settings: the rest of this environment is none of the Worker's business.
-    { env: defined(passed), stdio: ['ignore', 'inherit', 'inherit'] },
+    // Only the settings and whom to trust: the rest of this environment is none of the Worker's business.
+    { env: defined({ ...passed, ...authorities() }), stdio: ['ignore', 'inherit', 'inherit'] },
   );
   child.on('exit', (code, signal) => {
     if (ending) process.exit(0);
@@ -114,6 +111,22 @@ function run() {
     console.error(`workerd ended with ${signal ?? code}; starting it again`);
     restart = setTimeout(run, served ? 100 : 1000);
   });
+}
+
+/** Whom workerd trusts: OpenSSL's variables, the system's list or, where a small system has none, Node's. */
+function authorities() {
+  const { SSL_CERT_FILE, SSL_CERT_DIR } = process.env;
+  if (SSL_CERT_FILE || SSL_CERT_DIR || hasAuthorities()) return { SSL_CERT_FILE, SSL_CERT_DIR };
+  const path = join(state, 'authorities.pem');
+  writeFileSync(path, rootCertificates.join('\n'));
+  return { SSL_CERT_FILE: path };
+}
+
+/** Where workerd, which does not start without any, looks for them. */
+function hasAuthorities() {
+  const files = ['/etc/ssl/cert.pem', '/etc/pki/tls/certs/ca-bundle.crt'];
+  const folder = '/etc/ssl/certs';
+  return files.some((path) => existsSync(path)) || (existsSync(folder) && readdirSync(folder).length > 0);
 }
 
 function defined(values) {

@@ -26,7 +26,6 @@ let
       "nixfmt-tree"
       "nodejs"
       "openssh"
-      "procps"
       "shellcheck"
     ] package
     // {

@@ -1,10 +1,10 @@
 // Lapidary as its users run it: `npm start`'s script on a free port with a state folder of its own.
 // It must have been built (`node scripts/build.mjs`); the suites' set-up does so.
-import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { processes } from '../../scripts/processes.mjs';
 import { mintedIn } from '../../src/mint.ts';
 import { type Child, atProcessEnd, startChild } from './child.ts';
 import { leaksIn } from './leaks.ts';
@@ -120,15 +120,8 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
 
   /** The workerd on this state, supervised or not; 0 when there is none. */
   function workerd(): number {
-    const { stdout } = spawnSync('ps', ['-eww', '-o', 'pid=,args='], { encoding: 'utf8' });
     const mine = ` --directory-path=feed-data=${join(stateDir, 'feed')} `;
-    return Number(
-      stdout
-        .split('\n')
-        .find((line) => line.includes(mine))
-        ?.trim()
-        .split(' ')[0] ?? 0,
-    );
+    return processes().find(({ command }) => command.includes(mine))?.pid ?? 0;
   }
 
   /** A supervisor that was killed left its workerd behind. */

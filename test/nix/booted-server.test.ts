@@ -13,11 +13,15 @@ const units = join(root, 'nix/tests/units/self-hosted');
 const upstreamKey = 'key-of-an-engine-that-is-not-there';
 
 test('the package has what its start imports', () => {
-  const kept = /cp -r (.+) "\$app"/
-    .exec(readFileSync(join(root, 'nix/package.nix'), 'utf8'))?.[1]
-    ?.split(' ');
+  const text = readFileSync(join(root, 'nix/package.nix'), 'utf8');
+  const folders = /cp -r (.+) "\$app"/.exec(text)?.[1]?.split(' ');
+  const beside = /cp scripts\/\{(.+)\}\.mjs /.exec(text)?.[1]?.split(',');
   const imports = readFileSync(join(root, 'scripts/start.mjs'), 'utf8').matchAll(/from '(\.[^']+)'/g);
-  for (const [, path = ''] of imports) expect(kept).toContain(path.split('/')[1]);
+  for (const [, path = ''] of imports) {
+    const [up, name = ''] = path.split('/');
+    if (up === '.') expect(beside).toContain(name.replace('.mjs', ''));
+    else expect(folders).toContain(name);
+  }
 });
 
 /** Where there is no systemd to boot, setup.ts has said so, and there is no test to be skipped. */
@@ -73,7 +77,7 @@ async function install(system: string) {
   const platform = `workerd-linux-${process.arch === 'x64' ? '64' : process.arch}`;
   const copy = (from: string, to: string) => run('cp', ['-rL', join(root, from), to]);
   for (const part of ['dist', 'package.json']) await copy(part, app);
-  await copy('scripts/start.mjs', join(app, 'scripts'));
+  for (const script of ['start', 'processes']) await copy(`scripts/${script}.mjs`, join(app, 'scripts'));
   await copy('node_modules/workerd', join(app, 'node_modules'));
   await copy(`node_modules/@cloudflare/${platform}`, modules);
   await run('cp', ['-L', process.execPath, join(system, 'usr/bin/node')]);
