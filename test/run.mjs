@@ -1,9 +1,10 @@
-// `npm test`: every suite that this machine can run, each in its own vitest, and one line that counts them all.
+// `npm test`: every suite that this machine can run, each in its own vitest. It ends with what was left out and why
+// (lab/ability.ts), and with one line that counts all tests.
 // With CI set, a suite that could not run is a failure (.ci/run). So is a key or token of ours in anything that the
 // run printed: vitest itself, its reports, and each process that the lab started.
 
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
@@ -11,6 +12,8 @@ import { stripVTControlCharacters } from 'node:util';
 const folder = mkdtempSync(join(tmpdir(), 'lapidary-results-'));
 const logs = join(folder, 'logs');
 mkdirSync(logs);
+const leftOut = join(folder, 'left-out');
+writeFileSync(leftOut, '');
 const totals = { passed: 0, failed: 0, skipped: 0 };
 /** What is looked through for secrets: where it came from, and the text. */
 const printed = [];
@@ -43,12 +46,14 @@ for (const suite of ['workerd', 'real']) {
 for (const name of readdirSync(logs)) {
   printed.push({ where: `the log ${name} of the lab`, text: readFileSync(join(logs, name), 'utf8') });
 }
+const reasons = readLeftOut();
 rmSync(folder, { recursive: true, force: true });
 
 const leaks = await findLeaks();
 for (const leak of leaks) console.error(`a key or token is in ${leak}`);
 const skipsMatter = process.env.CI === 'true' && totals.skipped > 0;
-if (skipsMatter) console.error('suites were skipped that this machine should have run: see "skipped:" above');
+for (const [why, names] of reasons) console.log(`left out: ${[...names].join('; ')}\n  because ${why}`);
+if (skipsMatter) console.error('tests were skipped that this machine should have run');
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 const good = !broken && leaks.length === 0 && totals.failed === 0 && totals.passed > 0 && !skipsMatter;
 process.exit(good ? 0 : 1);
@@ -58,6 +63,7 @@ function run(suite, command, args) {
   const env = {
     ...process.env,
     LAPIDARY_TEST_LOGS: logs,
+    LAPIDARY_LEFT_OUT: leftOut,
     // It sees no terminal, though there may be one behind us.
     ...(process.stdout.isTTY ? { FORCE_COLOR: '1' } : {}),
   };
@@ -76,6 +82,16 @@ function run(suite, command, args) {
     child.on('error', () => resolve(1));
     child.on('close', (code) => resolve(code ?? 1));
   });
+}
+
+/** The names of the suites that were left out, by the reason. */
+function readLeftOut() {
+  const reasons = new Map();
+  for (const line of readFileSync(leftOut, 'utf8').split('\n').filter(Boolean)) {
+    const { name, why } = JSON.parse(line);
+    reasons.set(why, (reasons.get(why) ?? new Set()).add(name));
+  }
+  return reasons;
 }
 
 /** Where secrets were printed, each with its line, the secret itself left out. */

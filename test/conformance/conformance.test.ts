@@ -1,7 +1,8 @@
 // The same requests to a real engine and to a Lapidary that mirrors it. They run in order, against one pair:
 // a case may leave decisions behind, but none that a later case looks at.
 import { existsSync, readFileSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { type Case, type EngineVersion, type Shows, versionOf } from './case.ts';
 import { cases } from './cases.ts';
 import { differences, layoutDifferences } from './compare.ts';
@@ -9,10 +10,9 @@ import { type DeviationId, deviations, isAgainst, markdownRows } from './deviati
 import { type Pair, startPair } from './pair.ts';
 import { endSome, seedWorld } from './world.ts';
 
-const lab = inject('lab');
 const mostAttempts = 100;
 
-describe.skipIf(!lab.ok)('a LAPI and Lapidary', () => {
+describeWith('a LAPI and Lapidary', ['lab'], () => {
   let pair: Pair;
   let engine: EngineVersion;
   const shown = new Set<string>();

@@ -2,13 +2,12 @@
 // keys adopted at their first use.
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { versionOf } from '../conformance/case.ts';
 import { lockDatabase, openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
-
-const lab = inject('lab');
 
 /** The statement of the README's line for SQLite. */
 async function sqliteExport(): Promise<string> {
@@ -26,7 +25,7 @@ async function get(url: string, key: string, path = '/v1/decisions/stream?startu
   });
 }
 
-describe.skipIf(!lab.ok)('moving from LAPI', () => {
+describeWith('moving from LAPI', ['lab'], () => {
   let engine: Engine;
   let upstream: { url: string; key: string };
 

@@ -1,13 +1,16 @@
 // Four real bouncers at Lapidary, with a real engine upstream: what the engine decides reaches each of them, and
 // while the engine is away they notice nothing, not even those that start anew.
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startCustomBouncer, type CustomEvent } from '../lab/custom-bouncer.ts';
 import {
   checkBansAndUnbans,
+  type EnforcerName,
   enforcerNames,
   enforcers,
   type Enforcer,
   type Lapi,
+  needsOf,
   readsShortIpv6,
   untilEnforced,
 } from '../lab/enforcers.ts';
@@ -15,10 +18,7 @@ import { type Engine, startEngine } from '../lab/engine.ts';
 import { startFirewallBouncer } from '../lab/firewall-bouncer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 
-const lab = inject('lab');
-const netns = inject('netns');
-
-describe.skipIf(!lab.ok)('lapidary between an engine and', () => {
+describeWith('Lapidary between an engine and a bouncer', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
 
@@ -36,52 +36,50 @@ describe.skipIf(!lab.ok)('lapidary between an engine and', () => {
     return { url: lapidary.url, key: await lapidary.addBouncer(name.replaceAll(' ', '-')) };
   };
 
-  describe.each(enforcerNames)('the %s', (name) => {
-    const cannot = name === 'firewall bouncer' && !netns.ok;
+  for (const name of enforcerNames) describeWith(`the ${name}`, needsOf(name), () => behindLapidary(name));
+
+  function behindLapidary(name: EnforcerName) {
     // Each has its own: the engine goes on from one test to the next.
     const address = (host: number) => `192.0.2.${10 * (enforcerNames.indexOf(name) + 1) + host}`;
 
-    it.skipIf(cannot)('bans and unbans', async () => {
+    it('bans and unbans', async () => {
       const during = readsShortIpv6(name) ? '2001:db8::1' : address(2);
       await checkBansAndUnbans(name, await newKey(`${name} 1`), engine, { before: address(1), during });
     });
 
-    it.skipIf(cannot)(
-      'does not notice that the engine crashes, and is served local bans as well',
-      async () => {
-        const lapi = await newKey(`${name} 2`);
-        const [before, meanwhile, after] = [address(1), address(2), address(3)];
-        await engine.ban(before);
-        const enforcer: Enforcer = await enforcers[name](lapi);
-        let restarted: Enforcer | undefined;
-        try {
-          await untilEnforced(enforcer, { banned: [before] });
-          await engine.kill();
-          // That this one arrives shows that polls go on, and well.
-          await lapidary.ban(meanwhile);
-          await untilEnforced(enforcer, { banned: [before, meanwhile] });
-          restarted = await enforcers[name](lapi);
-          await untilEnforced(restarted, { banned: [before, meanwhile] });
-          await lapidary.unban(meanwhile);
-          for (const each of [enforcer, restarted]) {
-            await untilEnforced(each, { banned: [before], free: [meanwhile] });
-          }
-          await engine.start();
-          await engine.ban(after);
-          await engine.unban(before);
-          for (const each of [enforcer, restarted]) {
-            await untilEnforced(each, { banned: [after], free: [before, meanwhile] });
-            expect(each.failedPulls(), String(each.trace())).toBe(0);
-          }
-        } finally {
-          await enforcer.close();
-          await restarted?.close();
-          await engine.start();
-          await engine.unban(after);
+    it('does not notice that the engine crashes, and is served local bans as well', async () => {
+      const lapi = await newKey(`${name} 2`);
+      const [before, meanwhile, after] = [address(1), address(2), address(3)];
+      await engine.ban(before);
+      const enforcer: Enforcer = await enforcers[name](lapi);
+      let restarted: Enforcer | undefined;
+      try {
+        await untilEnforced(enforcer, { banned: [before] });
+        await engine.kill();
+        // That this one arrives shows that polls go on, and well.
+        await lapidary.ban(meanwhile);
+        await untilEnforced(enforcer, { banned: [before, meanwhile] });
+        restarted = await enforcers[name](lapi);
+        await untilEnforced(restarted, { banned: [before, meanwhile] });
+        await lapidary.unban(meanwhile);
+        for (const each of [enforcer, restarted]) {
+          await untilEnforced(each, { banned: [before], free: [meanwhile] });
         }
-      },
-    );
-  });
+        await engine.start();
+        await engine.ban(after);
+        await engine.unban(before);
+        for (const each of [enforcer, restarted]) {
+          await untilEnforced(each, { banned: [after], free: [before, meanwhile] });
+          expect(each.failedPulls(), String(each.trace())).toBe(0);
+        }
+      } finally {
+        await enforcer.close();
+        await restarted?.close();
+        await engine.start();
+        await engine.unban(after);
+      }
+    });
+  }
 
   it('the custom bouncer: is told every change, in order', async () => {
     const bouncer = await startCustomBouncer(await newKey('custom order'));
@@ -120,7 +118,11 @@ describe.skipIf(!lab.ok)('lapidary between an engine and', () => {
     }
   });
 
-  it.skipIf(!netns.ok)("the firewall bouncer: the kernel's timeouts are those of the bans", async () => {
+  describeWith('the firewall bouncer', ['netns'], () => {
+    it("gives the kernel the bans' own timeouts", kernelTimeouts);
+  });
+
+  async function kernelTimeouts() {
     await engine.ban('198.51.100.10', { duration: '4h' });
     await engine.ban('2001:db8::10', { duration: '50m' });
     const bouncer = await startFirewallBouncer(await newKey('firewall timeouts'));
@@ -145,7 +147,7 @@ describe.skipIf(!lab.ok)('lapidary between an engine and', () => {
     } finally {
       await bouncer.close();
     }
-  });
+  }
 });
 
 /** Never longer than the ban; shorter by what passed until it arrived, on a slow machine. */

@@ -4,7 +4,8 @@ import { randomBytes } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
@@ -12,11 +13,10 @@ import { startPoller } from '../lab/poller.ts';
 import { createSshHost, type SshHost } from '../lab/ssh-host.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
 const hostName = 'engine-1';
 const used = { state: 'ok', key: 'host', keyPending: false, lastError: null };
 
-describe.skipIf(!lab.ok)('the key of an engine, from its host', () => {
+describeWith('the key of an engine, from its host', ['lab', 'hostTools'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let host: SshHost;

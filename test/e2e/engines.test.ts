@@ -1,7 +1,8 @@
 // Two engines behind one Lapidary: what either decides reaches every bouncer, a value is free when neither bans it, and
 // one that is gone takes nothing along.
 import { get } from 'node:http';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { remoteCscli, startAgent } from '../lab/agent.ts';
 import { login } from '../lab/alert.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
@@ -9,9 +10,7 @@ import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { pullStream, startPoller, valuesOf, type Poller } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-
-describe.skipIf(!lab.ok)('two engines', () => {
+describeWith('two engines', ['lab'], () => {
   let first: Engine;
   let second: Engine;
   let lapidary: Lapidary;

@@ -1,6 +1,7 @@
 // The holes of a LAPI's delta stream: first that the real engine loses the change for a bouncer of its own,
 // then that a bouncer of Lapidary hears of it. If an engine of a later version mends a hole, its first half fails.
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { login, postAlert } from '../lab/alert.ts';
 import { insertDecisions, lockDatabase, openDatabase } from '../lab/database.ts';
 import type { Lapi } from '../lab/enforcers.ts';
@@ -9,9 +10,7 @@ import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { pullList, pullStream, type StreamAnswer, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-
-describe.skipIf(!lab.ok)('a hole in the delta stream', () => {
+describeWith('a hole in the delta stream', ['lab'], () => {
   const others = Array.from({ length: 12 }, (_, index) => `203.0.113.${index + 1}`);
   let engine: Engine;
   let lapidary: Lapidary;

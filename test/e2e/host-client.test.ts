@@ -4,15 +4,14 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { addressHeader, exit, type Gate, type Host, newHost, openGate } from '../lab/broker-host.ts';
 import { startIssuer } from '../lab/issuer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { clientPrograms, makeShims, type Shims } from '../lab/shims.ts';
 
-const nix = inject('nix');
-
-describe.skipIf(!nix.ok)('the client', () => {
+describeWith('the client', ['hostTools'], () => {
   let lapidary: Lapidary;
   let gate: Gate;
   const hosts: Host[] = [];

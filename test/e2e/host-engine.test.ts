@@ -4,18 +4,18 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, u
 import { mkdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { newHost } from '../lab/broker-host.ts';
 import { requireTools } from '../lab/debian.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
 const scripts = join(import.meta.dirname, '../../nix');
 const dayMs = 86_400_000;
 
-describe.skipIf(!lab.ok)('an engine’s host', () => {
+describeWith('an engine’s host', ['lab', 'hostTools'], () => {
   let engine: Engine;
   let cscli: string;
   const dir = mkdtempSync(join(tmpdir(), 'lapidary-engine-host-'));

@@ -1,6 +1,7 @@
 // Hosts with real SSH keys. The host of an engine: engine-key.test.ts.
 import { createHash } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { createSshHost } from '../lab/ssh-host.ts';
 
@@ -10,7 +11,7 @@ async function send(lapidary: Lapidary, path: string, body: object): Promise<{ s
   return { status: response.status, body: await response.json() };
 }
 
-describe('a host', () => {
+describeWith('a host at the broker', ['hostTools'], () => {
   let lapidary: Lapidary;
   beforeAll(async () => {
     lapidary = await startLapidary();

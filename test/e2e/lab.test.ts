@@ -1,14 +1,12 @@
 // The lab proves itself: four real bouncers against a real engine, with nothing of ours between them.
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { postAlert } from '../lab/alert.ts';
 import { insertDecisions, lockDatabase } from '../lab/database.ts';
-import { checkOutage, enforcerNames } from '../lab/enforcers.ts';
+import { checkOutage, enforcerNames, needsOf } from '../lab/enforcers.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 
-const lab = inject('lab');
-const netns = inject('netns');
-
-describe.skipIf(!lab.ok)('a real engine', () => {
+describeWith('a real engine and a bouncer', ['lab'], () => {
   let engine: Engine;
   let key: string;
   beforeEach(async () => {
@@ -34,15 +32,15 @@ describe.skipIf(!lab.ok)('a real engine', () => {
   };
   const values = (items: Item[] | null) => items?.map((item) => item.value).sort() ?? [];
 
-  describe.each(enforcerNames)('and the %s', (name) => {
-    const cannot = name === 'firewall bouncer' && !netns.ok;
-
-    it.skipIf(cannot)('lives through a crash of the engine', async () => {
-      const outage = { begin: engine.kill, end: engine.start };
-      const addresses = { before: '192.0.2.1', after: '192.0.2.2' };
-      await checkOutage(name, { url: engine.url, key }, engine, outage, addresses);
+  for (const name of enforcerNames) {
+    describeWith(`the ${name}`, needsOf(name), () => {
+      it('lives through a crash of the engine', async () => {
+        const outage = { begin: engine.kill, end: engine.start };
+        const addresses = { before: '192.0.2.1', after: '192.0.2.2' };
+        await checkOutage(name, { url: engine.url, key }, engine, outage, addresses);
+      });
     });
-  });
+  }
 
   it('takes decisions of any origin over its machine API', async () => {
     const origins = ['crowdsec', 'CAPI', 'lists', 'cscli'];

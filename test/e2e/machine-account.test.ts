@@ -1,17 +1,17 @@
 // A host's account at a real engine: registered through the broker, validated by cscli or, from 1.6.3 on, by the engine's
 // auto-registration; then good for a log-in at the edge.
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { versionOf } from '../conformance/case.ts';
 import { openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { createSshHost, type SshHost } from '../lab/ssh-host.ts';
 
-const lab = inject('lab');
 const registrationToken = 'registration-token-of-the-tests-0123';
 const password = 'a-password-that-the-host-has-made-0';
 
-describe.skipIf(!lab.ok)('an account', () => {
+describeWith('an account', ['lab', 'hostTools'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let host: SshHost;

@@ -3,7 +3,8 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startAgent } from '../lab/agent.ts';
 import { addressHeader, exit, type Gate, type Host, newHost, openGate } from '../lab/broker-host.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
@@ -12,10 +13,7 @@ import { pullStream, valuesOf } from '../lab/poller.ts';
 import { makeShims, type Shims } from '../lab/shims.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-const nix = inject('nix');
-
-describe.skipIf(!lab.ok || !nix.ok)('the client, for a machine,', () => {
+describeWith('the client, for a machine,', ['lab', 'hostTools'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let gate: Gate;

@@ -3,13 +3,12 @@
 import { once } from 'node:events';
 import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { gzipSync } from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { login, postAlert } from '../lab/alert.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { freePort } from '../lab/ports.ts';
-
-const lab = inject('lab');
 
 interface Asked {
   method: string;
@@ -75,7 +74,7 @@ const alert = (value: string) =>
     },
   ]);
 
-describe.skipIf(!lab.ok)('routes of machines', () => {
+describeWith('routes of machines', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let token: string;

@@ -2,16 +2,15 @@
 // callers, guessing passwords, and whatever an operator has forbidden it.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { remoteCscli } from '../lab/agent.ts';
 import { login, postAlert } from '../lab/alert.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-
-describe.skipIf(!lab.ok)('trust in machines', () => {
+describeWith('trust in machines', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let token: string;

@@ -2,7 +2,8 @@
 // behind it. Whatever they change is in a bouncer's next poll.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { remoteCscli, startAgent, type Agent } from '../lab/agent.ts';
 import { login, postAlert } from '../lab/alert.ts';
 import { enforcers } from '../lab/enforcers.ts';
@@ -11,10 +12,7 @@ import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { pullStream, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-const netns = inject('netns');
-
-describe.skipIf(!lab.ok)('machines through the edge', () => {
+describeWith('machines through the edge', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let key: string;
@@ -91,7 +89,8 @@ describe.skipIf(!lab.ok)('machines through the edge', () => {
   it('shows the ban of a real agent to the next poll, before and after the engine was restarted', async () => {
     const agent: Agent = await startAgent({ url: lapidary.url, ...engine.machine });
     const lapi = { url: lapidary.url, key: await lapidary.addBouncer('firewall') };
-    const firewall = await enforcers[netns.ok ? 'firewall bouncer' : 'custom bouncer'](lapi);
+    const firewall =
+      await enforcers[inject('abilities').netns.ok ? 'firewall bouncer' : 'custom bouncer'](lapi);
     try {
       await agent.attackFrom('203.0.113.66');
       await until('the agent bans', async (saw) => {

@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startEngine } from '../lab/engine.ts';
 import { createSshHost } from '../lab/ssh-host.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
-import { examples, type Example } from './openapi-examples.ts';
+import type { Example } from './openapi-examples.ts';
 
 interface Described {
   operationId: string;
@@ -20,8 +21,6 @@ interface Described {
   requestBody?: object;
   responses: Record<string, { content?: Record<string, { schema: object }> }>;
 }
-
-const lab = inject('lab');
 
 let lapidary: Lapidary;
 let document: any;
@@ -100,11 +99,17 @@ test('the document is OpenAPI 3.1', async () => {
   expect(document.openapi).toBe('3.1.0');
 });
 
-test('every operation has an example here, and every example an operation', () => {
-  expect([...new Set(examples.map(({ id }) => id))].sort()).toEqual([...operations.keys()].sort());
-});
+describeWith('each operation', ['hostTools'], () => {
+  let examples: Example[];
+  beforeAll(async () => {
+    // It makes the keys of its hosts as it is loaded.
+    ({ examples } = await import('./openapi-examples.ts'));
+  });
 
-describe('each operation', () => {
+  test('has an example here, and every example is of an operation', () => {
+    expect([...new Set(examples.map(({ id }) => id))].sort()).toEqual([...operations.keys()].sort());
+  });
+
   test('does what its examples ask for, in their order, and is safe to repeat where it says so', async () => {
     for (const [index, { make, ...fixed }] of examples.entries()) {
       const example: Example = { ...fixed, ...(await make?.(lapidary)) };
@@ -151,52 +156,54 @@ describe('each operation', () => {
     }
   });
 
-  test.skipIf(!lab.ok)('says what only an engine can undo, and that an engine is down', async () => {
-    const engine = await startEngine();
-    const upstream = { url: engine.url, key: await engine.addBouncer('lapidary') };
-    await engine.ban('192.0.2.1');
-    const mirror = await startLapidary({ upstream });
-    const ask = async (id: string, query: Record<string, string> = {}): Promise<number> => {
-      const token = (await readFile(join(mirror.stateDir, 'operator-token'), 'utf8')).trim();
-      return (await send(operations.get(id) as Described, { query }, token, mirror)).status;
-    };
-    try {
-      expect(await ask('postFeedSync', { full: 'true' })).toBe(200);
-      expect(await ask('deleteDecisions', { value: '192.0.2.1' })).toBe(409);
-      expect(await ask('getFeed')).toBe(200);
-      const host = createSshHost('engine-1');
-      const fields = { public_key: host.publicKey, bouncers: [], engine: true, machine: 'default' };
-      await mirror.operator('PUT', '/hosts/engine-1', fields);
-      for (const [id, path, own] of [
-        ['postEngineKey', 'engine-key', { engine_key: 'a-key-that-cscli-made' }],
-        ['postMachine', 'machine', { machine_password: 'a-password-that-the-host-has-made' }],
-      ] as const) {
-        const body = await host.request(mirror.url, path, own);
-        for (const status of [200, 409]) {
-          const answer = await send(operations.get(id) as Described, { body }, null, mirror);
-          expect(answer.status).toBe(status);
+  describeWith('beside an engine', ['lab'], () => {
+    test('says what only an engine can undo, and that an engine is down', async () => {
+      const engine = await startEngine();
+      const upstream = { url: engine.url, key: await engine.addBouncer('lapidary') };
+      await engine.ban('192.0.2.1');
+      const mirror = await startLapidary({ upstream });
+      const ask = async (id: string, query: Record<string, string> = {}): Promise<number> => {
+        const token = (await readFile(join(mirror.stateDir, 'operator-token'), 'utf8')).trim();
+        return (await send(operations.get(id) as Described, { query }, token, mirror)).status;
+      };
+      try {
+        expect(await ask('postFeedSync', { full: 'true' })).toBe(200);
+        expect(await ask('deleteDecisions', { value: '192.0.2.1' })).toBe(409);
+        expect(await ask('getFeed')).toBe(200);
+        const host = createSshHost('engine-1');
+        const fields = { public_key: host.publicKey, bouncers: [], engine: true, machine: 'default' };
+        await mirror.operator('PUT', '/hosts/engine-1', fields);
+        for (const [id, path, own] of [
+          ['postEngineKey', 'engine-key', { engine_key: 'a-key-that-cscli-made' }],
+          ['postMachine', 'machine', { machine_password: 'a-password-that-the-host-has-made' }],
+        ] as const) {
+          const body = await host.request(mirror.url, path, own);
+          for (const status of [200, 409]) {
+            const answer = await send(operations.get(id) as Described, { body }, null, mirror);
+            expect(answer.status).toBe(status);
+          }
         }
+        host.close();
+        await engine.close();
+        expect(await ask('postFeedSync')).toBe(502);
+      } finally {
+        await mirror.close();
+        await engine.close();
       }
-      host.close();
-      await engine.close();
-      expect(await ask('postFeedSync')).toBe(502);
-    } finally {
-      await mirror.close();
-      await engine.close();
-    }
-  });
-
-  test.skipIf(!lab.ok)('lists no status that nothing brings about', () => {
-    // A fault of ours, or of what is below us. A viewer may call whatever needs the role viewer; who has no role at
-    // all comes with a token of an issuer (test/oidc.test.ts). A log that is not whole: test/rotation.test.ts.
-    const elsewhere = new Set(['500', '503']);
-    seen.get('getAuditVerify')?.add('409');
-    const missing = [...operations.values()].flatMap(({ operationId, description, responses }) => {
-      return Object.keys(responses)
-        .filter((status) => !elsewhere.has(status) && !seen.get(operationId)?.has(status))
-        .filter((status) => !(status === '403' && description.includes('role `viewer`')))
-        .map((status) => `${operationId} ${status}`);
     });
-    expect(missing).toEqual([]);
+
+    test('lists no status that nothing brings about', () => {
+      // A fault of ours, or of what is below us. A viewer may call whatever needs the role viewer; who has no role at
+      // all comes with a token of an issuer (test/oidc.test.ts). A log that is not whole: test/rotation.test.ts.
+      const elsewhere = new Set(['500', '503']);
+      seen.get('getAuditVerify')?.add('409');
+      const missing = [...operations.values()].flatMap(({ operationId, description, responses }) => {
+        return Object.keys(responses)
+          .filter((status) => !elsewhere.has(status) && !seen.get(operationId)?.has(status))
+          .filter((status) => !(status === '403' && description.includes('role `viewer`')))
+          .map((status) => `${operationId} ${status}`);
+      });
+      expect(missing).toEqual([]);
+    });
   });
 });

@@ -1,15 +1,14 @@
 // A real bouncer through the life of its key: create, rotate, restart with the new key, the old one's grace over. A
 // witness between the two notes every answer, and bans and unbans go on all the while.
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startCustomBouncer, type CustomBouncer } from '../lab/custom-bouncer.ts';
 import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 import { startWitness, type Witness } from '../lab/witness.ts';
 
-const lab = inject('lab');
-
-describe.skipIf(!lab.ok)('the custom bouncer', () => {
+describeWith('the custom bouncer', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let witness: Witness;

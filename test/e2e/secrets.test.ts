@@ -1,44 +1,15 @@
 // That keys and tokens are looked for where none may be, and found: by `npm test` in all that a run prints, by the
 // lab in what a Lapidary keeps. Each secret here is planted, and no outer run gets to see it.
-import { execFile } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { mintSecret } from '../../src/mint.ts';
 import { startLapidary } from '../lab/lapidary.ts';
-
-const root = resolve(import.meta.dirname, '../..');
+import { runNpmTest } from '../lab/runner.ts';
 
 describe('npm test', () => {
-  let folder: string;
-  beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'lapidary-plant-'));
-  });
-  afterEach(() => rm(folder, { recursive: true, force: true }));
-
-  /** The runner over suites that pass, and do `work` besides. */
-  async function runWith(work: string): Promise<{ status: number; output: string }> {
-    const suites = `#!${process.execPath}
-      import { writeFileSync } from 'node:fs';
-      import { startChild } from '${root}/test/lab/child.ts';
-      const report = process.argv.find((argument) => argument.startsWith('--outputFile.json=')).slice(18);
-      writeFileSync(report, '{"numPassedTests":1,"numFailedTests":0,"numPendingTests":0}');
-      if (process.argv.includes('test/real.config.ts')) { ${work} }`;
-    // Node takes a script without an ending for a module when it looks like one.
-    await writeFile(join(folder, 'vitest'), suites, { mode: 0o755 });
-    const env = { PATH: `${folder}:${process.env['PATH']}` };
-    return new Promise((done) => {
-      execFile(process.execPath, ['test/run.mjs'], { cwd: root, env }, (error, stdout, stderr) => {
-        done({ status: error ? Number(error.code) : 0, output: stdout + stderr });
-      });
-    });
-  }
-
   test('passes what speaks of keys, and what only looks like one', async () => {
     const secret = mintSecret('csb_');
     const swapped = secret.slice(0, -1) + (secret.endsWith('0') ? '1' : '0');
-    const { status, output } = await runWith(`console.log('csb_… ${swapped} cso_${'x'.repeat(49)}')`);
+    const { status, output } = await runNpmTest(`console.log('csb_… ${swapped} cso_${'x'.repeat(49)}')`);
     expect([status, output]).toEqual([0, expect.stringContaining('2 passed, 0 failed, 0 skipped')]);
     expect(output).toContain(swapped);
   });
@@ -47,13 +18,13 @@ describe('npm test', () => {
     ['csb_', 'console.log', 'stdout of the real suites, line 1: the key is "csb_…"'],
     ['cse_', 'console.error', 'stderr of the real suites, line 1: the key is "cse_…"'],
   ] as const)('fails when a %s key is printed with %s', async (prefix, print, where) => {
-    const { status, output } = await runWith(`${print}('the key is "${mintSecret(prefix)}"')`);
+    const { status, output } = await runNpmTest(`${print}('the key is "${mintSecret(prefix)}"')`);
     expect([status, output]).toEqual([1, expect.stringContaining(`a key or token is in ${where}`)]);
   });
 
   test('fails when a process of the lab logs a token', async () => {
     const log = `console.error("started with ${mintSecret('cso_')}")`;
-    const { status, output } = await runWith(`await startChild(process.execPath, ['-e', '${log}']).exit`);
+    const { status, output } = await runNpmTest(`await startChild(process.execPath, ['-e', '${log}']).exit`);
     expect([status, output]).toEqual([
       1,
       expect.stringMatching(/in the log node-\d+-stderr\.log of the lab, line 1: started with cso_…/),

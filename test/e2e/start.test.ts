@@ -5,6 +5,7 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startChild } from '../lab/child.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { freePort } from '../lab/ports.ts';
@@ -16,14 +17,16 @@ afterEach(async () => {
   lapidary = undefined;
 });
 
-test('the three lines that it prints can be pasted, and show a ban', async () => {
-  lapidary = await startLapidary();
-  const lines = /# make a bouncer's key.*\n([\s\S]*)/.exec(lapidary.log())?.[1] ?? '';
-  const { stdout } = await promisify(execFile)('bash', ['-euc', lines]);
-  expect(stdout).toContain('"new": [{"duration":"3h59m59s"');
-  for (const name of ['operator-token', 'operator-header', 'bootstrap-secret']) {
-    expect(statSync(join(lapidary.stateDir, name)).mode & 0o777).toBe(0o600);
-  }
+describeWith('a newcomer', ['hostTools'], () => {
+  test('can paste the three lines that it prints, and sees a ban', async () => {
+    lapidary = await startLapidary();
+    const lines = /# make a bouncer's key.*\n([\s\S]*)/.exec(lapidary.log())?.[1] ?? '';
+    const { stdout } = await promisify(execFile)('bash', ['-euc', lines]);
+    expect(stdout).toContain('"new": [{"duration":"3h59m59s"');
+    for (const name of ['operator-token', 'operator-header', 'bootstrap-secret']) {
+      expect(statSync(join(lapidary.stateDir, name)).mode & 0o777).toBe(0o600);
+    }
+  });
 });
 
 test('a bad setting stops the start and names itself, not its value', async () => {

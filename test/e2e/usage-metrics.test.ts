@@ -2,14 +2,13 @@
 // engine that has no such route (before 1.6.3) is not asked again and again.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { versionOf } from '../conformance/case.ts';
 import { openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
-
-const lab = inject('lab');
 
 /** As go-cs-bouncer sends it. `packets`: what tells one report from another. */
 function reportOf(packets: number): object {
@@ -39,7 +38,7 @@ function reportOf(packets: number): object {
   };
 }
 
-describe.skipIf(!lab.ok)('usage metrics of bouncers, at the engine', () => {
+describeWith('usage metrics of bouncers, at the engine', ['lab'], () => {
   let engine: Engine;
   let lapidary: Lapidary;
   let knows: boolean;

@@ -1,13 +1,12 @@
 // Whatever stands between Lapidary and its engine answers: while it lies, bouncers are served the last good
 // state; when it stops, they get what happened meanwhile, even what the engine counts as delivered.
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { type Liar, type LieName, lies, sendInstead, startLiar } from '../lab/liar.ts';
 import { type Poller, startPoller } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
-
-const lab = inject('lab');
 
 /** How the feed describes each lie. One that is `ok` is a good answer of doubtful content. */
 const expected: Record<LieName, { state: 'failing' | 'refused' | 'ok'; says: RegExp }> = {
@@ -32,7 +31,7 @@ const expected: Record<LieName, { state: 'failing' | 'refused' | 'ok'; says: Reg
 const names = Object.keys(lies) as LieName[];
 const aboutTheList = names.filter((name) => name !== 'a bare empty array for the stream');
 
-describe.skipIf(!lab.ok)('an engine behind a liar', () => {
+describeWith('an engine behind a liar', ['lab'], () => {
   const hosts = Array.from({ length: 12 }, (_, index) => `192.0.2.${index + 1}`);
   const lasting = [...hosts, '203.0.113.0/25', '2001:db8::1', 'FR'];
   /** Each is unbanned during one lie. */

@@ -1,15 +1,14 @@
 // The engine's database is replaced under Lapidary: by an empty one, whose ids begin at 1 again, and by the old
 // one, restored. No ban may be lost, and what the new database says must count.
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import type { Lapi } from '../lab/enforcers.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { type Poller, pullList, startPoller, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
-
-describe.skipIf(!lab.ok)('an engine whose database is replaced', () => {
+describeWith('an engine whose database is replaced', ['lab'], () => {
   const old = Array.from({ length: 6 }, (_, index) => `192.0.2.${index + 1}`);
   let engine: Engine;
   let lapidary: Lapidary;

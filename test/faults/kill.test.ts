@@ -1,7 +1,8 @@
 // SIGKILL to Lapidary's processes, in mid-sync and in mid-write: what was acknowledged is there afterwards, and a
 // bouncer that only polls on loses no change. And how the supervisor keeps house.
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { startChild } from '../lab/child.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { isRunning, type Lapidary, startLapidary } from '../lab/lapidary.ts';
@@ -10,7 +11,6 @@ import { freePort } from '../lab/ports.ts';
 import { type Poller, pullList, pullStream, startPoller, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
 const victims = ['supervisor', 'workerd', undefined] as const;
 const nameOf = (victim: (typeof victims)[number]) => victim ?? 'supervisor and workerd';
 
@@ -21,7 +21,7 @@ async function comeBack(lapidary: Lapidary): Promise<void> {
   await until('lapidary answers', async () => (await lapidary.health()).status === 'up');
 }
 
-describe.skipIf(!lab.ok)('a kill of lapidary', () => {
+describeWith('a kill of lapidary', ['lab'], () => {
   let engine: Engine;
   let liar: Liar;
   let lapidary: Lapidary;

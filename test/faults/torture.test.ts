@@ -2,7 +2,8 @@
 // a status of 200 and well framed. A cut one may cost nothing; of the others one may be a valid answer that says
 // something else, so what it cost must be mended by the next true list.
 import fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { postAlert } from '../lab/alert.ts';
 import { insertDecisions } from '../lab/database.ts';
 import type { Lapi } from '../lab/enforcers.ts';
@@ -11,7 +12,6 @@ import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { type Liar, sendInstead, startLiar, type Subject } from '../lab/liar.ts';
 import { type Poller, pullList, startPoller } from '../lab/poller.ts';
 
-const lab = inject('lab');
 /** TORTURE_SEED repeats a run that failed elsewhere; TORTURE_RUNS asks for more of them. */
 const seed = Number(process.env['TORTURE_SEED'] ?? 20_260_731);
 const numRuns = Number(process.env['TORTURE_RUNS'] ?? 150);
@@ -53,7 +53,7 @@ function mutate(body: Buffer, mutation: Mutation): Buffer {
   return Buffer.concat([body.subarray(0, to), stretch, body.subarray(to)]);
 }
 
-describe.skipIf(!lab.ok)('answers that were tampered with', () => {
+describeWith('answers that were tampered with', ['lab'], () => {
   let engine: Engine;
   let liar: Liar;
   let lapidary: Lapidary;

@@ -1,5 +1,5 @@
 // The engine's SQLite file seen from a second connection: for what no API of the engine can make happen.
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import type { Engine } from './engine.ts';
 
 const busyMs = 10_000;
@@ -9,7 +9,9 @@ const busyMs = 10_000;
  * Columns start_ip to end_suffix are 64 bits wide: a statement that reads them needs setReadBigInts(true).
  */
 export function openDatabase(engine: Pick<Engine, 'databasePath'>): DatabaseSync {
-  return new DatabaseSync(engine.databasePath, { timeout: busyMs });
+  // Node 20 has none. Only what needs an engine asks for it, and where there is an engine there is a later Node.
+  const sqlite = process.getBuiltinModule('node:sqlite');
+  return new sqlite.DatabaseSync(engine.databasePath, { timeout: busyMs });
 }
 
 /**

@@ -159,7 +159,12 @@ function onPath(name: string): string | undefined {
 }
 
 function firstLine(error: unknown): string {
-  return reason(error).split('\n', 1)[0] ?? '';
+  // Without the options of the command that failed.
+  return (
+    reason(error)
+      .replace(/^couldn't run (\S+) .*?: (?=E: )/, '$1: ')
+      .split('\n', 1)[0] ?? ''
+  );
 }
 
 function reason(error: unknown): string {

@@ -1,5 +1,6 @@
 // The four real bouncers behind one question, "is this address banned?", so that one check runs on each of them
 // and against any LAPI.
+import type { AbilityName } from './ability.ts';
 import { startCustomBouncer } from './custom-bouncer.ts';
 import { startFirewallBouncer } from './firewall-bouncer.ts';
 import { startCrowdsecClient, startNodejsBouncer } from './npm-bouncers.ts';
@@ -70,6 +71,11 @@ export const enforcers = {
 
 export type EnforcerName = keyof typeof enforcers;
 export const enforcerNames = Object.keys(enforcers) as EnforcerName[];
+
+/** Beside the lab. */
+export function needsOf(name: EnforcerName): AbilityName[] {
+  return name === 'firewall bouncer' ? ['netns'] : [];
+}
 
 /** How Debian's bouncers, both built on go-cs-bouncer, log a pull that got no good answer. */
 function failuresIn(log: string): number {

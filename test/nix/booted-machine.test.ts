@@ -2,7 +2,8 @@
 // Debian's crowdsec in nixpkgs' place, a live Lapidary and a real engine behind it.
 import { appendFileSync, copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { agentLogFile, guessesFrom, layOutAgent } from '../lab/agent.ts';
 import { run } from '../lab/child.ts';
 import { type Container, newContainer } from '../lab/container.ts';
@@ -13,11 +14,9 @@ import { pullStream, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 import { installUnits, makeHostKey } from './install.ts';
 
-const ability = inject('boot');
 const fetcher = 'lapidary-machine.service';
 const home = '/var/lib/crowdsec';
 
-/** Where there is no systemd to boot, setup.ts has said so, and there is no test to be skipped. */
 function aLogProcessor() {
   let engine: Engine;
   let lapidary: Lapidary;
@@ -113,7 +112,7 @@ function aLogProcessor() {
     await untilItBans('203.0.113.68');
   });
 }
-if (ability.ok) describe('a log processor', aLogProcessor);
+describeWith('a log processor, booted', ['boot'], aLogProcessor);
 
 /** crowdsec's units with what they name, its user, its folder and its programs. Answers the host's public key. */
 async function install(system: string): Promise<string> {

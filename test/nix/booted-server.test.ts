@@ -2,13 +2,13 @@
 // as nix/package.nix lays it out.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { run } from '../lab/child.ts';
 import { type Container, newContainer } from '../lab/container.ts';
 import { until } from '../lab/wait.ts';
 import { root, store } from './evaluate.ts';
 
-const ability = inject('boot');
 const units = join(root, 'nix/tests/units/self-hosted');
 const upstreamKey = 'key-of-an-engine-that-is-not-there';
 
@@ -24,7 +24,6 @@ test('the package has what its start imports', () => {
   }
 });
 
-/** Where there is no systemd to boot, setup.ts has said so, and there is no test to be skipped. */
 function aServer() {
   let host: Container;
   beforeAll(async () => {
@@ -66,7 +65,7 @@ function aServer() {
     });
   });
 }
-if (ability.ok) describe('a server', aServer);
+describeWith('a server, booted', ['boot'], aServer);
 
 async function install(system: string) {
   const app = join(system, `${store}-lapidary/lib/lapidary`);

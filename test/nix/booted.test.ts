@@ -2,7 +2,8 @@
 // bouncer, nftables and a live Lapidary. What it enforces is read from the kernel's sets.
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { type Container, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
@@ -10,7 +11,6 @@ import { until } from '../lab/wait.ts';
 import { root, store } from './evaluate.ts';
 import { installUnits, makeHostKey } from './install.ts';
 
-const ability = inject('boot');
 const units = join(root, 'nix/tests/units/booted');
 const fetcher = 'lapidary-key@firewall.service';
 
@@ -24,7 +24,6 @@ test('every program and script in the store that the units name is one that is i
   }
 });
 
-/** Where there is no systemd to boot, setup.ts has said so, and there is no test to be skipped. */
 function aHost() {
   let lapidary: Lapidary;
   let host: Container;
@@ -140,7 +139,7 @@ function aHost() {
     expect(await host.run('journalctl', '--boot')).not.toContain(last);
   });
 }
-if (ability.ok) describe('a host', aHost);
+describeWith('a host, booted', ['boot'], aHost);
 
 /** The units with everything that they name, the bouncer and its settings. Answers the host's public key. */
 async function install(system: string): Promise<string> {

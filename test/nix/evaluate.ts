@@ -5,9 +5,6 @@ import { resolve } from 'node:path';
 
 export const root = resolve(import.meta.dirname, '../..');
 
-/** The folder of nixpkgs' `lib`; without one nothing can be evaluated, only parsed. */
-export const nixpkgsLib = process.env.NIXPKGS_LIB;
-
 /** The value of an expression with nix/tests/evaluate.nix in scope, or the error of its evaluation. */
 export function evaluate(expression: string): any {
   const body = `with import ${root}/nix/tests/evaluate.nix; ${expression}`;

@@ -1,12 +1,11 @@
 // The flake without a builder: every .nix file parses; with nixpkgs' `lib` the modules are evaluated, and the units
-// that come of them are those in nix/tests/units/. What was left out is printed: it is no skipped test.
+// that come of them are those in nix/tests/units/.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, inject, test } from 'vitest';
-import { evaluate, files, nixpkgsLib, type Report, root } from './evaluate.ts';
-
-const nix = inject('nix');
+import { describe, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
+import { evaluate, files, type Report, root } from './evaluate.ts';
 
 function nixFiles(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
@@ -14,7 +13,7 @@ function nixFiles(folder: string): string[] {
     .map((name) => join(folder, name));
 }
 
-describe.skipIf(!nix.ok)('every file', () => {
+describeWith('every .nix file', ['nix'], () => {
   test.each(['flake.nix', ...nixFiles('nix')])('%s parses', (file) => {
     // Without a store: opening one warns of what this machine's set-up lacks.
     const args = ['--store', 'dummy://', '--parse', join(root, file)];
@@ -37,7 +36,7 @@ describe.skipIf(!nix.ok)('every file', () => {
   });
 });
 
-if (nix.ok && nixpkgsLib !== undefined) {
+describeWith('the modules, evaluated,', ['nixpkgs'], () => {
   describe('the examples', () => {
     const examples: Record<string, Report> = evaluate('examples');
     test.each(Object.keys(examples))('%s is accepted without a warning', async (name) => {
@@ -178,8 +177,4 @@ if (nix.ok && nixpkgsLib !== undefined) {
     const text = evaluate(`import ${root}/nix/option-docs.nix { inherit lib; }`);
     await expect(text).toMatchFileSnapshot(join(root, 'nix/options.md'));
   });
-} else {
-  console.log(
-    `left out: evaluation of the NixOS modules: ${nix.ok ? 'NIXPKGS_LIB does not name nixpkgs’ lib' : nix.why}`,
-  );
-}
+});

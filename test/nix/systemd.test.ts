@@ -4,13 +4,13 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { root, store } from './evaluate.ts';
 
 const units = join(root, 'nix/tests/units');
-const nix = inject('nix');
 
-describe.skipIf(!nix.ok)('systemd', () => {
+describeWith('systemd', ['nix'], () => {
   const dir = mkdtempSync(join(tmpdir(), 'lapidary-units-'));
   beforeAll(() => {
     for (const host of readdirSync(units)) {
