@@ -262,6 +262,23 @@ describe('everywhere', () => {
     }
   });
 
+  test.each([
+    ['POST', '/v1/decisions', 'GET, HEAD, DELETE'],
+    ['PUT', '/v1/decisions/stream', 'GET, HEAD, DELETE'],
+    ['GET', '/v1/decisions/1', 'DELETE'],
+    ['GET', '/v1/usage-metrics', 'POST'],
+    ['PUT', '/v1/alerts', 'GET, POST, HEAD, DELETE'],
+    ['PUT', '/v1/alerts/1', 'GET, HEAD, DELETE'],
+    ['HEAD', '/v1/allowlists', 'GET'],
+    ['HEAD', '/v1/allowlists/mine', 'GET'],
+    ['DELETE', '/v1/allowlists/check', 'GET, POST'],
+    ['POST', '/v1/allowlists/check/192.0.2.1', 'GET, HEAD'],
+    ['POST', '/health', 'GET'],
+  ])('a 405 to %s %s allows what LAPI allows there: %s', async (method, path, allow) => {
+    const response = await call(path, { method });
+    expect([response.status, response.headers.get('allow')]).toEqual([405, allow]);
+  });
+
   test('17: of a repeated header the first value counts', async () => {
     const headers = new Headers();
     headers.append('x-api-key', key);

@@ -18,7 +18,7 @@ import { reportOf, type Report } from '../feed/metrics.ts';
 import { renderList } from '../feed/snapshot.ts';
 import { viewKey, type View } from '../feed/view.ts';
 import { readJson } from './body.ts';
-import { isMachines } from './machine.ts';
+import { isMachines, withMachines } from './machine.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
 import { isQuiet, learn, recall, remember, takeSightings } from './quiet.ts';
 import { takeTurn } from './rate.ts';
@@ -40,7 +40,9 @@ async function answer(
   reply: Reply,
 ): Promise<Response | void> {
   if (isMachines(c)) return next();
-  if (!allow.includes(c.req.method)) return lapiError({ kind: 'method-not-allowed', allow });
+  if (!allow.includes(c.req.method)) {
+    return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, allow) });
+  }
   const bouncer = await whoAsks(c);
   if (!bouncer.ok) return lapiError(bouncer.failure);
   const { id, policy } = bouncer.value;

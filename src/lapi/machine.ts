@@ -25,21 +25,21 @@ type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
 const loginLimitBytes = 2 * 1024 * 1024;
 const limitBytes = 50 * 1024 * 1024;
 
-/** All that is passed on (LAPI: controllers/controller.go). What is not here does not reach the engine. */
+/** All that is passed on (LAPI: controllers/controller.go, in the order of its `Allow`). Nothing else reaches the engine. */
 const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
   '/watchers': { POST: register },
   '/watchers/login': { POST: logIn },
   '/watchers/self': { DELETE: pass },
   '/refresh_token': { GET: pass },
   '/heartbeat': { GET: beat },
-  '/alerts': { GET: pass, HEAD: pass, POST: writing('added'), DELETE: deleteAlerts },
+  '/alerts': { GET: pass, POST: writing('added'), HEAD: pass, DELETE: deleteAlerts },
   '/alerts/:id': { GET: pass, HEAD: pass, DELETE: deleteAlerts },
   '/decisions': { DELETE: writing('ended') },
   '/decisions/:id': { DELETE: writing('ended') },
-  '/allowlists/check': { POST: pass },
+  '/allowlists/check': { GET: askAllowlists, POST: pass },
   '/allowlists/check/:network': { GET: askAllowlists, HEAD: askAllowlists },
-  '/allowlists': { GET: askAllowlists, HEAD: askAllowlists },
-  '/allowlists/:name': { GET: askAllowlists, HEAD: askAllowlists },
+  '/allowlists': { GET: askAllowlists },
+  '/allowlists/:name': { GET: askAllowlists },
   '/usage-metrics': { POST: pass },
 };
 
@@ -48,19 +48,13 @@ const closed: Failure = { kind: 'not-found', what: 'MACHINE_ROUTES is off: this 
 export const machineRoutes = new Hono<AppEnv>();
 
 for (const [path, replies] of Object.entries(passages)) {
-  machineRoutes.all(path, (c, next) => {
-    const reply = replies[c.req.method as Method];
-    if (!reply || !engineOf(c)) return next();
-    const whole = checkTarget(c);
-    return whole.ok ? reply(c) : Promise.resolve(lapiError(whole.failure));
-  });
-}
-// After all of them: an allowlist may well be called `check`.
-for (const [path, replies] of Object.entries(passages)) {
-  machineRoutes.all(path, (c, next) => {
-    if (!c.get('settings').machineRoutes) return Promise.resolve(lapiError(closed));
+  machineRoutes.all(path, async (c, next) => {
+    if (!c.get('settings').machineRoutes) return lapiError(closed);
     if (!engineOf(c)) return next();
-    return Promise.resolve(lapiError({ kind: 'method-not-allowed', allow: Object.keys(replies) }));
+    const reply = replies[c.req.method as Method];
+    if (!reply) return lapiError({ kind: 'method-not-allowed', allow: Object.keys(replies) });
+    const whole = checkTarget(c);
+    return whole.ok ? reply(c) : lapiError(whole.failure);
   });
 }
 
@@ -75,6 +69,11 @@ export function isMachines(c: Context<AppEnv>): boolean {
   const { headers } = c.req.raw;
   if (headers.get('x-api-key') || headers.get('apikey')) return false;
   return Boolean(headers.get('authorization')) || /^crowdsec\//.test(headers.get('user-agent') ?? '');
+}
+
+/** What a 405 allows on a path of decisions: those who decide take them back there, too. */
+export function withMachines(c: Context<AppEnv>, methods: readonly string[]): readonly string[] {
+  return engineOf(c) && methods.includes('GET') ? [...methods, 'DELETE'] : methods;
 }
 
 /** The engine that a machine reaches through here: the one that it names, or the first; null: the group is closed. */

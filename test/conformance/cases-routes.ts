@@ -66,7 +66,8 @@ function unknown(name: string, path: string): Case {
 
 /** A method that a path does not have, on either side. */
 function wrongMethod(method: string, path: string, allow: string, rest: Partial<Case> = {}): Case {
-  const body = method === 'HEAD' ? [] : [`body nothing against message "use ${allow.replace(', ', ' or ')}"`];
+  const body =
+    method === 'HEAD' ? [] : [`body nothing against message "use ${allow.replaceAll(', ', ' or ')}"`];
   return {
     name: `route: ${method} ${path}${rest.key ? ', without a key' : ''}`,
     method,
@@ -153,12 +154,14 @@ const routeCases: Case[] = [
             ],
           },
   },
-  wrongMethod('POST', streamPath, 'GET, HEAD', { body: '{}' }),
-  wrongMethod('POST', streamPath, 'GET, HEAD', { key: 'none' }),
-  wrongMethod('PUT', listPath, 'GET, HEAD', { body: '{}' }),
-  wrongMethod('OPTIONS', streamPath, 'GET, HEAD', { headers: [['Origin', 'https://example.net']] }),
+  wrongMethod('POST', streamPath, 'GET, HEAD, DELETE', { body: '{}' }),
+  wrongMethod('POST', streamPath, 'GET, HEAD, DELETE', { key: 'none' }),
+  wrongMethod('PUT', listPath, 'GET, HEAD, DELETE', { body: '{}' }),
+  wrongMethod('OPTIONS', streamPath, 'GET, HEAD, DELETE', { headers: [['Origin', 'https://example.net']] }),
   wrongMethod('HEAD', '/health', 'GET', { key: 'none' }),
   wrongMethod('POST', '/health', 'GET', { key: 'none' }),
+  wrongMethod('PUT', '/v1/alerts', 'GET, POST, HEAD, DELETE', { key: 'none' }),
+  wrongMethod('PUT', '/v1/alerts/1', 'GET, HEAD, DELETE', { key: 'none' }),
 ];
 
 const health = ['body: only Lapidary has feed', 'body: only Lapidary has age_seconds'];

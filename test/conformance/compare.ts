@@ -25,7 +25,14 @@ type Content =
 const lagSeconds = 6;
 
 /** Bouncers see each of these; whatever else an answer carries is for `layoutDifferences`. */
-const headersThatMatter = ['location', 'www-authenticate', 'content-encoding', 'retry-after', 'set-cookie'];
+const headersThatMatter = [
+  'location',
+  'allow',
+  'www-authenticate',
+  'content-encoding',
+  'retry-after',
+  'set-cookie',
+];
 
 export function differences(lapi: Reply, lapidary: Reply): string[] {
   const lines: string[] = [];
@@ -37,7 +44,6 @@ export function differences(lapi: Reply, lapidary: Reply): string[] {
     against(name, lapi.headers[name] ?? 'none', lapidary.headers[name] ?? 'none');
   }
   against('type', mediaType(lapi), mediaType(lapidary));
-  lines.push(...allowDifferences(lapi, lapidary));
   lines.push(...contentDifferences(contentOf(lapi.body), contentOf(lapidary.body)));
   if (lapidary.body === 'null') against('length of null', '4', lapidary.headers['content-length']);
   return lines;
@@ -74,15 +80,6 @@ function framing({ headers }: Reply): string {
 
 function mediaType({ headers }: Reply): string {
   return headers['content-type']?.split(';')[0] ?? 'none';
-}
-
-/** From 1.6.6 on the engine names the methods of machines as well. */
-function allowDifferences(lapi: Reply, lapidary: Reply): string[] {
-  const [a, b] = [lapi.headers['allow'], lapidary.headers['allow']];
-  if (a === undefined || b === undefined)
-    return a === b ? [] : [`allow ${a ?? 'none'} against ${b ?? 'none'}`];
-  const missing = b.split(', ').filter((method) => !a.split(', ').includes(method));
-  return missing.map((method) => `allow: only Lapidary has ${method}`);
 }
 
 function contentOf(body: string): Content {
