@@ -1,16 +1,44 @@
 // Who polls: one client per (bouncer, address), with its cursor for each view and when it was last seen.
 // Bouncers that share a key each see every change, and a program with another view beside them does not
-// steal theirs. Held in memory, written behind in shards.
+// steal theirs. Held in memory, written behind in rows of many clients (clients-log.ts).
 
+import { cut } from '../cut.ts';
 import type { Cursor } from './cursor.ts';
+import { intern } from './decision.ts';
 
+/** Flat, without objects that could be shared: there may be 200,000, and memory is what bounds them. */
 export interface Client {
+  /** `clientName`. */
+  readonly name: string;
+  readonly bouncerId: number;
   seenMs: number;
   userAgent: string;
-  /** By `requestKey`. */
-  readonly cursors: Map<string, Cursor>;
-  /** When which version of the bouncer's key was last used from here. */
-  readonly versions: Record<number, number>;
+  /** The version of the bouncer's key that was used at `seenMs`. */
+  versionId: number;
+  /** When others were last used from here, the latest last. */
+  earlierUses: readonly (readonly [versionId: number, usedMs: number])[];
+  /** The one that moved last is the last. */
+  cursors: readonly ViewCursor[];
+  row: ClientRow;
+  /** What it counts for. */
+  bytes: number;
+}
+
+/** A cursor with the key of its view (`requestKey`). */
+interface ViewCursor {
+  readonly view: string;
+  readonly beforeSequence: number;
+  readonly beforeBasis: number;
+  readonly lastSequence: number;
+  readonly lastBasis: number;
+}
+
+/** Clients that are written together. */
+export interface ClientRow {
+  readonly id: number;
+  readonly clients: Client[];
+  /** The bases that its cursors stand on, as it was last written. */
+  bases: readonly number[];
 }
 
 /** One poll that was seen, here or in an isolate that answered it alone. */
@@ -24,87 +52,178 @@ export interface Sighting {
 
 export interface Clients {
   readonly byName: Map<string, Client>;
-  /** Shards with a cursor that moved: written every 10 s. */
-  readonly dirty: Set<number>;
-  /** Shards in which somebody was merely seen: written every minute. */
-  readonly seen: Set<number>;
+  readonly rows: ClientRow[];
+  /** Rows that take new clients. */
+  readonly roomy: Set<ClientRow>;
+  /** Rows with a cursor that moved, those that wait longest first. */
+  readonly dirty: Set<ClientRow>;
+  /** Rows in which somebody was merely seen. */
+  readonly seen: Set<ClientRow>;
+  /** What the clients of each bouncer count for. */
+  readonly bytesOf: Map<number, number>;
+  bytes: number;
+  cursors: number;
+  nextRowId: number;
 }
-
-/** A row holds 2 MB at most: with all clients at their limits a shard stays below it. */
-const shardCount = 64;
 
 /** A client may vary its view at will; it pays with full states beyond these, not with our memory. */
 const viewsPerClient = 6;
 const viewKeyLength = 300;
-const userAgentLength = 120;
-const mostClients = 50_000;
+export const userAgentLength = 120;
 
-/** A cursor as it is stored: view, the two sequences and, where there are limits, the two bases. */
-type CursorEntry = [view: string, before: number, last: number, beforeBasis?: number, lastBasis?: number];
+/**
+ * All clients together: some 200,000 with one view each. They count as if they shared no text, while most share
+ * user agent and view; so 200,000 take some 40 MB, and whoever varies what he sends takes no more than this.
+ */
+const mostBytes = 64 * 1024 * 1024;
+/** The share of one bouncer, some 50,000: a key in wrong hands costs the others nothing. */
+const mostBytesPerBouncer = mostBytes / 4;
 
-/** A client as it is stored; the versions came later. */
-type Entry = [string, number, string, CursorEntry[], Record<number, number>?];
+/** Some 50 KB as JSON. Larger rows would make fewer billed writes, smaller ones a cheaper write of one cursor. */
+const clientsPerRow = 500;
 
-export function createClients(shards: readonly string[]): Clients {
-  const byName = new Map<string, Client>();
-  for (const body of shards) {
-    const entries = JSON.parse(body) as Entry[];
-    for (const [name, seenMs, userAgent, cursors, versions = {}] of entries) {
-      const byView = new Map(cursors.map((entry) => [entry[0], readCursor(entry)]));
-      byName.set(name, { seenMs, userAgent, cursors: byView, versions });
-    }
-  }
-  return { byName, dirty: new Set(), seen: new Set() };
-}
-
-function readCursor([, before, last, beforeBasis = 0, lastBasis = 0]: CursorEntry): Cursor {
+export function createClients(): Clients {
   return {
-    before: { sequence: before, basis: beforeBasis },
-    last: { sequence: last, basis: lastBasis },
+    byName: new Map(),
+    rows: [],
+    roomy: new Set(),
+    dirty: new Set(),
+    seen: new Set(),
+    bytesOf: new Map(),
+    bytes: 0,
+    cursors: 0,
+    nextRowId: 1,
   };
-}
-
-function cursorEntry([view, { before, last }]: [string, Cursor]): CursorEntry {
-  const bases: [number?, number?] = before.basis === 0 && last.basis === 0 ? [] : [before.basis, last.basis];
-  return [view, before.sequence, last.sequence, ...bases];
 }
 
 export function clientName(bouncerId: number, address: string): string {
   return `${bouncerId} ${address}`;
 }
 
-/** Notes a poll and returns its client. */
-export function noteSighting(clients: Clients, sighting: Sighting): Client {
-  const name = clientName(sighting.bouncerId, sighting.address);
-  let client = clients.byName.get(name);
-  if (!client) {
-    if (clients.byName.size >= mostClients) forgetOldest(clients);
-    client = { seenMs: 0, userAgent: '', cursors: new Map(), versions: {} };
-    clients.byName.set(name, client);
-  }
-  client.seenMs = Math.max(client.seenMs, sighting.seenMs);
-  noteVersion(client, sighting);
-  client.userAgent = sighting.userAgent.slice(0, userAgentLength);
-  clients.seen.add(shardOf(name));
+/** A client as it is kept: without its row, and without what follows from the rest. */
+export type KeptClient = Omit<Client, 'bouncerId' | 'row' | 'bytes'>;
+
+/** Takes in a client; one of the same name gives way. */
+export function insertClient(clients: Clients, kept: KeptClient, row = roomyRow(clients)): Client {
+  const { name, seenMs, userAgent, versionId, earlierUses, cursors } = kept;
+  const known = clients.byName.get(name);
+  if (known) forget(clients, known);
+  const bouncerId = Number(name.slice(0, name.indexOf(' ')));
+  const client = { name, bouncerId, seenMs, userAgent, versionId, earlierUses, cursors, row, bytes: 0 };
+  clients.byName.set(name, client);
+  clients.cursors += cursors.length;
+  row.clients.push(client);
+  weigh(clients, client);
   return client;
 }
 
-/** A bouncer has two live versions at most: with a fourth the oldest use is history. */
-function noteVersion(client: Client, { versionId, seenMs }: Sighting): void {
-  client.versions[versionId] = seenMs;
-  const [oldest, ...rest] = Object.keys(client.versions).map(Number);
-  if (rest.length >= 3 && oldest !== undefined) delete client.versions[oldest];
+/** A row for new clients, or that with an id. */
+export function addRow(clients: Clients, id = clients.nextRowId): ClientRow {
+  const row: ClientRow = { id, clients: [], bases: [] };
+  clients.rows.push(row);
+  clients.roomy.add(row);
+  clients.nextRowId = Math.max(clients.nextRowId, id + 1);
+  return row;
+}
+
+/** Half of a row's clients go into another one. */
+export function splitRow(clients: Clients, row: ClientRow): ClientRow {
+  const other = addRow(clients);
+  for (const client of row.clients.splice(Math.ceil(row.clients.length / 2))) {
+    client.row = other;
+    other.clients.push(client);
+  }
+  clients.dirty.add(other);
+  return other;
+}
+
+/** Takes away a row without clients. */
+export function removeRow(clients: Clients, row: ClientRow): void {
+  const at = clients.rows.indexOf(row);
+  if (at >= 0) clients.rows.splice(at, 1);
+  clients.roomy.delete(row);
+}
+
+/** Notes a poll and returns its client. */
+export function noteSighting(clients: Clients, sighting: Sighting): Client {
+  const { bouncerId, address, versionId, seenMs } = sighting;
+  const name = clientName(bouncerId, address);
+  const userAgent = cut(sighting.userAgent, userAgentLength);
+  const known = clients.byName.get(name);
+  const client = known ?? addClient(clients, { name, seenMs, userAgent, versionId });
+  noteUse(client, versionId, seenMs);
+  if (client.userAgent !== userAgent) {
+    client.userAgent = intern(userAgent);
+    weigh(clients, client);
+  }
+  clients.seen.add(client.row);
+  return client;
+}
+
+type Newcomer = Pick<Client, 'name' | 'seenMs' | 'userAgent' | 'versionId'>;
+
+const none: readonly never[] = [];
+
+function addClient(clients: Clients, newcomer: Newcomer): Client {
+  const userAgent = intern(newcomer.userAgent);
+  const client = insertClient(clients, { ...newcomer, userAgent, earlierUses: none, cursors: none });
+  makeRoom(clients, client);
+  return client;
+}
+
+function roomyRow(clients: Clients): ClientRow {
+  for (const row of clients.roomy) {
+    if (row.clients.length < clientsPerRow) return row;
+    clients.roomy.delete(row);
+  }
+  return addRow(clients);
+}
+
+/** A bouncer has two live versions at most: with a fourth the earliest use is history. */
+function noteUse(client: Client, versionId: number, usedMs: number): void {
+  if (versionId === client.versionId) {
+    client.seenMs = Math.max(client.seenMs, usedMs);
+    return;
+  }
+  const uses = new Map([...client.earlierUses, [client.versionId, client.seenMs] as const]);
+  uses.set(versionId, Math.max(usedMs, uses.get(versionId) ?? 0));
+  const ordered = [...uses].sort(([, a], [, b]) => a - b);
+  [client.versionId, client.seenMs] = ordered.pop() as [number, number];
+  client.earlierUses = ordered.slice(-2);
+}
+
+/** A client's cursor for a view. */
+export function cursorOf(client: Client, view: string): Cursor | undefined {
+  const found = client.cursors.find((cursor) => cursor.view === view);
+  return (
+    found && {
+      before: { sequence: found.beforeSequence, basis: found.beforeBasis },
+      last: { sequence: found.lastSequence, basis: found.lastBasis },
+    }
+  );
 }
 
 /** Moves a client's cursor; `undefined` forgets it, and the next answer is the full state. */
-export function setCursor(clients: Clients, name: string, view: string, cursor: Cursor | undefined): void {
-  const client = clients.byName.get(name);
-  if (!client) return;
-  client.cursors.delete(view);
-  if (cursor && view.length <= viewKeyLength) client.cursors.set(view, cursor);
-  const oldest = client.cursors.keys().next().value;
-  if (client.cursors.size > viewsPerClient && oldest !== undefined) client.cursors.delete(oldest);
-  clients.dirty.add(shardOf(name));
+export function setCursor(clients: Clients, client: Client, view: string, cursor: Cursor | undefined): void {
+  const known = client.cursors.find((each) => each.view === view);
+  const cursors = client.cursors.filter((each) => each !== known);
+  if (cursor && view.length <= viewKeyLength) {
+    cursors.push({
+      view: known?.view ?? intern(view),
+      beforeSequence: cursor.before.sequence,
+      beforeBasis: cursor.before.basis,
+      lastSequence: cursor.last.sequence,
+      lastBasis: cursor.last.basis,
+    });
+  }
+  // One that was forgotten meanwhile counts no more.
+  if (clients.byName.get(client.name) !== client) return;
+  const kept = cursors.slice(-viewsPerClient);
+  clients.cursors += kept.length - client.cursors.length;
+  client.cursors = kept;
+  weigh(clients, client);
+  makeRoom(clients, client);
+  clients.dirty.add(client.row);
 }
 
 /** One client as operators see it: an address that polls with a bouncer's key. */
@@ -118,89 +237,108 @@ export interface SeenClient {
 
 /** The clients of each of some bouncers, the one seen last first. */
 export function clientsOf(clients: Clients, bouncerIds: readonly number[]): SeenClient[][] {
-  const found = new Map<string, SeenClient[]>(bouncerIds.map((id) => [String(id), []]));
-  for (const [name, { seenMs, userAgent, versions }] of clients.byName) {
-    const space = name.indexOf(' ');
-    found.get(name.slice(0, space))?.push({ address: name.slice(space + 1), seenMs, userAgent, versions });
+  const found = new Map<number, SeenClient[]>(bouncerIds.map((id) => [id, []]));
+  for (const client of clients.byName.values()) {
+    const { bouncerId, name, seenMs, userAgent, versionId, earlierUses } = client;
+    const versions = Object.fromEntries([...earlierUses, [versionId, seenMs]]);
+    const address = name.slice(name.indexOf(' ') + 1);
+    found.get(bouncerId)?.push({ address, seenMs, userAgent, versions });
   }
   return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
 }
 
 /** Forgets the cursors of some views. */
 export function forgetViews(clients: Clients, isForgotten: (view: string) => boolean): void {
-  for (const [name, { cursors }] of clients.byName) {
-    for (const view of [...cursors.keys()].filter(isForgotten)) setCursor(clients, name, view, undefined);
+  for (const client of clients.byName.values()) {
+    const views = client.cursors.map(({ view }) => view).filter(isForgotten);
+    for (const view of views) setCursor(clients, client, view, undefined);
   }
 }
 
 /** Forgets clients that have not polled since `cutoffMs`: their cursors point at tombstones that are gone. */
 export function forgetBefore(clients: Clients, cutoffMs: number): void {
-  for (const [name, client] of clients.byName) if (client.seenMs < cutoffMs) forget(clients, name);
+  for (const client of clients.byName.values()) if (client.seenMs < cutoffMs) forget(clients, client);
 }
 
 /** Forgets every client of a bouncer that was deleted. */
 export function forgetBouncer(clients: Clients, bouncerId: number): void {
-  for (const name of clients.byName.keys()) if (name.startsWith(`${bouncerId} `)) forget(clients, name);
+  for (const client of clients.byName.values()) {
+    if (client.bouncerId === bouncerId) forget(clients, client);
+  }
 }
 
 export function forgetBouncersAfter(clients: Clients, bouncerId: number): void {
-  for (const name of clients.byName.keys()) {
-    if (Number(name.slice(0, name.indexOf(' '))) > bouncerId) forget(clients, name);
-  }
+  for (const client of clients.byName.values()) if (client.bouncerId > bouncerId) forget(clients, client);
 }
 
-/** What has to be written: each dirty shard with its body, and those with mere sightings. Marks them clean. */
-export function takeDirtyShards(clients: Clients, withSeen: boolean): { shard: number; body: string }[] {
-  if (withSeen) {
-    for (const shard of clients.seen) clients.dirty.add(shard);
-    clients.seen.clear();
-  }
-  const shards = bodiesOf(clients, clients.dirty);
-  clients.dirty.clear();
-  return shards;
-}
-
-/** The shard of a client whose cursor must not wait. */
-export function shardWith(clients: Clients, name: string): { shard: number; body: string } {
-  const [shard] = bodiesOf(clients, new Set([shardOf(name)]));
-  return shard as { shard: number; body: string };
-}
-
-function bodiesOf(clients: Clients, shards: ReadonlySet<number>): { shard: number; body: string }[] {
-  if (shards.size === 0) return [];
-  const entries = new Map<number, unknown[]>([...shards].map((shard) => [shard, []]));
-  for (const [name, client] of clients.byName) {
-    const cursors = [...client.cursors].map(cursorEntry);
-    entries.get(shardOf(name))?.push([name, client.seenMs, client.userAgent, cursors, client.versions]);
-  }
-  return [...entries].map(([shard, list]) => ({ shard, body: JSON.stringify(list) }));
-}
-
-/** The bases that some cursor stands on. */
+/** The bases that some cursor stands on, in memory or as its row was last written. */
 export function basesInUse(clients: Clients): Set<number> {
   const used = new Set<number>();
-  for (const { cursors } of clients.byName.values()) {
-    for (const { before, last } of cursors.values()) used.add(before.basis).add(last.basis);
-  }
+  for (const row of clients.rows) for (const basis of row.bases) used.add(basis);
+  for (const row of clients.dirty) for (const basis of basesOf(row)) used.add(basis);
   return used;
 }
 
-function forget(clients: Clients, name: string): void {
-  clients.byName.delete(name);
-  clients.dirty.add(shardOf(name));
-}
-
-function forgetOldest(clients: Clients): void {
-  let oldest: string | undefined;
-  let oldestMs = Infinity;
-  for (const [name, { seenMs }] of clients.byName) {
-    if (seenMs < oldestMs) [oldest, oldestMs] = [name, seenMs];
+export function basesOf(row: ClientRow): number[] {
+  const bases = new Set<number>();
+  for (const { cursors } of row.clients) {
+    for (const { beforeBasis, lastBasis } of cursors) bases.add(beforeBasis).add(lastBasis);
   }
-  if (oldest !== undefined) forget(clients, oldest);
+  return [...bases];
 }
 
-function shardOf(name: string): number {
-  let hash = 0;
-  for (let at = 0; at < name.length; at++) hash = (hash * 31 + name.charCodeAt(at)) | 0;
-  return Math.abs(hash) % shardCount;
+function forget(clients: Clients, client: Client): void {
+  const { row } = client;
+  clients.byName.delete(client.name);
+  clients.cursors -= client.cursors.length;
+  count(clients, client.bouncerId, -client.bytes);
+  const last = row.clients.pop() as Client;
+  if (last !== client) row.clients[row.clients.indexOf(client)] = last;
+  if (row.clients.length < clientsPerRow / 2) clients.roomy.add(row);
+  clients.dirty.add(row);
+}
+
+/** Counts a client anew: itself, its places in the maps, its texts and its cursors. */
+function weigh(clients: Clients, client: Client): void {
+  const { name, userAgent, cursors } = client;
+  const views = cursors.reduce((sum, { view }) => sum + view.length, 0);
+  const bytes = 120 + name.length + userAgent.length + 60 * Math.max(1, cursors.length) + views;
+  count(clients, client.bouncerId, bytes - client.bytes);
+  client.bytes = bytes;
+}
+
+function count(clients: Clients, bouncerId: number, bytes: number): void {
+  clients.bytes += bytes;
+  const own = (clients.bytesOf.get(bouncerId) ?? 0) + bytes;
+  if (own === 0) clients.bytesOf.delete(bouncerId);
+  else clients.bytesOf.set(bouncerId, own);
+}
+
+/** Forgets others for a client that came or grew. */
+function makeRoom(clients: Clients, keep: Client): void {
+  const { bouncerId } = keep;
+  const isOwn = (client: Client): boolean => client !== keep && client.bouncerId === bouncerId;
+  const isOther = (client: Client): boolean => client !== keep;
+  while ((clients.bytesOf.get(bouncerId) ?? 0) > mostBytesPerBouncer && forgetOne(clients, isOwn));
+  while (clients.bytes > mostBytes && forgetOne(clients, isOther));
+}
+
+/**
+ * Forgets the one that was not seen for longest, of those in one row: with any row first, whoever has clients to lose
+ * has them in many. The oldest of all would cost a look at all; and where a few more poll in turn than there is room
+ * for, it would always be the one that polls next.
+ */
+function forgetOne(clients: Clients, mayGo: (client: Client) => boolean): boolean {
+  const { rows } = clients;
+  const start = Math.floor(Math.random() * rows.length);
+  for (let step = 0; step < rows.length; step++) {
+    let oldest: Client | undefined;
+    for (const client of (rows[(start + step) % rows.length] as ClientRow).clients) {
+      if (mayGo(client) && (!oldest || client.seenMs < oldest.seenMs)) oldest = client;
+    }
+    if (!oldest) continue;
+    forget(clients, oldest);
+    return true;
+  }
+  return false;
 }

@@ -38,6 +38,10 @@ export function isSettled({ before, last }: Cursor, now: Position): boolean {
   return samePosition(before, now) && samePosition(last, now);
 }
 
+export function sameCursor(a: Cursor | undefined, b: Cursor | undefined): boolean {
+  return a && b ? samePosition(a.before, b.before) && samePosition(a.last, b.last) : a === b;
+}
+
 function samePosition(a: Position, b: Position): boolean {
   return a.sequence === b.sequence && a.basis === b.basis;
 }

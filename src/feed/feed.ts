@@ -4,7 +4,7 @@
 
 import { sinceMs } from '../clock.ts';
 import { DurableObject } from 'cloudflare:workers';
-import { fail, type Result } from '../failure.ts';
+import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { createAlarm, type Alarm } from './alarm.ts';
@@ -12,7 +12,8 @@ import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
-import { advance, isSettled, usable, type Cursor, type Position } from './cursor.ts';
+import { createClientLog, openClients, type ClientLog } from './clients-log.ts';
+import { advance, isSettled, sameCursor, usable, type Cursor, type Position } from './cursor.ts';
 import { decisionOf, type Decision, type Row } from './decision.ts';
 import { endOf } from './mirror.ts';
 import * as endsLog from './ends-log.ts';
@@ -27,7 +28,7 @@ import type { Report } from './metrics.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { forgetTombstones, openStore, removeAbandoned, sweep } from './store.ts';
+import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible } from './store.ts';
 import type { Store } from './store.ts';
 import { fromNothing, transition } from './transition.ts';
 import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
@@ -37,7 +38,6 @@ const longestNapMs = 30_000;
 /** Who asks an engine more seldom than this wants little of it, and nothing between. */
 const mostAwakeMs = 300_000;
 const forgetIntervalMs = 3_600_000;
-const writeSeenIntervalMs = 60_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
 const onceKeptMs = 25 * 3_600_000;
 
@@ -46,11 +46,11 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #store: Store;
   readonly #engines: readonly Engine[];
   readonly #clients: clients.Clients;
+  readonly #clientLog: ClientLog;
   readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
   readonly #alarm: Alarm;
   #forgotMs = 0;
-  #wroteSeenMs = 0;
   /** When a cold feed was first asked; 0: it was not. */
   #contactMs = 0;
 
@@ -58,11 +58,12 @@ export class DecisionFeed extends DurableObject<Env> {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
     this.#store = openStore(ctx.storage, this.#settings.engines, this.#settings.syncIntervalMs);
-    this.#clients = clients.createClients(log.readClientShards(ctx.storage.sql));
+    this.#clients = openClients(ctx.storage);
+    this.#clientLog = createClientLog(ctx.storage, this.#clients);
     // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
     if (this.#store.namesMoved) {
       clients.forgetViews(this.#clients, choosesEngines);
-      this.#writeClients(false);
+      this.#clientLog.writeAll();
     }
     const { sql } = ctx.storage;
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
@@ -86,14 +87,10 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   async #round(): Promise<void> {
-    try {
-      this.#keepHouse(Date.now());
-    } finally {
-      // Whatever is wrong with what we keep, the engines' bans go on coming in. No alarm comes while this one runs: who
-      // is slow must not keep the others waiting.
-      const all = Promise.all(this.#engines.map((engine) => this.#hear(engine)));
-      await withinMs(all, this.#settings.syncIntervalMs);
-    }
+    this.#keepHouse(Date.now());
+    // No alarm comes while this one runs: who is slow must not keep the others waiting.
+    const all = [...this.#engines.map((engine) => this.#hear(engine)), this.#writeClients(Date.now())];
+    await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
   }
 
   async #hear({ name, rounds, forwarder }: Engine): Promise<void> {
@@ -136,32 +133,29 @@ export class DecisionFeed extends DurableObject<Env> {
     return nowMs;
   }
 
-  /** What ended, what is too old, and what is written behind. */
+  /** What ended, and what is too old. */
   #keepHouse(nowMs: number): void {
-    sweep(this.ctx.storage, this.#store, nowMs);
-    if (sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs) {
+    const { storage } = this.ctx;
+    sweep(storage, this.#store, nowMs);
+    if (sinceMs(this.#forgotMs, nowMs) < forgetIntervalMs) return;
+    const cutoffMs = nowMs - this.#settings.tombstoneMs;
+    clients.forgetBefore(this.#clients, cutoffMs);
+    writeIfPossible(this.#store, nowMs, () => {
+      forgetTombstones(storage, this.#store, cutoffMs);
+      log.forgetOnce(storage.sql, nowMs - onceKeptMs);
       this.#forgotMs = nowMs;
-      forgetTombstones(this.ctx.storage, this.#store, nowMs - this.#settings.tombstoneMs);
-      clients.forgetBefore(this.#clients, nowMs - this.#settings.tombstoneMs);
-      log.forgetOnce(this.ctx.storage.sql, nowMs - onceKeptMs);
-    }
-    const withSeen = sinceMs(this.#wroteSeenMs, nowMs) >= writeSeenIntervalMs;
-    if (withSeen) this.#wroteSeenMs = nowMs;
-    this.#writeClients(withSeen);
-    this.#forgetBases();
+    });
   }
 
-  #writeClients(withSeen: boolean): void {
-    for (const { shard, body } of clients.takeDirtyShards(this.#clients, withSeen)) {
-      log.writeClientShard(this.ctx.storage.sql, shard, body);
-    }
-  }
-
-  /** In the same turn as the cursors were written, hence in one transaction with them. */
-  #forgetBases(): void {
+  async #writeClients(nowMs: number): Promise<void> {
+    await this.#clientLog.write(nowMs);
     if (this.#bases.byId.size === 0) return;
-    for (const id of forgetBases(this.#bases, clients.basesInUse(this.#clients))) {
-      log.deleteBasis(this.ctx.storage.sql, id);
+    const { sql } = this.ctx.storage;
+    try {
+      for (const id of forgetBases(this.#bases, clients.basesInUse(this.#clients))) log.deleteBasis(sql, id);
+    } catch (error) {
+      // They are read once more at the next wake, and forgotten then.
+      console.error(`bases can not be deleted: ${causeOf(error).message}`);
     }
   }
 
@@ -174,7 +168,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const client = clients.noteSighting(this.#clients, ask.poll);
     if (!known && ask.startup) return { kind: 'cold' };
     const slot = requestKey(ask.view);
-    const cursor = client.cursors.get(slot);
+    const cursor = clients.cursorOf(client, slot);
     const { mirror } = this.#store;
     const { sequence } = mirror;
     const aim = aimAt(this.#bases, mirror, ask.view);
@@ -185,17 +179,13 @@ export class DecisionFeed extends DurableObject<Env> {
     // Nothing is known of the engines: no change of theirs is, and whoever has no place in the feed gets none yet.
     if (!known && !from) return { ...nothing, settled: false };
     if (from && isSettled(from, now)) return { ...nothing, settled: true };
-    const name = clients.clientName(ask.poll.bouncerId, ask.poll.address);
     const next = advance(cursor, now, ask.startup);
-    clients.setCursor(this.#clients, name, slot, next);
-    if (cursor && limitsMoved(this.#bases, cursor, aim)) {
-      const { shard, body } = clients.shardWith(this.#clients, name);
-      log.writeClientShard(this.ctx.storage.sql, shard, body);
-    }
+    clients.setCursor(this.#clients, client, slot, next);
+    if (cursor && limitsMoved(this.#bases, cursor, aim)) this.#clientLog.writeNow(client);
     // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
     const undo = (): void => {
-      const current = this.#clients.byName.get(name)?.cursors.get(slot);
-      if (current === next) clients.setCursor(this.#clients, name, slot, ask.startup ? undefined : cursor);
+      if (!sameCursor(clients.cursorOf(client, slot), next)) return;
+      clients.setCursor(this.#clients, client, slot, ask.startup ? undefined : cursor);
     };
     const answer = (): Answer => (ask.startup ? fullState(mirror, aim) : this.#changes(aim, from));
     const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
@@ -298,13 +288,11 @@ export class DecisionFeed extends DurableObject<Env> {
     const nowMs = this.#look();
     const { mirror, unwritten } = this.#store;
     const engines = this.#engines.map((engine) => statusOf(engine, this.#store, this.#settings, nowMs));
-    let cursors = 0;
-    for (const client of this.#clients.byName.values()) cursors += client.cursors.size;
     return {
       sequence: mirror.sequence,
       decisions: mirror.byId.size,
       tombstones: mirror.removed.length,
-      cursors,
+      cursors: this.#clients.cursors,
       freshness: worstOf(engines.map(({ freshness }) => freshness)),
       ageSeconds: oldestOf(engines.map(({ ageSeconds }) => ageSeconds)),
       fullAgeSeconds: oldestOf(engines.map(({ fullAgeSeconds }) => fullAgeSeconds)),

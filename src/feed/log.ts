@@ -1,5 +1,5 @@
-// The SQL of the feed's Durable Object: all of its tables, and the statements on all but those of engines-log.ts and
-// ends-log.ts.
+// The SQL of the feed's Durable Object: its tables but that of clients-log.ts, and the statements on all but those of
+// engines-log.ts and ends-log.ts.
 //
 // decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
 //            from the engine and a full state for every bouncer. No index but the key: a community list of
@@ -8,8 +8,6 @@
 // engines    how far each engine's mirror has come, and where it was. Losing a row costs a full list.
 // missing    what the newest full list of an engine missed and is kept until a second one does. Losing it costs a list.
 // engine_names  what engines are or were called. Losing a row: a view by a former name has nothing of its engine.
-// clients    cursors and sightings, 16 shards of JSON written behind: one row a poll would cost more than all
-//            the rest together. Losing a shard costs repeats, never a change.
 // engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
 // audit_anchor  one row: how far D1's audit log had come. Apart from D1 on purpose: it shows a cut tail.
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
@@ -36,7 +34,6 @@ const otherTables = [
      scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL, until_ms INTEGER NOT NULL,
      added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL,
      engine TEXT NOT NULL, engine_id INTEGER NOT NULL)`,
-  `CREATE TABLE IF NOT EXISTS clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS audit_anchor (
      id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS ended_keys (
@@ -214,21 +211,6 @@ export function writeChange(sql: SqlStorage, change: Change): void {
 /** Forgets tombstones up to a sequence; the caller writes `purgedSequence` in the same transaction. */
 export function deleteTombstones(sql: SqlStorage, upToSequence: number): void {
   sql.exec(`DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?`, upToSequence);
-}
-
-export function readClientShards(sql: SqlStorage): string[] {
-  return sql
-    .exec(`SELECT body FROM clients`)
-    .toArray()
-    .map((row) => row['body'] as string);
-}
-
-export function writeClientShard(sql: SqlStorage, shard: number, body: string): void {
-  sql.exec(
-    `INSERT INTO clients VALUES (?, ?) ON CONFLICT (shard) DO UPDATE SET body = excluded.body`,
-    shard,
-    body,
-  );
 }
 
 /** Bodies by id: what the answers to limited bouncers were made from (basis.ts). */

@@ -9,10 +9,11 @@ import { authenticate, forgetEpoch, learnFirstUse, type BouncerIdentity } from '
 import { isAllowed } from '../broker/policy.ts';
 import { settleStore } from '../broker/restore.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
+import { cut } from '../cut.ts';
 import { saveMetrics } from '../db/bouncers.ts';
 import { saveFirstUse } from '../db/keys.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../failure.ts';
-import type { Sighting } from '../feed/clients.ts';
+import { userAgentLength, type Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { reportOf, type Report } from '../feed/metrics.ts';
 import { renderList } from '../feed/snapshot.ts';
@@ -216,7 +217,7 @@ function sighting(c: Context<AppEnv>, bouncer: BouncerIdentity): Sighting {
     versionId: bouncer.version.id,
     address: clientAddress(c.req.raw, c.get('settings')),
     seenMs: Date.now(),
-    userAgent: c.req.header('user-agent') ?? '',
+    userAgent: cut(c.req.header('user-agent') ?? '', userAgentLength),
   };
 }
 
