@@ -1,10 +1,11 @@
 // The lab proves itself: four real bouncers against a real engine, with nothing of ours between them.
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
 import { postAlert } from '../lab/alert.ts';
 import { insertDecisions, lockDatabase } from '../lab/database.ts';
 import { checkOutage, enforcerNames, needsOf } from '../lab/enforcers.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
+import { until } from '../lab/wait.ts';
 
 describeWith('a real engine and a bouncer', ['lab'], () => {
   let engine: Engine;
@@ -112,3 +113,31 @@ describeWith('a real engine and a bouncer', ['lab'], () => {
     expect(engine.version).toMatch(/^\d+\.\d+\.\d+/);
   });
 });
+
+describeWith('an engine on a database server', ['databases'], () =>
+  describe.each(['postgresql', 'mariadb'] as const)('an engine on %s', (database) => {
+    let engine: Engine;
+    beforeEach(async () => {
+      engine = await startEngine({ database });
+    });
+    afterEach(() => (engine as Engine | undefined)?.close());
+
+    it('keeps its bans there, and lets nobody in while that is down', async () => {
+      const key = await engine.addBouncer('reader');
+      await engine.ban('192.0.2.1');
+      await postAlert(engine, { decisions: [{ value: '192.0.2.2' }] });
+      const ask = () => fetch(`${engine.url}/v1/decisions`, { headers: { 'X-Api-Key': key } });
+      const listed = async () =>
+        ((await (await ask()).json()) as { value: string }[]).map(({ value }) => value);
+      expect((await listed()).sort()).toEqual(['192.0.2.1', '192.0.2.2']);
+
+      await engine.databaseServer!.stop();
+      expect((await ask()).status).toBe(403);
+      expect((await fetch(`${engine.url}/health`)).status).toBe(200);
+
+      await engine.databaseServer!.start();
+      await until('the engine has its database again', async () => (await ask()).status === 200);
+      expect((await listed()).sort()).toEqual(['192.0.2.1', '192.0.2.2']);
+    });
+  }),
+);

@@ -7,6 +7,8 @@ export type AbilityName = keyof Abilities;
 export interface Abilities {
   /** Debian's engine and bouncers are here. */
   lab: Ability;
+  /** An engine can keep its data in PostgreSQL and in MariaDB. */
+  databases: Ability;
   /** The firewall bouncer can run: it needs a network namespace of its own. */
   netns: Ability;
   /** What a host runs to get its key. */

@@ -1,8 +1,8 @@
 // Real programs of other people (engine, bouncers, nft) from Debian's packages, unpacked into .cache/debian of
 // the checkout. Never installs a package and never runs a maintainer script: those want the central API.
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
-import { delimiter, join, resolve } from 'node:path';
+import { delimiter, dirname, join, resolve } from 'node:path';
 import { run } from './child.ts';
 
 export interface DebianTools {
@@ -40,7 +40,7 @@ const nftables = [
 
 let found: Promise<Debian> | undefined;
 
-/** Finds the programs; fetches them the first time. CROWDSEC_BIN and CSCLI_BIN name another engine. */
+/** Finds the programs; fetches them the first time. CROWDSEC_BIN names another engine, and CSCLI_BIN its cscli. */
 export function debianTools(): Promise<Debian> {
   found ??= find().catch((error: unknown) => ({ ok: false, why: firstLine(error) }));
   return found;
@@ -54,9 +54,9 @@ export async function requireTools(): Promise<DebianTools> {
 }
 
 async function find(): Promise<Debian> {
-  const root = await unpacked('crowdsec', programs);
-  const crowdsec = process.env.CROWDSEC_BIN ?? join(root, 'usr/bin/crowdsec');
-  const cscli = process.env.CSCLI_BIN ?? join(root, 'usr/bin/cscli');
+  const root = await unpacked('crowdsec', async () => programs);
+  const engine = engineAt(process.env.CROWDSEC_BIN ?? join(root, 'usr/bin'));
+  const { crowdsec, cscli } = { ...engine, ...(process.env.CSCLI_BIN && { cscli: process.env.CSCLI_BIN }) };
   await run(crowdsec, ['-version']);
   await run(cscli, ['version']);
   const nft = await findNft();
@@ -72,11 +72,17 @@ async function find(): Promise<Debian> {
   };
 }
 
+/** An engine by its place: a folder that has crowdsec and cscli, or the one program with the other beside it. */
+export function engineAt(place: string): { crowdsec: string; cscli: string } {
+  const folder = statSync(place).isDirectory() ? place : dirname(place);
+  return { crowdsec: folder === place ? join(folder, 'crowdsec') : place, cscli: join(folder, 'cscli') };
+}
+
 async function findNft(): Promise<DebianTools['nft']> {
   const installed = onPath('nft');
   if (installed) return { path: installed, env: {} };
   try {
-    const root = await unpacked('nftables', nftables);
+    const root = await unpacked('nftables', async () => nftables);
     const env = { LD_LIBRARY_PATH: (await libraryFolders(root)).join(delimiter) };
     const path = join(root, 'usr/sbin/nft');
     await run('env', [`LD_LIBRARY_PATH=${env.LD_LIBRARY_PATH}`, path, '--version']);
@@ -87,7 +93,8 @@ async function findNft(): Promise<DebianTools['nft']> {
   }
 }
 
-async function libraryFolders(root: string): Promise<string[]> {
+/** Where the shared libraries of unpacked packages are. */
+export async function libraryFolders(root: string): Promise<string[]> {
   const folders: string[] = [];
   for (const parent of ['usr/lib', 'lib'].map((name) => join(root, name)).filter(existsSync)) {
     const names = await readdir(parent);
@@ -100,7 +107,7 @@ async function libraryFolders(root: string): Promise<string[]> {
  * The folder where `packages` are unpacked. It appears by a rename once it is complete, so an interrupted run
  * leaves only a temporary folder (removed by the next), and of two runs at once the second keeps the first's.
  */
-async function unpacked(name: string, packages: string[]): Promise<string> {
+export async function unpacked(name: string, packages: () => Promise<string[]>): Promise<string> {
   const target = join(cache, `${name}-${process.arch}`);
   if (existsSync(target)) return target;
   for (const tool of ['apt-get', 'dpkg']) {
@@ -113,7 +120,9 @@ async function unpacked(name: string, packages: string[]): Promise<string> {
   const root = join(temporary, 'root');
   try {
     await mkdir(downloads, { recursive: true });
-    await download(packages, downloads);
+    // Downloads land in a folder that apt's own user may not enter.
+    const args = ['-o', 'APT::Sandbox::User=root', 'download', ...(await packages())];
+    await aptGet(args, downloads);
     for (const file of await readdir(downloads)) {
       await run('dpkg', ['-x', join(downloads, file), root]);
     }
@@ -135,17 +144,15 @@ async function removeLeftovers(): Promise<void> {
   }
 }
 
-async function download(packages: string[], cwd: string): Promise<void> {
-  // Downloads land in a folder that apt's own user may not enter.
-  const args = ['-o', 'APT::Sandbox::User=root', 'download', ...packages];
-  const timeoutMs = 300_000;
+/** apt-get, and again with new package lists where those were missing or name versions that the mirror no longer has. */
+export async function aptGet(args: string[], cwd?: string): Promise<string> {
+  const options = { ...(cwd && { cwd }), timeoutMs: 300_000 };
   try {
-    await run('apt-get', args, { cwd, timeoutMs });
+    return await run('apt-get', args, options);
   } catch (error) {
-    // What apt says when its package lists are missing or name versions that the mirror no longer has.
     if (!/Unable to locate|Can't find|no installation candidate|404/.test(reason(error))) throw error;
-    await run('apt-get', ['update'], { timeoutMs });
-    await run('apt-get', args, { cwd, timeoutMs });
+    await run('apt-get', ['update'], options);
+    return run('apt-get', args, options);
   }
 }
 

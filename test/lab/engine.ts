@@ -6,7 +6,8 @@ import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Child, atProcessEnd, run, startChild } from './child.ts';
-import { type DebianTools, requireTools } from './debian.ts';
+import { type DatabaseKind, type DatabaseServer, startDatabaseServer } from './database-server.ts';
+import { engineAt, requireTools } from './debian.ts';
 import { untilUnlocked } from './locked.ts';
 import { freePort } from './ports.ts';
 import { until } from './wait.ts';
@@ -33,7 +34,10 @@ export interface ImportRow {
 export interface Engine {
   url: string;
   dir: string;
+  /** Its SQLite file; there is none where a server keeps its data. */
   databasePath: string;
+  /** Absent with SQLite. It stops with the engine's `close` and may be stopped before. */
+  databaseServer?: DatabaseServer;
   /** As the engine says it, without the leading v: 1.4.6-6~deb12u1+b1-debian. */
   version: string;
   /** The machine (agent) that exists from the start; postAlert logs in as it. */
@@ -61,13 +65,19 @@ export interface Engine {
 
 export interface EngineOptions {
   dir?: string;
+  /** SQLite unless given; a server, where `canRunDatabases()`, is the engine's own. */
+  database?: DatabaseKind;
+  /** Another engine than the suites' (CROWDSEC_BIN, or else Debian's), as `engineAt` reads it. */
+  binary?: string;
   /** More lines of `api.server`: `trusted_proxies: [127.0.0.1]`. */
   server?: string[];
   env?: Record<string, string>;
 }
 
 export async function startEngine(options: EngineOptions = {}): Promise<Engine> {
-  const tools = await requireTools();
+  const tools = options.binary === undefined ? await requireTools() : engineAt(options.binary);
+  const { database = 'sqlite' } = options;
+  const databaseServer = database === 'sqlite' ? undefined : await startDatabaseServer(database);
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'lapidary-engine-')));
   const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
   const databasePath = join(dir, 'data/crowdsec.db');
@@ -91,6 +101,7 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
   }
 
   async function removeDatabase() {
+    if (databaseServer) throw new Error('only an SQLite file can be removed');
     if (running()) throw new Error('stop the engine before its database is removed');
     for (const name of await readdir(join(dir, 'data'))) {
       if (name.startsWith('crowdsec.db')) await rm(join(dir, 'data', name));
@@ -116,7 +127,7 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
   // Another process may take the port between the choice and the start.
   for (let attempt = 1; ; attempt++) {
     port = await freePort();
-    await writeConfiguration(dir, port, options.server ?? []);
+    await writeConfiguration(dir, port, databaseSection(dir, databaseServer), options.server ?? []);
     await register();
     try {
       await start();
@@ -131,7 +142,8 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
     url: url(),
     dir,
     databasePath,
-    version: await readVersion(tools),
+    ...(databaseServer && { databaseServer }),
+    version: await readVersion(tools.crowdsec),
     machine,
     cscli,
     async addBouncer(name) {
@@ -166,6 +178,7 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
       await register();
     },
     async copyDatabase() {
+      if (databaseServer) throw new Error('only an SQLite file can be copied');
       if (running()) throw new Error('stop the engine before its database is copied');
       const copy = await mkdtemp(join(dir, 'copy-'));
       await cp(join(dir, 'data'), copy, { recursive: true });
@@ -178,6 +191,7 @@ export async function startEngine(options: EngineOptions = {}): Promise<Engine> 
     },
     async close() {
       await child?.end('SIGKILL');
+      await databaseServer?.close();
       await rm(dir, { recursive: true, force: true });
       forgetDir();
     },
@@ -190,18 +204,23 @@ function targetArgs(value: string, { scope, range }: Pick<BanOptions, 'scope' | 
   return [(range ?? value.includes('/')) ? '--range' : '--ip', value];
 }
 
-async function readVersion(tools: DebianTools): Promise<string> {
+async function readVersion(crowdsec: string): Promise<string> {
   // 1.4 writes it to standard error through its logger, hence the shell.
-  const text = await run('sh', ['-c', '"$0" -version 2>&1', tools.crowdsec]);
+  const text = await run('sh', ['-c', '"$0" -version 2>&1', crowdsec]);
   return /version: v?(\S+)/.exec(text)?.[1] ?? 'unknown';
 }
 
-async function writeConfiguration(dir: string, port: number, server: readonly string[]): Promise<void> {
+async function writeConfiguration(
+  dir: string,
+  port: number,
+  database: string,
+  server: readonly string[],
+): Promise<void> {
   for (const name of ['data', 'hub', 'notifications', 'plugins']) {
     await mkdir(join(dir, name), { recursive: true });
   }
   const files: Record<string, string> = {
-    'config.yaml': configuration(dir, port, server),
+    'config.yaml': configuration(dir, port, database, server),
     'profiles.yaml': profiles,
     'simulation.yaml': 'simulation: off\n',
     'hub/.index.json': '{}',
@@ -231,10 +250,18 @@ config_paths:
 `;
 }
 
-function configuration(dir: string, port: number, server: readonly string[]): string {
+/** `db_config` of the configuration. */
+function databaseSection(dir: string, server: DatabaseServer | undefined): string {
+  if (!server) return `{log_level: info, type: sqlite, db_path: ${dir}/data/crowdsec.db, use_wal: true}`;
+  const { kind, port, user, password, name } = server;
+  const type = kind === 'mariadb' ? 'type: mysql' : 'type: postgresql, sslmode: disable';
+  return `{log_level: info, ${type}, host: 127.0.0.1, port: ${port}, user: ${user}, password: ${password}, db_name: ${name}}`;
+}
+
+function configuration(dir: string, port: number, database: string, server: readonly string[]): string {
   return `${folders(dir)}crowdsec_service: {enable: false, acquisition_path: ${dir}/acquis.yaml}
 cscli: {output: raw}
-db_config: {log_level: info, type: sqlite, db_path: ${dir}/data/crowdsec.db, use_wal: true}
+db_config: ${database}
 api:
   client: {credentials_path: ${dir}/creds.yaml}
   server:

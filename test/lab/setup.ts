@@ -3,6 +3,7 @@ import type { TestProject } from 'vitest/node';
 import type { Ability } from './ability.ts';
 import { run } from './child.ts';
 import { canBoot } from './container.ts';
+import { canRunDatabases } from './database-server.ts';
 import { debianTools } from './debian.ts';
 import { canUseNetns } from './netns.ts';
 
@@ -18,6 +19,7 @@ export default async function setup(project: TestProject): Promise<void> {
   project.provide('abilities', {
     lab,
     netns,
+    databases: lab.ok ? await canRunDatabases() : lab,
     hostTools: await hasTools(['curl', 'jq', 'ssh-keygen'], 'curl, jq, openssh-client'),
     nix,
     nixpkgs: optional(nix.ok ? hasNixpkgs() : nix),
