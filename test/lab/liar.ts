@@ -21,6 +21,8 @@ export interface Liar {
   /** From now on, about the subjects given (all of them unless given); earlier lies end. */
   lie(lie: Lie, about?: Subject): void;
   tellTheTruth(): void;
+  /** From now on, before a question is passed on: `count` says how many of its subject have come, this one included. */
+  onArrival(arrived: (subject: Subject, count: number) => Promise<void> | void): void;
   /** How many questions came so far, and how many were answered to the last byte. */
   asked(subject: Subject): number;
   answered(subject: Subject): number;
@@ -31,13 +33,15 @@ export async function startLiar(engine: { url: string }): Promise<Liar> {
   const asked = noQuestions();
   const answered = noQuestions();
   let current: { lie: Lie; about?: Subject } | undefined;
+  let arrived: Parameters<Liar['onArrival']>[0] = () => undefined;
 
   const server = createServer((question, response) => {
     void (async () => {
       const subject = subjectOf(question.url ?? '');
-      asked[subject]++;
+      const count = ++asked[subject];
       response.on('finish', () => answered[subject]++);
       try {
+        await arrived(subject, count);
         const truth = await truthOf(engine.url, question, subject);
         const lying = current && (!current.about || current.about === subject);
         (lying ? current!.lie : sendTruth)(truth, response);
@@ -56,6 +60,9 @@ export async function startLiar(engine: { url: string }): Promise<Liar> {
     },
     tellTheTruth() {
       current = undefined;
+    },
+    onArrival(told) {
+      arrived = told;
     },
     asked: (subject) => asked[subject],
     answered: (subject) => answered[subject],
@@ -78,13 +85,14 @@ function subjectOf(url: string): Subject {
   return url.startsWith('/v1/decisions?') ? 'lookup' : 'elsewhere';
 }
 
+const passed = ['x-api-key', 'user-agent', 'authorization', 'content-type'];
+
 function truthOf(engine: string, question: IncomingMessage, subject: Subject): Promise<Truth> {
-  const headers = {
-    'x-api-key': question.headers['x-api-key'],
-    'user-agent': question.headers['user-agent'],
-  };
+  const { method, url } = question;
+  const sent = passed.filter((name) => question.headers[name] !== undefined);
+  const headers = Object.fromEntries(sent.map((name) => [name, question.headers[name]]));
   return new Promise((resolve, reject) => {
-    const asking = ask(engine + question.url, { headers }, (answer) => {
+    const asking = ask(engine + url, { method, headers }, (answer) => {
       const parts: Buffer[] = [];
       answer.on('data', (part: Buffer) => parts.push(part));
       answer.on('error', reject);
@@ -94,7 +102,7 @@ function truthOf(engine: string, question: IncomingMessage, subject: Subject): P
       });
     });
     asking.on('error', reject);
-    asking.end();
+    question.pipe(asking);
   });
 }
 

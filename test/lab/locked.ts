@@ -1,8 +1,8 @@
-// What the engine's SQLite refuses, and takes when it is asked again.
+// What the engine's database refuses, and takes when it is asked again.
 import { until } from './wait.ts';
 
 /**
- * Runs `write`, and again while it fails with "database is locked"; every other failure is the caller's.
+ * Runs `write`, and again while it fails with "database is locked" (SQLite) or "Deadlock found" (MariaDB); every other failure is the caller's.
  *
  * A transaction that began by reading does not wait for its turn: SQLite refuses it at once when another connection
  * has written since (SQLITE_BUSY_SNAPSHOT), and a pull writes, too. The engine's link between an alert and its
@@ -14,7 +14,7 @@ export async function untilUnlocked<T>(write: () => Promise<T>): Promise<T> {
     try {
       return { value: await write() };
     } catch (error) {
-      if (String(error).includes('database is locked')) throw error;
+      if (/database is locked|Deadlock found/.test(String(error))) throw error;
       return { error };
     }
   });
