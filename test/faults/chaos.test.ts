@@ -2,7 +2,8 @@
 // lies, and bouncers of every kind. At rest each bouncer has what the engine has; and never, from the first answer on, does
 // anybody lack a ban that was there all the time.
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
 import { login, postAlert } from '../lab/alert.ts';
 import { type Chaos, chaosFrom } from '../lab/chaos.ts';
 import type { Lapi } from '../lab/enforcers.ts';
@@ -13,7 +14,6 @@ import { pullList, pullStream, type StreamDecision } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
 import { until } from '../lab/wait.ts';
 
-const lab = inject('lab');
 /** CHAOS_SEED repeats the choices of a run that failed elsewhere; CHAOS_SECONDS asks for more of them. */
 const seed = Number(process.env['CHAOS_SEED'] ?? 20_260_731);
 const seconds = Number(process.env['CHAOS_SECONDS'] ?? 60);
@@ -28,7 +28,7 @@ interface BouncerKind {
   longestPauseMs: number;
 }
 
-describe.skipIf(!lab.ok)('chaos before an engine', () => {
+describeWith('chaos before an engine', ['lab'], () => {
   const random = randomFrom(seed);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
   const lasting = Array.from({ length: 150 }, (_, index) => `2001:db8:1::${(index + 1).toString(16)}`);
