@@ -62,6 +62,30 @@ describe('the stream', () => {
     }
   });
 
+  test.each([0, 300])('2: ids ascend in both lists, in an answer of %d more as well', async (more) => {
+    // Ours are above those of engines, and come in first; ends come in another order than bans did.
+    await operator('POST', '/decisions', { value: '198.51.100.1', duration: '1h' });
+    await operator('POST', '/decisions', { value: '198.51.100.2', duration: '1h' });
+    await fill(more);
+    const engines = ['192.0.2.1', '192.0.2.2', '192.0.2.3'].map((value) => {
+      return engine.add({ value, untilMs: Date.now() + hour });
+    });
+    await sync();
+    const start = await stream('?startup=true');
+    await operator('DELETE', '/decisions?value=198.51.100.2');
+    await operator('DELETE', '/decisions?value=198.51.100.1');
+    for (const { id } of engines.toReversed()) {
+      engine.expire(id);
+      await sync();
+    }
+    const ends = [await stream(), await stream('?startup=true')];
+    expect([start.new.length, ...ends.map(({ deleted }) => deleted.length)]).toEqual([more + 5, 5, 5]);
+    for (const list of [start.new, ...ends.flatMap((each) => [each.new, each.deleted])]) {
+      const ids = list.map(({ id }) => id);
+      expect(ids).toEqual(ids.toSorted((a, b) => a - b));
+    }
+  });
+
   test('2: scopes are spelled Ip and Range, however the engine stored them', async () => {
     engine.add({ value: '192.0.2.1', scope: 'ip', untilMs: Date.now() + hour });
     await operator('POST', '/feed/sync?full=true');

@@ -22,7 +22,7 @@ type EndOf = (row: Row) => number;
 export function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
   let slice = '{"new": [';
   let separator = '';
-  for (const row of answer.added) {
+  for (const row of byId(answer.added)) {
     const seconds = Math.floor((endOf(row) - asOfMs) / 1000);
     // Nothing that ends within the second: `0s` is a permanent ban to lua, nftables and ipset.
     if (seconds < 1) continue;
@@ -35,7 +35,7 @@ export function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Gen
   }
   slice += '], "deleted": [';
   separator = '';
-  for (const row of answer.ended) {
+  for (const row of byId(answer.ended)) {
     slice += separator + encodeDecision(row, -secondsSinceEnd(row, asOfMs), true);
     separator = ',';
     if (slice.length >= sliceBytes) {
@@ -44,6 +44,11 @@ export function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Gen
     }
   }
   yield `${slice}]}`;
+}
+
+/** In LAPI's order since 1.5. Rows came in nearly so, and sorting what is nearly sorted costs little more than a look. */
+function byId(rows: readonly Row[]): Row[] {
+  return rows.toSorted((a, b) => a.id - b.id);
 }
 
 /** The list route's body: a bare array, or the four bytes `null`. */

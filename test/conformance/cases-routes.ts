@@ -305,6 +305,16 @@ const layoutCases: Case[] = [
     layout: true,
     shows: streamLayout('text {"deleted":null,"new":null} against {"new": [], "deleted": []}'),
   },
+  {
+    name: 'layout: several decisions',
+    path: `${streamPath}?startup=true&scopes=ip,range,country,as,username`,
+    layout: true,
+    shows: streamLayout('text {"deleted":[*]} against {"new": [*], "deleted": [*]}', {
+      ...fractions,
+      ...chunked,
+      order: ['new: in another order'],
+    }),
+  },
   { name: 'layout: an error', path: `${listPath}?ip=zz`, shows: refused('ip') },
 ];
 

@@ -62,8 +62,21 @@ export function layoutDifferences(lapi: Reply, lapidary: Reply): string[] {
     lines.push(`framing ${framing(lapi)} against ${framing(lapidary)}`);
   const [a, b] = [layoutOf(lapi.body), layoutOf(lapidary.body)];
   if (a !== b) lines.push(`text ${a} against ${b}`);
+  lines.push(...orderDifferences(contentOf(lapi.body), contentOf(lapidary.body)));
   if (/"duration":"[^"]*\.\d/.test(lapi.body)) lines.push('durations: LAPI has fractions of a second');
   return lines;
+}
+
+/** Of the decisions that both have. The list is in no order at LAPI (cases-list.ts). */
+function orderDifferences(lapi: Content, lapidary: Content): string[] {
+  if (lapi.kind !== 'a stream answer' || lapidary.kind !== 'a stream answer') return [];
+  return Object.keys(lapi.lists)
+    .filter((name) => {
+      const [a, b] = [lapi, lapidary].map(({ lists }) => lists[name]?.map(({ id }) => id) ?? []);
+      const inBoth = (id: number): boolean => a.includes(id) && b.includes(id);
+      return a.filter(inBoth).join() !== b.filter(inBoth).join();
+    })
+    .map((name) => `${name}: in another order`);
 }
 
 function layoutOf(body: string): string {

@@ -197,6 +197,12 @@ const rows = {
     why: 'one form for all engines, with lists that are always lists',
     until: '1.7.8',
   },
+  order: {
+    lapi: 'sends the stream’s decisions in no order',
+    lapidary: 'sends them by id, as from 1.5.0 on',
+    why: 'one form for all engines',
+    until: '1.5.0',
+  },
   framing: {
     lapi: 'sends streams chunked (from 1.7.8 on), and the length of the body that HEAD leaves out',
     lapidary: 'sends short answers with their length, and none with HEAD',
