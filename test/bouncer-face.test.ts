@@ -400,6 +400,22 @@ describe('the fast path', () => {
     expect(await lookUp('192.0.2.2')).toBeNull();
   });
 
+  test('a page of the list is not kept: whoever pages reads each once', async () => {
+    for (const query of ['?limit=5', '?offset=0&limit=2', '?id_gt=1']) {
+      const page = async () =>
+        ((await (await get(`/v1/decisions${query}`)).json()) as unknown[] | null) ?? [];
+      const before = (await page()).length;
+      await env.DECISION_FEED.getByName('default').addLocal({
+        value: `192.0.2.${query.length}`,
+        scope: 'Ip',
+        type: 'ban',
+        scenario: 'test',
+        untilMs: Date.now() + hour,
+      });
+      expect((await page()).length).toBe(before + 1);
+    }
+  });
+
   test('its polls are reported: last pull goes on', async () => {
     vi.useFakeTimers({ toFake: ['Date'] });
     await stream('?startup=true');

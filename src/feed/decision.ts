@@ -1,5 +1,7 @@
 // The words of the feed: what a decision is here, and what the log keeps of it.
 
+import { createGenerations } from '../generations.ts';
+
 /**
  * A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. Read from an
  * engine its `id` is the engine's; in the log and in answers it is the one that bouncers know it by.
@@ -66,7 +68,7 @@ export function sameContent(a: Decision, b: Decision): boolean {
   );
 }
 
-const interned = new Map<string, string>();
+const interned = createGenerations<string>(4 * 1024 * 1024, (text) => 50 + text.length);
 
 /**
  * One copy of a text that many decisions share (scope, origin, scenario): at 100,000 decisions this is the
@@ -75,7 +77,6 @@ const interned = new Map<string, string>();
 export function intern(text: string): string {
   const known = interned.get(text);
   if (known !== undefined) return known;
-  if (interned.size >= 20_000) interned.clear();
   interned.set(text, text);
   return text;
 }

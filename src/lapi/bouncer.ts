@@ -113,15 +113,15 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   const { startup } = query.value;
   const view = limited(c, query.value.view, bouncer);
   const poll = sighting(c, bouncer);
-  const client = `${bouncer.id} ${poll.address} ${viewKey(view)}`;
-  if (!startup && isQuiet(client, poll)) return new Response(emptyStream, { headers: streamHeaders });
+  const key = viewKey(view);
+  if (!startup && isQuiet(poll, key)) return new Response(emptyStream, { headers: streamHeaders });
 
   const gzip = acceptsGzip(c.req.raw);
   const sightings = takeSightings();
   const ask = { poll, view, startup, gzip, sightings };
   const answered = await askFeed(c.env, async (feed) => feed.stream(ask));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
-  learn(client, answered.sequence, answered.settled, poll.seenMs);
+  learn(poll, key, answered.sequence, answered.settled);
   if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
   if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
   const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
@@ -135,16 +135,18 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   const poll = sighting(c, bouncer);
   const { limit, offset, idGreaterThan } = query.value;
   const view = limited(c, query.value.view, bouncer);
-  const lookup = `${limit} ${offset} ${idGreaterThan} ${viewKey(view)}`;
+  const lookup = viewKey(view);
+  // Whoever pages reads each page once.
+  const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
   const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
-  const known = recall(lookup, poll);
+  const known = isPage ? undefined : recall(lookup, poll);
   if (known) return new Response(listBody(known, poll.seenMs), { headers });
 
   const ask = { ...query.value, poll, view, sightings: takeSightings() };
   const answered = await askFeed(c.env, async (feed) => feed.list(ask));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   if (answered.kind === 'long') return new Response(answered.body, { headers });
-  remember(lookup, answered.sequence, answered.decisions, poll.seenMs);
+  if (!isPage) remember(lookup, answered.sequence, answered.decisions, poll);
   return new Response(listBody(answered.decisions, Date.now()), { headers });
 }
 

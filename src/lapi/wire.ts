@@ -4,6 +4,7 @@
 import { formatDuration, longestMs, parseDuration } from './duration.ts';
 import { intern, type Decision } from '../feed/decision.ts';
 import type { Element } from '../feed/json-split.ts';
+import { createGenerations } from '../generations.ts';
 
 const scopeNames: Readonly<Record<string, string>> = {
   ip: 'Ip',
@@ -71,13 +72,12 @@ function encodeText(text: string): string {
   );
 }
 
-const encoded = new Map<string, string>();
+const encoded = createGenerations<string>(4 * 1024 * 1024, (text, json) => 50 + text.length + json.length);
 
 /** `encodeText` for texts that repeat from decision to decision. */
 function encodeShared(text: string): string {
   const known = encoded.get(text);
   if (known !== undefined) return known;
-  if (encoded.size >= 20_000) encoded.clear();
   const json = encodeText(text);
   encoded.set(text, json);
   return json;
