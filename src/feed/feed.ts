@@ -30,6 +30,7 @@ import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible } from './store.ts';
 import type { Store } from './store.ts';
+import { createMarks, forgettable, type Marks } from './tombstones.ts';
 import { fromNothing, transition } from './transition.ts';
 import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
 
@@ -50,6 +51,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #bases: Bases;
   readonly #gzipped: GzipCache = new Map();
   readonly #alarm: Alarm;
+  readonly #marks: Marks;
   #forgotMs = 0;
   /** When a cold feed was first asked; 0: it was not. */
   #contactMs = 0;
@@ -58,6 +60,7 @@ export class DecisionFeed extends DurableObject<Env> {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
     this.#store = openStore(ctx.storage, this.#settings.engines, this.#settings.syncIntervalMs);
+    this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#clients = openClients(ctx.storage);
     this.#clientLog = createClientLog(ctx.storage, this.#clients);
     // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
@@ -136,12 +139,16 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What ended, and what is too old. */
   #keepHouse(nowMs: number): void {
     const { storage } = this.ctx;
-    sweep(storage, this.#store, nowMs);
-    if (sinceMs(this.#forgotMs, nowMs) < forgetIntervalMs) return;
-    const cutoffMs = nowMs - this.#settings.tombstoneMs;
-    clients.forgetBefore(this.#clients, cutoffMs);
-    writeIfPossible(this.#store, nowMs, () => {
-      forgetTombstones(storage, this.#store, cutoffMs);
+    const store = this.#store;
+    sweep(storage, store, nowMs);
+    const isDue = sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs;
+    const cutoffMs = isDue ? nowMs - this.#settings.tombstoneMs : -Infinity;
+    const tooOld = forgettable(store.mirror, this.#marks, cutoffMs, nowMs);
+    if (isDue) clients.forgetBefore(this.#clients, cutoffMs);
+    if (!isDue && tooOld <= store.mirror.purgedSequence) return;
+    writeIfPossible(store, nowMs, () => {
+      forgetTombstones(storage, store, tooOld);
+      if (!isDue) return;
       log.forgetOnce(storage.sql, nowMs - onceKeptMs);
       this.#forgotMs = nowMs;
     });

@@ -208,6 +208,14 @@ export function writeChange(sql: SqlStorage, change: Change): void {
   }
 }
 
+/** The sequence of the newest tombstone but so many; null: there are no more. Not read are the rows themselves. */
+export function tombstoneBefore(sql: SqlStorage, count: number): number | null {
+  const ended = `FROM decisions WHERE removed_seq > 0`;
+  if (Number(sql.exec(`SELECT COUNT(*) AS n ${ended}`).one()['n']) <= count) return null;
+  const newest = `SELECT removed_seq ${ended} ORDER BY removed_seq DESC LIMIT 1 OFFSET ?`;
+  return Number(sql.exec(newest, count).one()['removed_seq']);
+}
+
 /** Forgets tombstones up to a sequence; the caller writes `purgedSequence` in the same transaction. */
 export function deleteTombstones(sql: SqlStorage, upToSequence: number): void {
   sql.exec(`DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?`, upToSequence);

@@ -76,13 +76,6 @@ export function applyChange(mirror: Mirror, change: Change): void {
   }
 }
 
-/** The sequence up to which every tombstone ended before `cutoffMs`; `purgedSequence` when there is none. */
-export function forgettable(mirror: Mirror, cutoffMs: number): number {
-  const kept = mirror.removed.findIndex((row) => row.removedMs >= cutoffMs);
-  const gone = kept < 0 ? mirror.removed.length : kept;
-  return mirror.removed[gone - 1]?.removedSeq ?? mirror.purgedSequence;
-}
-
 /** Forgets the tombstones up to a sequence. */
 export function forget(mirror: Mirror, upToSequence: number): void {
   mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence);

@@ -12,18 +12,10 @@ import type { EngineState } from './engines-log.ts';
 import { identify, lastNames, type Names } from './identity.ts';
 import { whyLeftBehind } from './left-behind.ts';
 import * as log from './log.ts';
-import {
-  applyChange,
-  createMirror,
-  expired,
-  forget,
-  forgettable,
-  rowsOf,
-  type Change,
-  type Mirror,
-} from './mirror.ts';
+import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './mirror.ts';
 import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
+import { mostYoungTombstones } from './tombstones.ts';
 
 /** Since when something could not be written, and when it was last tried. */
 export interface Unwritten {
@@ -61,7 +53,9 @@ export function openStore(
       return [handle, enginesLog.readEngine(sql, handle, url)] as const;
     });
   });
-  const state = log.readState(sql);
+  const tooMany = log.tombstoneBefore(sql, mostYoungTombstones);
+  const read = log.readState(sql);
+  const state = tooMany === null ? read : purge(storage, read, tooMany);
   const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
   const names = enginesLog.readNames(sql);
   return {
@@ -288,15 +282,18 @@ export function writeIfPossible(store: Store, nowMs: number, write: () => void):
   }
 }
 
-/** Forgets tombstones older than `cutoffMs`; cursors from before them get the full state. */
-export function forgetTombstones(storage: DurableObjectStorage, store: Store, cutoffMs: number): void {
-  const purgedSequence = forgettable(store.mirror, cutoffMs);
-  if (purgedSequence === store.mirror.purgedSequence) return;
-  const state = { ...store.state, purgedSequence };
+/** Forgets tombstones up to a sequence; cursors from before it get the full state. */
+export function forgetTombstones(storage: DurableObjectStorage, store: Store, upToSequence: number): void {
+  if (upToSequence <= store.mirror.purgedSequence) return;
+  store.state = purge(storage, store.state, upToSequence);
+  forget(store.mirror, upToSequence);
+}
+
+function purge(storage: DurableObjectStorage, before: log.FeedState, purgedSequence: number): log.FeedState {
+  const state = { ...before, purgedSequence };
   storage.transactionSync(() => {
     log.deleteTombstones(storage.sql, purgedSequence);
     log.writeState(storage.sql, state);
   });
-  forget(store.mirror, purgedSequence);
-  store.state = state;
+  return state;
 }
