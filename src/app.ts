@@ -46,6 +46,7 @@ routes.all('/health', async (c) => {
   const { freshness, ageSeconds, fullAgeSeconds, unwritten, engines } = await askFeed(c.env, async (feed) =>
     feed.status(),
   );
+  const partial = engines.reduce((sum, { leftOut }) => sum + leftOut, 0);
   // Open to all: how many engines there are, and not which.
   const count = (state: Freshness): number => engines.filter((each) => each.freshness === state).length;
   const each = { fresh: count('fresh'), stale: count('stale'), cold: count('cold') };
@@ -55,6 +56,7 @@ routes.all('/health', async (c) => {
     feed: freshness,
     age_seconds: ageSeconds,
     full_age_seconds: fullAgeSeconds,
+    ...(partial === 0 ? {} : { partial }),
     ...(unwritten === null ? {} : { storage: 'unwritable' }),
     ...(engines.length > 1 ? { engines: each } : {}),
     ...(keyless ? { upstream: keyless.link } : {}),

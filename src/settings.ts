@@ -34,6 +34,11 @@ export interface Settings {
    * for bans that no delta has; beside each sync where one was just found.
    */
   readonly tailIntervalMs: number;
+  /**
+   * `MAX_DECISIONS`, none: how many decisions are held at most; beyond it those of community lists that end soonest stay
+   * out. Where memory is bounded (a Durable Object on Cloudflare has 128 MB) wrangler.toml sets it.
+   */
+  readonly maxDecisions: number;
   /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
   readonly tombstoneMs: number;
   /** `OPERATOR_TOKEN`: opens all of `/api/v1`, for when nothing else does; each use is marked in the audit log. */
@@ -87,6 +92,7 @@ export const settingNames = [
   'SYNC_INTERVAL_SECONDS',
   'RESYNC_INTERVAL_SECONDS',
   'TAIL_INTERVAL_SECONDS',
+  'MAX_DECISIONS',
   'TOMBSTONE_DAYS',
   'OPERATOR_TOKEN',
   'OPERATOR_ISSUERS',
@@ -133,6 +139,7 @@ export function readSettings(env: Source): Settings {
     syncIntervalMs,
     resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', syncIntervalMs / 1000, 1, 86_400),
+    maxDecisions: wholeNumber(env, 'MAX_DECISIONS', Infinity, 1, 100_000_000),
     tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
     operatorToken: operatorToken || null,
     operatorIssuers: issuers.entries,

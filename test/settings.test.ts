@@ -11,6 +11,7 @@ describe('settings', () => {
       syncIntervalMs: 10_000,
       resyncIntervalMs: 300_000,
       tailIntervalMs: 10_000,
+      maxDecisions: Infinity,
       tombstoneMs: 7 * 86_400_000,
       operatorToken: null,
       bootstrap: null,

@@ -35,6 +35,7 @@ const engineShape = z
     last_error: z.string().nullable(),
     skipped: z.int().meta({ description: 'Elements of its newest answers that could not be read.' }),
     skipped_sample: z.string().nullable().meta({ description: 'What is wrong with one of them.' }),
+    left_out: z.int().meta({ description: 'Decisions of it for which there is no room (MAX_DECISIONS).' }),
   })
   .meta({ id: 'Engine' });
 
@@ -108,6 +109,7 @@ export const feedOperations = [
           last_error: engine.lastError,
           skipped: engine.skipped,
           skipped_sample: engine.skippedSample,
+          left_out: engine.leftOut,
         })),
         left_behind: [...leftBehind],
       } satisfies z.input<typeof feedShape>);

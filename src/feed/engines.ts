@@ -45,6 +45,8 @@ export interface EngineStatus {
   /** Elements of its newest answers that could not be read, and what is wrong with one of them. */
   readonly skipped: number;
   readonly skippedSample: string | null;
+  /** Decisions of it for which there is no room (`MAX_DECISIONS`). */
+  readonly leftOut: number;
 }
 
 export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
@@ -109,6 +111,7 @@ export function statusOf(
     lastError,
     skipped: progress.skipped.count,
     skippedSample: progress.skipped.sample,
+    leftOut: progress.leftOut,
   };
 }
 

@@ -52,6 +52,8 @@ export interface Progress {
   readonly tail: Tail;
   /** Elements that could not be read: how many in the newest full list and the deltas since, and one of them. */
   readonly skipped: { readonly count: number; readonly sample: string | null };
+  /** Decisions of the newest full list and the deltas since for which there was no room. */
+  readonly leftOut: number;
 }
 
 /** Questions for what is above an id: cheap where the engine knows `id_gt` (1.5 on). */
@@ -87,6 +89,7 @@ export const firstProgress: Progress = {
   missedMs: 0,
   tail: { endMs: 0, tookMs: 0, foundMs: 0, ignoredMs: 0, marks: [] },
   skipped: { count: 0, sample: null },
+  leftOut: 0,
 };
 
 export interface Intervals {
@@ -97,6 +100,8 @@ export interface Intervals {
 
 /** Heavy reads that nobody asked for take at most one part in this many of the engine's time. */
 const engineShare = 10;
+/** A read of up to this is not heavy: once a second, which is the shortest interval, it takes no more than that part. */
+const lightMs = 100;
 /** A list that takes this part of a sync interval is no burden: on an engine without `id_gt` it stands in for the tail. */
 const cheapShare = 100;
 /** How long a loss that was seen makes its like be looked for beside each sync. */
@@ -121,16 +126,21 @@ export function listIntervalMs({ listTookMs }: Progress, { resyncIntervalMs }: I
 export function listDueInMs(progress: Progress, intervals: Intervals, known: boolean, nowMs: number): number {
   const { failures, urgency, listMs, listTookMs } = progress;
   const intervalMs = listIntervalMs(progress, intervals);
-  const sparedMs = Math.min(intervalMs, (engineShare - 1) * listTookMs);
+  const sparedMs = Math.min(intervalMs, restAfterMs(listTookMs));
   const backoffMs = failures === 0 ? 0 : Math.min(intervalMs, intervals.syncIntervalMs * 2 ** (failures - 1));
   const sought = urgency === 'spared' || standsInForTail(progress, intervals, nowMs);
   const waitMs = !known || urgency === 'now' ? 0 : sought ? sparedMs : intervalMs;
   return Math.max(0, Math.max(waitMs, backoffMs) - sinceMs(listMs, nowMs));
 }
 
+/** How long the engine is left alone after a read that took so long. */
+function restAfterMs(tookMs: number): number {
+  return tookMs <= lightMs ? 0 : (engineShare - 1) * tookMs;
+}
+
 /** How long the engine is spared a full list that a write asks for. */
 export function owedInMs({ listMs, listTookMs }: Progress, nowMs: number): number {
-  return Math.max(0, engineShare * listTookMs - sinceMs(listMs, nowMs));
+  return Math.max(0, restAfterMs(listTookMs) - sinceMs(listMs, nowMs));
 }
 
 function standsInForTail(progress: Progress, { syncIntervalMs }: Intervals, nowMs: number): boolean {
@@ -165,7 +175,7 @@ export function tailFrom(tail: Tail, intervals: Intervals, written: boolean, now
   const waitMs = watchful ? 0 : intervals.tailIntervalMs;
   // Half an interval: rounds come by the clock of an alarm, which is a little early or late.
   const early = Math.min(waitMs, intervals.syncIntervalMs / 2);
-  if (sinceMs(tail.endMs, nowMs) < Math.max(waitMs - early, (engineShare - 1) * tail.tookMs)) return null;
+  if (sinceMs(tail.endMs, nowMs) < Math.max(waitMs - early, restAfterMs(tail.tookMs))) return null;
   return base[1];
 }
 

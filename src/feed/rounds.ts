@@ -8,6 +8,7 @@ import type { Settings } from '../settings.ts';
 import type { Unreadable } from '../lapi/wire.ts';
 import type { EngineKey, EngineKeys } from './engine-keys.ts';
 import type { EngineState } from './engines-log.ts';
+import { withinCeiling } from './ceiling.ts';
 import * as progress from './progress.ts';
 import type { Link, LinkState, Progress } from './progress.ts';
 import { shared } from './shared.ts';
@@ -148,7 +149,7 @@ export function createRounds(
     if (!pull.ok) return failed(kind, pull, startMs);
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
-    const plan = planner.finish(nowMs);
+    const { plan, leftOut } = withinCeiling(planner.finish(nowMs), store.mirror, settings.maxDecisions);
     nameSkipped(passedOver);
     const held = kind === 'full' ? plan.held : null;
     const told = { engine: handle, url: engine.url, held };
@@ -161,6 +162,7 @@ export function createRounds(
       nowMs,
       isFirst,
       skipped,
+      leftOut,
       sample: sampleOf(passedOver),
       ignored,
     };
@@ -209,7 +211,7 @@ export function createRounds(
     const touch = await upstream.touchCursor(from);
     if (!touch.ok) return failed('delta', touch, startMs);
     // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
-    save({ cursorOf: head, urgency: progress.urgent(now().urgency, 'spared') });
+    save({ cursorOf: head, urgency: 'now' });
     return nothing;
   };
 
@@ -301,6 +303,7 @@ interface Answered {
   /** No full list was believed before it. */
   readonly isFirst: boolean;
   readonly skipped: number;
+  readonly leftOut: number;
   readonly sample: string | null;
   /** A tail had what it was not asked for. */
   readonly ignored: boolean;
@@ -309,7 +312,7 @@ interface Answered {
 /** How far the rounds have come with this answer. `state`: of the engine, with the answer in it. */
 function progressAfter(
   { progress: before, highestId, held }: EngineState,
-  { kind, plan, link, startMs, nowMs, isFirst, skipped, sample, ignored }: Answered,
+  { kind, plan, link, startMs, nowMs, isFirst, skipped, leftOut, sample, ignored }: Answered,
 ): Progress {
   const doubted = plan.doubt !== undefined;
   const skippedSince = { count: before.skipped.count + skipped, sample: sample ?? before.skipped.sample };
@@ -328,6 +331,7 @@ function progressAfter(
       missedMs: plan.add.length > 0 && !isFirst ? nowMs : before.missedMs,
       tail: progress.marked(before.tail, highestId, startMs),
       skipped: { count: skipped, sample },
+      leftOut,
     };
   }
   const urgency = doubted ? progress.urgent(before.urgency, 'now') : before.urgency;
@@ -340,6 +344,7 @@ function progressAfter(
       lateDeltas: 0,
       urgency,
       skipped: skippedSince,
+      leftOut: before.leftOut + leftOut,
     };
   }
   const found = plan.add.length > 0;

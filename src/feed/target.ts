@@ -1,6 +1,6 @@
 // What a bouncer is to have now: a view and, under a cap, which of its decisions. Pure.
 
-import type { Row } from './decision.ts';
+import type { Decision, Row } from './decision.ts';
 import type { View } from './view.ts';
 
 export interface Target {
@@ -10,7 +10,7 @@ export interface Target {
 }
 
 /** What an engine, or an operator here, decided on what happened to it; the rest came from a list of others. */
-function isOwn({ origin }: Row): boolean {
+export function isOwn({ origin }: Decision): boolean {
   return origin !== 'CAPI' && !origin.startsWith('lists');
 }
 
