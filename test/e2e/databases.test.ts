@@ -106,9 +106,9 @@ function followsEngineOn(database: DatabaseKind): void {
     expect(committed.size).toBe(alerts * bansPerAlert);
     expect([...late].slice(0, 10)).toEqual([]);
     expect([...committed.keys()].filter((value) => !bouncer.banned.has(value))).toEqual([]);
-    expect(valuesOf(await pullList({ url: edge.url, key: await edge.addBouncer('lister') }))).toEqual(
-      [...committed.keys()].sort(),
-    );
+    // A set: what the engine's database refused at first it may have twice.
+    const listed = await pullList({ url: edge.url, key: await edge.addBouncer('lister') });
+    expect([...new Set(valuesOf(listed))]).toEqual([...committed.keys()].sort());
     const key = await edge.addBouncer('looker');
     const unseen: string[] = [];
     const asking = [...committed.keys()];
@@ -155,15 +155,14 @@ function followsEngineOn(database: DatabaseKind): void {
       saw(said);
       return said as { state: string; last_error: string | null };
     };
-    const { last_error: said } = await until('the feed has an error', async (saw) => {
+    // At first it may still answer 500: it knew the key a moment ago.
+    const { last_error: said } = await until('the feed is refused', async (saw) => {
       const is = await engineIs(saw);
-      return is.last_error !== null && is;
+      return is.last_error?.includes('403') && is;
     });
-    expect(said).toMatch(/403/);
     expect(said).toMatch(/key/i);
     expect(said).toMatch(/database/i);
-    const health = JSON.stringify(await edge.health());
-    if (/refused|key/.test(health)) expect(health).toMatch(/database/);
+    expect(JSON.stringify(await edge.health())).not.toMatch(/key/);
 
     await engine.databaseServer!.start();
     await until('the feed is well again', async (saw) => (await engineIs(saw)).state === 'ok');
