@@ -1,10 +1,8 @@
 // How many ends are remembered, and which of them a start-up carries.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { digestOf } from '../src/secret.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
-import { bouncer, everything, feed, type WireDecision } from './support/bouncer.ts';
-import { addBouncer, asBouncer, operator } from './support/http.ts';
+import { bouncer, everything, feed } from './support/bouncer.ts';
 
 const hour = 3_600_000;
 const minute = 60_000;

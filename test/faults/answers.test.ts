@@ -11,7 +11,10 @@ import { until } from '../lab/wait.ts';
 /** How the feed describes each lie. One that is `ok` is a good answer of doubtful content, or of elements that are none. */
 const expected: Record<LieName, { state: 'failing' | 'refused' | 'ok'; says: RegExp | null }> = {
   'status 500': { state: 'failing', says: /answers with status 500/ },
-  'status 403': { state: 'refused', says: /status 403: it does not know UPSTREAM_API_KEY, or its database is down/ },
+  'status 403': {
+    state: 'refused',
+    says: /status 403: it does not know UPSTREAM_API_KEY, or its database is down/,
+  },
   'silence before the headers': { state: 'failing', says: /silent/ },
   'silence in mid-body': { state: 'failing', says: /silent/ },
   'a body cut before its Content-Length': { state: 'failing', says: /out of reach|cut off/ },
