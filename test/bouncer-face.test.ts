@@ -222,6 +222,8 @@ describe('the list', () => {
     expect((await list('limit=2&offset=0'))?.length).toBe(2);
     expect((await list('limit=2&offset=2'))?.length).toBe(1);
     expect(await list('limit=2&offset=4')).toBeNull();
+    expect((await list('limit=-1&offset=-1&id_gt=-1'))?.length).toBe(3);
+    expect(await list('limit=0')).toBeNull();
   });
 
   test('15: a lookup is answered while the engine is down', async () => {

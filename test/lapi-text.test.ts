@@ -151,12 +151,34 @@ describe('query strings, as Go parses them', () => {
   });
 
   test.each([
+    ['', null, 0, 0],
+    ['limit=2&offset=1&id_gt=7', 2, 1, 7],
+    ['limit=0', 0, 0, 0],
+    ['limit=-1&offset=-1&id_gt=-1', null, 0, 0],
+    ['limit=-9223372036854775808', null, 0, 0],
+    ['limit=%2B2&offset=01&id_gt=%2B007', 2, 1, 7],
+    ['limit=2&limit=x', 2, 0, 0],
+    ['limit=9223372036854775807', 2 ** 63, 0, 0],
+  ])('%j asks for %s decisions, after the first %s, with ids above %s', (search, limit, offset, id) => {
+    const value = { limit, offset, idGreaterThan: id };
+    expect(parseListQuery(search)).toMatchObject({ ok: true, value });
+  });
+
+  test.each([
     ['ip=', 'ip'],
     ['range=x', 'range'],
     ['ip=192.0.2.1&contains=', 'contains'],
-    ['limit=-1', 'limit'],
+    ['limit=', 'limit'],
+    ['limit=+2', 'limit'],
+    ['limit=0x2', 'limit'],
+    ['limit=1e2', 'limit'],
+    ['limit=1_0', 'limit'],
+    ['limit=9223372036854775808', 'limit'],
+    ['limit=-9223372036854775809', 'limit'],
     ['offset=1.5', 'offset'],
+    ['offset=-', 'offset'],
     ['id_gt=', 'id_gt'],
+    ['id_gt=٢', 'id_gt'],
   ])('%s is bad input that names %s', (search, field) => {
     expect(parseListQuery(search)).toMatchObject({ ok: false, failure: { kind: 'bad-input', field } });
   });

@@ -13,6 +13,7 @@ export interface StreamQuery {
 
 export interface ListQuery {
   readonly view: View;
+  /** Null: all. */
   readonly limit: number | null;
   readonly offset: number;
   readonly idGreaterThan: number;
@@ -30,17 +31,18 @@ export function parseListQuery(search: string): Result<ListQuery> {
   const query = parseQuery(search);
   const view = readView(query, null, false);
   if (!view.ok) return view;
-  const limit = readCount(query, 'limit');
+  // What is below zero is as if it were not there: a limit of -1 is none.
+  const limit = readInteger(query, 'limit', -1);
   if (!limit.ok) return limit;
-  const offset = readCount(query, 'offset');
+  const offset = readInteger(query, 'offset', 0);
   if (!offset.ok) return offset;
-  const idGreaterThan = readCount(query, 'id_gt');
+  const idGreaterThan = readInteger(query, 'id_gt', 0);
   if (!idGreaterThan.ok) return idGreaterThan;
   return succeed({
     view: view.value,
-    limit: limit.value,
-    offset: offset.value ?? 0,
-    idGreaterThan: idGreaterThan.value ?? 0,
+    limit: limit.value < 0 ? null : limit.value,
+    offset: Math.max(0, offset.value),
+    idGreaterThan: Math.max(0, idGreaterThan.value),
   });
 }
 
@@ -111,11 +113,12 @@ function readBool(text: string | undefined): boolean | undefined {
   return ['0', 'f', 'F', 'false', 'FALSE', 'False'].includes(text) ? false : undefined;
 }
 
-function readCount(query: Query, name: string): Result<number | null> {
+/** Go's strconv.Atoi: a sign and digits, within 64 bits. */
+function readInteger(query: Query, name: string, absent: number): Result<number> {
   const text = query.get(name);
-  if (text === undefined) return succeed(null);
-  if (!/^\d{1,10}$/.test(text)) return badInput(name, 'not a whole number');
-  return succeed(Number(text));
+  if (text === undefined) return succeed(absent);
+  const whole = /^[+-]?\d+$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text);
+  return whole ? succeed(Number(text)) : badInput(name, 'not a whole number');
 }
 
 function list(query: Query, name: string): string[] | null {

@@ -48,6 +48,7 @@ const problems = {
   contains: 'not true or false',
   limit: 'not a whole number',
   offset: 'not a whole number',
+  id_gt: 'not a whole number',
 };
 
 /** A parameter that can not be read: LAPI's fault (500), the client's here (400). */
@@ -64,7 +65,7 @@ export function refusedStream(field: keyof typeof problems): (engine: EngineVers
 }
 
 /** A parameter that the engine of old does not know at all. */
-export function refusedPage(field: 'limit' | 'offset'): (engine: EngineVersion) => Shows {
+export function refusedPage(field: 'limit' | 'offset' | 'id_gt'): (engine: EngineVersion) => Shows {
   const body = `body a list against message "${field}: ${problems[field]}"`;
   const unknown: Shows = { 'bad-input': ['status 200 against 400', body] };
   return (engine) => (engine.since('1.5.0') ? refused(field) : unknown);

@@ -89,6 +89,21 @@ export const listCases: Case[] = [
   look('id_gt', '?id_gt=100000&value=192.0.2.1', {
     'list-pages': ['list: only LAPI has Ip 192.0.2.1 ban cscli 4h'],
   }),
+  look('limit=-1', '?value=192.0.2.1&limit=-1'),
+  look('limit=-1 and an offset', '?value=192.0.2.1&limit=-1&offset=1', {
+    'list-pages': ['list: only LAPI has Ip 192.0.2.1 ban cscli 4h'],
+  }),
+  look('limit=0', '?value=192.0.2.1&limit=0', {
+    'list-pages': ['list: only LAPI has Ip 192.0.2.1 ban cscli 4h'],
+  }),
+  look('a limit with a sign', '?value=192.0.2.1&limit=%2B1'),
+  look('a limit with zeros', '?value=192.0.2.1&limit=01'),
+  look('the largest limit', '?value=192.0.2.1&limit=9223372036854775807'),
+  look('offset=-1', '?value=192.0.2.1&offset=-1'),
+  look('id_gt=-1', '?value=192.0.2.1&id_gt=-1'),
+  look('a limit beyond the largest', '?limit=9223372036854775808&value=192.0.2.1', refusedPage('limit')),
+  look('an empty limit', '?limit=&value=192.0.2.1', refusedPage('limit')),
+  look('an empty id_gt', '?id_gt=&value=192.0.2.1', refusedPage('id_gt')),
   look('an invalid limit', '?limit=zz&value=192.0.2.1', refusedPage('limit')),
   look('an invalid offset', '?offset=1.5&value=192.0.2.1', refusedPage('offset')),
   look('an escape that is no UTF-8', '?value=%ff'),
