@@ -335,7 +335,8 @@ const odd: Case[] = [
       const stopAt = new Date();
       await pair.alert({ stopAt, decisions: [{ value: '198.18.4.4', duration: '5s' }] });
       await pair.sync();
-      await pair.pauseMs(stopAt.getTime() + 5_000 - 800 - Date.now());
+      // Engines from 1.6.3 on round: to Lapidary it may end half a second later.
+      await pair.pauseMs(stopAt.getTime() + 5_000 - 400 - Date.now());
     },
     shows: { 'last-second': ['list: only LAPI has Ip 198.18.4.4 ban crowdsec*'] },
   },
