@@ -10,8 +10,12 @@ export type Failure =
   | { readonly kind: 'precondition-required'; readonly field: string; readonly problem: string }
   | { readonly kind: 'rate-limited'; readonly waitSeconds: number }
   | { readonly kind: 'too-large'; readonly field: string; readonly limitBytes: number }
+  /** A body in another coding than gzip. */
+  | { readonly kind: 'unsupported-coding'; readonly field: string; readonly problem: string }
   | { readonly kind: 'forbidden'; readonly problem?: string }
   | { readonly kind: 'unauthorised'; readonly problem: string }
+  /** A machine's log-in, refused in LAPI's words. */
+  | { readonly kind: 'login-refused'; readonly problem: string }
   /** A challenge that is none of ours, or that ran out: a new one mends it. */
   | { readonly kind: 'bad-nonce' }
   | { readonly kind: 'stale-nonce' }
@@ -69,6 +73,12 @@ function describe(failure: Failure): Public {
       const detail = `${failure.field}: larger than ${failure.limitBytes} bytes`;
       return { status: 413, title: 'Too large', detail };
     }
+    case 'unsupported-coding': {
+      const detail = `${failure.field}: ${failure.problem}`;
+      return { status: 415, title: 'Unsupported media type', detail };
+    }
+    case 'login-refused':
+      return { status: 401, title: 'Login refused', detail: failure.problem };
     case 'forbidden':
       return { status: 403, title: 'Forbidden', detail: failure.problem ?? 'access forbidden' };
     case 'unauthorised':
@@ -111,6 +121,8 @@ function describe(failure: Failure): Public {
 function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
   if ('waitSeconds' in failure) return { 'retry-after': String(failure.waitSeconds) };
+  if (failure.kind === 'unsupported-coding') return { 'accept-encoding': 'gzip' };
+  if (failure.kind === 'login-refused') return { 'www-authenticate': 'JWT realm=Crowdsec API local' };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
   if (failure.kind === 'bad-nonce' || failure.kind === 'stale-nonce') {
     return { 'www-authenticate': 'SSHSIG realm="lapidary"' };
@@ -122,7 +134,9 @@ function failureHeaders(failure: Failure): Record<string, string> {
 export function lapiError(failure: Failure): Response {
   const { status, detail } = describe(failure);
   const headers = { 'content-type': 'application/json; charset=utf-8', ...failureHeaders(failure) };
-  return new Response(JSON.stringify({ message: detail }), { status, headers });
+  // gin-jwt's body has the status in it once more.
+  const code = failure.kind === 'login-refused' ? { code: status } : {};
+  return new Response(JSON.stringify({ ...code, message: detail }), { status, headers });
 }
 
 /** For operators and hosts: RFC 9457 problem+json; `errors` names the field where there is one. */

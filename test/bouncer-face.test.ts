@@ -337,6 +337,24 @@ describe('everywhere', () => {
     }
   });
 
+  test.each(['gzip, br', 'br, gzip', 'gzip, gzip', 'br', 'x-gzip', 'gzip;q=1', 'none'])(
+    '19: a body whose coding is %s is 415, and the answer says what is read',
+    async (coding) => {
+      const init = { method: 'POST', body: '{}', headers: { 'content-encoding': coding } };
+      const response = await asBouncer(key, '/v1/usage-metrics', init);
+      expect([response.status, response.headers.get('accept-encoding')]).toEqual([415, 'gzip']);
+      expect(await response.json()).toEqual({ message: 'content-encoding: not gzip' });
+    },
+  );
+
+  test.each(['', 'identity', 'GZIP', ' gzip ,'])('19: a body whose coding is %j is read', async (coding) => {
+    const json = new Blob(['{"remediation_components":[{}]}']).stream();
+    const packed = /gzip/i.test(coding) ? json.pipeThrough(new CompressionStream('gzip')) : json;
+    const body = await new Response(packed).arrayBuffer();
+    const init = { method: 'POST', body, headers: { 'content-encoding': coding } };
+    expect((await asBouncer(key, '/v1/usage-metrics', init)).status).toBe(201);
+  });
+
   test('19: a small body that unfolds to a large one is refused', async () => {
     const bomb = new Response(' '.repeat(8_000_000)).body?.pipeThrough(new CompressionStream('gzip'));
     const body = await new Response(bomb).arrayBuffer();

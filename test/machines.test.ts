@@ -199,9 +199,15 @@ test('a machine whose name is hidden in a token’s padding, or not there at all
   }
 });
 
-test.each(['/v1/watchers/login', '/v1/alerts'])(
+/** As LAPI refuses a body that is too large: a log-in as it refuses every log-in. */
+const tooLarge = {
+  '/v1/watchers/login': [401, { code: 401, message: 'missing: http: request body too large' }],
+  '/v1/alerts': [400, { message: 'http: request body too large' }],
+} as const;
+
+test.each(Object.entries(tooLarge))(
   'a bomb sent to %s is unfolded to its limit and no further',
-  async (path) => {
+  async (path, refusal) => {
     vi.mocked(fetch).mockImplementation(async (_, init) => {
       await new Response(init?.body).arrayBuffer();
       return Response.json([]);
@@ -228,11 +234,18 @@ test.each(['/v1/watchers/login', '/v1/alerts'])(
     const bomb = await new Response(zipped).arrayBuffer();
     const init = { method: 'POST', body: bomb, headers: { 'content-encoding': 'gzip' } };
     const answer = await call(path, init);
-    expect(answer.status).toBe(400);
-    expect(await answer.json()).toEqual({ message: 'http: request body too large' });
+    expect([answer.status, await answer.json()]).toEqual(refusal);
     expect(inflated).toBeLessThan(limitBytes / 1029 + 4096);
   },
 );
+
+test('a log-in of more than 2 MiB is refused as LAPI refuses a log-in', async () => {
+  const body = JSON.stringify({ machine_id: 'a', password: 'x'.repeat(2 * 1024 * 1024) });
+  const answer = await call('/v1/watchers/login', { method: 'POST', body });
+  expect([answer.status, await answer.json()]).toEqual(tooLarge['/v1/watchers/login']);
+  expect(answer.headers.get('www-authenticate')).toBe('JWT realm=Crowdsec API local');
+  expect(fetch).not.toHaveBeenCalled();
+});
 
 test.each([
   ['a second value', '{"machine_id":"a \\"}{","x":{}} {}'],

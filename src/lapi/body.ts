@@ -39,9 +39,16 @@ export interface PlainBody {
 /** null: there is none. */
 export function plainBody({ body, headers }: Request): Result<PlainBody | null> {
   if (!body) return succeed(null);
-  const encoding = (headers.get('content-encoding') ?? 'identity').toLowerCase();
-  if (encoding !== 'identity' && encoding !== 'gzip') return badInput('content-encoding', 'not gzip');
-  const packed = encoding === 'gzip';
+  const listed = (headers.get('content-encoding') ?? '').toLowerCase().split(',');
+  const coding =
+    listed
+      .map((each) => each.trim())
+      .filter(Boolean)
+      .join() || 'identity';
+  const packed = coding === 'gzip';
+  if (!packed && coding !== 'identity') {
+    return fail({ kind: 'unsupported-coding', field: 'content-encoding', problem: 'not gzip' });
+  }
   return succeed({
     // The runtime hands over request bodies as they were sent (unlike those of its own fetches).
     stream: packed ? inflate(body) : (body as ReadableStream<Uint8Array>),

@@ -15,7 +15,7 @@ import { readBytes } from './body.ts';
 import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
 import { takeLoginTurn, takeLoginTurnAs } from './rate.ts';
-import { relay, tooLarge } from './relay.ts';
+import { relay } from './relay.ts';
 import { claimedMachine, machineIn, mayAsLocal } from './trust.ts';
 
 type Reply = (c: Context<AppEnv>) => Promise<Response>;
@@ -24,6 +24,7 @@ type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
 /** LAPI's own limits, which it has since 1.7.8. */
 const loginLimitBytes = 2 * 1024 * 1024;
 const limitBytes = 50 * 1024 * 1024;
+const tooLargeLogin: Failure = { kind: 'login-refused', problem: 'missing: http: request body too large' };
 
 /** All that is passed on (LAPI: controllers/controller.go, in the order of its `Allow`). Nothing else reaches the engine. */
 const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
@@ -97,7 +98,7 @@ async function logIn(c: Context<AppEnv>): Promise<Response> {
   const wait = await takeLoginTurn(c.env, address, Date.now());
   if (wait !== null) return lapiError({ kind: 'rate-limited', waitSeconds: wait });
   const body = await readBytes(c.req.raw, loginLimitBytes);
-  if (!body.ok) return lapiError(body.failure.kind === 'too-large' ? tooLarge : body.failure);
+  if (!body.ok) return lapiError(body.failure.kind === 'too-large' ? tooLargeLogin : body.failure);
   const machine = machineIn(body.value);
   if (!machine.ok) return lapiError(machine.failure);
   const waitAs = machine.value === null ? null : await takeLoginTurnAs(c.env, machine.value, Date.now());

@@ -137,7 +137,7 @@ async function bodyOf(
 }
 
 /** As LAPI has said it since 1.7.8, with 400. */
-export const tooLarge: Failure = { kind: 'bad-input', field: 'http', problem: 'request body too large' };
+const tooLarge: Failure = { kind: 'bad-input', field: 'http', problem: 'request body too large' };
 
 async function passedBack(method: string, response: Response, silence: Silence): Promise<Response> {
   const headers = new Headers({ 'cache-control': 'no-store, no-transform' });

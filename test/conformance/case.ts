@@ -71,6 +71,9 @@ export function refusedPage(field: 'limit' | 'offset' | 'id_gt'): (engine: Engin
   return (engine) => (engine.since('1.5.0') ? refused(field) : unknown);
 }
 
+/** Of an answer that has no body at LAPI. */
+export const silent = 'type none against application/json';
+
 /** What the text of every answer with decisions shows besides. */
 export const cached: Shows = {
   'cache-control': ['header cache-control: none against no-store, no-transform'],

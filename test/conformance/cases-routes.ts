@@ -1,5 +1,5 @@
 // Keys, methods, paths, headers, the text of answers, and usage metrics.
-import { cached, type Case, fractions, listPath, refused, type Shows, streamPath } from './case.ts';
+import { cached, type Case, fractions, listPath, refused, type Shows, streamPath, silent } from './case.ts';
 import { ownKey } from './pair.ts';
 
 const oneRow = `${listPath}?value=192.0.2.1`;
@@ -55,8 +55,6 @@ const headCases: Case[] = [
     shows: { 'head-keeps-cursor': ['type application/json against text/plain'] },
   },
 ];
-
-const silent = 'type none against application/json';
 
 /** A path that neither has. */
 function unknown(name: string, path: string): Case {
@@ -182,70 +180,6 @@ const healthCases: Case[] = [
         ...(engine.since('1.6.0') ? ['header expires: Thu, 01 Jan 1970 00:00:00 GMT against -1'] : []),
       ],
     }),
-  },
-];
-
-/** Requests of machines that come without a token, or with one in a place where none is taken here. */
-const machineCases: Case[] = [
-  { name: 'machine: DELETE a decision', method: 'DELETE', path: `${listPath}/1` },
-  { name: 'machine: DELETE decisions', method: 'DELETE', path: `${listPath}?ip=192.0.2.1` },
-  { name: 'machine: POST alerts', method: 'POST', path: '/v1/alerts', body: '[]' },
-  {
-    name: 'machine: log in',
-    method: 'POST',
-    path: '/v1/watchers/login',
-    body: '{"machine_id":"nobody","password":"wrong","scenarios":[]}',
-  },
-  {
-    name: 'machine: GET one decision',
-    path: `${listPath}/1`,
-    shows: {
-      'error-bodies': [silent, 'body nothing against message "use DELETE"'],
-      allow: ['allow none against DELETE'],
-    },
-  },
-  {
-    name: 'machine: DELETE alerts',
-    method: 'DELETE',
-    path: '/v1/alerts',
-    shows: {
-      'machine-trust': [
-        'status 401 against 403',
-        'www-authenticate JWT realm=Crowdsec API local against none',
-        'body: only LAPI has code',
-        'message * against "access forbidden: delete alerts only from *"',
-      ],
-    },
-  },
-  {
-    name: 'machine: register',
-    method: 'POST',
-    path: '/v1/watchers',
-    body: '[]',
-    shows: {
-      'machine-trust': [
-        'status 400 against 403',
-        'message * against "access forbidden: register only from *"',
-      ],
-    },
-  },
-  {
-    name: 'machine: a token in the query',
-    path: '/v1/heartbeat?token=a.b.c',
-    shows: {
-      'token-places': [
-        'status 401 against 400',
-        'www-authenticate JWT realm=Crowdsec API local against none',
-        'body: only LAPI has code',
-        'message * against "token: send it as *"',
-      ],
-    },
-  },
-  {
-    name: 'machine: a token in a cookie',
-    path: '/v1/heartbeat',
-    headers: [['Cookie', 'jwt=a.b.c']],
-    shows: { 'token-places': ['message * against "cookie token is empty"'] },
   },
 ];
 
@@ -412,7 +346,6 @@ export const routesCases: Case[] = [
   ...headCases,
   ...routeCases,
   ...healthCases,
-  ...machineCases,
   ...headerCases,
   ...layoutCases,
   ...metricsCases,

@@ -181,6 +181,17 @@ const rows = {
     lapidary: 'takes it from `Authorization` only',
     why: 'a query is written down on its way, and no client uses either',
   },
+  'content-encoding': {
+    lapi: 'reads no gzip (before 1.7.0), and takes no notice of a coding that it does not know',
+    lapidary: 'reads gzip, whatever the engine, and answers 415 to any other coding',
+    why: 'newer agents compress; what has another coding can’t be read',
+  },
+  'login-size': {
+    lapi: 'reads a log-in of any size',
+    lapidary: 'refuses one of more than 2 MiB, as from 1.7.8 on',
+    why: 'it is read before anybody is known',
+    until: '1.7.8',
+  },
   'vyos-key': {
     lapi: 'knows `X-Api-Key` only',
     lapidary: 'takes the key from `apikey` too',

@@ -17,7 +17,7 @@ export interface Ask {
   path: string;
   /** As sent, in this order; a name may repeat. */
   headers?: [name: string, value: string][];
-  body?: string;
+  body?: string | Uint8Array;
   /** Sent as X-Api-Key: the client's (the default), one that nobody has polled with, or none. */
   key?: 'client' | 'fresh' | 'none';
 }
