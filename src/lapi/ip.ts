@@ -26,14 +26,19 @@ export function parseNetwork(text: string): Network | undefined {
 }
 
 function parseAddress(text: string): number[] | undefined {
-  if (text.includes(':')) {
-    if (text.includes('%') || !ipaddr.IPv6.isValid(text)) return undefined;
-    const address = ipaddr.IPv6.parse(text);
-    return address.isIPv4MappedAddress() ? address.toIPv4Address().toByteArray() : address.toByteArray();
-  }
+  if (text.includes(':')) return text.includes('%') ? undefined : parseIpv6(text);
   if (!/^(0|[1-9]\d{0,2})(\.(0|[1-9]\d{0,2})){3}$/.test(text)) return undefined;
   const bytes = text.split('.').map(Number);
   return bytes.every((byte) => byte <= 255) ? bytes : undefined;
+}
+
+function parseIpv6(text: string): number[] | undefined {
+  try {
+    const address = ipaddr.IPv6.parse(text);
+    return address.isIPv4MappedAddress() ? address.toIPv4Address().toByteArray() : address.toByteArray();
+  } catch {
+    return undefined;
+  }
 }
 
 function mask(bytes: readonly number[], prefixBits: number): number[] {
