@@ -166,8 +166,21 @@ export function createRow(
   removedMs = 0,
 ): Row {
   const { id, uuid, origin, scenario, scope, type, value, untilMs } = decision;
-  const told = { rowId, engine, engineId, id, origin, scenario, scope, type, value, untilMs };
-  const row = { ...told, addedSeq, removedSeq, removedMs };
+  const row = {
+    rowId,
+    engine,
+    engineId,
+    id,
+    origin,
+    scenario,
+    scope,
+    type,
+    value,
+    untilMs,
+    addedSeq,
+    removedSeq,
+    removedMs,
+  };
   return uuid === undefined ? row : { ...row, uuid };
 }
 
