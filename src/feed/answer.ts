@@ -3,7 +3,10 @@
 // The rules that keep a bouncer's set equal to the view: a value is announced again when the decision that
 // outlived its winner is taken away, is reported as ended only when nothing bans it any more, and is never in
 // both lists (half of the bouncers apply `new` first, half `deleted`).
+// Most bouncers compare texts, kernel sets networks. So `new` has a winner for each text, and an end is kept back
+// while its network is banned under any text: the last end tells them all.
 
+import { sameNetwork, sameText } from './canonical.ts';
 import type { Row } from './decision.ts';
 import { isActive, networksOf, type Mirror } from './mirror.ts';
 import { chosen, type Target } from './target.ts';
@@ -20,8 +23,8 @@ export interface Answer {
 export function fullState(mirror: Mirror, target: Target): Answer {
   const { view } = target;
   const matches = matcher(view);
-  const winnerOf = winners(mirror, target);
-  const unbanned = mirror.removed.filter((row) => matches(row) && !winnerOf(row));
+  const bansOf = bansOn(mirror, target);
+  const unbanned = mirror.removed.filter((row) => matches(row) && bansOf(row).length === 0);
   return {
     sequence: mirror.sequence,
     added: stateOf(mirror, target),
@@ -40,11 +43,38 @@ export function stateOf(mirror: Mirror, { view, kept }: Target): Row[] {
   return rows;
 }
 
-/** From a row to the decision of the target that stands for its (scope, type, value). */
-export function winners(mirror: Mirror, { view, kept }: Target): (row: Row) => Row | undefined {
-  if (kept) return (row) => kept.get(keyOf(row));
-  const matches = matcher(view);
-  return (row) => longest(mirror, row, matches);
+const none: readonly Row[] = [];
+
+/**
+ * From a row to the decisions of the target on its network: that which stands for each text of it. None: the network is
+ * free.
+ */
+export function bansOn(mirror: Mirror, { view, kept }: Target): (row: Row) => readonly Row[] {
+  const byValue = kept
+    ? Map.groupBy(kept.values(), ({ canonicalValue }) => canonicalValue)
+    : mirror.byCanonicalValue;
+  const matches = kept ? () => true : matcher(view);
+  return (of) => {
+    const siblings = byValue.get(of.canonicalValue);
+    if (!siblings) return none;
+    const found: Row[] = [];
+    for (const row of siblings) {
+      if (!sameNetwork(row, of) || !matches(row)) continue;
+      const at = found.findIndex((other) => sameText(other, row));
+      if (at < 0) found.push(row);
+      else if (outlives(row, found[at] as Row)) found[at] = row;
+    }
+    return found;
+  };
+}
+
+/** Which of the bans that a row leaves on its network are to be announced again. */
+export function announcedAgain({ dedup }: View, row: Row, bans: readonly Row[]): readonly Row[] {
+  const winner = dedup ? bans.find((other) => sameText(other, row)) : undefined;
+  // Its end is kept back, but a kernel's set may have taken its time.
+  if (!winner) return bans;
+  // The text stays, but not for so long.
+  return row.untilMs > winner.untilMs ? [winner] : none;
 }
 
 /**
@@ -61,14 +91,14 @@ export function changesSince(mirror: Mirror, view: View, since: number): Answer 
     if (!isActive(mirror, row) || !matches(row)) continue;
     if (!view.dedup || longest(mirror, row, matches) === row) added.add(row);
   }
+  const bansOf = bansOn(mirror, { view, kept: null });
   const unbanned: Row[] = [];
   for (const row of removed) {
-    const winner = longest(mirror, row, matches);
-    if (!winner) unbanned.push(row);
-    else if (row.untilMs > winner.untilMs) added.add(winner);
+    const bans = bansOf(row);
+    if (bans.length === 0) unbanned.push(row);
+    for (const ban of announcedAgain(view, row, bans)) added.add(ban);
   }
-  const ended = view.dedup ? lastOfEach(unbanned) : everyTombstone(mirror, unbanned, matches);
-  return { sequence: mirror.sequence, added: [...added], ended };
+  return { sequence: mirror.sequence, added: [...added], ended: everyEnd(mirror, view, unbanned) };
 }
 
 /** Active decisions for `GET /v1/decisions`, at most so many as the bouncer may have: neither deduplicated nor ordered by LAPI; here by id. */
@@ -87,31 +117,49 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
 /** The active decision of the row's (scope, type, value) that lasts longest in the view; ties: the lowest id. */
 function longest(mirror: Mirror, of: Row, matches: Matches): Row | undefined {
   let winner: Row | undefined;
-  for (const row of mirror.byValue.get(of.value) ?? []) {
-    if (row.scope !== of.scope || row.type !== of.type || !matches(row)) continue;
-    if (!winner || row.untilMs > winner.untilMs || (row.untilMs === winner.untilMs && row.id < winner.id)) {
-      winner = row;
-    }
+  for (const row of mirror.byCanonicalValue.get(of.canonicalValue) ?? []) {
+    if (sameText(row, of) && matches(row) && (!winner || outlives(row, winner))) winner = row;
   }
   return winner;
+}
+
+function outlives(row: Row, other: Row): boolean {
+  return row.untilMs > other.untilMs || (row.untilMs === other.untilMs && row.id < other.id);
 }
 
 export function keyOf(row: Row): string {
   return `${row.scope}\n${row.type}\n${row.value}`;
 }
 
-export function lastOfEach(tombstones: readonly Row[]): Row[] {
-  return [...new Map(tombstones.map((row) => [keyOf(row), row])).values()];
+export function lastOfEach(rows: readonly Row[]): Row[] {
+  return [...new Map(rows.map((row) => [keyOf(row), row])).values()];
 }
 
 /**
- * Without dedup a client may hold several ids of one value. While one of them lives the others' ends are kept
- * back, since most clients would unban by value; so the last end reports all of them.
+ * What is to be told when these rows' networks are free: their own ends and those that were kept back, which are of
+ * other texts and, without dedup, of other ids. A client without a clock would keep them for ever. The newest first.
  */
-export function everyTombstone(mirror: Mirror, unbanned: readonly Row[], matches: Matches): Row[] {
-  if (unbanned.length === 0) return [];
-  const keys = new Set(unbanned.map(keyOf));
-  return mirror.removed.filter((row) => matches(row) && keys.has(keyOf(row)));
+export function everyEnd(mirror: Mirror, view: View, unbanned: readonly Row[]): Row[] {
+  const several = view.dedup
+    ? unbanned.filter(({ canonicalValue }) => mirror.respelled.has(canonicalValue))
+    : unbanned;
+  const rows = [...(several.length === 0 ? [] : keptBack(mirror, view, several)), ...unbanned];
+  return (view.dedup ? lastOfEach(rows) : [...new Set(rows)]).toReversed();
+}
+
+/** A bouncer may have had them before its limits were changed: those that are outside count, too. */
+function keptBack(mirror: Mirror, view: View, unbanned: readonly Row[]): Row[] {
+  const asked = matcher({ ...view, limits: null });
+  const byValue = Map.groupBy(unbanned, ({ canonicalValue }) => canonicalValue);
+  const isKeptBack = (row: Row): boolean => {
+    const freed = byValue.get(row.canonicalValue);
+    return freed !== undefined && freed.some((other) => sameNetwork(other, row)) && asked(row);
+  };
+  const values = [...byValue.keys()];
+  const active = values.flatMap((value) => mirror.byCanonicalValue.get(value) ?? []);
+  // Without dedup a network of one text has ends that were kept back, too.
+  const ended = view.dedup ? values.flatMap((value) => mirror.respelled.get(value) ?? []) : mirror.removed;
+  return [...active.filter(isKeptBack), ...ended.filter(isKeptBack)];
 }
 
 /** The tombstones after a sequence. */

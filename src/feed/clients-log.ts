@@ -49,7 +49,8 @@ function encode(row: ClientRow): string {
     return known;
   };
   const entries = row.clients.map(({ name, seenMs, versionId, userAgent, cursors, earlierUses }): Entry => {
-    const placed = cursors.map((at): Place => {
+    const stored = cursors.filter(({ owed }) => owed.length === 0);
+    const placed = stored.map((at): Place => {
       return [placeOf(at.view), at.beforeSequence, at.beforeBasis, at.lastSequence, at.lastBasis];
     });
     return [name, seenMs, versionId, placeOf(userAgent), placed, [...earlierUses]];
@@ -62,7 +63,7 @@ function decode(body: string): KeptClient[] {
   const shared = texts.map(intern);
   return entries.map(([name, seenMs, versionId, agent, places, earlierUses]) => {
     const cursors = places.map(([view, beforeSequence, beforeBasis, lastSequence, lastBasis]) => {
-      return { view: shared[view] as string, beforeSequence, beforeBasis, lastSequence, lastBasis };
+      return { view: shared[view] as string, beforeSequence, beforeBasis, lastSequence, lastBasis, owed: [] };
     });
     return { name, seenMs, versionId, userAgent: shared[agent] as string, cursors, earlierUses };
   });
@@ -174,7 +175,7 @@ function takeShards(storage: DurableObjectStorage, clients: Clients): void {
 
 function ofShard([name, seenMs, userAgent, places, versions = {}]: ShardEntry): KeptClient {
   const cursors = places.map(([view, beforeSequence, lastSequence, beforeBasis = 0, lastBasis = 0]) => {
-    return { view: intern(view), beforeSequence, beforeBasis, lastSequence, lastBasis };
+    return { view: intern(view), beforeSequence, beforeBasis, lastSequence, lastBasis, owed: [] };
   });
   const uses = Object.entries(versions).map(([id, usedMs]): Use => [Number(id), usedMs]);
   uses.sort(([, a], [, b]) => a - b);

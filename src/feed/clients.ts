@@ -5,6 +5,7 @@
 import { cut } from '../cut.ts';
 import type { Cursor } from './cursor.ts';
 import { intern } from './decision.ts';
+import type { Owed } from './owed.ts';
 
 /** Flat, without objects that could be shared: there may be 200,000, and memory is what bounds them. */
 export interface Client {
@@ -31,6 +32,7 @@ interface ViewCursor {
   readonly beforeBasis: number;
   readonly lastSequence: number;
   readonly lastBasis: number;
+  readonly owed: readonly Owed[];
 }
 
 /** Clients that are written together. */
@@ -199,6 +201,7 @@ export function cursorOf(client: Client, view: string): Cursor | undefined {
     found && {
       before: { sequence: found.beforeSequence, basis: found.beforeBasis },
       last: { sequence: found.lastSequence, basis: found.lastBasis },
+      owed: found.owed,
     }
   );
 }
@@ -214,6 +217,7 @@ export function setCursor(clients: Clients, client: Client, view: string, cursor
       beforeBasis: cursor.before.basis,
       lastSequence: cursor.last.sequence,
       lastBasis: cursor.last.basis,
+      owed: cursor.owed,
     });
   }
   // One that was forgotten meanwhile counts no more.

@@ -2,6 +2,8 @@
 // client read 76 bytes), so every change goes out in two successive answers: an answer starts from the
 // position before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
 
+import type { Owed } from './owed.ts';
+
 /** What one answer brought a bouncer to: the feed's sequence, and the basis it was limited to (basis.ts; 0: none). */
 export interface Position {
   readonly sequence: number;
@@ -12,6 +14,8 @@ export interface Position {
 export interface Cursor {
   readonly before: Position;
   readonly last: Position;
+  /** Ends that no answer had room for. A cursor with such is not stored: after a restart the full state has them. */
+  readonly owed: readonly Owed[];
 }
 
 /** The cursor when a delta can start from it; undefined: only the full state is safe. */
@@ -28,18 +32,24 @@ const beforeEverything: Position = { sequence: -1, basis: 0 };
  * be cut off loses its cursor (feed.ts). A full state given to one that asked for a delta is repeated as any
  * change is: it would not ask again.
  */
-export function advance(from: Cursor | undefined, now: Position, startup: boolean): Cursor {
-  if (startup) return { before: now, last: now };
-  return { before: from?.last ?? beforeEverything, last: now };
+export function advance(
+  from: Cursor | undefined,
+  now: Position,
+  startup: boolean,
+  owed: readonly Owed[],
+): Cursor {
+  if (startup) return { before: now, last: now, owed };
+  return { before: from?.last ?? beforeEverything, last: now, owed };
 }
 
 /** Whether the bouncer has had every change up to `now` twice: nothing is owed until the feed or its limits move. */
-export function isSettled({ before, last }: Cursor, now: Position): boolean {
-  return samePosition(before, now) && samePosition(last, now);
+export function isSettled({ before, last, owed }: Cursor, now: Position): boolean {
+  return owed.length === 0 && samePosition(before, now) && samePosition(last, now);
 }
 
 export function sameCursor(a: Cursor | undefined, b: Cursor | undefined): boolean {
-  return a && b ? samePosition(a.before, b.before) && samePosition(a.last, b.last) : a === b;
+  if (!a || !b) return a === b;
+  return samePosition(a.before, b.before) && samePosition(a.last, b.last) && a.owed === b.owed;
 }
 
 function samePosition(a: Position, b: Position): boolean {

@@ -28,6 +28,8 @@ export interface Row extends Decision {
   readonly engine: string;
   /** Its id at that engine; 0: no engine knows it. */
   readonly engineId: number;
+  /** The value in one spelling (canonical.ts): the same text where there is no other. */
+  readonly canonicalValue: string;
   readonly addedSeq: number;
   removedSeq: number;
   removedMs: number;

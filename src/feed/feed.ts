@@ -26,8 +26,10 @@ import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
+import { takeTurns, type Owed, type Turn } from './owed.ts';
 import type { RoundResult, Write } from './rounds.ts';
-import { gzipped, renderList, renderStream, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
+import { gzipped, keptAnswer, renderList, renderStream, smallAnswerRows, streamOf } from './snapshot.ts';
+import type { GzipCache, Kept } from './snapshot.ts';
 import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible } from './store.ts';
 import type { Store } from './store.ts';
 import { createMarks, forgettable, type Marks } from './tombstones.ts';
@@ -186,7 +188,14 @@ export class DecisionFeed extends DurableObject<Env> {
     // Nothing is known of the engines: no change of theirs is, and whoever has no place in the feed gets none yet.
     if (!known && !from) return { ...nothing, settled: false };
     if (from && isSettled(from, now)) return { ...nothing, settled: true };
-    const next = advance(cursor, now, ask.startup);
+    const owed = ask.startup ? [] : (cursor?.owed ?? []);
+    const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
+    const made = `${start} ${nameOf(owed)} ${viewKey(ask.view)}`;
+    const turn =
+      (ask.gzip && keptAnswer(this.#gzipped, made, nowMs, sequence)) ||
+      takeTurns(mirror, aim, ask.startup ? fullState(mirror, aim) : this.#changes(aim, from), owed);
+
+    const next = advance(cursor, now, ask.startup, turn.owed);
     clients.setCursor(this.#clients, client, slot, next);
     if (cursor && limitsMoved(this.#bases, cursor, aim)) this.#clientLog.writeNow(client);
     // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
@@ -194,10 +203,7 @@ export class DecisionFeed extends DurableObject<Env> {
       if (!sameCursor(clients.cursorOf(client, slot), next)) return;
       clients.setCursor(this.#clients, client, slot, ask.startup ? undefined : cursor);
     };
-    const answer = (): Answer => (ask.startup ? fullState(mirror, aim) : this.#changes(aim, from));
-    const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
-    const made = `${start} ${viewKey(ask.view)}`;
-    const body = await this.#body(ask, made, answer, nowMs, undo);
+    const body = await this.#body(ask, made, turn, nowMs, undo);
     return { kind: 'stream', sequence, settled: false, ...body };
   }
 
@@ -212,20 +218,19 @@ export class DecisionFeed extends DurableObject<Env> {
   async #body(
     ask: StreamAsk,
     name: string,
-    answer: () => Answer,
+    turn: Turn | Kept,
     nowMs: number,
     onCancel: () => void,
   ): Promise<Pick<StreamAnswer, 'body' | 'gzip'>> {
+    if ('slices' in turn) return { body: streamOf(await turn.slices, onCancel), gzip: true };
     const ends = (row: Row): number => endOf(this.#store.mirror, row);
-    const kept = ask.gzip && this.#gzipped.has(name);
-    const made = kept ? null : answer();
-    if (made && made.added.length + made.ended.length <= smallAnswerRows) {
-      return { body: [...renderStream(made, nowMs, ends)].join(''), gzip: false };
+    const { answer } = turn;
+    if (answer.added.length + answer.ended.length <= smallAnswerRows) {
+      return { body: [...renderStream(answer, nowMs, ends)].join(''), gzip: false };
     }
-    if (made && !ask.gzip) return { body: streamOf(renderStream(made, nowMs, ends), onCancel), gzip: false };
-    const { sequence } = this.#store.mirror;
-    const slices = await gzipped(this.#gzipped, name, () => made ?? answer(), nowMs, sequence, ends);
-    return { body: streamOf(slices, onCancel), gzip: true };
+    if (!ask.gzip) return { body: streamOf(renderStream(answer, nowMs, ends), onCancel), gzip: false };
+    const { slices } = gzipped(this.#gzipped, name, turn, nowMs, ends);
+    return { body: streamOf(await slices, onCancel), gzip: true };
   }
 
   /** A live lookup, or the whole list: active decisions of a view. */
@@ -406,5 +411,9 @@ function isPlain({ before, last }: Cursor, aim: Aim): boolean {
 
 /** Equal for cursors that get the same answer. */
 function startName(from: Cursor, aim: Aim): string {
-  return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify(from);
+  return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify([from.before, from.last]);
+}
+
+function nameOf(owed: readonly Owed[]): string {
+  return owed.map(({ row, times }) => `${row.rowId}*${times}`).join();
 }

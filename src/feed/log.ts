@@ -14,6 +14,7 @@
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
 // once       bans by their request, for a day: a request that is sent again bans once.
 
+import { canonicalValue } from './canonical.ts';
 import { intern, type Decision, type Row } from './decision.ts';
 import type { Change } from './mirror.ts';
 
@@ -176,6 +177,7 @@ export function createRow(
     scope,
     type,
     value,
+    canonicalValue: canonicalValue(scope, value),
     untilMs,
     addedSeq,
     removedSeq,

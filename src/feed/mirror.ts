@@ -1,7 +1,8 @@
-// The log in memory: active decisions by id and by value, and both orders of change. A cache of log.ts's
+// The log in memory: active decisions by id and by what they are about, and both orders of change. A cache of log.ts's
 // tables and nothing else: it is rebuilt from them whenever the object wakes. Every change goes through
 // `applyChange`, after the same change is in storage.
 
+import { isRespelled } from './canonical.ts';
 import { isLocal, type Row } from './decision.ts';
 import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
 
@@ -14,8 +15,10 @@ export interface Mirror {
   readonly byId: Map<number, Row>;
   /** Of them those that an engine knows: by the engine's handle, then by its own id. */
   readonly byEngine: Map<string, Map<number, Row>>;
-  /** Active decisions by raw value: the siblings among which a view picks the longest. */
-  readonly byValue: Map<string, Row[]>;
+  /** Active decisions by canonical value: the siblings among which a view picks, and those that keep an end back. */
+  readonly byCanonicalValue: Map<string, Row[]>;
+  /** By the canonical values that some row has in another spelling: their tombstones, which may have been kept back. */
+  respelled: Map<string, readonly Row[]>;
   /** In order of `addedSeq`. Rows that ended or were renewed since stay in until compaction. */
   added: Row[];
   /** Tombstones in order of `removedSeq`. */
@@ -34,6 +37,8 @@ export interface Hold {
   readonly untilMs: number;
 }
 
+const none: readonly Row[] = [];
+
 /** One change of the log, with the sequences it took. `renewed` is the row that `row` took the place of. */
 export interface Change {
   readonly added: readonly { readonly row: Row; readonly renewed?: Row }[];
@@ -48,7 +53,8 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
     purgedSequence,
     byId: new Map(),
     byEngine: new Map(),
-    byValue: new Map(),
+    byCanonicalValue: new Map(),
+    respelled: new Map(),
     added: [],
     removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
     nextExpiryMs: Infinity,
@@ -57,6 +63,7 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   for (const row of active) insert(mirror, row);
+  noteTombstones(mirror);
   return mirror;
 }
 
@@ -66,6 +73,7 @@ export function applyChange(mirror: Mirror, change: Change): void {
     row.removedSeq = seq;
     row.removedMs = atMs;
     mirror.removed.push(row);
+    noteTombstone(mirror, row);
   }
   // All that goes before anything that comes: a row may come in under the id that another one leaves.
   for (const { renewed } of change.added) if (renewed) withdraw(mirror, renewed);
@@ -80,6 +88,24 @@ export function applyChange(mirror: Mirror, change: Change): void {
 export function forget(mirror: Mirror, upToSequence: number): void {
   mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence);
   mirror.purgedSequence = upToSequence;
+  mirror.respelled = new Map();
+  for (const row of mirror.byId.values()) noteSpelling(mirror, row);
+  noteTombstones(mirror);
+}
+
+function noteSpelling(mirror: Mirror, row: Row): void {
+  const { canonicalValue } = row;
+  if (isRespelled(row) && !mirror.respelled.has(canonicalValue)) mirror.respelled.set(canonicalValue, none);
+}
+
+function noteTombstone(mirror: Mirror, row: Row): void {
+  const others = mirror.respelled.get(row.canonicalValue);
+  if (others) mirror.respelled.set(row.canonicalValue, [...others, row]);
+}
+
+function noteTombstones(mirror: Mirror): void {
+  for (const row of mirror.removed) noteSpelling(mirror, row);
+  for (const row of mirror.removed) noteTombstone(mirror, row);
 }
 
 /** Active rows whose time has come; empty, without a look at each row, when none can have. */
@@ -127,9 +153,10 @@ export function networksOf(mirror: Mirror): NetworkIndex {
 function insert(mirror: Mirror, row: Row): void {
   mirror.byId.set(row.id, row);
   if (!isLocal(row)) rowsOf(mirror, row.engine).set(row.engineId, row);
-  const siblings = mirror.byValue.get(row.value);
+  noteSpelling(mirror, row);
+  const siblings = mirror.byCanonicalValue.get(row.canonicalValue);
   if (siblings) siblings.push(row);
-  else mirror.byValue.set(row.value, [row]);
+  else mirror.byCanonicalValue.set(row.canonicalValue, [row]);
   mirror.added.push(row);
   if (row.untilMs < mirror.nextExpiryMs) mirror.nextExpiryMs = row.untilMs;
   mirror.networks?.insert(row);
@@ -138,8 +165,9 @@ function insert(mirror: Mirror, row: Row): void {
 function withdraw(mirror: Mirror, row: Row): void {
   mirror.byId.delete(row.id);
   if (!isLocal(row)) rowsOf(mirror, row.engine).delete(row.engineId);
-  const siblings = mirror.byValue.get(row.value)?.filter((sibling) => sibling !== row) ?? [];
-  if (siblings.length === 0) mirror.byValue.delete(row.value);
-  else mirror.byValue.set(row.value, siblings);
+  const { canonicalValue } = row;
+  const siblings = mirror.byCanonicalValue.get(canonicalValue)?.filter((sibling) => sibling !== row) ?? [];
+  if (siblings.length === 0) mirror.byCanonicalValue.delete(canonicalValue);
+  else mirror.byCanonicalValue.set(canonicalValue, siblings);
   mirror.networks?.withdraw(row);
 }

@@ -7,6 +7,7 @@ import { createGzip } from 'node:zlib';
 import { encodeDecision } from '../lapi/wire.ts';
 import type { Answer } from './answer.ts';
 import type { Decision, Row } from './decision.ts';
+import type { Owed, Turn } from './owed.ts';
 
 /** Below this a body is one string: compressing it or streaming it would cost more than it saves. */
 export const smallAnswerRows = 200;
@@ -100,48 +101,56 @@ export function streamOf(
   });
 }
 
-interface Kept {
+export interface Kept {
   readonly sequence: number;
   readonly untilMs: number;
   readonly slices: Promise<Uint8Array[]>;
+  readonly owed: readonly Owed[];
   bytes: number;
 }
 
 /** Gzipped answers by what was asked (view and start). Bounded in age and in bytes. */
 export type GzipCache = Map<string, Kept>;
 
+/** The answer of this name that was gzipped, while it is true: until the feed moves or 5 s have passed. */
+export function keptAnswer(
+  cache: GzipCache,
+  name: string,
+  nowMs: number,
+  sequence: number,
+): Kept | undefined {
+  for (const [other, kept] of cache) {
+    if (kept.untilMs <= nowMs || kept.sequence !== sequence) cache.delete(other);
+  }
+  return cache.get(name);
+}
+
 /**
- * The answer gzipped, made once while it is true: until the feed moves or 5 s have passed. Durations are those
- * at the end of that time, so none is ever longer than the truth.
+ * The answer gzipped, for all that ask for the same. Durations are those at the end of the time that it is kept, so none
+ * is ever longer than the truth.
  */
 export function gzipped(
   cache: GzipCache,
   name: string,
-  answer: () => Answer,
+  { answer, owed }: Turn,
   nowMs: number,
-  sequence: number,
   endOf: EndOf,
-) {
-  for (const [other, kept] of cache) {
-    if (kept.untilMs <= nowMs || kept.sequence !== sequence) cache.delete(other);
-  }
-  const known = cache.get(name);
-  if (known) return known.slices;
-  const made = answer();
-  const earliestEndMs = made.added.reduce((least, row) => {
+): Kept {
+  const earliestEndMs = answer.added.reduce((least, row) => {
     const endMs = endOf(row);
     return endMs - nowMs >= 1000 && endMs < least ? endMs : least;
   }, Infinity);
   const untilMs = Math.min(nowMs + gzipKeptMs, earliestEndMs - 1000);
-  const kept: Kept = { sequence, untilMs, slices: gzip(renderStream(made, untilMs, endOf)), bytes: 0 };
-  cache.set(name, kept);
-  return kept.slices.then((slices) => {
-    kept.bytes = slices.reduce((sum, slice) => sum + slice.length, 0);
+  const slices = gzip(renderStream(answer, untilMs, endOf)).then((made) => {
+    kept.bytes = made.reduce((sum, slice) => sum + slice.length, 0);
     let total = 0;
     for (const other of cache.values()) total += other.bytes;
     if (total > gzipKeptBytes) cache.delete(name);
-    return slices;
+    return made;
   });
+  const kept: Kept = { sequence: answer.sequence, untilMs, slices, owed, bytes: 0 };
+  cache.set(name, kept);
+  return kept;
 }
 
 /**

@@ -8,6 +8,7 @@
 // comes, and what they did since it was asked for stands.
 
 import { removedSince } from './answer.ts';
+import { canonicalValue } from './canonical.ts';
 import { isLocal, sameContent, type Decision, type Row } from './decision.ts';
 import { isActive, rowsOf, type Mirror } from './mirror.ts';
 
@@ -277,9 +278,11 @@ function isPulled({ origin }: Decision): boolean {
 /** Whether a newer pull has taken the place of this one since the list was asked for. */
 function isOutdated(mirror: Mirror, { engine, sequence }: RoundStart, decision: Decision): boolean {
   if (!isPulled(decision)) return false;
-  const siblings = mirror.byValue.get(decision.value) ?? [];
+  const { scope, value } = decision;
+  const siblings = mirror.byCanonicalValue.get(canonicalValue(scope, value)) ?? [];
   return siblings.some(
     (row) =>
+      row.value === value &&
       row.engine === engine &&
       row.origin === decision.origin &&
       row.addedSeq > sequence &&
@@ -297,8 +300,9 @@ function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: D
   const pulled = isPulled(decision);
   const saysAsMuch = (row: Row): boolean =>
     sameContent(row, decision) && decision.untilMs >= row.untilMs - untilToleranceMs;
-  return (mirror.byValue.get(decision.value) ?? []).filter((row) => {
-    if (row.engine !== engine || row.origin !== decision.origin) return false;
+  const { scope, value } = decision;
+  return (mirror.byCanonicalValue.get(canonicalValue(scope, value)) ?? []).filter((row) => {
+    if (row.value !== value || row.engine !== engine || row.origin !== decision.origin) return false;
     if (moved && pulled && !saysAsMuch(row)) return false;
     if (!isLocal(row)) return pulled && row.engineId < decision.id;
     return pulled || (sameContent(row, decision) && sameUntil(row, decision, 0));

@@ -3,12 +3,13 @@
 // lists, and an end only for what nothing in the new view bans.
 
 import {
-  everyTombstone,
+  announcedAgain,
+  bansOn,
+  everyEnd,
   fullState,
   lastOfEach,
   removedSince,
   stateOf,
-  winners,
   type Answer,
 } from './answer.ts';
 import type { Basis } from './basis.ts';
@@ -26,29 +27,24 @@ export interface Standing {
 /**
  * From several standings at once, since nobody knows which of the last answers arrived: it is right for each.
  * It may announce what a bouncer has and end what it never had; both are harmless, the opposite is not.
- *
- * Without dedup a decision that fell out beside another of its value that stayed is not reported, now or later:
- * most clients would unban by value.
  */
 export function transition(mirror: Mirror, target: Target, from: readonly Standing[]): Answer {
-  const winnerOf = winners(mirror, target);
-  const state = stateOf(mirror, target);
+  const { view } = target;
+  const bansOf = bansOn(mirror, target);
+  const state = new Set(stateOf(mirror, target));
   const added = new Set<Row>();
   const ended = new Set<Row>();
   for (const standing of from) {
-    const had = whatItHad(mirror, target.view, standing);
+    const had = whatItHad(mirror, view, standing);
     for (const row of state) if (!had.holds(row)) added.add(row);
     for (const row of had.rows) {
-      const winner = winnerOf(row);
-      if (!winner) ended.add(row);
-      // The value stays, but not for so long.
-      else if (winner !== row && row.untilMs > winner.untilMs) added.add(winner);
+      if (state.has(row)) continue;
+      const bans = bansOf(row);
+      if (bans.length === 0) ended.add(row);
+      for (const ban of announcedAgain(view, row, bans)) added.add(ban);
     }
   }
-  const { view } = target;
-  const rows = [...ended];
-  if (!view.dedup) for (const row of everyTombstone(mirror, rows, matcher(view))) ended.add(row);
-  return { sequence: mirror.sequence, added: [...added], ended: view.dedup ? lastOfEach(rows) : [...ended] };
+  return { sequence: mirror.sequence, added: [...added], ended: everyEnd(mirror, view, [...ended]) };
 }
 
 /**
@@ -60,10 +56,10 @@ export function fromNothing(mirror: Mirror, target: Target): Answer {
   const rows = [...ended];
   const { view } = target;
   if (view.limits) {
-    const winnerOf = winners(mirror, target);
+    const bansOf = bansOn(mirror, target);
     const asked = matcher({ ...view, limits: null });
-    for (const row of mirror.removed) if (asked(row) && !winnerOf(row)) rows.push(row);
-    for (const row of mirror.byId.values()) if (asked(row) && !winnerOf(row)) rows.push(row);
+    for (const row of mirror.removed) if (asked(row) && bansOf(row).length === 0) rows.push(row);
+    for (const row of mirror.byId.values()) if (asked(row) && bansOf(row).length === 0) rows.push(row);
   }
   return { sequence, added, ended: view.dedup ? lastOfEach(rows) : [...new Set(rows)] };
 }

@@ -1,7 +1,10 @@
-// A bouncer as the feed's object sees one: pulls, keeps the ids it was given, forgets the values that ended.
+// A bouncer as the feed's object sees one: pulls, keeps the ids it was given, forgets the values that ended. It keeps
+// them twice: by text and without a clock, as most do, and as a kernel's set, which has networks that time out.
 import { env } from 'cloudflare:workers';
 import type { StreamAnswer, StreamAsk } from '../../src/feed/questions.ts';
 import type { Limits, View } from '../../src/feed/view.ts';
+import { parseDuration } from '../../src/lapi/duration.ts';
+import { elementOf } from './spellings.ts';
 
 export const everything: View = {
   scopes: null,
@@ -59,6 +62,8 @@ export function bouncer({
   asks = feed,
 }: BouncerOptions = {}) {
   const bans = new Map<string, WireDecision>();
+  /** Element → when it times out: that of the last ban that it was told of, as in ipset. */
+  const set = new Map<string, number>();
   let limits = view.limits;
 
   const ask = (startup: boolean, gzip = false): Promise<StreamAnswer> => {
@@ -82,13 +87,31 @@ export function bouncer({
     async pull(startup: boolean, { gzip = false } = {}): Promise<Pulled> {
       const pulled = await readAnswer(await ask(startup, gzip));
       // Half of the bouncers apply `new` first: a value in both lists would be lost to one of the halves.
-      const keys = new Set(pulled.added.map(keyOf));
+      const elements = new Set(pulled.added.map(elementOf));
       for (const ended of pulled.ended)
-        if (keys.has(keyOf(ended))) throw new Error(`${ended.value} is in both lists`);
-      if (startup) bans.clear();
-      for (const ended of pulled.ended) bans.delete(keyOf(ended));
-      for (const added of pulled.added) bans.set(keyOf(added), added);
+        if (elements.has(elementOf(ended))) throw new Error(`${ended.value} is in both lists`);
+      demandOneText(pulled.ended);
+      if (startup) {
+        bans.clear();
+        set.clear();
+      }
+      for (const ended of pulled.ended) {
+        bans.delete(keyOf(ended));
+        set.delete(elementOf(ended));
+      }
+      for (const added of pulled.added) {
+        bans.set(keyOf(added), added);
+        set.set(elementOf(added), Date.now() + (parseDuration(added.duration) ?? NaN));
+      }
       return pulled;
+    },
+    /** Pulls until there is nothing more to be told. */
+    async pullAll(): Promise<void> {
+      for (let polls = 0; polls < 20; polls++) {
+        const { added, ended } = await this.pull(false);
+        if (added.length + ended.length === 0) return;
+      }
+      throw new Error('there is no end of answers');
     },
     /** A pull whose answer is lost on its way. */
     async pullAndLose(startup = false): Promise<void> {
@@ -96,11 +119,24 @@ export function bouncer({
     },
     banned: () => [...bans.values()].map(({ value }) => value).sort(),
     keys: () => [...bans.keys()].sort(),
+    decisions: () => [...bans.values()],
+    /** What the kernel's set has now. */
+    elements: () => [...set].flatMap(([element, untilMs]) => (untilMs > Date.now() ? [element] : [])).sort(),
   };
 }
 
 export function keyOf({ scope, type, value }: Pick<WireDecision, 'scope' | 'type' | 'value'>): string {
   return `${scope} ${type} ${value}`;
+}
+
+/** The kernel takes none of a batch that removes one element twice; the firewall bouncer knows equal texts only. */
+function demandOneText(ended: readonly WireDecision[]): void {
+  const texts = new Map<string, string>();
+  for (const one of ended) {
+    const text = texts.get(elementOf(one)) ?? one.value;
+    if (text !== one.value) throw new Error(`${one.value} and ${text} end in one answer`);
+    texts.set(elementOf(one), text);
+  }
 }
 
 async function readAnswer({ body, gzip }: StreamAnswer): Promise<Pulled> {

@@ -1,8 +1,9 @@
 // What a bouncer should hold, by a model that is as simple as it can be: the longest decision of each value under a view.
 import { expect, vi } from 'vitest';
 import { matcher, type Limits, type View } from '../../src/feed/view.ts';
-import { keyOf } from './bouncer.ts';
+import { keyOf, type WireDecision } from './bouncer.ts';
 import type { ModelDecision, ModelEngine } from './model-engine.ts';
+import { elementOf } from './spellings.ts';
 
 /** Which of several decisions a cap leaves depends on ends that the engine gives in whole seconds: the feed's count. */
 export type Ranked = Pick<
@@ -35,41 +36,90 @@ function winners(rows: readonly Ranked[], view: View): Map<string, Ranked> {
 
 const isListed = ({ origin }: Ranked): number => Number(origin === 'CAPI' || origin === 'lists');
 
-export function expectedKeys(rows: readonly Ranked[], view: View): string[] {
+/** The decisions that a bouncer is to have. */
+function due(rows: readonly Ranked[], view: View): Ranked[] {
   const best = [...winners(rows, view).values()];
   return best
     .sort((a, b) => isListed(a) - isListed(b) || b.untilMs - a.untilMs)
-    .slice(0, view.limits?.maxDecisions ?? Infinity)
-    .map(keyOf)
-    .sort();
+    .slice(0, view.limits?.maxDecisions ?? Infinity);
 }
 
-/** Which of two that end together a cap leaves is the feed's choice: a key, or under a cap how good its decision is. */
-export function rankOf(rows: readonly Ranked[], view: View): (key: string) => string {
-  if (!capped(view)) return (key) => key;
+export function expectedKeys(rows: readonly Ranked[], view: View): string[] {
+  return due(rows, view).map(keyOf).sort();
+}
+
+/** Which of two that end together a cap leaves is the feed's choice: under a cap a decision is told by how good it is. */
+function rankOf(rows: readonly Ranked[], view: View): (decision: WireDecision | Ranked) => string {
   const longest = winners(rows, view);
-  return (key) => {
-    const row = longest.get(key);
-    return row ? `${isListed(row)} ${row.untilMs}` : `not there: ${key}`;
+  return (decision) => {
+    const row = longest.get(keyOf(decision));
+    return row ? `${isListed(row)} ${row.untilMs}` : `not there: ${keyOf(decision)}`;
   };
 }
 
 interface Client {
   readonly view: View;
-  keys(): string[];
+  decisions(): WireDecision[];
+  elements(): string[];
   limits(): Limits | null;
 }
 
-/** Whatever went before, an answer that arrived leaves a bouncer with what the feed has for it, and no more. */
+/**
+ * Whatever went before, an answer that arrived leaves a bouncer with what the feed has for it, and no more: at once in a
+ * kernel's set. By text it may have more: ends that are kept back while the network is banned, or that wait for the next
+ * answers since one names each network once.
+ */
 export async function expectInStep(client: Client, rows: readonly Ranked[]): Promise<void> {
   const view = { ...client.view, limits: client.limits() };
-  // In its last second a ban is not announced any more; who has it keeps it to its end.
-  const ending = new Set(rows.filter((row) => row.untilMs - Date.now() < 1000).map(keyOf));
-  const certain = (keys: string[]) => keys.filter((key) => !ending.has(key));
+  const what = `view ${JSON.stringify(view)}`;
+  const ending = endingAmong(rows);
+  const kernel = client.elements().filter((element) => !ending.has(element));
+  const held = client.decisions().filter((decision) => kernel.includes(elementOf(decision)));
+  const expected = due(rows, view).filter((row) => !ending.has(elementOf(row)));
+  expect(elementsOf(held), `in the kernel and by text, ${what}`).toEqual(kernel);
+  expect(kernel.length).toBeLessThanOrEqual(view.limits?.maxDecisions ?? Infinity);
+  if (!capped(view)) {
+    expect(kernel, what).toEqual(elementsOf(expected));
+    expect(missing(expected.map(keyOf), held.map(keyOf)), what).toEqual([]);
+    return;
+  }
   const ranks = rankOf(rows, view);
-  const ranked = (keys: string[]) => certain(keys).map(ranks).sort();
-  expect(ranked(client.keys()), `view ${JSON.stringify(view)}`).toEqual(ranked(expectedKeys(rows, view)));
-  expect(client.keys().length).toBeLessThanOrEqual(view.limits?.maxDecisions ?? Infinity);
+  const alone = held.filter(
+    (one) => held.filter((other) => elementOf(other) === elementOf(one)).length === 1,
+  );
+  expect(missing(expected.map(ranks), held.map(ranks)), what).toEqual([]);
+  expect(missing(alone.map(ranks), expected.map(ranks)), what).toEqual([]);
+}
+
+/** When everything is told, a bouncer has no text of a network that is free. */
+export async function expectAtRest(
+  client: Client & { pullAll(): Promise<void> },
+  rows: readonly Ranked[],
+): Promise<void> {
+  await client.pullAll();
+  await expectInStep(client, rows);
+  const ending = endingAmong(rows);
+  const certain = (elements: readonly string[]) => elements.filter((element) => !ending.has(element));
+  expect(certain(elementsOf(client.decisions()))).toEqual(certain(client.elements()));
+}
+
+/** In its last second a ban is not announced any more; who has it keeps it to its end. */
+function endingAmong(rows: readonly Ranked[]): Set<string> {
+  return new Set(rows.filter((row) => row.untilMs - Date.now() < 1000).map(elementOf));
+}
+
+function elementsOf(decisions: readonly (WireDecision | Ranked)[]): string[] {
+  return [...new Set(decisions.map(elementOf))].sort();
+}
+
+/** What is in `part` and not, or not so often, in `whole`. */
+function missing(part: readonly string[], whole: readonly string[]): string[] {
+  const left = [...whole];
+  return part.filter((each) => {
+    const at = left.indexOf(each);
+    if (at >= 0) left.splice(at, 1);
+    return at < 0;
+  });
 }
 
 /** Durations are rounded, and the last second of a ban is nobody's: no row may be within it at the end. */
