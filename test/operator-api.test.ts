@@ -242,6 +242,51 @@ describe('local decisions', () => {
     expect(await served()).toEqual(['192.0.2.9']);
   });
 
+  test.each([
+    ['2001:DB8::A1', 'Ip', ['2001:DB8::A1', '2001:db8::a1', '2001:db8:0::a1', '2001:db8::a1/128']],
+    ['192.0.2.9/32', 'Range', ['192.0.2.9/32', '192.0.2.9', '::ffff:192.0.2.9']],
+    ['192.0.2.9', 'Range', ['192.0.2.9', '192.0.2.9/32']],
+    ['::ffff:192.0.2.50', 'Ip', ['::ffff:192.0.2.50', '192.0.2.50']],
+    ['192.0.2.77/24', 'Range', ['192.0.2.77/24', '192.0.2.0/24']],
+    ['fr', 'Country', ['fr', 'FR']],
+    ['AS64500', 'AS', ['AS64500', 'as64500', '64500']],
+  ])(
+    'an engine’s %s (%s) is named by a removal in any spelling, as the engine has it',
+    async (value, scope, asked) => {
+      engine.add({ value, scope, untilMs: Date.now() + 3_600_000 });
+      await operator('POST', '/feed/sync');
+      for (const text of asked) {
+        for (const query of [`value=${text}`, `value=${text}&scope=${scope}`]) {
+          const { status, body } = await operator('DELETE', `/decisions?${query}`);
+          expect([status, body.detail], query).toEqual([
+            409,
+            expect.stringContaining(`default; remove it there (cscli decisions delete --value ${value})`),
+          ]);
+        }
+      }
+      expect(await served()).toEqual([value]);
+    },
+  );
+
+  test.each([
+    ['2001:db8::a1', undefined, '2001:DB8:0::A1'],
+    ['192.0.2.9', undefined, '192.0.2.9/32'],
+    ['192.0.2.9/32', 'Range', '::ffff:192.0.2.9'],
+    ['192.0.2.0/24', undefined, '192.0.2.200/24'],
+    ['FR', 'Country', 'fr'],
+    ['64500', 'AS', 'AS64500'],
+  ])(
+    '%s (%s) that was decided here is removed as %s, and its sibling’s engine named',
+    async (value, scope, asked) => {
+      await operator('POST', '/decisions', { value, duration: '4h', ...(scope && { scope }) });
+      engine.add({ value: asked, scope: scope ?? 'Ip', untilMs: Date.now() + 3_600_000 });
+      await operator('POST', '/feed/sync');
+      const { body } = await operator('DELETE', `/decisions?value=${asked}`);
+      expect(body).toEqual({ removed: 1, left_at: ['default'] });
+      expect(await served()).toEqual([asked]);
+    },
+  );
+
   test('are listed in pages, with those of the engine', async () => {
     engine.add({ value: '192.0.2.9', untilMs: Date.now() + 3_600_000 });
     await operator('POST', '/feed/sync?full=true');

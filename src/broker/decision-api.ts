@@ -86,7 +86,9 @@ export const decisionOperations = [
     path: '/decisions',
     needs: 'operator',
     summary: 'Take back what was banned here',
-    description: 'An engine’s decision is the engine’s to remove: 409 says how.',
+    description:
+      'All that is about the same address, range, country or AS, in whatever spelling. An engine’s decision is the ' +
+      'engine’s to remove: 409 says how.',
     query: decisionMatch,
     answers: {
       200: {
@@ -105,9 +107,10 @@ export const decisionOperations = [
       if (!asked.ok) return problem(asked.failure);
       const removal = await unban(c.env, asked.value, match);
       if (!removal.ok) return problem(removal.failure);
-      const { removed, leftAt } = removal.value;
+      const { removed, leftAt, leftValues } = removal.value;
       if (removed > 0 || leftAt.length === 0) return c.json({ removed, left_at: leftAt });
-      const how = `remove it there (cscli decisions delete --value ${match.value})`;
+      const commands = leftValues.map((value) => `cscli decisions delete --value ${value}`);
+      const how = `remove it there (${commands.join('; ')})`;
       const why = `none was made here; ${match.value} is what these engines decided: ${leftAt.join(', ')}; ${how}`;
       return problem({ kind: 'conflict', problem: why });
     },

@@ -1,11 +1,13 @@
 // Decisions as operators ask for them: a ban, and what is to be taken back, in LAPI's spelling. Pure.
 
 import * as z from 'zod';
+import { canonicalValue } from '../feed/canonical.ts';
 import { formatNetwork, parseNetwork } from '../lapi/ip.ts';
 import { scopeName } from '../lapi/wire.ts';
 import { duration, longestMs } from './fields.ts';
 
 const types = ['ban', 'captcha', 'throttle'] as const;
+const addressMustBe = 'must be an IP address or a CIDR range';
 
 interface Target {
   readonly value: string;
@@ -19,7 +21,7 @@ function readTarget(value: string, scope: string | undefined): Target | Refusal 
   const name = scope === undefined ? undefined : scopeName(scope);
   const network = parseNetwork(value);
   if (name === undefined || name === 'Ip' || name === 'Range') {
-    if (!network) return refuse('value', 'must be an IP address or a CIDR range');
+    if (!network) return refuse('value', addressMustBe);
     const isAddress = !value.includes('/');
     if (name === 'Ip' && !isAddress) return refuse('value', 'is a range: the scope Ip takes one address');
     if (name === 'Range' && isAddress) {
@@ -93,16 +95,17 @@ export const decisionMatch = z
     scope: scope.optional(),
   })
   .transform(({ value, type, scope }, context) => {
-    const target = readTarget(value, scope);
-    // Without a scope the value may be of any: only an address is brought to its canonical spelling.
-    if ('field' in target && scope !== undefined) {
-      context.addIssue({ code: 'custom', path: [target.field], message: target.mustBe });
+    // What is listed may be removed, as an engine's agent wrote it: only what can be nothing is refused.
+    const name = scope === undefined ? undefined : scopeName(scope);
+    if ((name === 'Ip' || name === 'Range') && !parseNetwork(value)) {
+      context.addIssue({ code: 'custom', path: ['value'], message: addressMustBe });
       return z.NEVER;
     }
     return {
-      value: 'field' in target ? value : target.value,
+      // Without a scope the value may be of any: only an address is brought to its canonical spelling.
+      value: canonicalValue(name ?? 'Ip', value),
       ...(type === undefined ? {} : { type }),
-      ...(scope === undefined ? {} : { scope: scopeName(scope) }),
+      ...(name === undefined ? {} : { scope: name }),
     };
   });
 

@@ -1,5 +1,6 @@
 // What operators decide here, engine or not: bans, unbans and the list to decide by.
 
+import { canonicalValue, sameKind } from './canonical.ts';
 import { decisionOf, isLocal, type Decision, type Row } from './decision.ts';
 import { lastNames } from './identity.ts';
 import * as log from './log.ts';
@@ -13,12 +14,15 @@ export interface Listed extends Decision {
   readonly leftBehind: boolean;
 }
 
-export type Match = Partial<Pick<Decision, 'value' | 'type' | 'scope'>>;
+/** `value`: in any spelling. */
+export type Match = Pick<Decision, 'value'> & Partial<Pick<Decision, 'type' | 'scope'>>;
 
 export interface Removal {
   readonly removed: number;
   /** The engines whose decisions match, too: only they can take those back. */
   readonly leftAt: readonly string[];
+  /** The values of those as the engines have them, who compare texts. */
+  readonly leftValues: readonly string[];
 }
 
 /** The same `request` again within a day gets the same decision, ended or not. */
@@ -37,19 +41,36 @@ export function ban(
 }
 
 export function unban(storage: DurableObjectStorage, store: Store, match: Match): Removal {
-  const rows = [...store.mirror.byId.values()].filter(
-    (row) =>
-      (match.value === undefined || row.value === match.value) &&
-      (match.type === undefined || row.type === match.type) &&
-      (match.scope === undefined || row.scope === match.scope),
-  );
+  const rows = [...store.mirror.byId.values()].filter(matches(match));
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
   const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store.engines, row) !== null;
   const ours = rows.filter(isOurs);
   const named = lastNames(store.names);
-  const left = rows.filter((row) => !isOurs(row)).map(({ engine }) => named.get(engine) ?? engine);
+  const left = rows.filter((row) => !isOurs(row));
   remove(storage, store, ours, Date.now());
-  return { removed: ours.length, leftAt: [...new Set(left)].sort() };
+  return {
+    removed: ours.length,
+    leftAt: distinct(left.map(({ engine }) => named.get(engine) ?? engine)),
+    leftValues: distinct(left.map(({ value }) => value)),
+  };
+}
+
+/** Without a scope the value is read as each row's scope reads it. */
+function matches({ value, type, scope }: Match): (row: Row) => boolean {
+  const read = new Map<string, string>();
+  const readAs = (name: string): string => {
+    const known = read.get(name) ?? canonicalValue(name, value);
+    read.set(name, known);
+    return known;
+  };
+  return (row) =>
+    (type === undefined || row.type === type) &&
+    (scope === undefined || sameKind(row.scope, scope)) &&
+    row.canonicalValue === readAs(row.scope);
+}
+
+function distinct(texts: readonly string[]): string[] {
+  return [...new Set(texts)].sort();
 }
 
 /** Active decisions after an id, by id. */
