@@ -39,6 +39,11 @@ const endLongest = (value: string) => async (pair: Pair) => pair.end((await pair
 const endShortest = (value: string) => async (pair: Pair) =>
   pair.end((await pair.idsOf(value)).at(-1) as number);
 
+const twoSpellings = (value: string) => async (pair: Pair) => {
+  await pair.ban(value);
+  await pair.alert({ decisions: [{ value: `${value}/32`, scope: 'Range' }] });
+};
+
 const additions: Case[] = [
   delta('a ban', { after: (pair) => pair.ban('198.18.1.1') }),
   delta('a captcha on a banned value', {
@@ -361,4 +366,33 @@ const odd: Case[] = [
   },
 ];
 
-export const sequenceCases: Case[] = [...additions, ...ends, ...cursors, ...odd];
+/** The last of the deltas: ends that wait their turn are in those after any start-up. */
+const spellings: Case[] = [
+  delta(
+    'one of two spellings ended',
+    { given: twoSpellings('198.18.2.14'), after: endLongest('198.18.2.14/32') },
+    {
+      survivor: ['new: only Lapidary has Ip 198.18.2.14 ban cscli 4h'],
+      'one-address': ['deleted: only LAPI has Range 198.18.2.14/32 ban crowdsec'],
+    },
+  ),
+  delta(
+    'the second of two spellings ended, second delta',
+    {
+      given: async (pair) => {
+        await twoSpellings('198.18.2.15')(pair);
+        await pair.sync();
+        await endLongest('198.18.2.15/32')(pair);
+      },
+      after: async (pair) => {
+        await endLongest('198.18.2.15')(pair);
+        await pair.sync();
+        await pair.pauseMs(2_300);
+        await pair.poll();
+      },
+    },
+    { 'one-address': ['deleted: only Lapidary has Range 198.18.2.15/32 ban crowdsec'] },
+  ),
+];
+
+export const sequenceCases: Case[] = [...additions, ...ends, ...cursors, ...spellings, ...odd];

@@ -69,6 +69,11 @@ const rows = {
     lapidary: 'keeps it back while another decision bans the same value, then announces all',
     why: 'most bouncers unban by value and would lift a ban that stands',
   },
+  'one-address': {
+    lapi: 'takes `192.0.2.9`, `192.0.2.9/32` and `::ffff:192.0.2.9` for three values',
+    lapidary: 'keeps an end back while another bans the same address, then announces all',
+    why: 'a kernel’s set has one element for all spellings: the end of one would lift the others',
+  },
   'one-end-per-value': {
     lapi: 'of decisions on a value that end together announces the first (from 1.5.0 on: all)',
     lapidary: 'announces the one that ended last',
