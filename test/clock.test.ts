@@ -3,7 +3,7 @@
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, feed } from './support/bouncer.ts';
-import { operator } from './support/http.ts';
+import { addBouncer, asBouncer, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 
 const minute = 60_000;
@@ -131,6 +131,17 @@ describe('a clock that was a day ahead, and is put right', () => {
     expect(engine.requests.slice(before)).toContain('/v1/decisions');
     const { added } = await bouncer().pull(true);
     expect(added.map(({ duration }) => duration)).toEqual([expect.stringMatching(/^(4h0m0s|3h59m)/)]);
+  });
+
+  test('an isolate that answered by itself asks the feed again', async () => {
+    const key = await addBouncer('fw');
+    const poll = async () =>
+      (await asBouncer(key, '/v1/decisions/stream')).json<{ new: { value: string }[] }>();
+    for (let count = 0; count < 4; count++) await poll();
+    setClock(-day);
+    ban('192.0.2.9');
+    await feed().sync({ full: false, believe: false });
+    expect((await poll()).new.map(({ value }) => value)).toContain('192.0.2.9');
   });
 
   test('also over a restart; no age is below zero, and none is claimed', async () => {

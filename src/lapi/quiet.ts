@@ -2,6 +2,7 @@
 // so answers them without the feed's object. Memory of this isolate only. A mistake here keeps a ban from a bouncer,
 // so nothing counts but at the head that the feed was seen to have in the last second.
 
+import { sinceMs } from '../clock.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { createGenerations } from '../generations.ts';
@@ -53,7 +54,7 @@ export function recall(lookup: string, poll: Sighting): readonly Decision[] | un
 }
 
 function isFresh(poll: Sighting): boolean {
-  return poll.seenMs - head.seenMs <= headFreshMs;
+  return sinceMs(head.seenMs, poll.seenMs) <= headFreshMs;
 }
 
 function noteHere(poll: Sighting): void {
@@ -79,7 +80,9 @@ export function remember(
 }
 
 function sawHead(sequence: number, askedMs: number): void {
-  if (askedMs < head.seenMs) return;
+  // Later by a clock that was set back since, it is what no poll would be later than.
+  const isLate = askedMs < head.seenMs && sinceMs(head.seenMs, askedMs) < Infinity;
+  if (isLate) return;
   if (sequence !== head.sequence) found.clear();
   head = { sequence, seenMs: askedMs };
 }
