@@ -107,7 +107,8 @@ const cheapShare = 100;
 /** How long a loss that was seen makes its like be looked for beside each sync. */
 const watchfulMs = 600_000;
 const longestPatienceMs = 300_000;
-const longestDeltaPatienceMs = 60_000;
+/** More would make a round that hangs late to see that the engine is back. */
+const mostDeltaPatience = 3;
 /** An engine that ignored `id_gt` may be a newer one by now. */
 const ignoredForMs = 86_400_000;
 /** Ids are given out before their rows are committed: by so much a tail goes back. */
@@ -156,7 +157,7 @@ export function listPatienceMs({ listTookMs, lateLists }: Progress, timeoutMs: n
 }
 
 export function deltaPatienceMs({ lateDeltas }: Progress, timeoutMs: number): number {
-  return Math.min(Math.max(timeoutMs, longestDeltaPatienceMs), timeoutMs * 2 ** lateDeltas);
+  return timeoutMs * Math.min(mostDeltaPatience, 2 ** lateDeltas);
 }
 
 /** Whether the engine is worth a tail: it is not known to answer with the whole list. */
