@@ -162,7 +162,7 @@ const routeCases: Case[] = [
   wrongMethod('PUT', '/v1/alerts/1', 'GET, HEAD, DELETE', { key: 'none' }),
 ];
 
-const health = ['body: only Lapidary has feed', 'body: only Lapidary has age_seconds'];
+const health = ['feed', 'age_seconds', 'full_age_seconds'].map((field) => `body: only Lapidary has ${field}`);
 
 const healthCases: Case[] = [
   { name: 'health: is up', path: '/health', key: 'none', shows: { health } },
@@ -175,7 +175,7 @@ const healthCases: Case[] = [
       health: [
         ...health,
         'header content-type: application/json; charset=utf-8 against application/json',
-        'text {"status":"up"} against {"status":"up","feed":"fresh","age_seconds":*}',
+        'text {"status":"up"} against {"status":"up","feed":"fresh","age_seconds":*,"full_age_seconds":*}',
         // Between 1.4.6 and 1.6.3; no bouncer reads it.
         ...(engine.since('1.6.0') ? ['header expires: Thu, 01 Jan 1970 00:00:00 GMT against -1'] : []),
       ],
