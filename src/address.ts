@@ -12,6 +12,14 @@ export interface Address {
   readonly unknownEngine?: string;
 }
 
+/**
+ * Whether a request says where it is. workerd makes its address of whatever stands in `Host`: of one with a slash in it
+ * that would be another path. The letters are those that Go lets pass (httpguts.ValidHostHeader).
+ */
+export function namesHost({ url, headers }: Request): boolean {
+  return URL.canParse(url) && /^[\w!$%&'()*+,.:;=[\]~-]*$/.test(headers.get('host') ?? '');
+}
+
 /** Which no route has. */
 const nowhere = '/nowhere';
 

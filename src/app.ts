@@ -2,7 +2,7 @@
 // error. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
-import { readAddress, type Address } from './address.ts';
+import { namesHost, readAddress, type Address } from './address.ts';
 import { operatorApi, operatorRoutes } from './broker/api.ts';
 import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
@@ -93,17 +93,22 @@ function failed(path: string, failure: Failure): Response {
   return path.startsWith('/api/') || path.startsWith('/bootstrap/') ? problem(failure) : lapiError(failure);
 }
 
-/** Answers one request; all of them with the name of the setting while one is wrong. */
+/** Answers one request. */
 export async function serve(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+  const failure = whyNot(request, env);
+  if (!failure) return routes.fetch(request, env, ctx);
+  // The prefix is a setting, too, and the address may be none: neither is asked for.
+  return /^[^?]*\/(api|bootstrap)\/v1\//.test(request.url) ? problem(failure) : lapiError(failure);
+}
+
+/** What keeps a request from every route: a setting that is wrong, which is named, or an address that is none. */
+function whyNot(request: Request, env: Env): Failure | null {
   try {
     settingsOf(env);
   } catch (error) {
     if (!(error instanceof SettingError)) throw error;
     console.error(`a setting is wrong: ${error.message}`);
-    const failure = { kind: 'unavailable', problem: error.message } as const;
-    // The prefix is a setting, too: it is not asked for.
-    const ours = /\/(api|bootstrap)\/v1\//.test(new URL(request.url).pathname);
-    return ours ? problem(failure) : lapiError(failure);
+    return { kind: 'unavailable', problem: error.message };
   }
-  return routes.fetch(request, env, ctx);
+  return namesHost(request) ? null : { kind: 'bad-input', field: 'host', problem: 'no name of a host' };
 }

@@ -77,6 +77,27 @@ function wrongMethod(method: string, path: string, allow: string, rest: Partial<
 
 const routeCases: Case[] = [
   unknown('unknown', '/v1/nothing'),
+  {
+    name: 'route: a Host with a slash in it',
+    path: oneRow,
+    headers: [['Host', 'a/b']],
+    shows: {
+      'error-bodies': [
+        'type text/plain against application/json',
+        'body text 400 Bad Request: malformed Host header against message "host: no name of a host"',
+      ],
+    },
+  },
+  ...['[', 'x:99999'].map((host): Case => {
+    return {
+      name: `route: ${host} as Host`,
+      path: oneRow,
+      headers: [['Host', host]],
+      shows: {
+        host: ['status 200 against 400', 'body a list against message "host: no name of a host"'],
+      },
+    };
+  }),
   { ...unknown('unknown, without a key', '/nothing'), key: 'none' },
   unknown('upper case', '/V1/decisions/stream'),
   {

@@ -154,6 +154,11 @@ const rows = {
     lapidary: 'takes `ip`',
     why: 'an answer by chance is none',
   },
+  host: {
+    lapi: 'takes any text of certain letters for a `Host`, and HTTP/1.0 without one',
+    lapidary: 'answers 400 to one that names no host, and under `npm start` to none',
+    why: 'workerd makes an address of it',
+  },
   slashes: {
     lapi: 'redirects a path with a slash at its end, answers 404 to `//v1`',
     lapidary: 'serves both',

@@ -142,7 +142,7 @@ function pairOf(engine: Engine, lapidary: Lapidary, keys: { engine: string; lapi
 function send(url: string, ask: Ask, key: string): Promise<Reply> {
   const { hostname, port, host } = new URL(url);
   const headers = [
-    ['Host', host],
+    ...(ask.headers?.some(([name]) => name === 'Host') ? [] : [['Host', host]]),
     // The same each time: the engine writes a changed one to its database.
     ['User-Agent', 'conformance/v1'],
     ['Connection', 'close'],

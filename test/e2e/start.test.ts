@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { request } from 'node:http';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
@@ -78,6 +79,27 @@ test('answers over kept and closed connections alike', async () => {
     });
     expect(body).toBe('{"new": [], "deleted": []}');
   }
+});
+
+test('a Host that names no host is a 400 on every route, and no exception', async () => {
+  lapidary = await startLapidary();
+  const ask = (path: string, host: string): Promise<unknown[]> => {
+    return new Promise((resolve, reject) => {
+      const headers = { host, 'x-api-key': 'x' };
+      const asked = request(`${lapidary?.url}${path}`, { headers }, async (response) => {
+        const said = /"(?:message|detail)":"([^"]*)"/.exec(await text(response));
+        resolve([host, path, response.statusCode, said?.[1]]);
+      });
+      asked.on('error', reject).end();
+    });
+  };
+  for (const path of ['/health', '/v1/decisions', '/v1/alerts', '/api/v1/feed', '/bootstrap/v1/challenge']) {
+    for (const host of ['[', 'x:99999', '1.2.3.4.5', 'a b', 'a, b', 'a/b', 'a?b', 'a#b', 'a@b', 'a\\b']) {
+      expect(await ask(path, host)).toEqual([host, path, 400, 'host: no name of a host']);
+    }
+  }
+  expect(await ask('/v1/decisions', 'a_b:80')).toEqual(['a_b:80', '/v1/decisions', 403, 'access forbidden']);
+  expect(lapidary.log()).not.toMatch(/exception/i);
 });
 
 test('Ctrl-C ends it and its workerd', async () => {
