@@ -1,8 +1,10 @@
 // How many ends are remembered, and which of them a start-up carries.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { digestOf } from '../src/secret.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
-import { bouncer, everything, feed } from './support/bouncer.ts';
+import { bouncer, everything, feed, type WireDecision } from './support/bouncer.ts';
+import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
 const hour = 3_600_000;
 const minute = 60_000;
@@ -99,5 +101,116 @@ describe('the number of tombstones is bounded', () => {
     await alarmAfter(11 * minute);
     await alarmAfter(11 * minute);
     expect((await client.pull(false)).added).toHaveLength(1);
+  });
+});
+
+describe('a start-up carries the ends that its bouncer may have missed', () => {
+  let gone = 0;
+
+  /** A ban that came and went. */
+  async function banAndUnban(): Promise<string> {
+    const value = `192.0.2.${++gone}`;
+    await operator('POST', '/decisions', { value, duration: '1h' });
+    expect((await operator('DELETE', `/decisions?value=${value}`)).status).toBe(200);
+    return value;
+  }
+  async function ends(key: string, query = '?startup=true', headers: Record<string, string> = {}) {
+    const response = await asBouncer(key, `/v1/decisions/stream${query}`, { headers });
+    const { deleted } = (await response.json()) as { deleted: WireDecision[] };
+    return deleted.map(({ value }) => value);
+  }
+
+  test('none of before its key was made here', async () => {
+    await banAndUnban();
+    const key = await addBouncer('fw');
+    expect(await ends(key)).toEqual([]);
+    const lost = await addBouncer('lost');
+    expect(await ends(lost, '')).toEqual([]);
+  });
+
+  test('all since then, whatever its address, and over a restart', async () => {
+    await banAndUnban();
+    const key = await addBouncer('fw');
+    const missed = [await banAndUnban()];
+    const from = (address: string) => ({ 'cf-connecting-ip': address });
+    expect(await ends(key)).toEqual(missed);
+    missed.push(await banAndUnban());
+    expect(await ends(key, '?startup=true', from('198.51.100.2'))).toEqual(missed);
+    await evictDurableObject(feed());
+    expect(await ends(key, '?startup=true', from('198.51.100.3'))).toEqual(missed);
+    expect(await ends(key, '', from('198.51.100.4'))).toEqual(missed);
+  });
+
+  test('with gzip, to each what it may have missed', async () => {
+    for (let at = 0; at < 250; at++) {
+      engine.add({ value: `2001:db8::${at.toString(16)}`, untilMs: Date.now() + hour });
+    }
+    await sync();
+    const before = await banAndUnban();
+    const key = await addBouncer('fw');
+    const old = await addDigest('old');
+    const asGzip = (which: string) => ends(which, '?startup=true', { 'accept-encoding': 'gzip' });
+    expect([await asGzip(old), await asGzip(key), await asGzip(old)]).toEqual([[before], [], [before]]);
+  });
+
+  async function addDigest(name: string): Promise<string> {
+    const key = `a-key-of-before-${name}`;
+    const body = { name, key_sha512: await digestOf(key) };
+    expect((await operator('POST', '/bouncers', body)).status).toBe(201);
+    return key;
+  }
+
+  test('all that are kept, where the key may have been used elsewhere', async () => {
+    const before = await banAndUnban();
+    expect(await ends(await addDigest('registered'))).toEqual([before]);
+    const rows = [{ name: 'imported', api_key: await digestOf('imported'), revoked: 0 }];
+    expect((await operator('POST', '/bouncers/import', { bouncers: rows })).body.imported).toBe(1);
+    expect(await ends('imported')).toEqual([before]);
+  });
+
+  test('all that are kept, after a rotation: the new key may be another program’s', async () => {
+    const before = await banAndUnban();
+    const key = await addBouncer('fw');
+    expect(await ends(key)).toEqual([]);
+    const { body } = await operator('POST', '/bouncers/fw/rotate', {});
+    expect(await ends(body.key)).toEqual([before]);
+  });
+
+  test('all that are kept, for a bouncer of a name that was taken away', async () => {
+    const first = await addBouncer('fw');
+    await operator('POST', '/decisions', { value: '203.0.113.1', duration: '1h' });
+    await ends(first);
+    expect((await operator('DELETE', '/bouncers/fw')).status).toBe(204);
+    await operator('DELETE', '/decisions?value=203.0.113.1');
+    expect(await ends(await addBouncer('fw'))).toEqual(['203.0.113.1']);
+  });
+
+  test('an answer that is repeated makes no bouncer new', async () => {
+    const before = await banAndUnban();
+    const create = () =>
+      call('/api/v1/bouncers', {
+        method: 'POST',
+        headers: { authorization: `Bearer ${operatorToken}`, 'idempotency-key': 'once' },
+        body: JSON.stringify({ name: 'fw' }),
+      });
+    const { key } = (await (await create()).json()) as { key: string };
+    expect(await ends(key)).toEqual([]);
+    const missed = await banAndUnban();
+    expect((await create()).status).toBe(201);
+    expect(await ends(key)).toEqual([missed]);
+    expect(before).not.toBe(missed);
+  });
+
+  test('all that are kept, once a backup was restored: nobody knows which keys were there before', async () => {
+    const before = await banAndUnban();
+    const report = { ends: [], lost: null, highestBouncerId: 5 };
+    const endsOf = async () => (await bouncer().pull(true)).ended.map(({ value }) => value);
+    await feed().keepEnds({ ...report, head: { seq: 1000, hash: 'one' } });
+    await feed().noteNewKey({ versionId: 1, bouncerId: 9 });
+    expect(await endsOf()).toEqual([]);
+    await feed().keepEnds({ ...report, head: { seq: 1000, hash: 'two' }, lost: await feed().auditAnchor() });
+    expect(await endsOf()).toEqual([before]);
+    await feed().noteNewKey({ versionId: 1, bouncerId: 6 });
+    expect(await endsOf()).toEqual([before]);
   });
 });

@@ -6,7 +6,7 @@ import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
 import { ownersOf } from '../db/hosts.ts';
 import { versionsOf } from '../db/keys.ts';
-import { badInput, problem } from '../failure.ts';
+import { badInput, causeOf, problem } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import * as bouncers from './bouncers.ts';
 import { bouncerShape, describeBouncer, isoTime, time } from './describe.ts';
@@ -64,7 +64,11 @@ export const bouncerOperations = [
     body: z.strictObject({ name, ...newKey }),
     answers: { 201: { description: 'Registered.', body: withKey } },
     refusals: [409],
-    change: (change, body) => bouncers.createBouncer(change, body.name, keyOf(body)),
+    change: async (change, body, c) => {
+      const answer = await bouncers.createBouncer(change, body.name, keyOf(body));
+      if (answer.ok && answer.value.secret) await tellOfNewKey(c.env, body.name);
+      return answer;
+    },
   }),
   mutation({
     method: 'POST',
@@ -184,6 +188,16 @@ async function showBouncer(c: Context<AppEnv>): Promise<Response> {
     metrics,
     metrics_at: isoTime(metricsMs),
   });
+}
+
+/** Before anybody has the key. What the feed is not told costs its bouncer longer start-ups, and no more. */
+async function tellOfNewKey(env: Env, name: string): Promise<void> {
+  try {
+    const key = await db.findFirstKey(env.DB, name);
+    if (key) await askFeed(env, async (feed) => feed.noteNewKey(key));
+  } catch (error) {
+    console.error(`the feed was not told of a new key: ${causeOf(error).message}`);
+  }
 }
 
 function nameOf(c: Context<AppEnv>): string {

@@ -63,6 +63,23 @@ export async function findBouncer(d1: D1Database, name: string): Promise<Bouncer
   return row ?? null;
 }
 
+/**
+ * The one version of a new bouncer's key; null where a bouncer of this name was there before, whose program may get the
+ * key.
+ */
+export async function findFirstKey(
+  d1: D1Database,
+  name: string,
+): Promise<{ versionId: number; bouncerId: number } | null> {
+  const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
+  const [row] = await drizzle(d1)
+    .select({ versionId: keyVersions.id, bouncerId: bouncers.id })
+    .from(keyVersions)
+    .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+    .where(sql`${bouncers.name} = ${name} AND ${keyVersions.number} = 1 AND NOT ${wasThere}`);
+  return row ?? null;
+}
+
 /** A page by id. */
 export function listBouncers(d1: D1Database, afterId: number, limit: number): Promise<Bouncer[]> {
   const db = drizzle(d1);

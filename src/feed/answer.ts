@@ -19,12 +19,12 @@ export interface Answer {
   readonly ended: readonly Row[];
 }
 
-/** Every decision of the target, and the tombstones of what nothing bans any more. */
-export function fullState(mirror: Mirror, target: Target): Answer {
+/** Every decision of the target, and the tombstones after `since` of what nothing bans any more. */
+export function fullState(mirror: Mirror, target: Target, since: number): Answer {
   const { view } = target;
   const matches = matcher(view);
   const bansOf = bansOn(mirror, target);
-  const unbanned = mirror.removed.filter((row) => matches(row) && bansOf(row).length === 0);
+  const unbanned = removedSince(mirror, since).filter((row) => matches(row) && bansOf(row).length === 0);
   return {
     sequence: mirror.sequence,
     added: stateOf(mirror, target),
@@ -165,6 +165,12 @@ function keptBack(mirror: Mirror, view: View, unbanned: readonly Row[]): Row[] {
 /** The tombstones after a sequence. */
 export function removedSince(mirror: Mirror, since: number): Row[] {
   return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
+}
+
+/** The newest tombstone up to a sequence, by its own; 0: there is none. Equal where the tombstones after it are. */
+export function removedUpTo(mirror: Mirror, sequence: number): number {
+  const after = firstAfter(mirror.removed, sequence, (row) => row.removedSeq);
+  return mirror.removed[after - 1]?.removedSeq ?? 0;
 }
 
 function firstAfter(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): number {

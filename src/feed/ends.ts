@@ -3,6 +3,7 @@
 
 import { forgetBouncersAfter, type Clients } from './clients.ts';
 import * as log from './ends-log.ts';
+import type { NewKeys } from './new-keys.ts';
 
 /** The newest row of the audit log that the feed was told of. */
 export interface AuditAnchor {
@@ -40,6 +41,7 @@ export function readAnchor(sql: SqlStorage): AuditAnchor {
 export function keepEnds(
   sql: SqlStorage,
   clients: Clients,
+  newKeys: NewKeys,
   { ends, head, lost, highestBouncerId }: StoreReport,
   nowMs: number,
 ): AuditAnchor {
@@ -51,6 +53,7 @@ export function keepEnds(
     log.writeLostTail(sql, { ...lost, goesOnAt: head.seq, foundMs: nowMs });
     // D1 gives their ids again: a new bouncer must not start where another one was.
     forgetBouncersAfter(clients, highestBouncerId);
+    newKeys.forgetBouncersAfter(highestBouncerId);
   }
   return readAnchor(sql);
 }

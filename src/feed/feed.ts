@@ -8,7 +8,7 @@ import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { createAlarm, type Alarm } from './alarm.ts';
-import { activeRows, changesSince, fullState, type Answer } from './answer.ts';
+import { activeRows, changesSince, fullState, removedUpTo, type Answer } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
 import type { Aim, Bases } from './basis.ts';
 import * as clients from './clients.ts';
@@ -25,6 +25,7 @@ import { countLeftBehind, type LeftBehind } from './left-behind.ts';
 import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
+import { openNewKeys, type NewKey, type NewKeys } from './new-keys.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
 import { takeTurns, type Owed, type Turn } from './owed.ts';
 import type { RoundResult, Write } from './rounds.ts';
@@ -54,6 +55,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #gzipped: GzipCache = new Map();
   readonly #alarm: Alarm;
   readonly #marks: Marks;
+  readonly #newKeys: NewKeys;
   #forgotMs = 0;
   /** When a cold feed was first asked; 0: it was not. */
   #contactMs = 0;
@@ -63,6 +65,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#settings = readSettings({ ...env });
     this.#store = openStore(ctx.storage, this.#settings.engines, this.#settings.syncIntervalMs);
     this.#marks = createMarks(this.#store.mirror, Date.now());
+    this.#newKeys = openNewKeys(ctx.storage.sql);
     this.#clients = openClients(ctx.storage);
     this.#clientLog = createClientLog(ctx.storage, this.#clients);
     // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
@@ -153,6 +156,7 @@ export class DecisionFeed extends DurableObject<Env> {
       if (!isDue) return;
       log.forgetOnce(storage.sql, nowMs - onceKeptMs);
       this.#forgotMs = nowMs;
+      this.#newKeys.forgetUpTo(store.mirror.purgedSequence);
     });
   }
 
@@ -189,12 +193,16 @@ export class DecisionFeed extends DurableObject<Env> {
     if (!known && !from) return { ...nothing, settled: false };
     if (from && isSettled(from, now)) return { ...nothing, settled: true };
     const owed = ask.startup ? [] : (cursor?.owed ?? []);
-    const start = ask.startup ? 'startup' : from ? startName(from, aim) : 'lost';
+    const since = removedUpTo(mirror, this.#newKeys.madeAt(ask.poll.versionId));
+    const start = ask.startup ? `startup ${since}` : from ? startName(from, aim) : `lost ${since}`;
     const made = `${start} ${nameOf(owed)} ${viewKey(ask.view)}`;
+    const answer = (): Answer => {
+      if (ask.startup) return fullState(mirror, aim, since);
+      return from ? this.#changes(aim, from) : fromNothing(mirror, aim, since);
+    };
     const turn =
       (ask.gzip && keptAnswer(this.#gzipped, made, nowMs, sequence)) ||
-      takeTurns(mirror, aim, ask.startup ? fullState(mirror, aim) : this.#changes(aim, from), owed);
-
+      takeTurns(mirror, aim, answer(), owed);
     const next = advance(cursor, now, ask.startup, turn.owed);
     clients.setCursor(this.#clients, client, slot, next);
     if (cursor && limitsMoved(this.#bases, cursor, aim)) this.#clientLog.writeNow(client);
@@ -208,9 +216,8 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** From both positions of a cursor to what the bouncer is to have now. */
-  #changes(aim: Aim, from: Cursor | undefined): Answer {
+  #changes(aim: Aim, from: Cursor): Answer {
     const { mirror } = this.#store;
-    if (!from) return fromNothing(mirror, aim);
     if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
     return transition(mirror, aim, standingsOf(this.#bases, from));
   }
@@ -350,7 +357,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** Keeps what D1 has; answers the anchor. */
   keepEnds(report: StoreReport): AuditAnchor {
-    return keepEnds(this.ctx.storage.sql, this.#clients, report, Date.now());
+    return keepEnds(this.ctx.storage.sql, this.#clients, this.#newKeys, report, Date.now());
   }
 
   /** A page of the digests that were ever taken away, in the order in which that was told. */
@@ -368,6 +375,13 @@ export class DecisionFeed extends DurableObject<Env> {
 
   forgetBouncer(bouncerId: number): void {
     clients.forgetBouncer(this.#clients, bouncerId);
+    this.#newKeys.forgetBouncer(bouncerId);
+  }
+
+  /** A key was made here that nobody has yet, the first of its bouncer. */
+  noteNewKey(key: NewKey): void {
+    // Since a backup was restored nobody knows which names had been there before.
+    if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
   }
 
   /** Bans here. The same `request` again within a day gets the same decision. */

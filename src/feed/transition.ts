@@ -49,16 +49,17 @@ export function transition(mirror: Mirror, target: Target, from: readonly Standi
 
 /**
  * The full state for a limited bouncer that did not ask for one: nobody knows what it has, which may be all that it
- * had before it was limited. So everything of its view that is not in the target is ended.
+ * had before it was limited. So everything of its view that is not in the target is ended; of tombstones those after
+ * `since`, before which it had nothing.
  */
-export function fromNothing(mirror: Mirror, target: Target): Answer {
-  const { sequence, added, ended } = fullState(mirror, target);
+export function fromNothing(mirror: Mirror, target: Target, since: number): Answer {
+  const { sequence, added, ended } = fullState(mirror, target, since);
   const rows = [...ended];
   const { view } = target;
   if (view.limits) {
     const bansOf = bansOn(mirror, target);
     const asked = matcher({ ...view, limits: null });
-    for (const row of mirror.removed) if (asked(row) && bansOf(row).length === 0) rows.push(row);
+    for (const row of removedSince(mirror, since)) if (asked(row) && bansOf(row).length === 0) rows.push(row);
     for (const row of mirror.byId.values()) if (asked(row) && bansOf(row).length === 0) rows.push(row);
   }
   return { sequence, added, ended: view.dedup ? lastOfEach(rows) : [...new Set(rows)] };
