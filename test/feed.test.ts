@@ -397,6 +397,36 @@ describe('time', () => {
   });
 });
 
+test('what a lost delta carried while a full list came is found by another one', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  const gone = engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+  for (const host of [2, 3, 4]) engine.add({ value: `192.0.2.${host}`, untilMs: Date.now() + hour });
+  const client = bouncer();
+  await client.pull(true);
+  const { promise: released, resolve: release } = Promise.withResolvers<void>();
+  engine.fault = async (path, target) => {
+    const answer = engine.answer(target);
+    if (target === '/v1/decisions') await released;
+    // Delivered, as the engine sees it.
+    else if (path.endsWith('/stream') && engine.requests.includes('lose'))
+      return new Response('', { status: 500 });
+    return answer;
+  };
+  const listed = feed().sync({ full: true, believe: false });
+  await vi.waitUntil(() => engine.requests.at(-1) === '/v1/decisions', { timeout: 10_000 });
+  engine.expire(gone.id);
+  engine.requests.push('lose');
+  await feed().sync({ full: false, believe: false });
+  release();
+  await listed;
+  engine.fault = undefined;
+  // LAPI announces an end for 2 s.
+  vi.setSystemTime(Date.now() + 5_000);
+  await feed().sync({ full: false, believe: false });
+  await client.pull(false);
+  expect(client.banned()).toEqual(['192.0.2.2', '192.0.2.3', '192.0.2.4']);
+});
+
 test('only one round runs at a time, and many askers share the next', async () => {
   await feed().sync({ full: false, believe: false });
   const { promise: released, resolve: release } = Promise.withResolvers<void>();
