@@ -116,9 +116,9 @@ describeWith('an engine behind a liar', ['lab'], () => {
     const { state, atOnce } = expected[name];
     const says = (about === undefined && atOnce) || expected[name].says;
     await whileLying(name, about, async () => {
-      // A round that began before the lie may be joined; those after it are lied to.
-      await lapidary.sync({ full: true });
-      for (let round = 0; round < 2; round++) {
+      // Each waits for one that began before it. A list that is silent is waited for longer each time.
+      const rounds = name.startsWith('silence') ? 1 : 2;
+      for (let round = 0; round < rounds; round++) {
         const { ok, error, doubt } = await lapidary.sync({ full: true });
         expect(ok).toBe(state === 'ok');
         if (says) expect(error ?? doubt).toMatch(says);
