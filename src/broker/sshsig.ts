@@ -2,6 +2,7 @@
 // make them (ssh-key.ts). What is accepted here is believed to be a host. Nothing may be remembered by a signature:
 // of one there are others that are as good (ECDSA's `(r, n-s)`).
 
+import { concat } from '../bytes.ts';
 import { badInput, fail, succeed, type Result } from '../failure.ts';
 import { createReader, fromBase64, type Reader } from './ssh-wire.ts';
 import { importKey, type KeyType, type PublicKey } from './ssh-key.ts';
@@ -136,16 +137,6 @@ function wire(bytes: Uint8Array): Uint8Array {
   new DataView(prefixed.buffer).setUint32(0, bytes.length);
   prefixed.set(bytes, 4);
   return prefixed;
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** For what is public: the time it takes tells where the two differ. */

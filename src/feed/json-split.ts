@@ -2,6 +2,8 @@
 // fit beside the mirror in an isolate's 128 MB. Accepts the framing of the three LAPI dialects and nothing else: a body
 // that is cut, padded or of another shape is an error, never a shorter list. What is inside an element costs itself only.
 
+import { concat } from '../bytes.ts';
+
 /** Which list an element is of: the stream's two, or the bare array of `GET /v1/decisions`. */
 export type ListName = 'new' | 'deleted' | 'all';
 
@@ -193,16 +195,6 @@ function startsElement(byte: number): boolean {
 /** A number, or a word such as `null`. */
 function isScalar(byte: number): boolean {
   return byte !== openBrace && byte !== openBracket && byte !== quote;
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 function isBlank(byte: number): boolean {

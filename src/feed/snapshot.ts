@@ -4,6 +4,7 @@
 
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
+import { concat } from '../bytes.ts';
 import { encodeDecision } from '../lapi/wire.ts';
 import type { Answer } from './answer.ts';
 import type { Decision, Row } from './decision.ts';
@@ -174,21 +175,11 @@ function joined(parts: readonly Uint8Array[]): Uint8Array[] {
     group.push(part);
     size += part.length;
     if (size >= sliceBytes) {
-      slices.push(concat(group, size));
+      slices.push(concat(group));
       group = [];
       size = 0;
     }
   }
-  if (size > 0) slices.push(concat(group, size));
+  if (size > 0) slices.push(concat(group));
   return slices;
-}
-
-function concat(parts: readonly Uint8Array[], size: number): Uint8Array {
-  const whole = new Uint8Array(size);
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
