@@ -14,22 +14,20 @@ import { isChosen, type View } from './view.ts';
 export const startUpPatienceMs = 25_000;
 export const lookupPatienceMs = 2_000;
 
-/** The engines of a view of which no full list was ever believed. */
-function unknownOf(engines: readonly Engine[], store: Store, view: View): Engine[] {
-  return engines.filter(
-    ({ handle }) => isChosen(view, handle) && engineState(store, handle).lastResyncMs === 0,
-  );
+/** Whether a full list of an engine was ever believed. */
+function isHeard(store: Store, { handle }: Engine): boolean {
+  return engineState(store, handle).lastResyncMs > 0;
 }
 
 /** Whether what the engines of a view ban is known, of one of them at least. Without an engine there is nothing to know. */
 export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
   const chosen = engines.filter(({ handle }) => isChosen(view, handle));
-  return chosen.length === 0 || unknownOf(engines, store, view).length < chosen.length;
+  return chosen.length === 0 || chosen.some((engine) => isHeard(store, engine));
 }
 
 /** Whether all that is known of a view is all that there is. */
 export function isComplete(engines: readonly Engine[], store: Store, view: View): boolean {
-  return unknownOf(engines, store, view).length === 0;
+  return engines.every((engine) => isHeard(store, engine) || !isChosen(view, engine.handle));
 }
 
 /**
@@ -43,7 +41,8 @@ export async function untilKnown(
   contactMs: number,
   patienceMs: number,
 ): Promise<boolean> {
-  const lists = unknownOf(engines, store, view).map(({ rounds }) => rounds.known);
+  const unheard = engines.filter((engine) => !isHeard(store, engine) && isChosen(view, engine.handle));
+  const lists = unheard.map(({ rounds }) => rounds.known);
   const leftMs = (limitMs: number): number => Math.max(0, limitMs - sinceMs(contactMs, Date.now()));
   await withinMs(Promise.all(lists), leftMs(Math.min(patienceMs, lookupPatienceMs)));
   if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists), leftMs(patienceMs));

@@ -1,41 +1,39 @@
 // The feed: the mirror of the engines, as a Durable Object. Its methods are what the Worker may ask of it and each
-// delegates: engines.ts has who is mirrored, store.ts keeps, answer.ts decides what a poll carries, clients.ts
+// delegates: engines.ts has who is mirrored, store.ts keeps, poll.ts decides what a poll carries, clients.ts
 // remembers who has had what. One change counter for all: what bans a value is known across the engines.
 
-import { sinceMs } from '../clock.ts';
 import { DurableObject } from 'cloudflare:workers';
+import { sinceMs } from '../clock.ts';
 import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { createAlarm, type Alarm } from './alarm.ts';
-import { activeRows, changesSince, fullState, removedUpTo, type Answer } from './answer.ts';
-import { aimAt, createBases, forgetBases, grounded, limitsMoved, standingsOf } from './basis.ts';
-import type { Aim, Bases } from './basis.ts';
+import { activeRows, removedUpTo } from './answer.ts';
+import { aimAt, createBases, forgetBases, grounded, limitsMoved, type Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { createClientLog, openClients, type ClientLog } from './clients-log.ts';
-import { advance, isSettled, sameCursor, usable, type Cursor, type Position } from './cursor.ts';
+import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
+import { advance, isSettled, sameCursor, usable, type Position } from './cursor.ts';
 import { decisionOf, type Decision, type Row } from './decision.ts';
-import { endOf } from './mirror.ts';
 import * as endsLog from './ends-log.ts';
 import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
-import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
 import { createEngines, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import { byHandles, handleOf } from './identity.ts';
 import { countLeftBehind, type LeftBehind } from './left-behind.ts';
 import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
+import { endOf } from './mirror.ts';
 import { openNewKeys, type NewKey, type NewKeys } from './new-keys.ts';
+import { takeTurns, type Turn } from './owed.ts';
+import { answerOf, nameOf, type Poll } from './poll.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
-import { takeTurns, type Owed, type Turn } from './owed.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { gzipped, keptAnswer, renderList, renderStream, smallAnswerRows, streamOf } from './snapshot.ts';
 import type { GzipCache, Kept } from './snapshot.ts';
-import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible } from './store.ts';
-import type { Store } from './store.ts';
+import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible, type Store } from './store.ts';
 import { createMarks, forgettable, type Marks } from './tombstones.ts';
-import { fromNothing, transition } from './transition.ts';
-import { choosesEngines, requestKey, viewKey, type View } from './view.ts';
+import { choosesEngines, requestKey, type View } from './view.ts';
 
 /** A Durable Object that does nothing for 10 s is put away; a timer is something. */
 const longestNapMs = 30_000;
@@ -194,15 +192,11 @@ export class DecisionFeed extends DurableObject<Env> {
     if (from && isSettled(from, now)) return { ...nothing, settled: true };
     const owed = ask.startup ? [] : (cursor?.owed ?? []);
     const since = removedUpTo(mirror, this.#newKeys.madeAt(ask.poll.versionId));
-    const start = ask.startup ? `startup ${since}` : from ? startName(from, aim) : `lost ${since}`;
-    const made = `${start} ${nameOf(owed)} ${viewKey(ask.view)}`;
-    const answer = (): Answer => {
-      if (ask.startup) return fullState(mirror, aim, since);
-      return from ? this.#changes(aim, from) : fromNothing(mirror, aim, since);
-    };
+    const poll: Poll = { view: ask.view, startup: ask.startup, from, since, owed };
+    const name = nameOf(aim, poll);
     const turn =
-      (ask.gzip && keptAnswer(this.#gzipped, made, nowMs, sequence)) ||
-      takeTurns(mirror, aim, answer(), owed);
+      (ask.gzip && keptAnswer(this.#gzipped, name, nowMs, sequence)) ||
+      takeTurns(mirror, aim, answerOf(mirror, this.#bases, aim, poll), owed);
     const next = advance(cursor, now, ask.startup, turn.owed);
     clients.setCursor(this.#clients, client, slot, next);
     if (cursor && limitsMoved(this.#bases, cursor, aim)) this.#clientLog.writeNow(client);
@@ -211,15 +205,8 @@ export class DecisionFeed extends DurableObject<Env> {
       if (!sameCursor(clients.cursorOf(client, slot), next)) return;
       clients.setCursor(this.#clients, client, slot, ask.startup ? undefined : cursor);
     };
-    const body = await this.#body(ask, made, turn, nowMs, undo);
+    const body = await this.#body(ask, name, turn, nowMs, undo);
     return { kind: 'stream', sequence, settled: false, ...body };
-  }
-
-  /** From both positions of a cursor to what the bouncer is to have now. */
-  #changes(aim: Aim, from: Cursor): Answer {
-    const { mirror } = this.#store;
-    if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
-    return transition(mirror, aim, standingsOf(this.#bases, from));
   }
 
   async #body(
@@ -246,13 +233,15 @@ export class DecisionFeed extends DurableObject<Env> {
     const { mirror } = this.#store;
     this.note(ask.sightings);
     clients.noteSighting(this.#clients, ask.poll);
-    this.#look();
+    let nowMs = this.#look();
     // Of one address it is enough to know one decision; a list of some is none.
     const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
     const isCold = (): boolean => !isKnown(this.#engines, this.#store, view) && !isFound();
-    if (isCold()) await this.#isKnown(view, lookupPatienceMs);
-    const nowMs = this.#look();
-    if (isCold()) return { kind: 'cold' };
+    if (isCold()) {
+      await this.#isKnown(view, lookupPatienceMs);
+      nowMs = this.#look();
+      if (isCold()) return { kind: 'cold' };
+    }
     const end = ask.limit === null ? undefined : ask.offset + ask.limit;
     const rows = activeRows(mirror, view)
       .filter((row) => row.id > ask.idGreaterThan)
@@ -263,10 +252,9 @@ export class DecisionFeed extends DurableObject<Env> {
     }
     const ends = (row: Row): number => endOf(mirror, row);
     if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
-    const { sequence } = this.#store.mirror;
     return {
       kind: 'short',
-      sequence,
+      sequence: mirror.sequence,
       decisions: rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) })),
     };
   }
@@ -416,18 +404,4 @@ export class DecisionFeed extends DurableObject<Env> {
 /** Whether it asks about one address or value. */
 function isLookup({ within, value }: View): boolean {
   return (within?.covering ?? false) || value !== null;
-}
-
-/** Whether only the feed has moved since both positions, and all of the view is to be had. */
-function isPlain({ before, last }: Cursor, aim: Aim): boolean {
-  return !aim.kept && before.basis === aim.basis && last.basis === aim.basis;
-}
-
-/** Equal for cursors that get the same answer. */
-function startName(from: Cursor, aim: Aim): string {
-  return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify([from.before, from.last]);
-}
-
-function nameOf(owed: readonly Owed[]): string {
-  return owed.map(({ row, times }) => `${row.rowId}*${times}`).join();
 }
