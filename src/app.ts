@@ -43,7 +43,7 @@ const documented = [...operatorApi, bootstrapApi];
 
 routes.all('/health', async (c) => {
   if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
-  const { freshness, ageSeconds, fullAgeSeconds, unwritten, engines } = await askFeed(c.env, async (feed) =>
+  const { freshness, ageSeconds, fullAgeSeconds, unwritable, engines } = await askFeed(c.env, async (feed) =>
     feed.status(),
   );
   const partial = engines.reduce((sum, { leftOut }) => sum + leftOut, 0);
@@ -57,7 +57,7 @@ routes.all('/health', async (c) => {
     age_seconds: ageSeconds,
     full_age_seconds: fullAgeSeconds,
     ...(partial === 0 ? {} : { partial }),
-    ...(unwritten === null ? {} : { storage: 'unwritable' }),
+    ...(unwritable ? { storage: 'unwritable' } : {}),
     ...(engines.length > 1 ? { engines: each } : {}),
     ...(keyless ? { upstream: keyless.link } : {}),
   };

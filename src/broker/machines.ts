@@ -2,8 +2,8 @@
 // the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
 // bound on a block, as on a revocation.
 
-import { sinceMs } from '../clock.ts';
 import * as z from 'zod';
+import { sinceMs } from '../clock.ts';
 import * as db from '../db/machines.ts';
 import { always } from '../db/operators.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';

@@ -1,8 +1,8 @@
 // Tokens of OIDC issuers. jose checks the signature and the claims; what it must insist on is pinned here, from
 // the settings and never from the token (RFC 8725). No text of a token gets into a failure or the log.
 
-import { sinceMs } from '../clock.ts';
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify, type JWTPayload } from 'jose';
+import { sinceMs } from '../clock.ts';
 import { fail, succeed, type Result } from '../failure.ts';
 import type { Condition, Issuer, Trust } from '../issuers.ts';
 import type { Role } from '../roles.ts';

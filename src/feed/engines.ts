@@ -1,8 +1,8 @@
 // The engines of the feed, each with a key, rounds and a forwarder of its own, so that one that is silent, lies or is
 // gone costs the others nothing.
 
-import type { EngineSettings } from '../engines.ts';
 import { sinceMs } from '../clock.ts';
+import type { EngineSettings } from '../engines.ts';
 import type { Settings } from '../settings.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import { handleOf } from './identity.ts';

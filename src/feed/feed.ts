@@ -293,7 +293,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   status(): FeedStatus {
     const nowMs = this.#look();
-    const { mirror, unwritten } = this.#store;
+    const { mirror, failedWriteMs } = this.#store;
     const engines = this.#engines.map((engine) => statusOf(engine, this.#store, this.#settings, nowMs));
     return {
       sequence: mirror.sequence,
@@ -303,7 +303,7 @@ export class DecisionFeed extends DurableObject<Env> {
       freshness: worstOf(engines.map(({ freshness }) => freshness)),
       ageSeconds: oldestOf(engines.map(({ ageSeconds }) => ageSeconds)),
       fullAgeSeconds: oldestOf(engines.map(({ fullAgeSeconds }) => fullAgeSeconds)),
-      unwritten,
+      unwritable: failedWriteMs !== null,
       engines,
     };
   }

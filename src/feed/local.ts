@@ -3,8 +3,8 @@
 import { canonicalValue, sameKind } from './canonical.ts';
 import { decisionOf, isLocal, type Decision, type Row } from './decision.ts';
 import { lastNames } from './identity.ts';
-import * as log from './log.ts';
 import { whyLeftBehind } from './left-behind.ts';
+import * as log from './log.ts';
 import { addLocal, remove, type Store } from './store.ts';
 
 /** A decision as operators list it: with the engine that it came from; null: it was decided here. */

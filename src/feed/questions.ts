@@ -3,7 +3,6 @@
 import type { Sighting } from './clients.ts';
 import type { Decision } from './decision.ts';
 import type { EngineStatus, Freshness } from './engines.ts';
-import type { Unwritten } from './store.ts';
 import type { View } from './view.ts';
 
 export interface StreamAsk {
@@ -55,8 +54,8 @@ export interface FeedStatus {
   /** The oldest of all engines; null: not known. */
   readonly ageSeconds: number | null;
   readonly fullAgeSeconds: number | null;
-  /** What of the feed's own could not be written since when, and waits for it; null: all of it was. */
-  readonly unwritten: Unwritten | null;
+  /** Something could not be written, and waits. */
+  readonly unwritable: boolean;
   readonly engines: readonly EngineStatus[];
 }
 

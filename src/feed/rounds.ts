@@ -3,12 +3,12 @@
 // asks for one while it runs shares the next. Whatever happens upstream, the last good state stays served.
 
 import type { EngineSettings } from '../engines.ts';
+import type { Unreadable } from '../lapi/wire.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
-import type { Unreadable } from '../lapi/wire.ts';
+import { withinCeiling } from './ceiling.ts';
 import type { EngineKey, EngineKeys } from './engine-keys.ts';
 import type { EngineState } from './engines-log.ts';
-import { withinCeiling } from './ceiling.ts';
 import * as progress from './progress.ts';
 import type { Link, LinkState, Progress } from './progress.ts';
 import { shared } from './shared.ts';

@@ -17,16 +17,12 @@ import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
 import { mostYoungTombstones } from './tombstones.ts';
 
-/** Since when something could not be written, and when it was last tried. */
-export interface Unwritten {
-  readonly sinceMs: number;
-  readonly triedMs: number;
-  readonly problem: string;
-}
-
 export interface Store extends Watched {
-  /** A full disk or a used-up quota: reads go on without what waits to be written. Null: nothing waits. */
-  unwritten: Unwritten | null;
+  /**
+   * When a write failed that waits to be tried again (a full disk, a used-up quota): reads go on without it. Null: nothing
+   * waits.
+   */
+  failedWriteMs: number | null;
   state: log.FeedState;
   readonly names: Names;
   /** A name means another engine than when the feed last woke. */
@@ -66,7 +62,7 @@ export function openStore(
     namesMoved,
     clockMs: 0,
     syncIntervalMs,
-    unwritten: null,
+    failedWriteMs: null,
   };
 }
 
@@ -263,22 +259,22 @@ export function sweep(storage: DurableObjectStorage, store: Store, nowMs: number
 
 const retryWriteMs = 1_000;
 
-function isTriedJustNow({ unwritten }: Store, nowMs: number): boolean {
-  return unwritten !== null && sinceMs(unwritten.triedMs, nowMs) < retryWriteMs;
+function isTriedJustNow({ failedWriteMs }: Store, nowMs: number): boolean {
+  return failedWriteMs !== null && sinceMs(failedWriteMs, nowMs) < retryWriteMs;
 }
 
 /** A write that an answer does not need: where it fails it is tried again later, and the answer goes out. */
 export function writeIfPossible(store: Store, nowMs: number, write: () => void): void {
   if (isTriedJustNow(store, nowMs)) return;
-  const before = store.unwritten;
+  const isWaiting = store.failedWriteMs !== null;
   try {
     write();
-    store.unwritten = null;
-    if (before) console.error('the feed can write again');
+    store.failedWriteMs = null;
+    if (isWaiting) console.error('the feed can write again');
   } catch (error) {
     const { message } = error as Error;
-    if (!before) console.error(`the feed can't write, and goes on with what it has: ${message}`);
-    store.unwritten = { sinceMs: before?.sinceMs ?? nowMs, triedMs: nowMs, problem: message };
+    if (!isWaiting) console.error(`the feed can't write, and goes on with what it has: ${message}`);
+    store.failedWriteMs = nowMs;
   }
 }
 

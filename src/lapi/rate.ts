@@ -1,9 +1,9 @@
 // How often a bouncer or an unknown host may ask, and a machine try to log in. Cloudflare's rate limits where they are
 // bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate counts.
 
-import { sinceMs } from '../clock.ts';
 import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
+import { sinceMs } from '../clock.ts';
 import { sha256Hex } from '../secret.ts';
 
 /** Seconds after which a refused client may try again, or null: it may go on. */
