@@ -1,7 +1,7 @@
 // Hosts register their keys by signed requests: whoever has the right key gets in, once per request; a copy, a stranger, a
 // replay and a latecomer do not, and leave nothing behind.
 import { env } from 'cloudflare:workers';
-import { afterEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { digestOf } from '../src/secret.ts';
 import { asBouncer, operator } from './support/http.ts';
 import {
@@ -24,9 +24,6 @@ const pass = (ms: number): void => {
   vi.useFakeTimers({ toFake: ['Date'] });
   vi.setSystemTime(now + ms);
 };
-afterEach(() => {
-  vi.useRealTimers();
-});
 
 const opens = async (key: string): Promise<number> =>
   (await asBouncer(key, '/v1/decisions', { method: 'HEAD' })).status;

@@ -1,7 +1,7 @@
 // What bouncers may rely on, line by line: each of these broke a real bouncer somewhere when it did not hold.
 // The numbers are those of the list in docs/bouncers.md.
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import type { WireDecision } from './support/bouncer.ts';
@@ -13,10 +13,6 @@ let key: string;
 beforeEach(async () => {
   engine = startModelEngine();
   key = await addBouncer('fw');
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 interface Stream {

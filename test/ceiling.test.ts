@@ -1,7 +1,7 @@
 // A feed that is full, in workerd: what ends soonest of community lists stays out, and is said to; nobody's own ban does.
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { DecisionFeed } from '../src/feed/feed.ts';
 import { bouncer } from './support/bouncer.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -11,9 +11,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
 });
 
 /** A feed that holds four decisions. */

@@ -1,6 +1,6 @@
 // Who polls, in large numbers: what of it is in memory, what in storage, and who is forgotten first.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { DecisionFeed } from '../src/feed/feed.ts';
 import { requestKey, type View } from '../src/feed/view.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -11,10 +11,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const sync = () => feed().sync({ full: false, believe: false });

@@ -1,7 +1,7 @@
 // Clocks that are set, and machines that sleep, in workerd: nobody is unbanned by a clock alone, and nothing waits for
 // a time that has been already.
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -16,10 +16,6 @@ let engine: ModelEngine;
 beforeEach(() => {
   engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 /** Time passes for everybody. */

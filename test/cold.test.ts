@@ -1,7 +1,7 @@
 // A feed that does not know what its engine bans, in workerd: it says so, to bouncers and in /health, and never that
 // nobody is banned.
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -14,10 +14,6 @@ beforeEach(async () => {
   engine = startModelEngine();
   key = await addBouncer('fw');
   vi.useFakeTimers({ toFake: ['Date'] });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);

@@ -1,16 +1,12 @@
 // Operators' bans, unbans and syncs: each has its audit row before it is done, and a ban that is sent twice is one.
 import { env } from 'cloudflare:workers';
 import { runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { feed } from './support/bouncer.ts';
 import { call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine } from './support/model-engine.ts';
 
 beforeEach(() => void startModelEngine());
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
 
 async function ban(body: object, headers: Record<string, string> = {}) {
   const answer = await call('/api/v1/decisions', {

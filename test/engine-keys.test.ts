@@ -1,7 +1,7 @@
 // The key that the feed pulls with: sent by the engine's host, tried before the old one is given up, kept sealed.
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { EngineSettings } from '../src/engines.ts';
 import { createEngineKeys } from '../src/feed/engine-keys.ts';
 import { seal } from '../src/sealed.ts';
@@ -21,7 +21,6 @@ beforeEach(() => {
   engine = startModelEngine();
   engine.keys = [setting];
 });
-afterEach(() => vi.restoreAllMocks());
 
 async function send(key: string, host = 'engine-1') {
   return feed().offerEngineKey(host, await seal(secrets, host, key));

@@ -2,7 +2,7 @@
 // known again goes on where it was.
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';
 import { seal } from '../src/sealed.ts';
 import { everything, limitsOf } from './support/bouncer.ts';
@@ -29,10 +29,6 @@ let c: ModelEngine;
 beforeEach(() => {
   const engines = startModelEngines('a.example', 'b.example', 'c.example');
   ({ 'a.example': a, 'b.example': b, 'c.example': c } = engines);
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 describe('settings that change', () => {

@@ -1,5 +1,5 @@
 // An engine at another address is the same when it shows that it is; what another one in its place says ends nothing.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { everything, limitsOf } from './support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from './support/model-engine.ts';
 import { awakeFeed, both, down, hour, listed, reader, shown, sync, until, wake } from './support/several.ts';
@@ -15,9 +15,6 @@ beforeEach(() => {
   const engines = startModelEngines('a.example', 'b.example', 'c.example', 'd.example');
   ({ 'b.example': b, 'c.example': c, 'd.example': d } = engines);
   engines['a.example'].add({ value: '192.0.2.1', untilMs: until() });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
 });
 
 async function rounds(count: number): Promise<void> {

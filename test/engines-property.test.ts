@@ -2,7 +2,7 @@
 // the settings name them or not, nobody is unbanned by a fault or by a change of the settings, ids last, and in the end
 // each bouncer has what the engines have together.
 import fc from 'fast-check';
-import { afterEach, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';
 import type { Filters, Limits, View } from '../src/feed/view.ts';
 import { everything, keyOf, limitsOf } from './support/bouncer.ts';
@@ -18,11 +18,6 @@ import {
 import { startModelEngines, type ModelDatabase, type ModelEngine } from './support/model-engine.ts';
 import { spellings } from './support/spellings.ts';
 import { awakeFeed, down, listed, reader, sync, wake, type Engines } from './support/several.ts';
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
 
 const hosts = ['a.example', 'b.example', 'c.example'] as const;
 type Host = (typeof hosts)[number];

@@ -1,5 +1,5 @@
 // Several engines in one feed: each is believed for its own decisions only, and a value is free when none bans it.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../src/feed/decision.ts';
 import { everything, limitsOf } from './support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from './support/model-engine.ts';
@@ -22,10 +22,6 @@ let b: ModelEngine;
 
 beforeEach(() => {
   ({ 'a.example': a, 'b.example': b } = startModelEngines('a.example', 'b.example'));
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 describe('decisions', () => {

@@ -2,7 +2,7 @@
 // applied equals what the engine has active under the bouncer's view.
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
-import { afterEach, expect, test, vi } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Limits, View } from '../src/feed/view.ts';
 import {
   startModelEngine,
@@ -22,11 +22,6 @@ import {
   type Ranked,
 } from './support/in-step.ts';
 import { spellings } from './support/spellings.ts';
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
 
 const views: View[] = [
   everything,

@@ -1,6 +1,6 @@
 // The feed in workerd, with a real Durable Object: what a bouncer reads when an engine changes, fails or lies.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, everything, feed } from './support/bouncer.ts';
 
@@ -9,10 +9,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 describe('a cold feed', () => {

@@ -1,5 +1,5 @@
 // Rotations of many bouncers: who is chosen, when each is due, what each key does meanwhile, how far it has come.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { dueTimes } from '../src/broker/fleet.ts';
 import { matchesGlob } from '../src/broker/glob.ts';
 import { knownHost, makeKey } from './support/hosts.ts';
@@ -14,10 +14,6 @@ beforeEach(async () => {
   startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
   for (const name of ['web-1', 'web-2', 'web-3', 'db-1']) old[name] = await addBouncer(name);
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);

@@ -2,7 +2,7 @@
 // not have one, or not any more, gets none.
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { serve } from '../src/app.ts';
 import { readSettings } from '../src/settings.ts';
 import { mintSecret } from '../src/mint.ts';
@@ -29,9 +29,6 @@ const kindOf = (answer: HostAnswer): string => kindsOf([answer])[0] as string;
 let engine: ModelAccounts;
 beforeEach(() => {
   engine = startModelAccounts();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
 });
 
 function withMachine(name = 'web-1', fields: Record<string, unknown> = {}): Promise<TestHost> {

@@ -1,6 +1,6 @@
 // Hosts as operators manage them: made known, changed, removed; enrolled by tokens and by instance identity; asked for a
 // new key.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { readHostIssuers } from '../src/host-issuers.ts';
 import { digestOf } from '../src/secret.ts';
 import { readSettings } from '../src/settings.ts';
@@ -30,10 +30,6 @@ const pass = (ms: number): void => {
 beforeEach(() => {
   // A bouncer's first poll makes the feed ask it.
   startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 const kindOf = async (answer: Promise<any>): Promise<string> => kindsOf([await answer])[0];
 const newKey = async () => ({ key_sha512: await digestOf(makeKey()) });

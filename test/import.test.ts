@@ -1,5 +1,5 @@
 // Moving from LAPI without touching a bouncer: its rows imported, its keys adopted.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { env } from 'cloudflare:workers';
 import { adopt } from '../src/broker/adoption.ts';
 import { forgetEpoch } from '../src/broker/keys.ts';
@@ -11,10 +11,6 @@ import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 let engine: ModelEngine;
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const digestOf = async (key: string): Promise<string> => {

@@ -1,6 +1,6 @@
 // Machines through us, where a real engine can't be brought to it: what one writes is in the feed when it has its answer,
 // also what LAPI's own deltas lose; what is refused here; and what is kept of answers.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { takeLoginTurnAs } from '../src/lapi/rate.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -11,11 +11,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.unstubAllGlobals();
-  vi.useRealTimers();
 });
 
 const until = () => Date.now() + hour;

@@ -1,7 +1,7 @@
 // Usage metrics on their way to the engine: what it gets of a bouncer, how often it is asked, and what a bouncer and the
 // feed notice of it, which is nothing.
 import { runDurableObjectAlarm } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { reportOf } from '../src/feed/metrics.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { feed } from './support/bouncer.ts';
@@ -13,10 +13,6 @@ let engine: ModelEngine;
 beforeEach(() => {
   engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const meta = { window_size_seconds: 900, utc_now_timestamp: 1_700_000_900 };

@@ -1,5 +1,5 @@
 // An engine's answer with something odd in it, in workerd: what can't be read costs itself, and nothing beside it.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { bouncer, feed } from './support/bouncer.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { operator } from './support/http.ts';
@@ -9,10 +9,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 type Wire = Record<string, unknown>;

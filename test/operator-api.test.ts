@@ -1,15 +1,11 @@
 // The operator API over HTTP: keys, local decisions, and what it refuses.
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
 let engine: ModelEngine;
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const digestOf = async (key: string): Promise<string> => {

@@ -2,7 +2,7 @@
 // in its next answers, additions and ends.
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { isAllowed } from '../src/broker/policy.ts';
 import { parseNetwork, type Network } from '../src/lapi/ip.ts';
 import { takeTurn } from '../src/lapi/rate.ts';
@@ -15,10 +15,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 async function patch(

@@ -7,7 +7,7 @@ import {
   waitOnExecutionContext,
 } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../src/app.ts';
 import { feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
@@ -27,10 +27,6 @@ beforeEach(() => {
   startModelEngine();
   // Each test later than the one before: what an isolate saw in the future of the next one would count there.
   vi.useFakeTimers({ toFake: ['Date'], now: (startMs += 60 * minute) });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const tables = [

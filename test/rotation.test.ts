@@ -1,6 +1,6 @@
 // Keys over their lives: rotation, revocation, expiry, and that mutations are safe to repeat.
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { nextRow, type AuditRow } from '../src/db/audited.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
@@ -13,10 +13,6 @@ beforeEach(async () => {
   engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
   key = await addBouncer('fw');
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);

@@ -2,7 +2,7 @@
 // while its network is banned under another, and after the last end all are told, in one answer each.
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { canonicalValue } from '../src/feed/canonical.ts';
 import { formatNetwork, parseNetwork } from '../src/lapi/ip.ts';
 import type { View } from '../src/feed/view.ts';
@@ -14,10 +14,6 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const sync = () => feed().sync({ full: true, believe: false });

@@ -1,6 +1,6 @@
 // How many ends are remembered, and which of them a start-up carries.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { digestOf } from '../src/secret.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, everything, feed, type WireDecision } from './support/bouncer.ts';
@@ -13,10 +13,6 @@ let engine: ModelEngine;
 beforeEach(() => {
   engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 const sync = () => feed().sync({ full: true, believe: true });

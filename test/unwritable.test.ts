@@ -1,6 +1,6 @@
 // Storage that takes no write (a full disk, a used-up quota), in workerd: what is in memory is served on.
 import { runInDurableObject } from 'cloudflare:test';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { beforeEach, expect, test, vi } from 'vitest';
 import { feed, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -16,10 +16,6 @@ beforeEach(async () => {
   engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
   engine.add({ value: '192.0.2.2', untilMs: Date.now() + 3 * hour });
   await operator('POST', '/feed/sync?full=true');
-});
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
 });
 
 /** From here on no write succeeds, as with SQLITE_FULL; returns how that ends. */

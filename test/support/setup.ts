@@ -1,7 +1,8 @@
-// Every test starts from empty storage with all migrations applied, and leaves no key or token in a row of D1.
+// Every test starts from empty storage with all migrations applied, leaves clock and network as they were, and leaves no
+// key or token in a row of D1.
 import { applyD1Migrations, reset } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { afterEach, beforeEach, expect } from 'vitest';
+import { afterEach, beforeEach, expect, vi } from 'vitest';
 import { mintedIn } from '../../src/mint.ts';
 
 beforeEach(async () => {
@@ -10,6 +11,9 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.restoreAllMocks();
+  vi.unstubAllGlobals();
+  vi.useRealTimers();
   const tables = await env.DB.prepare(
     `SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf%' ESCAPE '\\'`,
   ).all<{ name: string }>();
