@@ -37,12 +37,17 @@ type Feed = DurableObjectStub<DecisionFeed>;
  */
 export async function askFeed<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
   try {
-    return await ask(env.DECISION_FEED.getByName('default'));
+    return await askFeedOnce(env, ask);
   } catch (error) {
     const { retryable, overloaded } = error as { retryable?: boolean; overloaded?: boolean };
     if (!retryable || overloaded) throw error;
-    return ask(env.DECISION_FEED.getByName('default'));
+    return askFeedOnce(env, ask);
   }
+}
+
+/** The same for what must not be done twice. */
+export function askFeedOnce<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
+  return ask(env.DECISION_FEED.getByName('default'));
 }
 
 /**

@@ -459,7 +459,7 @@ test('what a batch can’t record does not happen: the nonce is not burnt, the k
   const key = makeKey();
   vi.spyOn(console, 'error').mockImplementation(() => undefined);
   await env.DB.exec(`CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT raise(ABORT, 'no'); END`);
-  expect((await host.register({ key_sha512: await digestOf(key) })).status).toBe(500);
+  expect((await host.register({ key_sha512: await digestOf(key) })).status).toBe(503);
   await env.DB.exec('DROP TRIGGER broken');
   vi.restoreAllMocks();
   expect([await rows('burnt_nonces'), await rows('bouncers'), await opens(key)]).toEqual([0, 0, 403]);

@@ -462,7 +462,7 @@ describe('when D1 is out of reach', () => {
     await env.DB.exec('ALTER TABLE away RENAME TO key_epoch');
     expect((await operator('POST', '/bouncers', { name: 'other' })).status).toBe(201);
     await env.DB.exec('ALTER TABLE key_versions RENAME TO gone');
-    expect((await operator('POST', '/bouncers', { name: 'third' })).status).toBe(500);
+    expect((await operator('POST', '/bouncers', { name: 'third' })).status).toBe(503);
     expect(logged).toHaveBeenCalled();
     expect(JSON.stringify(logged.mock.calls)).not.toMatch(/[0-9a-f]{64}/);
   });

@@ -4,8 +4,10 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { serve } from '../src/app.ts';
+import type { CommitAsk } from '../src/feed/key-store.ts';
 import { readSettings } from '../src/settings.ts';
 import { mintSecret } from '../src/mint.ts';
+import { feed } from './support/bouncer.ts';
 import { call, operator, operatorToken } from './support/http.ts';
 import {
   actions,
@@ -48,17 +50,17 @@ async function operatorOf(own: Record<string, unknown>, method: string, path: st
   return { status: response.status, body: await response.json<any>() };
 }
 
-/** The database, in which something else is done once everything was read, and nothing written yet. */
-function withFirst(other: () => Promise<unknown>): Pick<D1Database, 'prepare' | 'batch'> {
+/** The feed, where something else is done once everything was read, and nothing written yet. */
+function withFirst(other: () => Promise<unknown>): object {
+  const stub = feed();
   let done = false;
-  return {
-    prepare: (query) => env.DB.prepare(query),
-    batch: async (statements) => {
-      if (!done) await other();
-      done = true;
-      return env.DB.batch(statements);
-    },
+  const commit = async (ask: CommitAsk): Promise<unknown> => {
+    if (!done) await other();
+    done = true;
+    return stub.commit(ask);
   };
+  const get = (target: typeof stub, name: keyof typeof stub) => (name === 'commit' ? commit : target[name]);
+  return { getByName: () => new Proxy(stub, { get } as ProxyHandler<typeof stub>) };
 }
 
 /** What a log-in at the edge is answered; the stand-in for the engine takes any that comes through. */
@@ -263,8 +265,8 @@ describe('a host', () => {
   test('whose machine is refused while it asks for another gets none', async () => {
     const host = await withMachine();
     const { machine } = (await host.askMachine(newPassword(), {}, { settings })).body;
-    const DB = withFirst(() => operator('PUT', `/blocked-machines/${machine}`, {}));
-    const answer = await host.askMachine(newPassword(), {}, { settings: { ...settings, DB } });
+    const DECISION_FEED = withFirst(() => operator('PUT', `/blocked-machines/${machine}`, {}));
+    const answer = await host.askMachine(newPassword(), {}, { settings: { ...settings, DECISION_FEED } });
     expect([answer.status, answer.body.detail]).toEqual([403, expect.stringContaining(machine)]);
     expect(await actions()).toEqual(['host.create', 'host.machine', 'machine.block']);
   });

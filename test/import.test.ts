@@ -2,7 +2,6 @@
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { env } from 'cloudflare:workers';
 import { adopt } from '../src/broker/adoption.ts';
-import { forgetEpoch } from '../src/broker/keys.ts';
 import type { EngineSettings } from '../src/engines.ts';
 import { feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
@@ -185,7 +184,7 @@ describe('adoption', () => {
     });
   }
   const offer = (key: string, atMs = 0) =>
-    adopt(env.DB, [upstream], key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
+    adopt(env, [upstream], key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
 
   test('is off: an unknown key asks nobody anything', async () => {
     expect((await asBouncer('unknown', '/v1/decisions')).status).toBe(403);
@@ -204,7 +203,6 @@ describe('adoption', () => {
       'good at the engine',
       'fw/v1',
     ]);
-    forgetEpoch();
     const name = `adopted-${(await digestOf('good at the engine')).slice(0, 8)}`;
     expect((await operator('GET', `/bouncers/${name}`)).status).toBe(200);
     expect((await operator('GET', `/audit?target=${name}`)).body.audit).toMatchObject([

@@ -152,7 +152,10 @@ describe('after an older backup of D1 was put back', () => {
     const backup = await backUp();
     await endSome(keys);
     await putBack(backup);
-    expect((await withToken(stolen, 'POST', '/bouncers', { name: 'evil' })).status).toBe(401);
+    const evil = () => withToken(stolen, 'POST', '/bouncers', { name: 'evil' });
+    const first = await evil();
+    expect([first.status, first.headers.get('retry-after')]).toEqual([503, '1']);
+    expect((await evil()).status).toBe(401);
     expect((await operator('GET', '/bouncers/evil')).status).toBe(404);
   });
 
@@ -180,6 +183,7 @@ describe('after an older backup of D1 was put back', () => {
     // It remembers the key in the epoch after the rotation; then the restored D1 gets there by a revocation.
     expect(await elsewhere(fw)).toBe(200);
     await putBack(backup);
+    expect((await operator('GET', '/bouncers/fw')).status).toBe(200);
     expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(200);
     pass(5_000);
     expect(await elsewhere(fw)).toBe(403);
@@ -207,7 +211,8 @@ describe('after an older backup of D1 was put back', () => {
     const etag = (await operator('GET', '/bouncers/fw')).headers.get('etag') as string;
     await putBack(backup);
     const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': etag };
-    expect((await call('/api/v1/bouncers/fw', { method: 'DELETE', headers })).status).toBe(412);
+    const remove = async () => (await call('/api/v1/bouncers/fw', { method: 'DELETE', headers })).status;
+    expect([await remove(), await remove()]).toEqual([412, 412]);
   });
 
   test('while the object can not say what it remembers, keys that are not known yet wait', async () => {
@@ -258,14 +263,18 @@ describe('the audit log after a restore', () => {
 });
 
 describe('an end that D1 has and the object was not told', () => {
-  const kept = async (): Promise<string[]> => (await feed().endsAfter(0, 100)).map(({ digest }) => digest);
+  const kept = (): Promise<string[]> =>
+    runInDurableObject(feed(), (_, { storage }) => {
+      const rows = storage.sql.exec('SELECT digest FROM ended_keys ORDER BY row_id').toArray();
+      return rows.map(({ digest }) => digest as string);
+    });
 
   test('is not acknowledged, and told by whoever comes next', async () => {
     const key = await addBouncer('fw');
     await operator('GET', '/feed');
     vi.spyOn(console, 'error').mockReturnValue();
     await inObject('ALTER TABLE ended_keys RENAME TO away');
-    expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(500);
+    expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(503);
     await inObject('ALTER TABLE away RENAME TO ended_keys');
     expect(await kept()).toEqual([]);
     pass(5_000);
@@ -283,7 +292,7 @@ describe('an end that D1 has and the object was not told', () => {
       .bind(numbers)
       .run();
     await operator('DELETE', '/bouncers/fw');
-    expect(await feed().endsAfter(0, 5000)).toHaveLength(2501);
+    expect(await kept()).toHaveLength(2501);
   });
 
   test('an object that lost its memory is told all of them again', async () => {
@@ -291,7 +300,8 @@ describe('an end that D1 has and the object was not told', () => {
     await endSome(keys);
     const before = await kept();
     expect(before).toHaveLength(5);
-    await inObject('DELETE FROM ended_keys; DELETE FROM audit_anchor');
+    await inObject('DELETE FROM ended_keys; DELETE FROM audit_anchor; DELETE FROM unsealed_rows');
+    await evictDurableObject(feed());
     await addBouncer('other');
     expect((await kept()).sort()).toEqual(before.sort());
   });

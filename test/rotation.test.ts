@@ -1,7 +1,9 @@
 // Keys over their lives: rotation, revocation, expiry, and that mutations are safe to repeat.
+import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { nextRow, type AuditRow } from '../src/db/audited.ts';
+import { hashOf, textOf, type AuditRow } from '../src/db/audited.ts';
+import { feed } from './support/bouncer.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
@@ -341,6 +343,8 @@ describe('the audit log', () => {
     expect([...first.audit, ...second.audit].map(({ seq }: any) => seq)).toEqual([3, 2, 1]);
   });
 
+  const sealed = (): Promise<unknown> => operator('GET', '/audit/verify');
+
   const problemAfter = async (sql: string): Promise<string> => {
     for (const name of ['b', 'c', 'd']) await addBouncer(name);
     expect((await operator('GET', '/audit/verify')).body).toMatchObject({ ok: true, rows: 4 });
@@ -368,17 +372,59 @@ describe('the audit log', () => {
 
   test('shows that the chain was written anew from some row on', async () => {
     await addBouncer('b');
-    const { results } = await env.DB.prepare('SELECT * FROM audit ORDER BY seq').all<Record<string, any>>();
-    const [first] = results as [Record<string, any>];
-    const forged = await nextRow(
-      { ...first, hash: first['hash'] } as AuditRow,
-      { actor: 'nobody', action: 'bouncer.create', target: 'b', detail: {} },
-      Date.now(),
-    );
-    await env.DB.prepare('UPDATE audit SET at_ms = ?, actor = ?, detail_json = ?, hash = ? WHERE seq = 2')
-      .bind(forged.atMs, forged.actor, forged.detailJson, forged.hash)
+    expect((await operator('GET', '/audit/verify')).status).toBe(200);
+    const { results } = await env.DB.prepare('SELECT * FROM audit ORDER BY seq').all<AuditRow>();
+    const entry = { actor: 'nobody', action: 'bouncer.create', target: 'b', detail: {} };
+    const forged = await textOf(entry, Date.now());
+    const hash = await hashOf({ ...forged, seq: 2, previousHash: (results[0] as AuditRow).hash });
+    await env.DB.prepare(
+      'UPDATE audit SET at_ms = ?, actor = ?, detail_json = ?, digest = ?, hash = ? WHERE seq = 2',
+    )
+      .bind(forged.atMs, forged.actor, forged.detailJson, forged.digest, hash)
       .run();
     expect((await operator('GET', '/audit/verify')).body.problem).toContain('written anew');
+  });
+
+  test('shows that a row was changed before it was sealed', async () => {
+    await sealed();
+    // What was written is known apart from D1, from the moment on in which it is acknowledged.
+    const forged = await textOf({ actor: 'nobody', action: 'x.y', target: 'b', detail: {} }, Date.now());
+    await env.DB.exec(
+      `CREATE TRIGGER forge AFTER INSERT ON audit BEGIN
+      UPDATE audit SET actor = 'nobody', action = 'x.y', target = 'b', detail_json = '{}', at_ms = ${forged.atMs},
+        digest = '${forged.digest}' WHERE seq = new.seq; END`.replaceAll('\n', ' '),
+    );
+    await addBouncer('b');
+    expect((await operator('GET', '/audit/verify')).body).toMatchObject({ ok: false, seq: 2 });
+  });
+
+  test('shows a row that nothing sealed for more than a minute', async () => {
+    await env.DB.exec(
+      `CREATE TRIGGER unsealed BEFORE UPDATE OF hash ON audit BEGIN SELECT RAISE(ABORT, 'no'); END`,
+    );
+    vi.spyOn(console, 'error').mockReturnValue();
+    await addBouncer('b');
+    expect((await operator('GET', '/audit/verify')).status).toBe(200);
+    pass(61_000);
+    expect((await operator('GET', '/audit/verify')).body.problem).toContain('sealed');
+  });
+
+  test('has its rows of before there were digests in one chain with those of now', async () => {
+    await sealed();
+    await env.DB.exec('UPDATE audit SET digest = NULL');
+    const { results } = await env.DB.prepare('SELECT * FROM audit').all<Record<string, never>>();
+    const { at_ms: atMs, detail_json: detailJson, previous_hash: previousHash, ...rest } = results[0] as any;
+    const hash = await hashOf({ ...rest, atMs, detailJson, previousHash, digest: null });
+    await env.DB.prepare('UPDATE audit SET hash = ?').bind(hash).run();
+    await runInDurableObject(feed(), (_, { storage }) => {
+      storage.sql.exec('UPDATE audit_anchor SET hash = ?', hash);
+    });
+    await evictDurableObject(feed());
+    await addBouncer('b');
+    await addBouncer('c');
+    expect((await operator('GET', '/audit/verify')).body).toMatchObject({ ok: true, rows: 3, next: null });
+    await env.DB.exec(`UPDATE audit SET actor = 'nobody' WHERE seq = 1`);
+    expect((await operator('GET', '/audit/verify')).body).toMatchObject({ ok: false, seq: 1 });
   });
 
   test('a mutation that can’t be written into it does not happen', async () => {

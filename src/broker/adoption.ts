@@ -24,7 +24,7 @@ let second = { startMs: 0, questions: 0 };
  * whether a digest is that of a key of the feed itself.
  */
 export async function adopt(
-  d1: D1Database,
+  env: Env,
   engines: readonly EngineSettings[],
   key: string,
   userAgent: string,
@@ -37,7 +37,7 @@ export async function adopt(
   if (refusedAtMs !== undefined && sinceMs(refusedAtMs, nowMs) < refusedMs) return false;
   const running = underWay.get(digest);
   if (running) return running;
-  const adoption = decide(d1, engines, key, digest, userAgent, isFeeds, nowMs).finally(() =>
+  const adoption = decide(env, engines, key, digest, userAgent, isFeeds, nowMs).finally(() =>
     underWay.delete(digest),
   );
   underWay.set(digest, adoption);
@@ -45,7 +45,7 @@ export async function adopt(
 }
 
 async function decide(
-  d1: D1Database,
+  env: Env,
   engines: readonly EngineSettings[],
   key: string,
   digest: string,
@@ -55,13 +55,13 @@ async function decide(
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
-  const never = (await isKnownDigest(d1, digest)) || (await isFeeds(digest));
+  const never = (await isKnownDigest(env.DB, digest)) || (await isFeeds(digest));
   if (never || !(await isKnown(engines, key, userAgent))) {
     if (refused.size >= mostRefused) refused.clear();
     refused.set(digest, nowMs);
     return false;
   }
-  const mutation = { d1, actor: 'adoption', nowMs, expectedRevision: null, idempotency: null };
+  const mutation = { env, actor: 'adoption', nowMs, expectedRevision: null, idempotency: null };
   const created = await createBouncer(mutation, `adopted-${digest.slice(0, 8)}`, {
     digest,
     expiresInMs: null,

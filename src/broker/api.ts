@@ -33,9 +33,9 @@ operatorRoutes.use(async (c, next) => {
   const nowMs = Date.now();
   const authenticate = () => authenticateOperator(c.get('settings'), c.env.DB, c.req.raw, nowMs);
   let caller = await authenticate();
-  // A token that a restored backup brought back is refused, and nothing is decided on what is past.
-  if (caller.ok) {
-    const settled = await settleFor(c, caller.value, nowMs);
+  // A token that a restored backup brought back is refused. What is written is compared as it is written (commit.ts).
+  if (caller.ok && c.req.method === 'GET') {
+    const settled = await settleFor(c, caller.value);
     if (!settled.ok) return problem(settled.failure);
     if (settled.value === 'restored') caller = await authenticate();
   }
@@ -46,7 +46,7 @@ operatorRoutes.use(async (c, next) => {
   c.set('breakGlass', breakGlass);
   if (breakGlass && c.req.method === 'GET') {
     const use = `${c.req.method} ${c.req.path}`;
-    if (await noteBreakGlassRead(c.get('settings'), c.env.DB, use, nowMs)) await settleStore(c.env, nowMs);
+    await noteBreakGlassRead(c.get('settings'), c.env, use, nowMs);
   }
   await next();
   // What an operator changed here, this isolate's next poll sees.
@@ -57,16 +57,12 @@ operatorRoutes.use(async (c, next) => {
  * Sees to it that D1 is not a restored backup of itself. Reading goes on without that, unless the operator's own
  * right comes from D1.
  */
-async function settleFor(
-  c: Context<AppEnv>,
-  { actor }: Operator,
-  nowMs: number,
-): Promise<Result<'same' | 'restored'>> {
+async function settleFor(c: Context<AppEnv>, { actor }: Operator): Promise<Result<'same' | 'restored'>> {
   try {
-    return succeed(await settleStore(c.env, nowMs));
+    return succeed(await settleStore(c.env));
   } catch (error) {
     console.error(`the key store was not compared with the feed: ${causeOf(error).message}`);
-    if (c.req.method === 'GET' && !actor.startsWith('token:')) return succeed('same');
+    if (!actor.startsWith('token:')) return succeed('same');
     return fail({ kind: 'unavailable', problem: 'the key store is out of reach; try again' });
   }
 }

@@ -1,8 +1,7 @@
 // The audit log as operators read it, and whether it is whole.
 
 import * as z from 'zod';
-import { chainStart, hashOf, type AuditRow } from '../db/audited.ts';
-import type { AuditAnchor } from '../feed/ends.ts';
+import { digestOfText, hashOf, type AuditHead, type AuditRow } from '../db/audited.ts';
 import type { LostTail } from '../feed/ends-log.ts';
 import { isoTime, time } from './describe.ts';
 
@@ -23,6 +22,7 @@ export const verdictShape = z.union([
     ok: z.literal(true),
     rows: z.int(),
     head: z.object({ seq: z.int(), hash: z.string() }),
+    next: z.int().nullable().meta({ description: 'Ask again with `after` set to it: the log goes on.' }),
     lost: z
       .array(
         z.object({
@@ -46,33 +46,43 @@ export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
 
 type Verdict = z.input<typeof verdictShape>;
 
+/** What the feed's object remembers of the log. */
+export interface Remembered {
+  /** The last row that is sealed. */
+  readonly anchor: AuditHead;
+  /**
+   * Ends of the log that were missed when D1 was found restored. A cut looks the same from here, so each is a fault until
+   * an operator says that he knows of it.
+   */
+  readonly lost: readonly LostTail[];
+}
+
+/** So long the sealing of a row may take. */
+const unsealedMs = 60_000;
+
+/** Rows that are followed in one request: a million would be more of CPU and of D1 than one may take. */
+export const mostVerified = 50_000;
+
 /**
- * Follows the chain from its start. `rows` in order of `seq`, in pages; `anchor` is what the feed remembers: a cut
- * tail leaves a chain that is whole but ends too early. `lost` are tails that were missed when D1 was found restored:
- * a cut looks the same from here, so each is a fault until an operator says that he knows of it.
+ * Follows the chain from behind `start` (its hash as D1 has it: whoever asked for the rows before has looked at that one)
+ * through `pages`, the rows in order of `seq`.
  */
 export async function verifyChain(
+  start: AuditHead,
   pages: AsyncIterable<readonly AuditRow[]>,
-  anchor: AuditAnchor,
-  lost: readonly LostTail[],
+  { anchor, lost }: Remembered,
+  nowMs: number,
 ): Promise<Verdict> {
-  let head: AuditAnchor = { seq: 0, hash: chainStart };
-  let anchored = anchor.seq === 0;
+  let head = start;
   for await (const rows of pages) {
     for (const row of rows) {
-      if (row.seq !== head.seq + 1) return { ok: false, seq: head.seq + 1, problem: 'a row is missing' };
-      if (row.previousHash !== head.hash || row.hash !== (await hashOf(row))) {
-        return { ok: false, seq: row.seq, problem: 'a row was changed' };
-      }
+      const problem = await problemOf(row, head, anchor, nowMs);
+      if (problem !== null) return { ok: false, seq: Math.min(row.seq, head.seq + 1), problem };
       head = { seq: row.seq, hash: row.hash };
-      if (row.seq === anchor.seq) {
-        if (row.hash !== anchor.hash)
-          return { ok: false, seq: row.seq, problem: 'the chain was written anew' };
-        anchored = true;
-      }
     }
   }
-  if (!anchored)
+  if (head.seq - start.seq >= mostVerified) return { ok: true, rows: head.seq, head, next: head.seq };
+  if (head.seq < anchor.seq)
     return { ok: false, seq: head.seq + 1, problem: `the log ended at row ${anchor.seq} before` };
   const open = lost.find(({ acknowledgedMs }) => acknowledgedMs === null);
   if (open) {
@@ -81,8 +91,25 @@ export async function verifyChain(
       `the log was cut off or written anew. If you know why: POST /api/v1/audit/acknowledge`;
     return { ok: false, seq: open.goesOnAt, problem };
   }
-  if (lost.length === 0) return { ok: true, rows: head.seq, head };
-  return { ok: true, rows: head.seq, head, lost: lost.map(describeLostTail) };
+  const named = lost.length === 0 ? {} : { lost: lost.map(describeLostTail) };
+  return { ok: true, rows: head.seq, head, next: null, ...named };
+}
+
+/** What is wrong with a row behind `before`; null: nothing. */
+async function problemOf(
+  row: AuditRow,
+  before: AuditHead,
+  anchor: AuditHead,
+  nowMs: number,
+): Promise<string | null> {
+  if (row.seq !== before.seq + 1) return 'a row is missing';
+  if (row.digest !== null && row.digest !== (await digestOfText(row))) return 'a row was changed';
+  if (row.hash === '' && row.seq > anchor.seq) {
+    return nowMs - row.atMs > unsealedMs ? 'the row was never sealed' : null;
+  }
+  if (row.previousHash !== before.hash || row.hash !== (await hashOf(row))) return 'a row was changed';
+  if (row.seq === anchor.seq && row.hash !== anchor.hash) return 'the chain was written anew';
+  return null;
 }
 
 function describeLostTail({ seq, hash, goesOnAt, foundMs, acknowledgedMs }: LostTail) {

@@ -26,9 +26,8 @@ import {
 } from './envelope.ts';
 import { giveMachine } from './host-machine.ts';
 import { byEnrolment, byInstance, introduce, type Introduction } from './introduction.ts';
-import { forgetEpoch } from './keys.ts';
 import { openAccount } from './machine-account.ts';
-import { forgetBlocked, noMachines } from './machines.ts';
+import { noMachines } from './machines.ts';
 import type { Answer } from './mutations.ts';
 import type { Group } from './openapi.ts';
 import { mount, operation } from './operation.ts';
@@ -189,15 +188,15 @@ async function register(c: Context<AppEnv>, desk: Desk, request: KeysRequest): P
     nonce,
     bootId: payload.boot_id ?? null,
   };
-  if (host) return registerKey(d1, { ...asked, host }, nowMs);
+  if (host) return registerKey(c.env, { ...asked, host }, nowMs);
   const introduction = await introductionOf(c, desk, request);
   if (!introduction.ok) return introduction;
   const contact = { name: payload.host, key, bootId: asked.bootId, first: asked };
-  const made = await introduce(d1, contact, introduction.value, nowMs);
+  const made = await introduce(c.env, contact, introduction.value, nowMs);
   if (made) return made;
   // Somebody was faster with the same key: this host's own copy of the request.
   const known = await findHost(d1, payload.host);
-  return known ? registerKey(d1, { ...asked, host: known }, nowMs) : fail({ kind: 'forbidden' });
+  return known ? registerKey(c.env, { ...asked, host: known }, nowMs) : fail({ kind: 'forbidden' });
 }
 
 async function introductionOf(
@@ -213,12 +212,12 @@ async function introductionOf(
 
 async function keepEngineKey(
   c: Context<AppEnv>,
-  { d1, secrets, nowMs }: Desk,
+  { secrets, nowMs }: Desk,
   { payload, nonce, host }: SignedRequest<z.output<typeof engineKeyPayload>>,
 ): Promise<Result<Answer>> {
   if (!host) return fail({ kind: 'forbidden' });
   const { generation, engine_key: engineKey, boot_id: bootId = null } = payload;
-  const kept = await registerEngineKey(d1, { host, generation, nonce, bootId, engineKey }, nowMs);
+  const kept = await registerEngineKey(c.env, { host, generation, nonce, bootId, engineKey }, nowMs);
   if (!kept.ok) return kept;
   // Also when it was sent before: the feed may not have been told then.
   const sealed = await seal(secrets, host.name, engineKey);
@@ -236,8 +235,7 @@ async function openMachine(c: Context<AppEnv>, desk: Desk, request: MachineReque
   const host = await hostOf(c, desk, request);
   if (!host.ok) return host;
   const asked = { host: host.value, generation, nonce: request.nonce, bootId, password };
-  const given = await giveMachine(d1, settings.engines, asked, nowMs);
-  forgetBlocked();
+  const given = await giveMachine(c.env, settings.engines, asked, nowMs);
   if (!given.ok) return given;
   const { engine, known, machine, hostId } = given.value;
   const opened = await openAccount(engine, given.value, known, clientAddress(c.req.raw, settings));
@@ -264,7 +262,7 @@ async function hostOf(c: Context<AppEnv>, desk: Desk, request: MachineRequest): 
   if (!introduction.ok) return introduction;
   if (introduction.value.machineEngine === null) return fail({ kind: 'forbidden' });
   const contact = { name: payload.host, key, bootId: payload.boot_id ?? null, first: null };
-  const made = await introduce(d1, contact, introduction.value, nowMs);
+  const made = await introduce(c.env, contact, introduction.value, nowMs);
   if (made && !made.ok) return made;
   const known = await findHost(d1, payload.host);
   return known ? succeed(known) : fail({ kind: 'forbidden' });
@@ -278,14 +276,11 @@ async function checked<T extends Shared>(
   schema: z.ZodType<T>,
 ): Promise<Result<SignedRequest<T>>> {
   const request = await readRequest(desk, sent, schema);
-  if (!request.ok || (await settleStore(c.env, desk.nowMs)) === 'same') return request;
+  if (!request.ok || (await settleStore(c.env)) === 'same') return request;
   return readRequest(desk, sent, schema);
 }
 
-async function answered(c: Context<AppEnv>, answer: Result<Answer>): Promise<Response> {
-  forgetEpoch();
-  // Not before the feed's object knows of it: a restored D1 must not undo what was acknowledged.
-  if (answer.ok || answer.failure.kind === 'generation-mismatch') await settleStore(c.env, Date.now());
+function answered(c: Context<AppEnv>, answer: Result<Answer>): Response {
   c.header('cache-control', 'no-store');
   return answer.ok ? c.json(answer.value.body) : problem(answer.failure);
 }

@@ -82,7 +82,7 @@ export const bouncerOperations = [
     change: async (change, rows, c) => {
       const answer = await imports.importBouncers(change, rows);
       if (!answer.ok || answer.value.replayed) return answer;
-      const sightings = await imports.sightingsOf(change.d1, rows, change.nowMs);
+      const sightings = await imports.sightingsOf(change.env.DB, rows, change.nowMs);
       await askFeed(c.env, async (feed) => feed.note(sightings));
       return answer;
     },

@@ -40,8 +40,8 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
   const exists: Failure = { kind: 'conflict', problem: `name: bouncer ${name} exists` };
   return mutate(mutation, async () => {
     // Of the two reasons not to write, the one that is not the digest's is the name's.
-    if (await db.findBouncer(mutation.d1, name)) return fail(exists);
-    if (await isRevoked(mutation.d1, digest)) return fail(digestTaken);
+    if (await db.findBouncer(mutation.env.DB, name)) return fail(exists);
+    if (await isRevoked(mutation.env.DB, digest)) return fail(digestTaken);
     const bouncer = {
       id: 0,
       name,
@@ -84,11 +84,11 @@ export async function rotateKey(
     const read = await readBouncer(mutation, name);
     if (!read.ok) return read;
     const { bouncer, versions } = read.value;
-    const owner = key.digest === null ? await findHostKey(mutation.d1, name) : null;
+    const owner = key.digest === null ? await findHostKey(mutation.env.DB, name) : null;
     if (owner) return askRotation({ ...read.value, owner, clients }, key, overlap, nowMs);
     // Its own unused version would be taken away for good, and registered anew, in one batch.
     const own = versions.some((version) => version.digest === digest);
-    if (own || (await isRevoked(mutation.d1, digest))) return fail(digestTaken);
+    if (own || (await isRevoked(mutation.env.DB, digest))) return fail(digestTaken);
     const plan = planRotation(versions, overlap, expiresMs, nowMs);
     const number = bouncer.versionCount + 1;
     const kept = versions.filter((version) => !plan.revoke.includes(version));
@@ -223,13 +223,8 @@ export async function deleteBouncer(mutation: Mutation, name: string): Promise<R
  * A `next` version was used: it becomes `current` and the old one's grace begins. Many polls may find out at
  * once; the first to write decides, the others see that nothing is left to do.
  */
-export async function noteFirstUse(
-  d1: D1Database,
-  used: KeyVersion,
-  name: string,
-  nowMs: number,
-): Promise<void> {
-  const mutation = { d1, actor: `bouncer:${name}`, nowMs, expectedRevision: null, idempotency: null };
+export async function noteFirstUse(env: Env, used: KeyVersion, name: string, nowMs: number): Promise<void> {
+  const mutation = { env, actor: `bouncer:${name}`, nowMs, expectedRevision: null, idempotency: null };
   await mutate(mutation, async () => {
     const read = await readBouncer(mutation, name);
     if (!read.ok) return read;
@@ -261,11 +256,11 @@ interface BouncerWithVersions {
 }
 
 async function readBouncer(mutation: Mutation, name: string): Promise<Result<BouncerWithVersions>> {
-  const bouncer = await db.findBouncer(mutation.d1, name);
+  const bouncer = await db.findBouncer(mutation.env.DB, name);
   if (!bouncer) return fail({ kind: 'not-found', what: `bouncer ${name}` });
   const seen = checkRevision(mutation, bouncer.revision);
   if (!seen.ok) return seen;
-  return succeed({ bouncer, versions: await versionsOf(mutation.d1, [bouncer.id]) });
+  return succeed({ bouncer, versions: await versionsOf(mutation.env.DB, [bouncer.id]) });
 }
 
 /** A version as it will be once it is written: enough to be described. */

@@ -55,6 +55,8 @@ export async function syncFeed(env: Env, mutation: Mutation, ask: SyncAsk): Prom
 
 /** That the log breaks off somewhere is known to an operator, and `GET /audit/verify` may say so and be content. */
 export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promise<Result<number>> {
+  // Of a D1 that was restored just now the break may not be known yet.
+  await settleStore(env);
   const lost = await askFeed(env, async (feed) => feed.lostTails());
   const open = lost.filter(({ acknowledgedMs }) => acknowledgedMs === null);
   const last = open.at(-1);
@@ -85,7 +87,6 @@ async function note(
         answer: { status: 201, body: plan },
       }),
     );
-    if (noted.ok) await settleStore(env, mutation.nowMs);
     return noted;
   } catch (error) {
     console.error(`the audit row of ${action} was not written: ${causeOf(error).message}`);

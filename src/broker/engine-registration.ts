@@ -15,30 +15,30 @@ const digestTaken: Failure = {
 };
 
 export async function registerEngineKey(
-  d1: D1Database,
+  env: Env,
   asked: Pick<Registration, 'host' | 'generation' | 'nonce' | 'bootId'> & { readonly engineKey: string },
   nowMs: number,
 ): Promise<Result<Answer>> {
   const { nonce, engineKey, generation, bootId } = asked;
   const digest = await digestOf(engineKey);
   let repeated: Result<Answer> | undefined;
-  const done = await mutate(hostMutation(d1, asked.host.name, nowMs), async () => {
-    if (await db.isBurnt(d1, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(d1, asked.host, db.engineSlot);
+  const done = await mutate(hostMutation(env, asked.host.name, nowMs), async () => {
+    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
+    const found = await readSlot(env.DB, asked.host, db.engineSlot);
     if (!found.ok) return found;
     const { host, hostKey } = found.value;
-    const kept = await db.findEngineKey(d1);
+    const kept = await db.findEngineKey(env.DB);
     if (kept?.host === host.name && kept.digest === digest) {
       if (generation !== hostKey.generation && generation !== hostKey.generation - 1) {
         return mismatch(host, hostKey, asked, nowMs);
       }
-      if (await db.burn(d1, nonce, host.id, nowMs)) {
+      if (await db.burn(env.DB, nonce, host.id, nowMs)) {
         const body = { generation: hostKey.generation, state: 'unchanged' };
         repeated = succeed({ status: 200, body });
       }
       return fail({ kind: 'replayed' });
     }
-    if (await isKnownDigest(d1, digest)) return fail(digestTaken);
+    if (await isKnownDigest(env.DB, digest)) return fail(digestTaken);
     const leave = mayRegister(host, hostKey, generation);
     if (!leave) return mismatch(host, hostKey, asked, nowMs);
     return succeed({

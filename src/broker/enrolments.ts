@@ -104,7 +104,8 @@ export async function createEnrolment(
 }
 
 export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<Result<Answer>> {
-  const { d1, nowMs } = mutation;
+  const { nowMs } = mutation;
+  const d1 = mutation.env.DB;
   return mutate(mutation, async () => {
     const enrolment = await db.findEnrolment(d1, ref);
     if (!enrolment) return fail({ kind: 'not-found', what: `enrolment ${ref}` });

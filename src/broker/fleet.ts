@@ -100,7 +100,8 @@ export async function rotateMany(
   mutation: Mutation,
   input: z.output<typeof newRotation>,
 ): Promise<Result<Answer>> {
-  const { d1, nowMs, actor } = mutation;
+  const { nowMs, actor } = mutation;
+  const d1 = mutation.env.DB;
   const { selector, keys_sha512: given = {} } = input;
   const overlap = overlapOf(input);
   const expiresMs = input.expires_in === undefined ? null : nowMs + input.expires_in;

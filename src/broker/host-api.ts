@@ -8,7 +8,7 @@ import { badInput, problem, succeed, type Result } from '../failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
 import * as hosts from './hosts.ts';
-import { forgetBlocked, noMachines } from './machines.ts';
+import { noMachines } from './machines.ts';
 import { etagOf } from './mutations.ts';
 import { mutation, operation } from './operation.ts';
 
@@ -79,7 +79,6 @@ export const hostOperations = [
       if (!engine.ok) return engine;
       const answer = await hosts.putHost(change, name, fields);
       if (answer.ok) await forgetEngineKey(c.env, name);
-      forgetBlocked();
       return answer;
     },
   }),
@@ -97,7 +96,6 @@ export const hostOperations = [
       const name = c.req.param('name') ?? '';
       const answer = await hosts.removeHost(change, name);
       if (answer.ok) await forgetEngineKey(c.env, name);
-      forgetBlocked();
       return answer;
     },
   }),

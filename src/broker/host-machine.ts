@@ -42,7 +42,7 @@ const nameTaken: Failure = {
  * new one. A host whose machine an operator refuses gets no other.
  */
 export async function giveMachine(
-  d1: D1Database,
+  env: Env,
   engines: readonly EngineSettings[],
   asked: AskedMachine,
   nowMs: number,
@@ -50,9 +50,9 @@ export async function giveMachine(
   const { nonce, password, generation, bootId } = asked;
   let given: HostAccount | undefined;
   let repeated = false;
-  const done = await mutate(hostMutation(d1, asked.host.name, nowMs), async () => {
-    if (await db.isBurnt(d1, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(d1, asked.host, db.machineSlot(asked.host.name));
+  const done = await mutate(hostMutation(env, asked.host.name, nowMs), async () => {
+    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
+    const found = await readSlot(env.DB, asked.host, db.machineSlot(asked.host.name));
     if (!found.ok) return found;
     const { host, hostKey } = found.value;
     const engine = engines.find(({ name }) => name === host.machineEngine);
@@ -61,22 +61,22 @@ export async function giveMachine(
       return fail({ kind: 'unavailable', problem });
     }
     const machine = await nameOf(host.name, engine.name, password);
-    const [kept] = await machinesOf(d1, [host.id]);
-    if (kept && (await findBlocked(d1, kept.machine))) {
+    const [kept] = await machinesOf(env.DB, [host.id]);
+    if (kept && (await findBlocked(env.DB, kept.machine))) {
       return fail({ kind: 'forbidden', problem: `an operator refuses the machine ${kept.machine}` });
     }
     const account = { machine, password, engine, hostId: host.id };
     const known = kept?.machine === machine;
     if (known && (generation === hostKey.generation || generation === hostKey.generation - 1)) {
-      repeated = await db.burn(d1, nonce, host.id, nowMs);
+      repeated = await db.burn(env.DB, nonce, host.id, nowMs);
       given = { ...account, generation: hostKey.generation, known: true };
       return fail({ kind: 'replayed' });
     }
-    if (!known && (await findBlocked(d1, machine))) return fail(nameTaken);
+    if (!known && (await findBlocked(env.DB, machine))) return fail(nameTaken);
     const leave = mayRegister(host, hostKey, generation);
     if (!leave) return mismatch(host, hostKey, asked, nowMs);
     given = { ...account, generation: hostKey.generation + 1, known };
-    const { actor } = hostMutation(d1, host.name, nowMs);
+    const { actor } = hostMutation(env, host.name, nowMs);
     const taken = { blockedMs: nowMs, actor, reason: `its host has ${machine} now` };
     const row = { hostId: host.id, machine, engine: engine.name, createdMs: nowMs };
     return succeed({

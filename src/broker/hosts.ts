@@ -136,7 +136,8 @@ export async function putHost(
   name: string,
   { public_key: line, bouncers, mode, engine, machine }: z.output<typeof hostFields>,
 ): Promise<Result<Answer>> {
-  const { d1, nowMs } = mutation;
+  const { nowMs } = mutation;
+  const d1 = mutation.env.DB;
   const key = await parsePublicKey(line);
   if (!key.ok) return key;
   if (new Set(bouncers).size < bouncers.length) return badInput('bouncers', 'must name each bouncer once');
@@ -232,12 +233,12 @@ interface HostWithKeys {
 }
 
 async function readHost(mutation: Mutation, name: string): Promise<Result<HostWithKeys>> {
-  const host = await db.findHost(mutation.d1, name);
+  const host = await db.findHost(mutation.env.DB, name);
   if (!host || host.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
   const expected = checkRevision(mutation, host.revision);
   if (!expected.ok) return expected;
-  const [machine] = await machinesOf(mutation.d1, [host.id]);
-  return succeed({ host, keys: await db.hostKeysOf(mutation.d1, [host.id]), machine: machine ?? null });
+  const [machine] = await machinesOf(mutation.env.DB, [host.id]);
+  return succeed({ host, keys: await db.hostKeysOf(mutation.env.DB, [host.id]), machine: machine ?? null });
 }
 
 /** Removes a host: its bouncers' keys are revoked, its machine is refused, and it is told so when it comes again. */

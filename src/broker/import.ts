@@ -127,7 +127,7 @@ export async function importBouncers(
 ): Promise<Result<Answer>> {
   const all = families(rows);
   return mutate(mutation, async () => {
-    const taken = await db.findTaken(mutation.d1, all);
+    const taken = await db.findTaken(mutation.env.DB, all);
     const skipped: Skipped[] = [];
     const imported: Family[] = [];
     const names = new Set<string>();

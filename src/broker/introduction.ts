@@ -135,7 +135,7 @@ export interface FirstContact {
  * this very key by now (a copy of this request was faster), and registers as one that is known.
  */
 export async function introduce(
-  d1: D1Database,
+  env: Env,
   { name, key, bootId, first }: FirstContact,
   introduction: Introduction,
   nowMs: number,
@@ -147,21 +147,21 @@ export async function introduce(
   const publicKey = formatKey(key);
   const fingerprint = await fingerprintOf(key);
   let known = false;
-  const done = await mutate(hostMutation(d1, name, nowMs), async () => {
-    if (first && (await db.isBurnt(d1, first.nonce))) return fail({ kind: 'replayed' });
-    const there = await db.findHost(d1, name);
+  const done = await mutate(hostMutation(env, name, nowMs), async () => {
+    if (first && (await db.isBurnt(env.DB, first.nonce))) return fail({ kind: 'replayed' });
+    const there = await db.findHost(env.DB, name);
     if (there && there.removedMs === null) {
       known = there.publicKey === publicKey;
       return fail(nameTaken);
     }
     if (there?.publicKey === publicKey) return fail({ kind: 'host-revoked' });
     if (there && !introduction.bringsBack(there)) return fail({ kind: 'forbidden' });
-    const owner = await db.findHostKey(d1, bouncerName);
-    const state = await readState(d1, bouncerName);
+    const owner = await db.findHostKey(env.DB, bouncerName);
+    const state = await readState(env.DB, bouncerName);
     // Only what a removed host has left may be taken over: a bouncer without a key.
     if (owner || state.versions.some((version) => isLive(version, nowMs))) return fail(bouncerTaken);
-    if (first && (await isKnownDigest(d1, first.digest))) return fail(digestTaken);
-    if (!(await enrolments.holdsNow(d1, introduction.stillGood))) return fail({ kind: 'forbidden' });
+    if (first && (await isKnownDigest(env.DB, first.digest))) return fail(digestTaken);
+    if (!(await enrolments.holdsNow(env.DB, introduction.stillGood))) return fail({ kind: 'forbidden' });
     const { bouncer } = state;
     const { plan, number } = planNew({ graceMs: null, maxOverlapMs: null }, state, null, nowMs);
     const row = {

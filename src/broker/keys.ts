@@ -6,6 +6,7 @@ import { sinceMs } from '../clock.ts';
 import { lookUpKey, readMark, type KeyVersion } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
+import { afterCommit } from './commit.ts';
 import { readPolicy, type Policy } from './policy.ts';
 import { confirmStore } from './restore.ts';
 import { isLive } from './rotation.ts';
@@ -46,7 +47,7 @@ export async function authenticate(env: Env, key: string, nowMs: number): Promis
       if (sinceMs(epoch.seenMs, nowMs) >= epochFreshMs) {
         const mark = await readMark(env.DB);
         // Of a restored backup neither the epoch nor what was looked up in it counts.
-        if (await confirmStore(env, mark, nowMs)) sawEpoch(mark.epoch, nowMs);
+        if (await confirmStore(env, mark)) sawEpoch(mark.epoch, nowMs);
         else known.delete(digest);
       }
       if (known.get(digest) === remembered && remembered.epoch === epoch.value) {
@@ -55,7 +56,7 @@ export async function authenticate(env: Env, key: string, nowMs: number): Promis
     }
     for (let attempt = 0; attempt < mostLookups; attempt++) {
       const { found, mark } = await lookUpKey(env.DB, digest);
-      if (!(await confirmStore(env, mark, nowMs))) continue;
+      if (!(await confirmStore(env, mark))) continue;
       sawEpoch(mark.epoch, nowMs);
       if (!found) {
         known.delete(digest);
@@ -76,10 +77,10 @@ export async function authenticate(env: Env, key: string, nowMs: number): Promis
 }
 
 /** This isolate changed a key itself: it asks anew at the next use. */
-export function forgetEpoch(): void {
+afterCommit(() => {
   epoch = { value: -1, seenMs: -Infinity };
   refused.clear();
-}
+});
 
 /** A first use was noted: this isolate notes it no more. The key stays known, should D1 go away now. */
 export function learnFirstUse({ digest }: KeyVersion, nowMs: number): void {

@@ -3,14 +3,7 @@
 import * as z from 'zod';
 import * as db from '../db/machines.ts';
 import { nothing, pageFields } from './fields.ts';
-import {
-  blockedShape,
-  blockMachine,
-  describeBlocked,
-  forgetBlocked,
-  reason,
-  unblockMachine,
-} from './machines.ts';
+import { blockedShape, blockMachine, describeBlocked, reason, unblockMachine } from './machines.ts';
 import { mutation, operation } from './operation.ts';
 
 const described = z.object({ blocked_machine: blockedShape });
@@ -50,7 +43,6 @@ export const machineOperations = [
     answers: { 200: { description: 'Refused.', body: described } },
     change: async (change, body, c) => {
       const answer = await blockMachine(change, c.req.param('machine') ?? '', body.reason);
-      forgetBlocked();
       return answer;
     },
   }),
@@ -64,7 +56,6 @@ export const machineOperations = [
     refusals: [404],
     change: async (change, _, c) => {
       const answer = await unblockMachine(change, c.req.param('machine') ?? '');
-      forgetBlocked();
       return answer;
     },
   }),

@@ -7,6 +7,7 @@ import { sinceMs } from '../clock.ts';
 import * as db from '../db/machines.ts';
 import { always } from '../db/operators.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { afterCommit } from './commit.ts';
 import { isoTime, time } from './describe.ts';
 import { epochFreshMs } from './keys.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
@@ -71,10 +72,10 @@ export async function checkMachine(
   return known.names.has(bareName(machine)) ? fail(blocked) : succeed('passes');
 }
 
-/** This isolate changed the list itself: it reads anew at the next use. */
-export function forgetBlocked(): void {
+/** This isolate may have changed the list itself: it reads anew at the next use. */
+afterCommit(() => {
   known = { ...known, readMs: -Infinity };
-}
+});
 
 export async function blockMachine(
   mutation: Mutation,
@@ -96,7 +97,7 @@ export async function blockMachine(
 
 export async function unblockMachine(mutation: Mutation, machine: string): Promise<Result<Answer>> {
   return mutate(mutation, async () => {
-    const row = await db.findBlocked(mutation.d1, machine);
+    const row = await db.findBlocked(mutation.env.DB, machine);
     if (!row) return fail({ kind: 'not-found', what: `blocked machine ${machine}` });
     return succeed({
       entry: { action: 'machine.unblock', target: machine, detail: {} },

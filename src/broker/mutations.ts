@@ -3,16 +3,16 @@
 // update with `If-Match` (RFC 9110 §13.1.1).
 
 import type { SQL } from 'drizzle-orm';
-import type { BatchItem } from 'drizzle-orm/batch';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { commitAudited, type AuditEntry } from '../db/audited.ts';
+import type { AuditEntry, Statements } from '../db/audited.ts';
 import { findAnswer, keepStatements, type IdempotentAnswer } from '../db/idempotency.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { sha256Hex } from '../secret.ts';
+import { commit } from './commit.ts';
 
 /** One request to change something. */
 export interface Mutation {
-  readonly d1: D1Database;
+  readonly env: Env;
   readonly actor: string;
   /** By `OPERATOR_TOKEN`: the audit row says so. */
   readonly breakGlass?: boolean;
@@ -27,7 +27,7 @@ export interface Draft {
   readonly entry: Omit<AuditEntry, 'actor'>;
   /** SQL that must still hold when it is written. */
   readonly unchanged: SQL;
-  readonly statements: (db: DrizzleD1Database) => readonly BatchItem<'sqlite'>[];
+  readonly statements: (db: DrizzleD1Database) => Statements;
   readonly answer: Answer;
   /** What a unique column's clash means; `bouncers.name` and the like. */
   readonly clash?: (column: string) => Failure;
@@ -42,6 +42,19 @@ export interface Answer {
   readonly replayed?: boolean;
 }
 
+const unreachable: Failure = {
+  kind: 'unavailable',
+  problem:
+    'the key store is out of reach, and whether this was written is not known: look, or send it again with its ' +
+    'Idempotency-Key',
+};
+
+const restored: Failure = {
+  kind: 'unavailable',
+  problem: 'the key store was restored from a backup, and is put right now; nothing was written: try again',
+  waitSeconds: 1,
+};
+
 const answerKeptMs = 86_400_000;
 const mostTries = 50;
 
@@ -50,9 +63,9 @@ export async function mutate(
   mutation: Mutation,
   decide: () => Promise<Result<Draft>>,
 ): Promise<Result<Answer>> {
-  const { d1, actor, breakGlass, nowMs, idempotency } = mutation;
+  const { env, actor, breakGlass, nowMs, idempotency } = mutation;
   const answered = async (): Promise<Result<Answer> | undefined> => {
-    const earlier = idempotency && (await findAnswer(d1, actor, idempotency.key, nowMs));
+    const earlier = idempotency && (await findAnswer(env.DB, actor, idempotency.key, nowMs));
     return earlier ? replay(earlier, idempotency.requestHash) : undefined;
   };
   for (let attempt = 0; attempt < mostTries; attempt++) {
@@ -75,8 +88,11 @@ export async function mutate(
       ...(kept ? keepStatements(db, kept, nowMs) : []),
     ];
     const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
-    const written = await commitAudited(d1, { ...entry, detail, actor }, unchanged, all, nowMs);
+    const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs);
     if (written.kind === 'done') return succeed(answer);
+    if (written.kind === 'unreachable') return fail(unreachable);
+    // The caller, too, may be one that only the backup knows: who he is is asked again.
+    if (written.kind === 'restored') return fail(restored);
     if (written.kind === 'clash' && !written.column.startsWith('idempotent_answers.')) {
       if (!clash) throw new Error(`an unexpected clash on ${written.column}`);
       return (await answered()) ?? fail(clash(written.column));

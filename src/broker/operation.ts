@@ -8,9 +8,7 @@ import { badInput, problem, succeed, type Result } from '../failure.ts';
 import { parseJson, readText } from '../lapi/body.ts';
 import { mayAct, type Role } from '../roles.ts';
 import { check } from './fields.ts';
-import { forgetEpoch } from './keys.ts';
 import { etagOf, readIdempotency, readIfMatch, type Answer, type Mutation } from './mutations.ts';
-import { settleStore } from './restore.ts';
 
 export interface Operation {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -80,11 +78,7 @@ export function mutation<Query = unknown, Body = unknown>(
       const asked = await mutationOf(c, text);
       if (!asked.ok) return problem(asked.failure);
       const answer = await change(asked.value, body, c);
-      forgetEpoch();
-      if (!answer.ok) return problem(answer.failure);
-      // Not before the feed's object knows of it: a restored D1 must not undo what was acknowledged.
-      await settleStore(c.env, Date.now());
-      return written(c, answer.value);
+      return answer.ok ? written(c, answer.value) : problem(answer.failure);
     },
   });
 }
@@ -98,7 +92,7 @@ export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Resu
   const idempotency = await readIdempotency(key, c.req.method, c.req.path, text);
   if (!idempotency.ok) return idempotency;
   return succeed({
-    d1: c.env.DB,
+    env: c.env,
     actor: c.get('actor'),
     breakGlass: c.get('breakGlass'),
     nowMs: Date.now(),

@@ -2,9 +2,10 @@
 
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
-import { auditPages, listAudit } from '../db/audit.ts';
+import { auditPages, findAuditRow, listAudit } from '../db/audit.ts';
+import { chainStart } from '../db/audited.ts';
 import { problem } from '../failure.ts';
-import { auditShape, describeAudit, verdictShape, verifyChain } from './audit.ts';
+import { auditShape, describeAudit, mostVerified, verdictShape, verifyChain } from './audit.ts';
 import { acknowledgeLostTails } from './decisions.ts';
 import { cursor, nextOf, nothing, page, pageFields } from './fields.ts';
 import { mutation, mutationOf, operation } from './operation.ts';
@@ -85,14 +86,22 @@ export const operatorOperations = [
     path: '/audit/verify',
     needs: 'viewer',
     summary: 'Whether the log is whole: no row changed, missing, or cut off at its end',
+    description: `At most ${mostVerified} rows at once: while \`next\` is a number, ask again with \`after\` set to it.`,
+    query: z.strictObject({
+      after: cursor.optional().meta({ description: 'The `next` of the answer before.' }),
+    }),
     answers: {
       200: { description: 'It is.', body: verdictShape },
       409: { description: 'It is not; at which row, and how.', body: verdictShape },
     },
-    reply: async (c) => {
-      const anchor = await askFeed(c.env, async (feed) => feed.auditAnchor());
-      const lost = await askFeed(c.env, async (feed) => feed.lostTails());
-      const verdict = await verifyChain(auditPages(c.env.DB), anchor, lost);
+    reply: async (c, { query: { after = 0 } }) => {
+      const [anchor, lost] = await askFeed(c.env, async (feed) =>
+        Promise.all([feed.sealAudit(), feed.lostTails()]),
+      );
+      const before = await findAuditRow(c.env.DB, after);
+      const start = { seq: after, hash: before?.hash ?? chainStart };
+      const rows = auditPages(c.env.DB, after, mostVerified);
+      const verdict = await verifyChain(start, rows, { anchor, lost }, Date.now());
       return c.json(verdict, verdict.ok ? 200 : 409);
     },
   }),

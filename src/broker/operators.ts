@@ -1,11 +1,12 @@
 // Who calls the operator API, and as what: by `OPERATOR_TOKEN`, by a token of ours, or by one of an OIDC issuer.
 // Fails closed. Who holds `OPERATOR_TOKEN` is anybody, so its uses are marked in the audit log.
 
-import { anyLiveToken, auditUse } from '../db/operators.ts';
-import { causeOf, fail, succeed, type Result } from '../failure.ts';
+import { anyLiveToken } from '../db/operators.ts';
+import { fail, succeed, type Result } from '../failure.ts';
 import type { Role } from '../roles.ts';
 import { sameSecret } from '../secret.ts';
 import type { Settings } from '../settings.ts';
+import { writeAuditRow } from './commit.ts';
 import { claimedIssuer, verifyToken, type Identity } from './oidc.ts';
 import { authenticateToken, looksLikeToken } from './tokens.ts';
 
@@ -74,29 +75,23 @@ function isForeignForm(request: Request): boolean {
   return site !== 'same-origin' && site !== 'none';
 }
 
-/** Notes a use of `OPERATOR_TOKEN` that has no audit row of its own: method and path. */
-async function noteBreakGlass(d1: D1Database, use: string, nowMs: number): Promise<Result<'noted'>> {
-  const target = use.slice(0, 200);
-  try {
-    const entry = { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} };
-    await auditUse(d1, entry, nowMs);
-    return succeed('noted');
-  } catch (error) {
-    console.error(`couldn't note a use of OPERATOR_TOKEN: ${causeOf(error).message}`);
-    return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
-  }
-}
-
 /**
- * Notes reading with `OPERATOR_TOKEN`, where there is another way in; where there is none, it is the ordinary one.
- * Answers whether it did. A log that can't be written keeps nobody from reading: this is for days like that.
+ * Notes reading with `OPERATOR_TOKEN`, where there is another way in; where there is none, it is the ordinary one. A log
+ * that can't be written keeps nobody from reading: this is for days like that.
  */
 export async function noteBreakGlassRead(
   settings: Settings,
-  d1: D1Database,
+  env: Env,
   use: string,
   nowMs: number,
-): Promise<boolean> {
-  const another = settings.operatorIssuers.length > 0 || (await anyLiveToken(d1, nowMs).catch(() => true));
-  return another && (await noteBreakGlass(d1, use, nowMs)).ok;
+): Promise<void> {
+  const another =
+    settings.operatorIssuers.length > 0 || (await anyLiveToken(env.DB, nowMs).catch(() => true));
+  if (!another) return;
+  const target = use.slice(0, 200);
+  await writeAuditRow(
+    env,
+    { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} },
+    nowMs,
+  );
 }

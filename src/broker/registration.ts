@@ -36,8 +36,8 @@ export interface BouncerState {
   readonly versions: readonly KeyVersion[];
 }
 
-export function hostMutation(d1: D1Database, host: string, nowMs: number): Mutation {
-  return { d1, actor: actorOf(host), nowMs, expectedRevision: null, idempotency: null };
+export function hostMutation(env: Env, host: string, nowMs: number): Mutation {
+  return { env, actor: actorOf(host), nowMs, expectedRevision: null, idempotency: null };
 }
 
 function actorOf(host: string): string {
@@ -45,20 +45,16 @@ function actorOf(host: string): string {
 }
 
 /** `mismatch`: what is written is the suspicion. */
-export async function registerKey(
-  d1: D1Database,
-  asked: Registration,
-  nowMs: number,
-): Promise<Result<Answer>> {
+export async function registerKey(env: Env, asked: Registration, nowMs: number): Promise<Result<Answer>> {
   const { host, digest, nonce } = asked;
   // A repetition changes nothing: it is answered from inside the decision, which then has nothing to write.
   let repeated: Result<Answer> | undefined;
-  const done = await mutate(hostMutation(d1, host.name, nowMs), async () => {
-    if (await db.isBurnt(d1, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(d1, asked.host, asked.bouncer);
+  const done = await mutate(hostMutation(env, host.name, nowMs), async () => {
+    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
+    const found = await readSlot(env.DB, asked.host, asked.bouncer);
     if (!found.ok) return found;
     const { host, hostKey } = found.value;
-    const state = await readState(d1, asked.bouncer);
+    const state = await readState(env.DB, asked.bouncer);
     const { versions } = state;
     const own = versions.find((version) => version.digest === digest && isLive(version, nowMs));
     if (own) {
@@ -68,11 +64,11 @@ export async function registerKey(
           ? recount(host, hostKey, own, nonce, nowMs)
           : mismatch(host, hostKey, asked, nowMs);
       }
-      const burnt = await db.burn(d1, nonce, host.id, nowMs);
+      const burnt = await db.burn(env.DB, nonce, host.id, nowMs);
       repeated = burnt ? succeed(unchanged(hostKey, own, nowMs)) : fail({ kind: 'replayed' });
       return fail({ kind: 'replayed' });
     }
-    if (await isKnownDigest(d1, digest)) return fail(digestTaken);
+    if (await isKnownDigest(env.DB, digest)) return fail(digestTaken);
     const leave = mayRegister(host, hostKey, asked.generation);
     if (!leave) return mismatch(host, hostKey, asked, nowMs);
     return register(asked, hostKey, state, leave, nowMs);

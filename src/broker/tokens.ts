@@ -93,7 +93,8 @@ export async function createToken(
 }
 
 export async function revokeToken(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  const { d1, nowMs } = mutation;
+  const { nowMs } = mutation;
+  const d1 = mutation.env.DB;
   return mutate(mutation, async () => {
     const token = await db.findByName(d1, name);
     if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });

@@ -1,8 +1,8 @@
 // Reading the audit log. Writing is audited.ts's, and nobody else's.
 
-import { and, asc, desc, eq, gt, lt } from 'drizzle-orm';
+import { and, desc, eq, lt } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/d1';
-import type { AuditRow } from './audited.ts';
+import { rowsAfter, type AuditRow } from './audited.ts';
 import { audit } from './schema.ts';
 
 export interface AuditFilter {
@@ -33,21 +33,25 @@ export function listAudit(
     .limit(limit);
 }
 
-const pageRows = 1000;
+const pageRows = 5000;
 
-/** The whole log in order, a page at a time. */
-export async function* auditPages(d1: D1Database): AsyncGenerator<AuditRow[]> {
-  const db = drizzle(d1);
-  for (let after = 0; ;) {
-    const rows = await db
-      .select()
-      .from(audit)
-      .where(gt(audit.seq, after))
-      .orderBy(asc(audit.seq))
-      .limit(pageRows);
+/** Rows in order from behind a number, a page at a time, up to so many. */
+export async function* auditPages(
+  d1: D1Database,
+  after: number,
+  mostRows: number,
+): AsyncGenerator<AuditRow[]> {
+  for (let from = after; from - after < mostRows;) {
+    const rows = await rowsAfter(d1, from, pageRows);
     yield rows;
     const last = rows.at(-1);
     if (!last || rows.length < pageRows) return;
-    after = last.seq;
+    from = last.seq;
   }
+}
+
+/** A row by its number. */
+export async function findAuditRow(d1: D1Database, seq: number): Promise<AuditRow | null> {
+  const [row] = await drizzle(d1).select().from(audit).where(eq(audit.seq, seq));
+  return row ?? null;
 }

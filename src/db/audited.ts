@@ -1,12 +1,13 @@
-// Mutations of D1, each in one batch with its audit row. The batch is all or nothing, so an audit row that can't be
-// written takes its mutation with it. Each row carries the hash of the one before; two mutations at once want
-// the same place in the chain, one of them fails on the key of `audit` and tries the next.
+// The audit log, and how a mutation is written with its row of it. D1's batch is all or nothing, so a row that can't be
+// written takes its mutation with it. The row gets the next number in the batch itself, so any number of mutations at
+// once neither wait for each other nor leave a number out. The hash chain follows: the feed's object, through which every
+// mutation goes (feed/key-store.ts), seals the rows in their order.
 
 import { desc, sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { sha256Hex } from '../secret.ts';
-import { audit } from './schema.ts';
+import { keyEpoch, audit } from './schema.ts';
 
 export interface AuditEntry {
   readonly actor: string;
@@ -19,79 +20,129 @@ export interface AuditEntry {
 
 export type AuditRow = typeof audit.$inferSelect;
 
-export type Commit<T> =
-  | { readonly kind: 'done'; readonly results: T }
-  /** What was decided on has changed meanwhile; nothing was written. */
-  | { readonly kind: 'stale' }
-  /** A unique column has this value already (`bouncers.name`); nothing was written. */
-  | { readonly kind: 'clash'; readonly column: string };
+/** What an audit row says, before it has a number. */
+export interface AuditText {
+  readonly atMs: number;
+  readonly actor: string;
+  readonly action: string;
+  readonly target: string;
+  readonly detailJson: string;
+  /** SHA-256 of the rest, in lower-case hex. */
+  readonly digest: string;
+}
 
-type Statements = readonly BatchItem<'sqlite'>[];
+/** One SQL statement as D1 takes it. */
+export interface Statement {
+  readonly sql: string;
+  readonly params: readonly unknown[];
+}
+
+export type Statements = readonly BatchItem<'sqlite'>[];
 
 /** What the first row's `previousHash` is. */
 export const chainStart = '0'.repeat(64);
 
-const mostTries = 100;
+export async function textOf(entry: AuditEntry, atMs: number): Promise<AuditText> {
+  const { actor, action, target } = entry;
+  const row = { atMs, actor, action, target, detailJson: JSON.stringify(entry.detail) };
+  return { ...row, digest: await digestOfText(row) };
+}
+
+export function digestOfText(text: Omit<AuditText, 'digest'>): Promise<string> {
+  const { atMs, actor, action, target, detailJson } = text;
+  return sha256Hex(JSON.stringify([atMs, actor, action, target, detailJson]));
+}
 
 /**
- * Writes statements and their audit row. `unchanged` is SQL that must hold before any of them: the revision
- * that the mutation was decided on.
+ * A row's place in the chain: SHA-256 over the hash before, its number and its digest, in lower-case hex. Rows from before
+ * there were digests have all that they say in the place of one.
  */
-export async function commitAudited(
-  d1: D1Database,
-  entry: AuditEntry,
-  unchanged: SQL,
-  statements: (db: DrizzleD1Database) => Statements,
-  nowMs: number,
-): Promise<Commit<unknown[]>> {
-  const db = drizzle(d1);
-  for (let attempt = 0; attempt < mostTries; attempt++) {
-    const [head] = await db.select().from(audit).orderBy(desc(audit.seq)).limit(1);
-    const row = await nextRow(head, entry, nowMs);
-    // A time that is NULL violates the column: the one way in which a batch can be made to depend on what is.
-    const guarded = sql<number>`CASE WHEN ${unchanged} THEN ${nowMs} END`;
-    try {
-      const results = await db.batch([db.insert(audit).values({ ...row, atMs: guarded }), ...statements(db)]);
-      return { kind: 'done', results: results.slice(1) };
-    } catch (error) {
-      const broken = constraintOf(error);
-      if (broken === undefined) throw error;
-      if (broken === 'audit.at_ms') return { kind: 'stale' };
-      if (broken !== 'audit.seq') return { kind: 'clash', column: broken };
-    }
-  }
-  throw new Error(`the audit chain moved ${mostTries} times under one mutation`);
-}
-
-/** The row after `head`. */
-export async function nextRow(
-  head: AuditRow | undefined,
-  entry: AuditEntry,
-  nowMs: number,
-): Promise<AuditRow> {
-  const row = {
-    seq: (head?.seq ?? 0) + 1,
-    atMs: nowMs,
-    actor: entry.actor,
-    action: entry.action,
-    target: entry.target,
-    detailJson: JSON.stringify(entry.detail),
-    previousHash: head?.hash ?? chainStart,
-  };
-  return { ...row, hash: await hashOf(row) };
-}
-
-/** SHA-256 over the hash before and the row, in lower-case hex. */
 export async function hashOf(row: Omit<AuditRow, 'hash'>): Promise<string> {
-  const { previousHash, seq, atMs, actor, action, target, detailJson } = row;
-  return sha256Hex(JSON.stringify([previousHash, seq, atMs, actor, action, target, detailJson]));
+  const { previousHash, seq, atMs, actor, action, target, detailJson, digest } = row;
+  const said = digest === null ? [atMs, actor, action, target, detailJson] : [digest];
+  return sha256Hex(JSON.stringify([previousHash, seq, ...said]));
 }
 
-/** The column of the constraint that a statement broke, as SQLite names it; undefined for any other error. */
-function constraintOf(error: unknown): string | undefined {
+/**
+ * The statement that writes the row, and answers its number. `unchanged`: SQL that must hold; a time that is NULL
+ * violates its column, which is the one way in which a batch can be made to depend on what is there.
+ */
+export function appendStatement(db: DrizzleD1Database, text: AuditText, unchanged: SQL) {
+  return db
+    .insert(audit)
+    .values({
+      ...text,
+      seq: sql`(SELECT COALESCE(MAX(seq), 0) + 1 FROM audit)`,
+      atMs: sql`CASE WHEN ${unchanged} THEN ${text.atMs} END`,
+      previousHash: '',
+      hash: '',
+    })
+    .returning({ seq: audit.seq });
+}
+
+/** How far the audit log has come: a row, by its digest, or by its hash where it has none. */
+export interface AuditHead {
+  readonly seq: number;
+  readonly hash: string;
+}
+
+/** SQL for "this row is in the log". */
+export function hasRow({ seq, hash }: AuditHead): SQL {
+  return sql`EXISTS (SELECT 1 FROM audit WHERE seq = ${seq} AND (digest = ${hash} OR hash = ${hash}))`;
+}
+
+/** A statement that fails where a row is not in the log (any more): D1 is not what it was. */
+export function hasRowStatement(db: DrizzleD1Database, head: AuditHead) {
+  return db.update(keyEpoch).set({ epoch: sql`CASE WHEN ${hasRow(head)} THEN epoch END` });
+}
+
+/** Why a batch was refused. */
+export type Refusal =
+  /** What was decided on has changed meanwhile. */
+  | { readonly kind: 'stale' }
+  /** D1 does not have what the feed's object has seen in it. */
+  | { readonly kind: 'restored' }
+  /** A unique column has this value already (`bouncers.name`). */
+  | { readonly kind: 'clash'; readonly column: string };
+
+/** Reads a refusal from D1's error; null for any other error. */
+export function refusalOf(error: unknown): Refusal | null {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const column = /(?:UNIQUE|NOT NULL) constraint failed: ([\w.]+)/.exec(cause.message)?.[1];
-    if (column !== undefined) return column;
+    if (column === 'audit.at_ms') return { kind: 'stale' };
+    if (column === 'key_epoch.epoch') return { kind: 'restored' };
+    if (column !== undefined) return { kind: 'clash', column };
   }
-  return undefined;
+  return null;
+}
+
+/** The rows after a number, in order. */
+export function rowsAfter(d1: D1Database, seq: number, limit: number): Promise<AuditRow[]> {
+  return drizzle(d1)
+    .select()
+    .from(audit)
+    .where(sql`seq > ${seq}`)
+    .orderBy(audit.seq)
+    .limit(limit);
+}
+
+/** The last row that has its place in the chain; null without one. */
+export async function lastSealed(d1: D1Database): Promise<AuditHead | null> {
+  const [row] = await drizzle(d1)
+    .select({ seq: audit.seq, hash: audit.hash })
+    .from(audit)
+    .where(sql`hash <> ''`)
+    .orderBy(desc(audit.seq))
+    .limit(1);
+  return row ?? null;
+}
+
+/** Writes the places of rows in the chain. */
+export async function writeSeals(
+  d1: D1Database,
+  seals: readonly Pick<AuditRow, 'seq' | 'previousHash' | 'hash'>[],
+): Promise<void> {
+  const rows = JSON.stringify(seals.map(({ seq, previousHash, hash }) => [seq, previousHash, hash]));
+  await drizzle(d1).run(sql`UPDATE audit SET previous_hash = json_extract(value, '$[1]'),
+    hash = json_extract(value, '$[2]') FROM json_each(${rows}) WHERE seq = json_extract(value, '$[0]')`);
 }

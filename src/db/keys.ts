@@ -8,8 +8,8 @@ import { audit, bouncers, endsOutbox, keyEpoch, keyVersions, revokedDigests } fr
 export type KeyVersion = typeof keyVersions.$inferSelect;
 
 /**
- * Where the key store is: its epoch, the newest audit row (0 and '' without one), and when a restored backup was last
- * put right. Two states with the same `hash` are the same: every mutation writes a row, and each row hashes the last.
+ * Where the key store is: its epoch, the newest audit row (0 and '' without one) by its digest, and when a restored backup
+ * was last put right. Two states with the same row are the same: every mutation writes one, with its time.
  */
 export interface StoreMark {
   readonly epoch: number;
@@ -20,9 +20,11 @@ export interface StoreMark {
 
 const mark = {
   epoch: keyEpoch.epoch,
-  reconciledMs: keyEpoch.reconciledMs,
-  seq: sql<number>`COALESCE((SELECT seq FROM ${audit} ORDER BY seq DESC LIMIT 1), 0)`,
-  hash: sql<string>`COALESCE((SELECT hash FROM ${audit} ORDER BY seq DESC LIMIT 1), '')`,
+  reconciledMs: sql<number>`reconciled_ms`.as('reconciledMs'),
+  seq: sql<number>`COALESCE((SELECT seq FROM ${audit} ORDER BY seq DESC LIMIT 1), 0)`.as('seq'),
+  hash: sql<string>`COALESCE((SELECT COALESCE(digest, hash) FROM ${audit} ORDER BY seq DESC LIMIT 1), '')`.as(
+    'hash',
+  ),
 };
 
 const noMark: StoreMark = { epoch: 0, reconciledMs: 0, seq: 0, hash: '' };

@@ -1,8 +1,7 @@
-// The named queries on operators' tokens, and the audit rows of uses that change nothing in D1.
+// The named queries on operators' tokens.
 
 import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { commitAudited, type AuditEntry } from './audited.ts';
 import { endsOutbox, operatorTokens } from './schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;
@@ -47,9 +46,4 @@ export function revokeStatements(db: DrizzleD1Database, token: OperatorToken, no
     db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id)),
     db.insert(endsOutbox).values({ digest: token.digest, endsMs: nowMs }),
   ];
-}
-
-/** One row for a use that has no mutation of D1 to stand beside. */
-export async function auditUse(d1: D1Database, entry: AuditEntry, nowMs: number): Promise<void> {
-  await commitAudited(d1, entry, always, () => [], nowMs);
 }

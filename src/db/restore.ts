@@ -1,61 +1,71 @@
 // The statements that compare D1 with what the feed's object remembers, and that put a restored backup right.
 
-import { inArray, max, sql, type SQL } from 'drizzle-orm';
+import { inArray, lte, max, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import type { AuditAnchor, End } from '../feed/ends.ts';
+import type { End } from '../feed/ends-log.ts';
+import { hasRow, type AuditHead } from './audited.ts';
 import { selectMark, type StoreMark } from './keys.ts';
-import {
-  audit,
-  bouncers,
-  endsOutbox,
-  keyEpoch,
-  keyVersions,
-  operatorTokens,
-  revokedDigests,
-} from './schema.ts';
+import { bouncers, endsOutbox, keyEpoch, keyVersions, operatorTokens, revokedDigests } from './schema.ts';
 
 export const reconcileAction = 'restore.reconcile';
 
 /** Ends that are told at once. */
 export const outboxPage = 1000;
 
+/** An end that may not have been told yet. */
+export type Untold = typeof endsOutbox.$inferSelect;
+
 export interface StoreState {
   readonly mark: StoreMark;
-  /** Whether the audit log has this row: whether D1 is what it was, or has come from it. */
-  readonly hasAnchor: boolean;
+  /** Whether the audit log has the head: whether D1 is what it was, or has come from it. */
+  readonly hasHead: boolean;
   /** The first ends that the object has not been told. */
-  readonly untold: readonly (typeof endsOutbox.$inferSelect)[];
+  readonly untold: readonly Untold[];
   readonly highestBouncerId: number;
 }
 
+export function selectUntold(db: DrizzleD1Database) {
+  return db
+    .select({
+      id: endsOutbox.id,
+      digest: endsOutbox.digest,
+      endsMs: sql<number>`ends_ms`.as('endsMs'),
+    })
+    .from(endsOutbox)
+    .orderBy(endsOutbox.id)
+    .limit(outboxPage);
+}
+
 /** All of it as of one moment. */
-export async function readStore(d1: D1Database, anchor: AuditAnchor): Promise<StoreState> {
+export async function readStore(d1: D1Database, head: AuditHead): Promise<StoreState> {
   const db = drizzle(d1);
-  const [marks, anchored, untold, highest] = await db.batch([
+  const [marks, found, untold, highest] = await db.batch([
     selectMark(db),
-    db
-      .select({ seq: audit.seq })
-      .from(audit)
-      .where(sql`${audit.seq} = ${anchor.seq} AND ${audit.hash} = ${anchor.hash}`),
-    db.select().from(endsOutbox).orderBy(endsOutbox.id).limit(outboxPage),
+    db.select({ id: keyEpoch.id }).from(keyEpoch).where(hasRow(head)),
+    selectUntold(db),
     db.select({ id: max(bouncers.id) }).from(bouncers),
   ]);
   const [mark] = marks;
   if (!mark) throw new Error('key_epoch has no row');
   return {
     mark,
-    hasAnchor: anchor.seq === 0 || anchored.length > 0,
+    hasHead: head.seq === 0 || found.length > 0,
     untold,
     highestBouncerId: highest[0]?.id ?? 0,
   };
 }
 
 /** Forgets what the object was told. By digest too: a restored backup gives the same ids to other ends. */
-export async function forgetTold(d1: D1Database, told: StoreState['untold']): Promise<void> {
+export async function forgetTold(d1: D1Database, told: readonly Untold[]): Promise<void> {
   const ids = JSON.stringify(told.map(({ id }) => id));
   const digests = JSON.stringify(told.map(({ digest }) => digest));
   await drizzle(d1).delete(endsOutbox).where(sql`id IN (SELECT value FROM json_each(${ids}))
     AND digest IN (SELECT value FROM json_each(${digests}))`);
+}
+
+/** The same for all up to an id, in a batch that a restored D1 refuses. */
+export function forgetUpToStatement(db: DrizzleD1Database, id: number) {
+  return db.delete(endsOutbox).where(lte(endsOutbox.id, id));
 }
 
 /** Puts everything that ever ended into the outbox: for an object that remembers nothing. */
@@ -72,17 +82,17 @@ export async function tellAllAgain(d1: D1Database): Promise<void> {
   ]);
 }
 
-/** How a reconciliation names what was lost: there is one for each lost anchor. */
-export function lostTarget(lost: AuditAnchor): string {
+/** How a reconciliation names what was lost: there is one for each lost head. */
+export function lostTarget(lost: AuditHead): string {
   return `row ${lost.seq} ${lost.hash}`;
 }
 
-/** SQL for "what this anchor was lost with has not been put right yet". */
-export function notReconciled(lost: AuditAnchor): SQL {
+/** SQL for "what this head was lost with has not been put right yet". */
+export function notReconciled(lost: AuditHead): SQL {
   return sql`NOT EXISTS (SELECT 1 FROM audit WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)})`;
 }
 
-export async function isReconciled(d1: D1Database, lost: AuditAnchor): Promise<boolean> {
+export async function isReconciled(d1: D1Database, lost: AuditHead): Promise<boolean> {
   const rows = await drizzle(d1).all(sql`SELECT 1 FROM audit
     WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)} LIMIT 1`);
   return rows.length > 0;

@@ -97,19 +97,30 @@ export const endsOutbox = sqliteTable('ends_outbox', {
 });
 
 /**
- * What was done, by whom: one row per mutation, written in its batch, each with the hash of the one before.
- * `detailJson` holds names, numbers and at most 8 hex of a digest.
+ * What was done, by whom: one row per mutation, written in its batch under the next number. Its place in the hash chain
+ * follows (audited.ts). `detailJson` holds names, numbers and at most 8 hex of a digest.
  */
-export const audit = sqliteTable('audit', {
-  seq: integer('seq').primaryKey(),
-  atMs: integer('at_ms').notNull(),
-  actor: text('actor').notNull(),
-  action: text('action').notNull(),
-  target: text('target').notNull(),
-  detailJson: text('detail_json').notNull(),
-  previousHash: text('previous_hash').notNull(),
-  hash: text('hash').notNull(),
-});
+export const audit = sqliteTable(
+  'audit',
+  {
+    seq: integer('seq').primaryKey(),
+    atMs: integer('at_ms').notNull(),
+    actor: text('actor').notNull(),
+    action: text('action').notNull(),
+    target: text('target').notNull(),
+    detailJson: text('detail_json').notNull(),
+    /** The `hash` of the row before; both are '' until the row is sealed. */
+    previousHash: text('previous_hash').notNull(),
+    hash: text('hash').notNull(),
+    /** SHA-256 of what the row says; null in rows from before there was one. */
+    digest: text('digest'),
+  },
+  (table) => [
+    index('audit_actor').on(table.actor),
+    index('audit_action').on(table.action),
+    index('audit_target').on(table.target),
+  ],
+);
 
 /** Answers to mutations that carried an `Idempotency-Key`, without the secrets in them, for a day. */
 export const idempotentAnswers = sqliteTable(
@@ -122,7 +133,10 @@ export const idempotentAnswers = sqliteTable(
     bodyJson: text('body_json').notNull(),
     expiresMs: integer('expires_ms').notNull(),
   },
-  (table) => [primaryKey({ columns: [table.actor, table.key] })],
+  (table) => [
+    primaryKey({ columns: [table.actor, table.key] }),
+    index('idempotent_answers_expires').on(table.expiresMs),
+  ],
 );
 
 /** Rotations of many bouncers at once, as they were asked for. `id` counts them. */
@@ -262,10 +276,14 @@ export const enrolmentHosts = sqliteTable(
 );
 
 /** Nonces of challenges that were used, until they end by themselves. */
-export const burntNonces = sqliteTable('burnt_nonces', {
-  nonce: text('nonce').primaryKey(),
-  expiresMs: integer('expires_ms').notNull(),
-});
+export const burntNonces = sqliteTable(
+  'burnt_nonces',
+  {
+    nonce: text('nonce').primaryKey(),
+    expiresMs: integer('expires_ms').notNull(),
+  },
+  (table) => [index('burnt_nonces_expires').on(table.expiresMs)],
+);
 
 /** One row: which key for the feed a host sent last. The feed's object has the key itself, sealed (feed/engine-keys.ts). */
 export const engineKeys = sqliteTable('engine_keys', {

@@ -1,30 +1,54 @@
-// The SQL statements on what the feed's object remembers of D1: audit_anchor, ended_keys and lost_tails (log.ts has the
-// tables).
+// What the feed's object remembers of D1, and the SQL statements on it: audit_anchor, unsealed_rows, ended_keys and
+// lost_tails (log.ts has the tables).
 
-export function readAuditAnchor(sql: SqlStorage): { seq: number; hash: string } | null {
-  const [row] = sql.exec(`SELECT seq, hash FROM audit_anchor`).toArray();
-  return row ? { seq: row['seq'] as number, hash: row['hash'] as string } : null;
+import type { AuditHead } from '../db/audited.ts';
+
+/** From `endsMs` on the key or token with this digest opens nothing. */
+export interface End {
+  readonly digest: string;
+  readonly endsMs: number;
 }
 
-/** Moves the anchor forward; an older one than it has is ignored. */
-export function writeAuditAnchor(
-  sql: SqlStorage,
-  anchor: { readonly seq: number; readonly hash: string },
-): void {
-  sql.exec(
-    `INSERT INTO audit_anchor VALUES (0, ?, ?)
-       ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash WHERE excluded.seq > seq`,
-    anchor.seq,
-    anchor.hash,
-  );
+export interface KeptEnd extends End {
+  readonly rowId: number;
 }
 
-/** Sets the anchor, back as well: the log that it was in is lost. */
-export function replaceAuditAnchor(
-  sql: SqlStorage,
-  anchor: { readonly seq: number; readonly hash: string },
-): void {
-  sql.exec(`INSERT OR REPLACE INTO audit_anchor VALUES (0, ?, ?)`, anchor.seq, anchor.hash);
+/** The last row of the audit log that is sealed, by its hash; 0 and '' without one. */
+export function readAnchor(sql: SqlStorage): AuditHead {
+  const [row] = sql.exec<{ seq: number; hash: string }>(`SELECT seq, hash FROM audit_anchor`).toArray();
+  return row ?? { seq: 0, hash: '' };
+}
+
+/** The newest row that was seen. */
+export function readHead(sql: SqlStorage): AuditHead {
+  const newest = `SELECT seq, digest AS hash FROM unsealed_rows ORDER BY seq DESC LIMIT 1`;
+  const [row] = sql.exec<{ seq: number; hash: string }>(newest).toArray();
+  return row ?? readAnchor(sql);
+}
+
+/** Remembers a row that is not sealed yet. */
+export function writeUnsealed(sql: SqlStorage, { seq, hash }: AuditHead): void {
+  if (seq > readAnchor(sql).seq) sql.exec(`INSERT OR IGNORE INTO unsealed_rows VALUES (?, ?)`, seq, hash);
+}
+
+/** The digests of the rows that are not sealed yet, by number. */
+export function readUnsealed(sql: SqlStorage): ReadonlyMap<number, string> {
+  const rows = sql.exec<{ seq: number; digest: string }>(`SELECT seq, digest FROM unsealed_rows`).toArray();
+  return new Map(rows.map(({ seq, digest }) => [seq, digest]));
+}
+
+/** Rows up to this one are sealed. */
+export function moveAnchor(sql: SqlStorage, { seq, hash }: AuditHead): void {
+  sql.exec(`INSERT OR REPLACE INTO audit_anchor VALUES (0, ?, ?)`, seq, hash);
+  sql.exec(`DELETE FROM unsealed_rows WHERE seq <= ?`, seq);
+}
+
+/** The log is another one: sealed up to `sealed`, and seen up to `head`. */
+export function startAnew(sql: SqlStorage, sealed: AuditHead | null, head: AuditHead): void {
+  sql.exec(`DELETE FROM unsealed_rows`);
+  sql.exec(`DELETE FROM audit_anchor`);
+  if (sealed) moveAnchor(sql, sealed);
+  writeUnsealed(sql, head);
 }
 
 /** The earliest end counts. */
@@ -37,11 +61,7 @@ export function writeEnd(sql: SqlStorage, digest: string, endsMs: number): void 
   );
 }
 
-export function readEnds(
-  sql: SqlStorage,
-  afterRowId: number,
-  limit: number,
-): { rowId: number; digest: string; endsMs: number }[] {
+export function readEnds(sql: SqlStorage, afterRowId: number, limit: number): KeptEnd[] {
   return sql
     .exec<{ rowId: number; digest: string; endsMs: number }>(
       `SELECT row_id AS rowId, digest, ends_ms AS endsMs FROM ended_keys WHERE row_id > ? ORDER BY row_id LIMIT ?`,

@@ -4,6 +4,8 @@
 
 import { DurableObject } from 'cloudflare:workers';
 import { sinceMs } from '../clock.ts';
+import type { AuditHead } from '../db/audited.ts';
+import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
@@ -16,7 +18,7 @@ import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } 
 import { advance, isSettled, sameCursor, usable, type Position } from './cursor.ts';
 import { decisionOf, type Decision, type Row } from './decision.ts';
 import * as endsLog from './ends-log.ts';
-import { keepEnds, readAnchor, type AuditAnchor, type KeptEnd, type StoreReport } from './ends.ts';
+import { createKeyStore, type Commit, type CommitAsk, type KeyStore } from './key-store.ts';
 import { createEngines, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import { byHandles, handleOf } from './identity.ts';
 import { countLeftBehind, type LeftBehind } from './left-behind.ts';
@@ -54,6 +56,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #alarm: Alarm;
   readonly #marks: Marks;
   readonly #newKeys: NewKeys;
+  readonly #keyStore: KeyStore;
   #forgotMs = 0;
   /** When a cold feed was first asked; 0: it was not. */
   #contactMs = 0;
@@ -72,6 +75,11 @@ export class DecisionFeed extends DurableObject<Env> {
       this.#clientLog.writeAll();
     }
     const { sql } = ctx.storage;
+    this.#keyStore = createKeyStore(sql, env.DB, (bouncerId) => {
+      // A new bouncer must not start where another one was.
+      clients.forgetBouncersAfter(this.#clients, bouncerId);
+      this.#newKeys.forgetBouncersAfter(bouncerId);
+    });
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
     this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
@@ -339,18 +347,19 @@ export class DecisionFeed extends DurableObject<Env> {
     return clients.clientsOf(this.#clients, bouncerIds);
   }
 
-  auditAnchor(): AuditAnchor {
-    return readAnchor(this.ctx.storage.sql);
+  /** Writes a mutation of the key store. */
+  commit(ask: CommitAsk): Promise<Commit> {
+    return this.#keyStore.commit(ask);
   }
 
-  /** Keeps what D1 has; answers the anchor. */
-  keepEnds(report: StoreReport): AuditAnchor {
-    return keepEnds(this.ctx.storage.sql, this.#clients, this.#newKeys, report, Date.now());
+  /** Where the key store is, found right; null: it is out of reach. */
+  settleStore(): Promise<StoreMark | null> {
+    return this.#keyStore.settle();
   }
 
-  /** A page of the digests that were ever taken away, in the order in which that was told. */
-  endsAfter(rowId: number, limit: number): KeptEnd[] {
-    return endsLog.readEnds(this.ctx.storage.sql, rowId, limit);
+  /** Seals the audit log as far as it has come; answers the last row. */
+  sealAudit(): Promise<AuditHead> {
+    return this.#keyStore.seal();
   }
 
   lostTails(): endsLog.LostTail[] {

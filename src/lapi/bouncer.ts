@@ -5,9 +5,8 @@ import { Hono } from 'hono';
 import type { Context, Next } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
-import { authenticate, forgetEpoch, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
+import { authenticate, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
 import { isAllowed } from '../broker/policy.ts';
-import { settleStore } from '../broker/restore.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { cut } from '../cut.ts';
 import { saveMetrics } from '../db/bouncers.ts';
@@ -66,8 +65,7 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const isFeeds = (digest: string): Promise<boolean> => {
     return askFeed(c.env, async (feed) => feed.holdsKey(digest));
   };
-  if (!(await adopt(c.env.DB, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
-  forgetEpoch();
+  if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
   return authenticate(c.env, key, nowMs);
 }
 
@@ -80,9 +78,7 @@ async function noteUse(c: Context<AppEnv>, { name, version }: BouncerIdentity): 
   const nowMs = Date.now();
   try {
     if (version.state === 'next') {
-      await noteFirstUse(c.env.DB, version, name, nowMs);
-      forgetEpoch();
-      await settleStore(c.env, nowMs);
+      await noteFirstUse(c.env, version, name, nowMs);
     } else {
       await saveFirstUse(c.env.DB, version.id, nowMs);
       learnFirstUse(version, nowMs);

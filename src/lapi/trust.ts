@@ -3,9 +3,9 @@
 
 import type { Context } from 'hono';
 import { authenticateOperator } from '../broker/operators.ts';
+import { writeAuditRow } from '../broker/commit.ts';
 import { settleStore } from '../broker/restore.ts';
 import { clientAddress, type AppEnv } from '../context.ts';
-import { auditUse } from '../db/operators.ts';
 import { badInput, causeOf, fail, succeed, type Result } from '../failure.ts';
 import { mayAct } from '../roles.ts';
 import { covers, parseNetwork } from './ip.ts';
@@ -94,7 +94,7 @@ export async function mayAsLocal(c: Context<AppEnv>, action: string): Promise<Re
 async function mayByToken(c: Context<AppEnv>, token: string, action: string): Promise<Result<'may'>> {
   const nowMs = Date.now();
   // A token that a restored backup brought back is none.
-  await settleStore(c.env, nowMs);
+  await settleStore(c.env);
   const asked = new Request(c.req.url, { headers: { authorization: `Bearer ${token}` } });
   const operator = await authenticateOperator(c.get('settings'), c.env.DB, asked, nowMs);
   if (!operator.ok) {
@@ -117,11 +117,10 @@ async function mayByToken(c: Context<AppEnv>, token: string, action: string): Pr
     ...(breakGlass ? { break_glass: true } : {}),
   };
   const target = `${c.req.method} ${pathname}${search}`.slice(0, 200);
-  await auditUse(
-    c.env.DB,
+  const noted = await writeAuditRow(
+    c.env,
     { actor, action: `machine.${action.replaceAll(' ', '-')}`, target, detail },
     nowMs,
   );
-  await settleStore(c.env, nowMs);
-  return succeed('may');
+  return noted.ok ? succeed('may') : noted;
 }

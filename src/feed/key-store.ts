@@ -1,0 +1,230 @@
+// The one way into the key store (D1): every mutation is written from here, and what must outlive a restored backup of D1
+// is remembered here before it is acknowledged: which keys and tokens ended, and how far the audit log had come (the
+// head). A mistake here lets a revoked key open again, or locks good ones out.
+//
+// D1 comes first. An end stands in an outbox that its own batch writes and reads; then it is kept here. A crash between
+// the two leaves it in the outbox, and the next batch, or whoever next sees that the log has moved, brings it. The other
+// order would leave an end here that D1 never made, and the next restore would lock a good key out for ever.
+//
+// Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
+// writes nothing. What it brought back is put right first.
+
+import { causeOf } from '../failure.ts';
+import {
+  appendStatement,
+  chainStart,
+  hashOf,
+  hasRowStatement,
+  lastSealed,
+  refusalOf,
+  rowsAfter,
+  textOf,
+  writeSeals,
+  type AuditHead,
+  type Refusal,
+  type Statement,
+} from '../db/audited.ts';
+import { selectMark, type StoreMark } from '../db/keys.ts';
+import * as db from '../db/restore.ts';
+import { drizzle } from 'drizzle-orm/d1';
+import * as log from './ends-log.ts';
+import { shared } from './shared.ts';
+
+/** A mutation to be written. */
+export interface CommitAsk {
+  /** Of the audit row that the first statement writes. */
+  readonly digest: string;
+  readonly statements: readonly Statement[];
+}
+
+export type Commit =
+  | { readonly kind: 'done'; readonly results: readonly D1Result[]; readonly mark: StoreMark }
+  | Refusal
+  /** Whether it was written is not known. */
+  | { readonly kind: 'unreachable' };
+
+export interface KeyStore {
+  /** Writes a mutation; once this answers, no restore undoes its ends. */
+  commit(ask: CommitAsk): Promise<Commit>;
+  /** Where D1 is, found right and with all its ends kept here after this was called; null: it is out of reach. */
+  settle(): Promise<StoreMark | null>;
+  /** Gives every row its place in the chain, if it can; answers the last that has one. */
+  seal(): Promise<AuditHead>;
+}
+
+/** Each try follows a restore meanwhile, or keeps a page of ends. */
+const mostTries = 1000;
+const endsPage = 2000;
+const sealPage = 1000;
+
+/** `forgetBouncersAfter`: a restored D1 gives the ids above this one again, to other bouncers. */
+export function createKeyStore(
+  sql: SqlStorage,
+  d1: D1Database,
+  forgetBouncersAfter: (bouncerId: number) => void,
+): KeyStore {
+  let head = log.readHead(sql);
+  /** Rows of the outbox up to this one are kept here. */
+  let keptUpTo = 0;
+
+  const keep = (untold: readonly db.Untold[], seen: AuditHead): void => {
+    for (const { digest, endsMs } of untold) log.writeEnd(sql, digest, endsMs);
+    keptUpTo = Math.max(keptUpTo, untold.at(-1)?.id ?? 0);
+    if (seen.seq === 0) return;
+    log.writeUnsealed(sql, seen);
+    if (seen.seq > head.seq) head = seen;
+  };
+
+  const settle = shared(async (): Promise<StoreMark> => {
+    let toldAgain = false;
+    for (let attempt = 0; attempt < mostTries; attempt++) {
+      const before = head;
+      const { mark, hasHead, untold, highestBouncerId } = await db.readStore(d1, before);
+      if (!hasHead) {
+        if (!(await db.isReconciled(d1, before))) await reconcile(mark, before);
+        else await startAnew(before, mark, highestBouncerId);
+        continue;
+      }
+      if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
+        // The object is new, or a new one: what ended before it is told to it as well.
+        toldAgain = true;
+        await db.tellAllAgain(d1);
+        continue;
+      }
+      keep(untold, mark);
+      if (untold.length > 0) await db.forgetTold(d1, untold);
+      if (untold.length < db.outboxPage) return mark;
+    }
+    throw new Error(`the key store did not come to rest in ${mostTries} tries`);
+  });
+
+  /** Does to a restored D1 what is remembered here. Done again after a crash it does no more. */
+  const reconcile = async (mark: StoreMark, lost: AuditHead): Promise<void> => {
+    const nowMs = Date.now();
+    const ending: log.KeptEnd[] = [];
+    for (let after = 0; ;) {
+      const page = log.readEnds(sql, after, endsPage);
+      await db.noteRevoked(
+        d1,
+        page.filter(({ endsMs }) => endsMs <= nowMs),
+      );
+      ending.push(...page.filter(({ endsMs }) => endsMs > nowMs));
+      const last = page.at(-1);
+      if (!last || page.length < endsPage) break;
+      after = last.rowId;
+    }
+    const revived = await db.countRevived(d1);
+    console.warn(`D1 was restored: its audit log ends at row ${mark.seq}, and had come to row ${lost.seq}`);
+    const text = await textOf(
+      {
+        actor: 'lapidary',
+        action: db.reconcileAction,
+        target: db.lostTarget(lost),
+        detail: { log_ended_at: mark.seq, keys_revoked: revived.keys, tokens_revoked: revived.tokens },
+      },
+      nowMs,
+    );
+    const d = drizzle(d1);
+    await d.batch([
+      appendStatement(d, text, db.notReconciled(lost)),
+      ...db.reconcileStatements(d, ending, nowMs),
+    ]);
+  };
+
+  /** Goes on with a restored D1 that was put right. */
+  const startAnew = async (lost: AuditHead, mark: StoreMark, highestBouncerId: number): Promise<void> => {
+    const sealed = await lastSealed(d1);
+    log.startAnew(sql, sealed, mark);
+    log.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
+    head = { seq: mark.seq, hash: mark.hash };
+    keptUpTo = 0;
+    forgetBouncersAfter(highestBouncerId);
+  };
+
+  const sealing = shared(async (): Promise<AuditHead> => {
+    for (;;) {
+      const anchor = log.readAnchor(sql);
+      const rows = await rowsAfter(d1, anchor.seq, sealPage);
+      const digests = log.readUnsealed(sql);
+      const seals: { seq: number; previousHash: string; hash: string }[] = [];
+      let previousHash = anchor.seq === 0 ? chainStart : anchor.hash;
+      for (const row of rows) {
+        let hash = await hashOf({ ...row, previousHash });
+        const written = digests.get(row.seq);
+        // What was written is sealed, whatever has become of it since: it shows.
+        if (written !== undefined && written !== (row.digest ?? hash)) {
+          hash = await hashOf({ ...row, digest: written, previousHash });
+        }
+        seals.push({ seq: row.seq, previousHash, hash });
+        previousHash = hash;
+      }
+      const last = seals.at(-1);
+      if (!last) return anchor;
+      await writeSeals(d1, seals);
+      // D1 may have been restored meanwhile, and found to be.
+      if (log.readAnchor(sql).hash === anchor.hash) log.moveAnchor(sql, last);
+    }
+  });
+
+  const seal = async (): Promise<AuditHead> => {
+    try {
+      return await sealing.next();
+    } catch (error) {
+      console.error(`the audit log could not be sealed: ${causeOf(error).message}`);
+      return log.readAnchor(sql);
+    }
+  };
+
+  const commit = async ({ digest, statements }: CommitAsk): Promise<Commit> => {
+    // A new object: it may not know what ended before it.
+    if (head.seq === 0) await settle.next();
+    const d = drizzle(d1);
+    const before = [
+      ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
+      db.forgetUpToStatement(d, keptUpTo),
+    ].map(statementOf);
+    const after = [selectMark(d), db.selectUntold(d)].map(statementOf);
+    const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
+      d1.prepare(text).bind(...params),
+    );
+    const results = await d1.batch(prepared);
+    const own = results.slice(before.length, -after.length);
+    const [mark, untold] = results.slice(-after.length).map(({ results: rows }) => rows) as [
+      [StoreMark],
+      db.Untold[],
+    ];
+    const [row] = own[0]?.results as { seq: number }[];
+    if (!row) throw new Error('a mutation without its audit row');
+    keep(untold, { seq: row.seq, hash: digest });
+    if (untold.length === db.outboxPage) await settle.next();
+    void seal();
+    return { kind: 'done', results: own, mark: mark[0] };
+  };
+
+  return {
+    async commit(ask) {
+      try {
+        return await commit(ask);
+      } catch (error) {
+        const refusal = refusalOf(error);
+        if (refusal?.kind === 'restored') await settle.next().catch(() => null);
+        if (refusal) return refusal;
+        console.error(`the key store is out of reach: ${causeOf(error).message}`);
+        return { kind: 'unreachable' };
+      }
+    },
+    async settle() {
+      try {
+        return await settle.next();
+      } catch (error) {
+        console.error(`the key store is out of reach: ${causeOf(error).message}`);
+        return null;
+      }
+    },
+    seal,
+  };
+}
+
+function statementOf(query: { toSQL(): { sql: string; params: unknown[] } }): Statement {
+  return query.toSQL();
+}
