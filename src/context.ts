@@ -2,6 +2,7 @@
 
 import type { EngineSettings } from './engines.ts';
 import type { DecisionFeed } from './feed/feed.ts';
+import { readClientIp } from './lapi/ip.ts';
 import type { Role } from './roles.ts';
 import { readSettings, type Settings } from './settings.ts';
 
@@ -51,16 +52,19 @@ export function askFeedOnce<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promi
 }
 
 /**
- * Where a client is. Only the configured header is believed: on Cloudflare nobody can forge
- * `CF-Connecting-IP`, anywhere else everybody can, and there the connection itself tells. Of a list like
- * `X-Forwarded-For` the nearest proxy has appended the last entry; those before it are what the client claims.
+ * Where a client is, as `readClientIp` writes it; a text that is no address as it came. Only the configured header is
+ * believed: on Cloudflare nobody can forge `CF-Connecting-IP`, anywhere else everybody can, and there the connection
+ * itself tells. Of a list like `X-Forwarded-For` the nearest proxy has appended the last entry; those before it are
+ * what the client claims.
  */
 export function clientAddress(request: Request, settings: Settings): string {
-  if (settings.clientAddressHeader !== '') {
-    const named = request.headers.get(settings.clientAddressHeader);
-    if (named) return (named.split(',').at(-1) as string).trim().slice(0, 64);
-  }
-  // workerd gives `address:port`, IPv6 in brackets.
-  const peer = (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';
-  return peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '') || 'unknown';
+  const named =
+    settings.clientAddressHeader === '' ? null : request.headers.get(settings.clientAddressHeader);
+  const text = named ? named.slice(named.lastIndexOf(',') + 1) : peerOf(request);
+  return readClientIp(text) ?? (text.trim().slice(0, 64) || 'unknown');
+}
+
+/** workerd gives `address:port`, IPv6 in brackets. */
+function peerOf(request: Request): string {
+  return (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';
 }

@@ -400,10 +400,12 @@ describe('a request is refused', () => {
     expect(await rows('burnt_nonces')).toBe(0);
   });
 
-  test('from an address that asks too often, with the time to wait', async () => {
-    const address = '192.0.2.77';
+  test.each([
+    ['an address', (port: number) => `192.0.2.77:${port}`],
+    ['a /64', (host: number) => `2001:db8:77::${host}`],
+  ])('from %s that asks too often, with the time to wait', async (_, spell) => {
     const answers = await Promise.all(
-      Array.from({ length: 125 }, () => bootstrap('/challenge', undefined, { address })),
+      Array.from({ length: 125 }, (_, i) => bootstrap('/challenge', undefined, { address: spell(i + 1) })),
     );
     const refused = answers.filter(({ status }) => status === 429);
     expect(refused.length).toBeGreaterThan(0);

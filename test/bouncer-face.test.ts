@@ -308,6 +308,19 @@ describe('everywhere', () => {
     expect((await call('/v1/decisions', { headers })).status).toBe(200);
   });
 
+  test('a client is one client, however its address is written', async () => {
+    await fill(3);
+    const from = async (address: string, query = ''): Promise<Stream> => {
+      return (await get(`/v1/decisions/stream${query}`, { 'cf-connecting-ip': address })).json();
+    };
+    expect((await from('198.51.100.7:40001', '?startup=true')).new).toHaveLength(3);
+    for (const address of ['198.51.100.7:40002', '::ffff:198.51.100.7']) {
+      expect(await from(address)).toEqual({ new: [], deleted: [] });
+    }
+    const { body } = await operator('GET', '/bouncers/fw');
+    expect(body.clients.map(({ address }: { address: string }) => address)).toEqual(['198.51.100.7']);
+  });
+
   test('18: header names in any case, vyos’ apikey, any User-Agent, a Content-Type on GET', async () => {
     expect((await call('/v1/decisions', { headers: { 'X-API-KEY': key } })).status).toBe(200);
     expect((await call('/v1/decisions', { headers: { apikey: key } })).status).toBe(200);

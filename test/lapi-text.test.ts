@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { matcher } from '../src/feed/view.ts';
 import { formatDuration, parseDuration } from '../src/lapi/duration.ts';
-import { covers, formatNetwork, parseNetwork } from '../src/lapi/ip.ts';
+import { covers, formatNetwork, limitedNetwork, parseNetwork, readClientIp } from '../src/lapi/ip.ts';
 import { parseListQuery, parseQuery, parseStreamQuery } from '../src/lapi/query.ts';
 import { decodeDecision, encodeDecision } from '../src/lapi/wire.ts';
 
@@ -83,6 +83,34 @@ describe('addresses', () => {
   ])('%s covers %s: %s', (outer, inner, expected) => {
     expect(covers(parseNetwork(outer)!, parseNetwork(inner)!)).toBe(expected);
   });
+});
+
+describe('the address of a client', () => {
+  test.each([
+    ['198.51.100.7', '198.51.100.7'],
+    ['198.51.100.7:40001', '198.51.100.7'],
+    [' 198.51.100.7 ', '198.51.100.7'],
+    ['::ffff:198.51.100.7', '198.51.100.7'],
+    ['::FFFF:c633:6407', '198.51.100.7'],
+    ['[::ffff:198.51.100.7]:443', '198.51.100.7'],
+    ['2001:DB8:0:0::7', '2001:db8::7'],
+    ['[2001:db8::7]', '2001:db8::7'],
+    ['[2001:db8::7]:443', '2001:db8::7'],
+    ['fe80::7%eth0', 'fe80::7'],
+    ['[fe80::7%25eth0]:443', 'fe80::7'],
+  ])('%j is %s', (text, address) => expect(readClientIp(text)).toBe(address));
+
+  test.each(['', 'unknown', '198.51.100.7:', '198.51.100.7:x', '198.51.100.7:400010', '198.51.100.7/32'])(
+    '%j is none',
+    (text) => expect(readClientIp(text)).toBeUndefined(),
+  );
+
+  test.each([
+    ['198.51.100.7', '198.51.100.7'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8:1:2::', '2001:db8:1:2::/64'],
+    ['unknown', 'unknown'],
+  ])('%s is counted by %s', (address, network) => expect(limitedNetwork(address)).toBe(network));
 });
 
 describe('query strings, as Go parses them', () => {

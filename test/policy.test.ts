@@ -378,7 +378,7 @@ describe('the addresses', () => {
     await patch('fw', { allowed_addresses: ['192.0.2.0/24', '2001:db8::/32'] });
     const from = (address: string, path: string, init: RequestInit = {}) =>
       asBouncer(key, path, { ...init, headers: { 'cf-connecting-ip': address } });
-    for (const address of ['192.0.2.9', '2001:db8::9', '::ffff:192.0.2.9']) {
+    for (const address of ['192.0.2.9:40001', '[2001:DB8::9]:443', '::ffff:192.0.2.9']) {
       expect((await from(address, '/v1/decisions/stream?startup=true')).status).toBe(200);
     }
     for (const [method, path] of [

@@ -60,6 +60,27 @@ export function covers(outer: Network, inner: Network): boolean {
   return mask(inner.bytes, outer.prefixBits).every((byte, index) => byte === outer.bytes[index]);
 }
 
+/**
+ * The one text of a client's address, whoever names it: Azure and AWS put a port behind it (`198.51.100.7:40001`,
+ * `[2001:db8::7]:443`), dual-stack sockets write IPv4 as IPv6, link-local addresses have a zone. undefined: it is none.
+ */
+export function readClientIp(text: string): string | undefined {
+  const { v4, v6 } =
+    /^(?<v4>[\d.]+)(:\d{1,5})?$|^\[(?<v6>[^\]]+)\](:\d{1,5})?$/.exec(text.trim())?.groups ?? {};
+  const bytes = parseAddress((v4 ?? v6 ?? text.trim()).replace(/%.*$/, ''));
+  return bytes && formatNetwork({ bytes, prefixBits: bytes.length * 8 });
+}
+
+/**
+ * What a limit counts by, of an address as `readClientIp` gives it: an IPv4 address, and of IPv6 the /64, all of which
+ * one client may use. A text that is no address counts by itself.
+ */
+export function limitedNetwork(address: string): string {
+  const network = parseNetwork(address);
+  const wide = network?.bytes.length === 16 && widen(network, 64);
+  return wide ? formatNetwork(wide) : address;
+}
+
 /** A text that is equal exactly for equal networks; not for people (see `formatNetwork`). */
 export function networkKey(network: Network): string {
   return `${String.fromCharCode(...network.bytes)}/${network.prefixBits}`;

@@ -5,6 +5,7 @@ import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
 import { sinceMs } from '../clock.ts';
 import { sha256Hex } from '../secret.ts';
+import { limitedNetwork } from './ip.ts';
 
 /** Seconds after which a refused client may try again, or null: it may go on. */
 export type Wait = number | null;
@@ -28,9 +29,9 @@ export async function takeTurn(
 /** wrangler.toml's RATE_LIMIT_BOOTSTRAP: a first boot takes two requests, and a network of hosts may share an address. */
 const bootstrapsPerMinute = 120;
 
-/** A request below /bootstrap of this address. */
+/** A request below /bootstrap of this address: its network's, as every limit by address. */
 export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return turn(env.RATE_LIMIT_BOOTSTRAP, `address ${address}`, bootstrapsPerMinute, nowMs);
+  return turn(env.RATE_LIMIT_BOOTSTRAP, `network ${limitedNetwork(address)}`, bootstrapsPerMinute, nowMs);
 }
 
 /** As wrangler.toml has them. Under one name more than from one address: an attacker's keeps no machine out alone. */
@@ -38,7 +39,12 @@ const loginsPerMinute = { address: 30, machine: 60 };
 
 /** A machine's try to log in, before its body is read: that costs most of what a try can cost here. */
 export function takeLoginTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return turn(env.LOGIN_LIMIT_ADDRESS, `login from ${address}`, loginsPerMinute.address, nowMs);
+  return turn(
+    env.LOGIN_LIMIT_ADDRESS,
+    `login from ${limitedNetwork(address)}`,
+    loginsPerMinute.address,
+    nowMs,
+  );
 }
 
 /** The same try, once the body has told which `machine` it claims to be. */

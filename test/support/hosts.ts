@@ -29,7 +29,7 @@ let count = 0;
 export async function bootstrap(
   path: string,
   body?: unknown,
-  { address = `2001:db8::${(++count).toString(16)}`, settings = {} }: Sending = {},
+  { address = `2001:db8:${(++count).toString(16)}::1`, settings = {} }: Sending = {},
 ): Promise<HostAnswer> {
   const init = {
     method: body === undefined ? 'GET' : 'POST',
