@@ -5,7 +5,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { isAllowed } from '../src/broker/policy.ts';
 import { parseNetwork, type Network } from '../src/lapi/ip.ts';
-import { takeTurn } from '../src/lapi/rate.ts';
+import { takeBootstrapTurn, takeTurn } from '../src/lapi/rate.ts';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
@@ -431,5 +431,18 @@ describe('the rate', () => {
     for (let turn = 0; turn < 10; turn++) expect(await take(1_000_000 + turn)).toBeNull();
     expect(await take(1_020_000)).toBe(40);
     expect(await take(1_060_000)).toBeNull();
+  });
+
+  test('there, tens of thousands of made-up addresses set back nobody’s count but their own', async () => {
+    const nowMs = 2_000_000;
+    const bouncer = () => takeTurn({}, 4712, 10, nowMs);
+    const from = (address: string) => takeBootstrapTurn({}, address, nowMs);
+    for (let turn = 0; turn < 10; turn++) expect(await bouncer()).toBeNull();
+    for (let turn = 0; turn < 120; turn++) expect(await from('192.0.2.1')).toBeNull();
+    for (let at = 0; at < 48_000; at++) {
+      expect(await from(`2001:db8:${at.toString(16)}::1`)).toBeNull();
+      if (at % 1_000 === 0) expect(await from('192.0.2.1')).toBe(60);
+    }
+    expect(await bouncer()).toBe(60);
   });
 });

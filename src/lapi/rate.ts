@@ -4,86 +4,85 @@
 import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
 import { sinceMs } from '../clock.ts';
+import { createGenerations, type Generations } from '../generations.ts';
 import { sha256Hex } from '../secret.ts';
 import { limitedNetwork } from './ip.ts';
 
 /** Seconds after which a refused client may try again, or null: it may go on. */
 export type Wait = number | null;
 
+/** As the bindings in wrangler.toml have it. */
 const windowMs = 60_000;
+/** Of one limit, at least: beyond twice as many those who have not asked for longest are forgotten. */
 const mostCounted = 20_000;
 
-/** Who asks → requests in the window that began at `startMs`. */
-const counts = new Map<string, { readonly startMs: number; requests: number }>();
+interface Limit {
+  /** In wrangler.toml, with the same number. */
+  readonly binding: LimitName;
+  readonly perMinute: number;
+  /** Who asks → requests in the window that began at `startMs`. Of this limit alone: no other drives them out. */
+  readonly counts: Generations<{ readonly startMs: number; requests: number }>;
+}
+
+type LimitName = {
+  [Name in keyof Env]: Env[Name] extends RateLimit ? Name : never;
+}[keyof Env];
+
+function createLimit(binding: LimitName, perMinute: number): Limit {
+  return { binding, perMinute, counts: createGenerations(mostCounted) };
+}
+
+const bouncerLimits: Readonly<Record<RateTier, Limit>> = {
+  10: createLimit('RATE_LIMIT_10', 10),
+  60: createLimit('RATE_LIMIT_60', 60),
+  600: createLimit('RATE_LIMIT_600', 600),
+};
+
+/** A first boot takes two requests, and a network of hosts may share an address. */
+const bootstrapLimit = createLimit('RATE_LIMIT_BOOTSTRAP', 120);
 
 export async function takeTurn(
-  env: Env,
+  env: Partial<Env>,
   bouncerId: number,
   perMinute: RateTier | null,
   nowMs: number,
 ): Promise<Wait> {
-  if (perMinute === null) return null;
-  return turn(bound(env, perMinute), `bouncer ${bouncerId}`, perMinute, nowMs);
+  return perMinute === null ? null : turn(env, bouncerLimits[perMinute], `bouncer ${bouncerId}`, nowMs);
 }
-
-/** wrangler.toml's RATE_LIMIT_BOOTSTRAP: a first boot takes two requests, and a network of hosts may share an address. */
-const bootstrapsPerMinute = 120;
 
 /** A request below /bootstrap of this address: its network's, as every limit by address. */
 export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return turn(env.RATE_LIMIT_BOOTSTRAP, `network ${limitedNetwork(address)}`, bootstrapsPerMinute, nowMs);
+  return turn(env, bootstrapLimit, `network ${limitedNetwork(address)}`, nowMs);
 }
 
-/** As wrangler.toml has them. Under one name more than from one address: an attacker's keeps no machine out alone. */
-const loginsPerMinute = { address: 30, machine: 60 };
+/** Under one name more than from one network: an attacker's keeps no machine out alone. */
+const loginLimits = {
+  network: createLimit('LOGIN_LIMIT_ADDRESS', 30),
+  machine: createLimit('LOGIN_LIMIT_MACHINE', 60),
+};
 
 /** A machine's try to log in, before its body is read: that costs most of what a try can cost here. */
 export function takeLoginTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return turn(
-    env.LOGIN_LIMIT_ADDRESS,
-    `login from ${limitedNetwork(address)}`,
-    loginsPerMinute.address,
-    nowMs,
-  );
+  return turn(env, loginLimits.network, limitedNetwork(address), nowMs);
 }
 
 /** The same try, once the body has told which `machine` it claims to be. */
 export async function takeLoginTurnAs(env: Partial<Env>, machine: string, nowMs: number): Promise<Wait> {
   // Of any length and content, where a counter's key has bounds.
-  const name = `login as ${(await sha256Hex(bareName(machine))).slice(0, 32)}`;
-  return turn(env.LOGIN_LIMIT_MACHINE, name, loginsPerMinute.machine, nowMs);
+  return turn(env, loginLimits.machine, (await sha256Hex(bareName(machine))).slice(0, 32), nowMs);
 }
 
-async function turn(
-  limit: RateLimit | undefined,
-  key: string,
-  perMinute: number,
-  nowMs: number,
-): Promise<Wait> {
-  if (!limit) return countTurn(key, perMinute, nowMs);
-  const { success } = await limit.limit({ key });
+async function turn(env: Partial<Env>, limit: Limit, key: string, nowMs: number): Promise<Wait> {
+  const bound = env[limit.binding];
+  if (!bound) return countTurn(limit, key, nowMs);
+  const { success } = await bound.limit({ key });
   // It does not tell when it will let through again; after a whole period it does.
   return success ? null : windowMs / 1000;
 }
 
-/** The types come from wrangler.toml, whose bindings `npm start` does not have. */
-function bound(env: Partial<Env>, perMinute: RateTier): RateLimit | undefined {
-  switch (perMinute) {
-    case 10:
-      return env.RATE_LIMIT_10;
-    case 60:
-      return env.RATE_LIMIT_60;
-    case 600:
-      return env.RATE_LIMIT_600;
-    default:
-      return perMinute satisfies never;
-  }
-}
-
-function countTurn(key: string, perMinute: number, nowMs: number): Wait {
+function countTurn({ counts, perMinute }: Limit, key: string, nowMs: number): Wait {
   let count = counts.get(key);
   if (!count || sinceMs(count.startMs, nowMs) >= windowMs) {
-    if (counts.size >= mostCounted) counts.clear();
     counts.set(key, (count = { startMs: nowMs, requests: 0 }));
   }
   count.requests++;
