@@ -7,10 +7,10 @@ import { operatorApi, operatorRoutes } from './broker/api.ts';
 import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
 import { referencePage } from './console/reference.ts';
-import { askFeed, settingsOf, type AppEnv } from './context.ts';
+import { settingsOf, type AppEnv } from './context.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
-import type { Freshness } from './feed/engines.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
+import { health } from './lapi/health.ts';
 import { machineRoutes } from './lapi/machine.ts';
 import { SettingError } from './settings.ts';
 
@@ -41,39 +41,38 @@ routes.route('/bootstrap/v1', bootstrapRoutes);
 /** What /openapi.json and /reference describe. */
 const documented = [...operatorApi, bootstrapApi];
 
-routes.all('/health', async (c) => {
-  if (c.req.method !== 'GET') return failed(c.req.path, { kind: 'method-not-allowed', allow: ['GET'] });
-  const { freshness, ageSeconds, fullAgeSeconds, unwritable, engines } = await askFeed(c.env, async (feed) =>
-    feed.status(),
-  );
-  const partial = engines.reduce((sum, { leftOut }) => sum + leftOut, 0);
-  // Open to all: how many engines there are, and not which.
-  const count = (state: Freshness): number => engines.filter((each) => each.freshness === state).length;
-  const each = { fresh: count('fresh'), stale: count('stale'), cold: count('cold') };
-  const keyless = engines.find(({ link }) => link === 'refused' || link === 'waiting-for-key');
-  const body = {
-    status: 'up',
-    feed: freshness,
-    age_seconds: ageSeconds,
-    full_age_seconds: fullAgeSeconds,
-    ...(partial === 0 ? {} : { partial }),
-    ...(unwritable ? { storage: 'unwritable' } : {}),
-    ...(engines.length > 1 ? { engines: each } : {}),
-    ...(keyless ? { upstream: keyless.link } : {}),
-  };
-  return c.json(body, 200, { 'cache-control': 'no-cache', expires: '-1', pragma: 'no-cache' });
-});
+routes.all('/health', health);
 
 // Open to all: it is in the source, too.
-routes.get('/openapi.json', (c) => c.json(openApiDocument(documented, c.get('settings').pathPrefix)));
-routes.get('/reference', (c) => {
+routes.get('/openapi.json', (c) => {
+  return c.body(describedAt(c.get('settings').pathPrefix).json, 200, { 'content-type': 'application/json' });
+});
+routes.get('/reference', async (c) => {
   const { pathPrefix } = c.get('settings');
+  const described = describedAt(pathPrefix);
+  described.page ??= String(await referencePage(described.document, `${pathPrefix}/openapi.json`));
   c.header(
     'content-security-policy',
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
   );
-  return c.html(referencePage(openApiDocument(documented, pathPrefix), `${pathPrefix}/openapi.json`));
+  return c.html(described.page);
 });
+
+interface Described {
+  readonly pathPrefix: string;
+  readonly document: ReturnType<typeof openApiDocument>;
+  readonly json: string;
+  page?: string;
+}
+
+let lastDescribed: Described | undefined;
+
+/** Built once in an isolate, which has one prefix: it takes as long as a hundred polls, and anybody may ask for it. */
+function describedAt(pathPrefix: string): Described {
+  if (lastDescribed?.pathPrefix === pathPrefix) return lastDescribed;
+  const document = openApiDocument(documented, pathPrefix);
+  return (lastDescribed = { pathPrefix, document, json: JSON.stringify(document) });
+}
 
 routes.notFound((c) => {
   const { unknownEngine } = addressOf(c.req.raw, c.env);

@@ -1,6 +1,8 @@
 // What /openapi.json lists is what there is: every operator and host route, and no other.
+import { createExecutionContext } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
 import { expect, test } from 'vitest';
-import { routes } from '../src/app.ts';
+import { routes, serve } from '../src/app.ts';
 import { call } from './support/http.ts';
 
 /** Every route of ours by method and path; those for all methods are authenticators and refusals. */
@@ -18,6 +20,18 @@ test('every operator and host route is in the document, and nothing else', async
   });
   expect(listed.length).toBeGreaterThan(15);
   expect(listed.sort()).toEqual(mounted());
+});
+
+test('the document and the page are those of the path that they are asked at', async () => {
+  for (const prefix of ['', '/lapi', '']) {
+    const ask = async (path: string) => {
+      const request = new Request(`http://edge.example${prefix}${path}`);
+      return serve(request, { ...env, PATH_PREFIX: prefix }, createExecutionContext());
+    };
+    const document = await (await ask('/openapi.json')).json();
+    expect(document).toMatchObject({ servers: [{ url: prefix || '/' }] });
+    expect(await (await ask('/reference')).text()).toContain(`href="${prefix}/openapi.json"`);
+  }
 });
 
 test('the page names every operation, and runs no script', async () => {

@@ -6,6 +6,7 @@ import { sinceMs } from '../clock.ts';
 import type { Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { createGenerations } from '../generations.ts';
+import { forgetHealth } from './health.ts';
 
 /** So late a change may be seen in one isolate after another has followed it. */
 const headFreshMs = 1_000;
@@ -89,6 +90,7 @@ function sawHead(sequence: number, askedMs: number): void {
 
 /** Something was changed through this isolate: the next poll must ask. So must one that asked before, and is late. */
 export function forgetHead(nowMs: number): void {
+  forgetHealth();
   found.clear();
   head = { sequence: -1, seenMs: nowMs };
 }
