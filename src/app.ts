@@ -7,7 +7,7 @@ import { operatorApi, operatorRoutes } from './broker/api.ts';
 import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
 import { referencePage } from './console/reference.ts';
-import { settingsOf, type AppEnv } from './context.ts';
+import { noteProxy, settingsOf, type AppEnv } from './context.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { health } from './lapi/health.ts';
@@ -28,7 +28,9 @@ function addressOf(request: Request, env: Env): Address {
 }
 
 routes.use(async (c, next) => {
-  c.set('settings', settingsOf(c.env));
+  const settings = settingsOf(c.env);
+  noteProxy(c.req.raw.headers, settings);
+  c.set('settings', settings);
   c.set('engine', addressOf(c.req.raw, c.env).engine);
   await next();
 });

@@ -68,3 +68,20 @@ export function clientAddress(request: Request, settings: Settings): string {
 function peerOf(request: Request): string {
   return (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';
 }
+
+let proxyNoted = false;
+
+/**
+ * Says once, where the connection itself tells, that it may be a proxy's: nothing else would show why all clients share
+ * one limit. Whether it is one only the operator knows; who has none and sets the header believes everybody.
+ */
+export function noteProxy(headers: Headers, { clientAddressHeader }: Settings): void {
+  if (proxyNoted || clientAddressHeader !== '' || !headers.has('x-forwarded-for')) return;
+  proxyNoted = true;
+  console.error(
+    'a request brings X-Forwarded-For, and CLIENT_ADDRESS_HEADER is not set: behind a proxy all clients have its ' +
+      'address, share one limit where one counts by address, and with one key are one client. If a proxy of yours stands in front, set ' +
+      'CLIENT_ADDRESS_HEADER=x-forwarded-for, or the header in which it says where a client is. If none does, set ' +
+      'nothing: the client made it up',
+  );
+}

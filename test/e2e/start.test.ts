@@ -58,10 +58,16 @@ test('a client’s address is the connection’s, unless a header is named that 
     'x-real-ip': '192.0.2.9',
     'x-forwarded-for': '192.0.2.9',
   };
-  expect(await address(forged)).toBe('127.0.0.1');
+  const told = () => lapidary?.log().match(/.*X-Forwarded-For.*/g) ?? [];
+  expect(told()).toEqual([]);
+  for (let i = 0; i < 2; i++) expect(await address(forged)).toBe('127.0.0.1');
+  await until('it says what to set', () => told().length > 0);
+  expect(told()).toEqual([expect.stringContaining('set CLIENT_ADDRESS_HEADER=x-forwarded-for')]);
+  expect(told().join()).not.toContain('192.0.2.9');
   await lapidary.close();
   lapidary = await startLapidary({ settings: { CLIENT_ADDRESS_HEADER: 'X-Real-IP' } });
   expect(await address(forged)).toBe('192.0.2.9');
+  expect(told()).toEqual([]);
 });
 
 test('answers over kept and closed connections alike', async () => {
