@@ -114,6 +114,11 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
   return (rows.length > most ? chosen(rows, most) : rows).sort((a, b) => a.id - b.id);
 }
 
+/** Of the decisions on one address clients read the first: the strictest, which lasts longest. */
+export function byStrictness(a: Row, b: Row): number {
+  return Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs;
+}
+
 /** The active decision of the row's (scope, type, value) that lasts longest in the view; ties: the lowest id. */
 function longest(mirror: Mirror, of: Row, matches: Matches): Row | undefined {
   let winner: Row | undefined;

@@ -10,7 +10,7 @@ import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { createAlarm, type Alarm } from './alarm.ts';
-import { activeRows, removedUpTo } from './answer.ts';
+import { activeRows, byStrictness, removedUpTo } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, type Bases } from './basis.ts';
 import * as clients from './clients.ts';
 import { createClientLog, openClients, type ClientLog } from './clients-log.ts';
@@ -35,7 +35,7 @@ import { gzipped, keptAnswer, renderList, renderStream, smallAnswerRows, streamO
 import type { GzipCache, Kept } from './snapshot.ts';
 import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible, type Store } from './store.ts';
 import { createMarks, forgettable, type Marks } from './tombstones.ts';
-import { choosesEngines, requestKey, type View } from './view.ts';
+import { choosesEngines, isLookup, requestKey, type View } from './view.ts';
 
 /** A Durable Object that does nothing for 10 s is put away; a timer is something. */
 const longestNapMs = 30_000;
@@ -254,10 +254,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const rows = activeRows(mirror, view)
       .filter((row) => row.id > ask.idGreaterThan)
       .slice(ask.offset, end);
-    // Of the decisions on one address clients read the first: the strictest, which lasts longest.
-    if (view.within?.covering) {
-      rows.sort((a, b) => Number(b.type === 'ban') - Number(a.type === 'ban') || b.untilMs - a.untilMs);
-    }
+    if (view.within?.covering) rows.sort(byStrictness);
     const ends = (row: Row): number => endOf(mirror, row);
     if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
     return {
@@ -408,9 +405,4 @@ export class DecisionFeed extends DurableObject<Env> {
     }
     return untilKnown(engines, this.#store, view, this.#contactMs, patienceMs);
   }
-}
-
-/** Whether it asks about one address or value. */
-function isLookup({ within, value }: View): boolean {
-  return (within?.covering ?? false) || value !== null;
 }

@@ -46,6 +46,11 @@ export interface Within {
   readonly covering: boolean;
 }
 
+/** Whether it asks about one address or value. */
+export function isLookup({ within, value }: View): boolean {
+  return (within?.covering ?? false) || value !== null;
+}
+
 /** Equal for equal views, limits included: part of a snapshot's name. */
 export function viewKey(view: View): string {
   return view.limits ? `${requestKey(view)} ${limitsKey(view.limits)}` : requestKey(view);
