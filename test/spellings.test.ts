@@ -253,3 +253,34 @@ test('another type of the same address keeps no end back, nor another scope of t
   await sync();
   expect(valuesOf((await client.pull(false)).ended)).toEqual(['192.0.2.9/32', 'fr']);
 });
+
+test('an end that is kept back for longer than ends are remembered is told, and forgotten after the last one', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  const client = bouncer();
+  const { id } = add('192.0.2.9/32');
+  await sync();
+  await banHere('192.0.2.9', 'Ip', 24 * 30);
+  await client.pull(true);
+  engine.expire(id);
+  const daysPass = async (days: number) => {
+    for (let quarter = 0; quarter < 4 * days; quarter++) {
+      vi.setSystemTime(Date.now() + 6 * hour);
+      await runDurableObjectAlarm(feed());
+      const told = valuesOf((await client.pull(false)).ended);
+      expect(told.filter((value) => value.startsWith('192.0.2.'))).toEqual([]);
+    }
+  };
+  await daysPass(8);
+  // What moves the feed makes another end too old.
+  await banHere('198.51.100.1');
+  await daysPass(8);
+  await evictDurableObject(feed());
+  const { ended } = await bouncer({ address: '192.0.2.2' }).pull(true);
+  expect(valuesOf(ended)).not.toContain('192.0.2.9/32');
+  await endHere('192.0.2.9');
+  await client.pullAll();
+  expect(client.banned()).toEqual([]);
+  vi.setSystemTime(Date.now() + 8 * 24 * hour);
+  await runDurableObjectAlarm(feed());
+  expect((await feed().status()).tombstones).toBe(0);
+});

@@ -67,6 +67,28 @@ describe('the number of tombstones is bounded', () => {
     expect(await tombstones()).toBeGreaterThan(200_000);
   });
 
+  test('an end that is kept back is not among them', async () => {
+    const client = bouncer();
+    const { id } = engine.add({ value: '192.0.2.9/32', untilMs: Date.now() + hour });
+    await sync();
+    await feed().addLocal({
+      value: '192.0.2.9',
+      scope: 'Ip',
+      type: 'ban',
+      scenario: 'by hand',
+      untilMs: Date.now() + 1000 * hour,
+    });
+    await client.pull(true);
+    engine.expire(id);
+    await sync();
+    await alarmAfter(8 * 24 * hour);
+    await haveEnded(400_000);
+    expect(await tombstones()).toBeLessThanOrEqual(300_001);
+    await feed().removeLocal({ value: '192.0.2.9' });
+    for (let poll = 0; poll < 3; poll++) await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
   test('a large list that goes at once is told to everybody first', async () => {
     const client = bouncer();
     for (let at = 1; at <= 120_000; at++) {

@@ -233,9 +233,23 @@ export function tombstoneBefore(sql: SqlStorage, count: number): number | null {
   return Number(sql.exec(newest, count).one()['removed_seq']);
 }
 
-/** Forgets tombstones up to a sequence; the caller writes `purgedSequence` in the same transaction. */
-export function deleteTombstones(sql: SqlStorage, upToSequence: number): void {
-  sql.exec(`DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?`, upToSequence);
+/** Which tombstones go: those after a sequence (0: all) and up to another, but for some. */
+export interface Purge {
+  readonly after: number;
+  readonly upTo: number;
+  readonly but: readonly Row[];
+}
+
+/** Forgets tombstones; the caller writes `purgedSequence` in the same transaction. */
+export function deleteTombstones(sql: SqlStorage, { after, upTo, but }: Purge): void {
+  const staying = JSON.stringify(but.map(({ rowId }) => rowId));
+  sql.exec(
+    `DELETE FROM decisions WHERE removed_seq > ? AND removed_seq <= ?
+       AND row_id NOT IN (SELECT value FROM json_each(?))`,
+    after,
+    upTo,
+    staying,
+  );
 }
 
 /** Bodies by id: what the answers to limited bouncers were made from (basis.ts). */

@@ -9,7 +9,7 @@ import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
 export interface Mirror {
   /** The feed's change counter: the `addedSeq` or `removedSeq` of the newest change. */
   sequence: number;
-  /** Tombstones up to here may be gone: a cursor below it can only be answered with the full state. */
+  /** Tombstones up to here are gone but for ends that are kept back: a cursor below it can only be answered with the full state. */
   purgedSequence: number;
   /** Active decisions. */
   readonly byId: Map<number, Row>;
@@ -84,9 +84,10 @@ export function applyChange(mirror: Mirror, change: Change): void {
   }
 }
 
-/** Forgets the tombstones up to a sequence. */
-export function forget(mirror: Mirror, upToSequence: number): void {
-  mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence);
+/** Forgets the tombstones up to a sequence, but for some. */
+export function forget(mirror: Mirror, upToSequence: number, but: readonly Row[]): void {
+  const staying = new Set(but);
+  mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence || staying.has(row));
   mirror.purgedSequence = upToSequence;
   mirror.respelled = new Map();
   for (const row of mirror.byId.values()) noteSpelling(mirror, row);

@@ -15,7 +15,7 @@ import * as log from './log.ts';
 import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './mirror.ts';
 import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
-import { mostYoungTombstones } from './tombstones.ts';
+import { keptBackUpTo, mostYoungTombstones } from './tombstones.ts';
 
 export interface Store extends Watched {
   /**
@@ -51,7 +51,9 @@ export function openStore(
   });
   const tooMany = log.tombstoneBefore(sql, mostYoungTombstones);
   const read = log.readState(sql);
-  const state = tooMany === null ? read : purge(storage, read, tooMany);
+  // What was kept back by an earlier purge stays: which others are is not known before they are read.
+  const state =
+    tooMany === null ? read : purge(storage, read, { after: read.purgedSequence, upTo: tooMany, but: [] });
   const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
   const names = enginesLog.readNames(sql);
   return {
@@ -278,17 +280,18 @@ export function writeIfPossible(store: Store, nowMs: number, write: () => void):
   }
 }
 
-/** Forgets tombstones up to a sequence; cursors from before it get the full state. */
+/** Forgets tombstones up to a sequence, but for ends that are kept back; cursors from before it get the full state. */
 export function forgetTombstones(storage: DurableObjectStorage, store: Store, upToSequence: number): void {
   if (upToSequence <= store.mirror.purgedSequence) return;
-  store.state = purge(storage, store.state, upToSequence);
-  forget(store.mirror, upToSequence);
+  const but = keptBackUpTo(store.mirror, upToSequence);
+  store.state = purge(storage, store.state, { after: 0, upTo: upToSequence, but });
+  forget(store.mirror, upToSequence, but);
 }
 
-function purge(storage: DurableObjectStorage, before: log.FeedState, purgedSequence: number): log.FeedState {
-  const state = { ...before, purgedSequence };
+function purge(storage: DurableObjectStorage, before: log.FeedState, gone: log.Purge): log.FeedState {
+  const state = { ...before, purgedSequence: gone.upTo };
   storage.transactionSync(() => {
-    log.deleteTombstones(storage.sql, purgedSequence);
+    log.deleteTombstones(storage.sql, gone);
     log.writeState(storage.sql, state);
   });
   return state;
