@@ -10,6 +10,7 @@ import { bouncer, feed } from './support/bouncer.ts';
 import { addBouncer, call, operator } from './support/http.ts';
 import { actions, kindsOf, knownHost, makeHost } from './support/hosts.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
+import { makeSshKey } from './support/ssh.ts';
 
 const hour = 3_600_000;
 const setting = 'feed-key-of-the-tests';
@@ -269,13 +270,19 @@ describe('the setting’s key', () => {
     expect(await used()).toEqual(byHost);
   });
 
-  test('is used again when the host is removed', async () => {
+  const hasNoEngine = async (name: string): Promise<void> => {
+    const { publicKey } = await makeSshKey();
+    const body = { public_key: publicKey, bouncers: [name] };
+    expect((await operator('PUT', `/hosts/${name}`, body)).status).toBe(201);
+  };
+
+  test('is used again when the host has no engine any more', async () => {
     await usesFirst();
     engine.keys = [setting, first];
-    await feed().forgetEngineKey('engine-2');
+    await hasNoEngine('engine-2');
     await sync();
     expect(await used()).toEqual(byHost);
-    await feed().forgetEngineKey('engine-1');
+    await hasNoEngine('engine-1');
     await sync();
     expect(await used()).toEqual(bySetting);
     engine.keys = [setting];

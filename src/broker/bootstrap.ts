@@ -25,14 +25,13 @@ import {
   type SignedRequest,
 } from './envelope.ts';
 import { giveMachine } from './host-machine.ts';
-import { byEnrolment, byInstance, introduce, type Introduction } from './introduction.ts';
+import { byEnrolment, byInstance, introduce, type Evidence } from './introduction.ts';
 import { openAccount } from './machine-account.ts';
+import { registerKey } from './bouncer-registration.ts';
 import { noMachines } from './machines.ts';
 import type { Answer } from './mutations.ts';
 import type { Group } from './openapi.ts';
 import { mount, operation } from './operation.ts';
-import { registerKey } from './registration.ts';
-import { settleStore } from './restore.ts';
 
 const basePath = '/bootstrap/v1';
 const refusals = [400, 401, 403, 409, 410, 429];
@@ -83,7 +82,7 @@ const bootstrapOperations = [
     refusals,
     reply: async (c, { body }) => {
       const desk = deskOf(c, '/keys');
-      const request = await checked(c, desk, body, keysPayload);
+      const request = await readRequest(desk, body, keysPayload);
       return answered(c, request.ok ? await register(c, desk, request.value) : request);
     },
   }),
@@ -104,7 +103,7 @@ const bootstrapOperations = [
     refusals,
     reply: async (c, { body }) => {
       const desk = deskOf(c, '/engine-key');
-      const request = await checked(c, desk, body, engineKeyPayload);
+      const request = await readRequest(desk, body, engineKeyPayload);
       return answered(c, request.ok ? await keepEngineKey(c, desk, request.value) : request);
     },
   }),
@@ -137,7 +136,7 @@ const bootstrapOperations = [
     refusals: [...refusals, 503],
     reply: async (c, { body }) => {
       const desk = deskOf(c, '/machine');
-      const request = await checked(c, desk, body, machinePayload);
+      const request = await readRequest(desk, body, machinePayload);
       return answered(c, request.ok ? await openMachine(c, desk, request.value) : request);
     },
   }),
@@ -189,23 +188,23 @@ async function register(c: Context<AppEnv>, desk: Desk, request: KeysRequest): P
     bootId: payload.boot_id ?? null,
   };
   if (host) return registerKey(c.env, { ...asked, host }, nowMs);
-  const introduction = await introductionOf(c, desk, request);
-  if (!introduction.ok) return introduction;
-  const contact = { name: payload.host, key, bootId: asked.bootId, first: asked };
-  const made = await introduce(c.env, contact, introduction.value, nowMs);
+  const evidence = await evidenceOf(c, desk, request);
+  if (!evidence.ok) return evidence;
+  const contact = { name: payload.host, key, bootId: asked.bootId, first: asked, needsMachine: false };
+  const made = await introduce(c.env, contact, evidence.value, nowMs);
   if (made) return made;
   // Somebody was faster with the same key: this host's own copy of the request.
   const known = await findHost(d1, payload.host);
   return known ? registerKey(c.env, { ...asked, host: known }, nowMs) : fail({ kind: 'forbidden' });
 }
 
-async function introductionOf(
+async function evidenceOf(
   c: Context<AppEnv>,
-  { d1, nowMs }: Desk,
-  { payload, key }: SignedRequest<Shared>,
-): Promise<Result<Introduction>> {
+  { nowMs }: Desk,
+  { payload }: SignedRequest<Shared>,
+): Promise<Result<Evidence>> {
   const { enrolment_token: enrolment, identity_token: identity, host, aud } = payload;
-  if (enrolment !== undefined) return byEnrolment(d1, enrolment, host, key, nowMs);
+  if (enrolment !== undefined) return succeed(await byEnrolment(enrolment));
   if (identity !== undefined) return byInstance(c.get('settings').hostIssuers, identity, host, aud, nowMs);
   return fail({ kind: 'forbidden' });
 }
@@ -258,26 +257,14 @@ async function hostOf(c: Context<AppEnv>, desk: Desk, request: MachineRequest): 
   const { d1, nowMs } = desk;
   const { payload, key, host } = request;
   if (host) return succeed(host);
-  const introduction = await introductionOf(c, desk, request);
-  if (!introduction.ok) return introduction;
-  if (introduction.value.machineEngine === null) return fail({ kind: 'forbidden' });
-  const contact = { name: payload.host, key, bootId: payload.boot_id ?? null, first: null };
-  const made = await introduce(c.env, contact, introduction.value, nowMs);
+  const evidence = await evidenceOf(c, desk, request);
+  if (!evidence.ok) return evidence;
+  const bootId = payload.boot_id ?? null;
+  const contact = { name: payload.host, key, bootId, first: null, needsMachine: true };
+  const made = await introduce(c.env, contact, evidence.value, nowMs);
   if (made && !made.ok) return made;
   const known = await findHost(d1, payload.host);
   return known ? succeed(known) : fail({ kind: 'forbidden' });
-}
-
-/** What a restored D1 brought back is not decided on. */
-async function checked<T extends Shared>(
-  c: Context<AppEnv>,
-  desk: Desk,
-  sent: z.output<typeof envelope>,
-  schema: z.ZodType<T>,
-): Promise<Result<SignedRequest<T>>> {
-  const request = await readRequest(desk, sent, schema);
-  if (!request.ok || (await settleStore(c.env)) === 'same') return request;
-  return readRequest(desk, sent, schema);
 }
 
 function answered(c: Context<AppEnv>, answer: Result<Answer>): Response {

@@ -6,7 +6,7 @@ import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
 import { ownersOf } from '../db/hosts.ts';
 import { versionsOf } from '../db/keys.ts';
-import { badInput, causeOf, problem } from '../failure.ts';
+import { badInput, problem } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import * as bouncers from './bouncers.ts';
 import { bouncerShape, describeBouncer, isoTime, time } from './describe.ts';
@@ -49,7 +49,7 @@ export const bouncerOperations = [
       );
       const all = rows.map((row, index) => {
         const own = versions.filter(({ bouncerId }) => bouncerId === row.id);
-        const owner = owners.find(({ hostKey }) => hostKey.bouncer === row.name);
+        const owner = owners.find(({ hostKey }) => hostKey.name === row.name);
         return describeBouncer(row, own, clients[index] ?? [], owner);
       });
       return c.json({ bouncers: all, next: nextOf(rows, limit, ({ id }) => id) });
@@ -64,11 +64,7 @@ export const bouncerOperations = [
     body: z.strictObject({ name, ...newKey }),
     answers: { 201: { description: 'Registered.', body: withKey } },
     refusals: [409],
-    change: async (change, body, c) => {
-      const answer = await bouncers.createBouncer(change, body.name, keyOf(body));
-      if (answer.ok && answer.value.secret) await tellOfNewKey(c.env, body.name);
-      return answer;
-    },
+    change: (change, body) => bouncers.createBouncer(change, body.name, keyOf(body)),
   }),
   mutation({
     method: 'POST',
@@ -130,12 +126,7 @@ export const bouncerOperations = [
     ifMatch: 'optional',
     answers: { 204: { description: 'Gone.' } },
     refusals: [404],
-    change: async (change, _, c) => {
-      const answer = await bouncers.deleteBouncer(change, nameOf(c));
-      const id = answer.ok ? answer.value.body['id'] : undefined;
-      if (typeof id === 'number') await askFeed(c.env, async (feed) => feed.forgetBouncer(id));
-      return answer;
-    },
+    change: (change, _, c) => bouncers.deleteBouncer(change, nameOf(c)),
   }),
   mutation({
     method: 'POST',
@@ -188,16 +179,6 @@ async function showBouncer(c: Context<AppEnv>): Promise<Response> {
     metrics,
     metrics_at: isoTime(metricsMs),
   });
-}
-
-/** Before anybody has the key. What the feed is not told costs its bouncer longer start-ups, and no more. */
-async function tellOfNewKey(env: Env, name: string): Promise<void> {
-  try {
-    const key = await db.findFirstKey(env.DB, name);
-    if (key) await askFeed(env, async (feed) => feed.noteNewKey(key));
-  } catch (error) {
-    console.error(`the feed was not told of a new key: ${causeOf(error).message}`);
-  }
 }
 
 function nameOf(c: Context<AppEnv>): string {

@@ -1,16 +1,17 @@
 // What operators do with bouncers and their keys: create, rotate, revoke, delete. Each decides on what is there and
 // leaves the writing to mutations.ts.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as db from '../db/bouncers.ts';
 import {
   atRevision,
   isRevoked,
   neverRevoked,
   planStatements,
-  versionsOf,
+  selectHolds,
   type KeyVersion,
 } from '../db/keys.ts';
-import { askRotationStatements, findHostKey, type Owned } from '../db/hosts.ts';
+import { askRotationStatements, bouncerSlot, selectOwner, type Owned } from '../db/hosts.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { mintSecret } from '../mint.ts';
@@ -38,10 +39,12 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
   const { digest, secret } = await registered(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
   const exists: Failure = { kind: 'conflict', problem: `name: bouncer ${name} exists` };
-  return mutate(mutation, async () => {
+  const reads = (d: DrizzleD1Database) =>
+    [db.selectBouncer(d, name), selectHolds(d, isRevoked(digest))] as const;
+  return mutate(mutation, reads, ([[there], [revoked]]) => {
     // Of the two reasons not to write, the one that is not the digest's is the name's.
-    if (await db.findBouncer(mutation.env.DB, name)) return fail(exists);
-    if (await isRevoked(mutation.env.DB, digest)) return fail(digestTaken);
+    if (there) return fail(exists);
+    if (revoked?.holds) return fail(digestTaken);
     const bouncer = {
       id: 0,
       name,
@@ -66,6 +69,7 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
         ...(secret ? { secret } : {}),
       },
       clash: (column) => (column === 'bouncers.name' ? exists : digestTaken),
+      ...(secret ? { news: { newKeyOf: name } } : {}),
     });
   });
 }
@@ -80,15 +84,17 @@ export async function rotateKey(
   const { nowMs } = mutation;
   const { digest, secret } = await registered(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
-  return mutate(mutation, async () => {
-    const read = await readBouncer(mutation, name);
+  const reads = (d: DrizzleD1Database) =>
+    [...selectState(d, name), selectOwner(d, bouncerSlot(name)), selectHolds(d, isRevoked(digest))] as const;
+  return mutate(mutation, reads, ([[found], versions, [owner], [revoked]]) => {
+    const read = checkBouncer(mutation, name, found);
     if (!read.ok) return read;
-    const { bouncer, versions } = read.value;
-    const owner = key.digest === null ? await findHostKey(mutation.env.DB, name) : null;
-    if (owner) return askRotation({ ...read.value, owner, clients }, key, overlap, nowMs);
+    const bouncer = read.value;
+    if (owner && key.digest === null)
+      return askRotation({ bouncer, versions, owner, clients }, key, overlap, nowMs);
     // Its own unused version would be taken away for good, and registered anew, in one batch.
     const own = versions.some((version) => version.digest === digest);
-    if (own || (await isRevoked(mutation.env.DB, digest))) return fail(digestTaken);
+    if (own || revoked?.holds) return fail(digestTaken);
     const plan = planRotation(versions, overlap, expiresMs, nowMs);
     const number = bouncer.versionCount + 1;
     const kept = versions.filter((version) => !plan.revoke.includes(version));
@@ -117,7 +123,9 @@ export async function rotateKey(
   });
 }
 
-interface Hosted extends BouncerWithVersions {
+interface Hosted {
+  readonly bouncer: db.Bouncer;
+  readonly versions: readonly KeyVersion[];
   readonly owner: Owned;
   readonly clients: readonly SeenClient[];
 }
@@ -154,10 +162,11 @@ export async function revokeVersion(
   name: string,
   number: number,
 ): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const read = await readBouncer(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  return mutate(mutation, reads, ([[found], versions]) => {
+    const read = checkBouncer(mutation, name, found);
     if (!read.ok) return read;
-    const { bouncer, versions } = read.value;
+    const bouncer = read.value;
     const version = versions.find((candidate) => candidate.number === number);
     if (!version) return fail({ kind: 'not-found', what: `version ${number} of bouncer ${name}` });
     const plan = { revoke: [version], change: [] };
@@ -185,10 +194,11 @@ export async function changePolicy(
   change: PolicyChange,
   clients: readonly SeenClient[],
 ): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const read = await readBouncer(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  return mutate(mutation, reads, ([[found], versions]) => {
+    const read = checkBouncer(mutation, name, found);
     if (!read.ok) return read;
-    const { bouncer, versions } = read.value;
+    const bouncer = read.value;
     const to = policyColumns(change);
     const after = { ...bouncer, ...to, revision: bouncer.revision + 1 };
     return succeed({
@@ -200,12 +210,12 @@ export async function changePolicy(
   });
 }
 
-/** Answers the id of the bouncer that is gone, for the feed to forget. */
 export async function deleteBouncer(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const read = await readBouncer(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  return mutate(mutation, reads, ([[found], versions]) => {
+    const read = checkBouncer(mutation, name, found);
     if (!read.ok) return read;
-    const { bouncer, versions } = read.value;
+    const bouncer = read.value;
     return succeed({
       entry: {
         action: 'bouncer.delete',
@@ -214,7 +224,8 @@ export async function deleteBouncer(mutation: Mutation, name: string): Promise<R
       },
       unchanged: atRevision(bouncer),
       statements: (d) => db.deleteStatements(d, bouncer, versions, mutation.nowMs),
-      answer: { status: 204, body: { id: bouncer.id } },
+      answer: { status: 204, body: {} },
+      news: { gone: bouncer.id },
     });
   });
 }
@@ -225,10 +236,11 @@ export async function deleteBouncer(mutation: Mutation, name: string): Promise<R
  */
 export async function noteFirstUse(env: Env, used: KeyVersion, name: string, nowMs: number): Promise<void> {
   const mutation = { env, actor: `bouncer:${name}`, nowMs, expectedRevision: null, idempotency: null };
-  await mutate(mutation, async () => {
-    const read = await readBouncer(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  await mutate(mutation, reads, ([[found], versions]) => {
+    const read = checkBouncer(mutation, name, found);
     if (!read.ok) return read;
-    const { bouncer, versions } = read.value;
+    const bouncer = read.value;
     const version = versions.find(({ id, state }) => id === used.id && state === 'next');
     if (!version) return fail({ kind: 'not-found', what: 'an unused version' });
     const plan = planFirstUse(versions, version, nowMs);
@@ -250,17 +262,15 @@ export async function noteFirstUse(env: Env, used: KeyVersion, name: string, now
   });
 }
 
-interface BouncerWithVersions {
-  readonly bouncer: db.Bouncer;
-  readonly versions: readonly KeyVersion[];
+/** A bouncer and the versions of its key. */
+function selectState(d: DrizzleD1Database, name: string) {
+  return [db.selectBouncer(d, name), db.selectVersions(d, name)] as const;
 }
 
-async function readBouncer(mutation: Mutation, name: string): Promise<Result<BouncerWithVersions>> {
-  const bouncer = await db.findBouncer(mutation.env.DB, name);
-  if (!bouncer) return fail({ kind: 'not-found', what: `bouncer ${name}` });
-  const seen = checkRevision(mutation, bouncer.revision);
-  if (!seen.ok) return seen;
-  return succeed({ bouncer, versions: await versionsOf(mutation.env.DB, [bouncer.id]) });
+function checkBouncer(mutation: Mutation, name: string, found: db.Bouncer | undefined): Result<db.Bouncer> {
+  if (!found) return fail({ kind: 'not-found', what: `bouncer ${name}` });
+  const seen = checkRevision(mutation, found.revision);
+  return seen.ok ? succeed(found) : seen;
 }
 
 /** A version as it will be once it is written: enough to be described. */

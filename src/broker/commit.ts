@@ -13,7 +13,7 @@ import {
   type Statements,
 } from '../db/audited.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
-import type { Commit } from '../feed/key-store.ts';
+import type { Commit, CommitAsk, News } from '../feed/key-store.ts';
 import { withinMs } from '../wait.ts';
 import { foundRight } from './restore.ts';
 
@@ -34,19 +34,20 @@ export type Committed =
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
 
-/** `unchanged`: SQL that must hold before any of the statements. */
+/** `unchanged`: SQL that must hold before any of the statements. `news`: what the feed's object is told with them. */
 export async function commit(
   env: Env,
   entry: AuditEntry,
   unchanged: SQL,
   statements: (d: DrizzleD1Database) => Statements,
   nowMs: number,
+  news: News = {},
 ): Promise<Committed> {
   const text = await textOf(entry, nowMs);
   const sent: { written?: Commit } = {};
   const d = drizzle(
     forwardingD1(async (list) => {
-      const written = (sent.written = await send(env, text.digest, list));
+      const written = (sent.written = await send(env, { digest: text.digest, statements: list, news }));
       return written.kind === 'done' ? written.results : list.map(() => ({ results: [] }));
     }),
   );
@@ -58,10 +59,10 @@ export async function commit(
   return { kind: 'done', results: results.slice(1) };
 }
 
-async function send(env: Env, digest: string, statements: readonly Statement[]): Promise<Commit> {
+async function send(env: Env, ask: CommitAsk): Promise<Commit> {
   let written: Commit = { kind: 'unreachable' };
   try {
-    const asked = askFeedOnce(env, async (feed) => feed.commit({ digest, statements }));
+    const asked = askFeedOnce(env, async (feed) => feed.commit(ask));
     await withinMs(
       asked.then((answer) => (written = answer as Commit)),
       patienceMs,

@@ -4,14 +4,14 @@
 
 import { askFeed } from '../context.ts';
 import { always } from '../db/operators.ts';
-import { causeOf, fail, succeed, type Result } from '../failure.ts';
+import { succeed, type Result } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
 import type { Removal } from '../feed/local.ts';
 import type { SyncAsk } from '../feed/questions.ts';
 import type { RoundResult } from '../feed/rounds.ts';
 import { isoTime } from './describe.ts';
 import type { DecisionMatch, NewDecision } from './decision-input.ts';
-import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 import { settleStore } from './restore.ts';
 
 export interface Banned {
@@ -29,7 +29,7 @@ export async function ban(env: Env, mutation: Mutation, asked: NewDecision): Pro
   const plan = { request: crypto.randomUUID(), until_ms: mutation.nowMs + durationMs };
   const { value, type, scope, scenario } = target;
   const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
-  const noted = await note(env, mutation, 'decision.ban', value, detail, plan);
+  const noted = await note(mutation, 'decision.ban', value, detail, plan);
   if (!noted.ok) return noted;
   const { request, until_ms: untilMs } = noted.value.body as typeof plan;
   const decision = await askFeed(env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
@@ -39,7 +39,7 @@ export async function ban(env: Env, mutation: Mutation, asked: NewDecision): Pro
 /** Takes back what was decided here. Without an `Idempotency-Key`: done twice it does no more than once. */
 export async function unban(env: Env, mutation: Mutation, match: DecisionMatch): Promise<Result<Removal>> {
   const { value, ...detail } = match;
-  const noted = await note(env, { ...mutation, idempotency: null }, 'decision.unban', value, detail);
+  const noted = await note({ ...mutation, idempotency: null }, 'decision.unban', value, detail);
   if (!noted.ok) return noted;
   return succeed(await askFeed(env, async (feed) => feed.removeLocal(match)));
 }
@@ -48,7 +48,7 @@ export async function unban(env: Env, mutation: Mutation, match: DecisionMatch):
 export async function syncFeed(env: Env, mutation: Mutation, ask: SyncAsk): Promise<Result<RoundResult>> {
   const { engine, full, believe } = ask;
   const detail = { full, believe, ...(engine === undefined ? {} : { engine }) };
-  const noted = await note(env, { ...mutation, idempotency: null }, 'feed.sync', 'feed', detail);
+  const noted = await note({ ...mutation, idempotency: null }, 'feed.sync', 'feed', detail);
   if (!noted.ok) return noted;
   return succeed(await askFeed(env, async (feed) => feed.sync(ask)));
 }
@@ -63,7 +63,7 @@ export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promis
   if (!last) return succeed(0);
   const rows = open.map(({ seq, goesOnAt }) => ({ ended_at: seq, goes_on_at: goesOnAt }));
   const target = `row ${last.goesOnAt}`;
-  const noted = await note(env, { ...mutation, idempotency: null }, 'audit.acknowledge', target, { rows });
+  const noted = await note({ ...mutation, idempotency: null }, 'audit.acknowledge', target, { rows });
   if (!noted.ok) return noted;
   await askFeed(env, async (feed) => feed.acknowledgeLostTails(last.foundMs));
   return succeed(open.length);
@@ -71,25 +71,18 @@ export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promis
 
 /** Writes the audit row of what is about to be done. */
 async function note(
-  env: Env,
   mutation: Mutation,
   action: string,
   target: string,
   detail: Readonly<Record<string, unknown>>,
   plan: Readonly<Record<string, unknown>> = {},
 ): Promise<Result<Answer>> {
-  try {
-    const noted = await mutate(mutation, async () =>
-      succeed({
-        entry: { action, target, detail },
-        unchanged: always,
-        statements: () => [],
-        answer: { status: 201, body: plan },
-      }),
-    );
-    return noted;
-  } catch (error) {
-    console.error(`the audit row of ${action} was not written: ${causeOf(error).message}`);
-    return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
-  }
+  return mutate(mutation, nothingRead, () =>
+    succeed({
+      entry: { action, target, detail },
+      unchanged: always,
+      statements: () => [],
+      answer: { status: 201, body: plan },
+    }),
+  );
 }

@@ -1,13 +1,13 @@
-// A host sends the key under which Lapidary pulls from its engine. As registration.ts, with one difference: here the key
-// itself travels. D1 has its digest, to know it again; the feed is given the key, sealed, when this is written.
+// A host sends the key under which Lapidary pulls from its engine. Here the key itself travels: D1 has its digest, to know
+// it again; the feed is given the key, sealed, when this is written.
 
 import { sql } from 'drizzle-orm';
 import * as db from '../db/hosts.ts';
-import { isKnownDigest } from '../db/keys.ts';
+import { isKnown, selectHolds } from '../db/keys.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
-import { mutate, type Answer } from './mutations.ts';
-import { hostMutation, mayRegister, mismatch, readSlot, told, type Registration } from './registration.ts';
+import type { Answer } from './mutations.ts';
+import { register, type Asked } from './registration.ts';
 
 const digestTaken: Failure = {
   kind: 'conflict',
@@ -16,51 +16,35 @@ const digestTaken: Failure = {
 
 export async function registerEngineKey(
   env: Env,
-  asked: Pick<Registration, 'host' | 'generation' | 'nonce' | 'bootId'> & { readonly engineKey: string },
+  asked: Asked & { readonly engineKey: string },
   nowMs: number,
 ): Promise<Result<Answer>> {
-  const { nonce, engineKey, generation, bootId } = asked;
-  const digest = await digestOf(engineKey);
-  let repeated: Result<Answer> | undefined;
-  const done = await mutate(hostMutation(env, asked.host.name, nowMs), async () => {
-    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(env.DB, asked.host, db.engineSlot);
-    if (!found.ok) return found;
-    const { host, hostKey } = found.value;
-    const kept = await db.findEngineKey(env.DB);
-    if (kept?.host === host.name && kept.digest === digest) {
-      if (generation !== hostKey.generation && generation !== hostKey.generation - 1) {
-        return mismatch(host, hostKey, asked, nowMs);
-      }
-      if (await db.burn(env.DB, nonce, host.id, nowMs)) {
-        const body = { generation: hostKey.generation, state: 'unchanged' };
-        repeated = succeed({ status: 200, body });
-      }
-      return fail({ kind: 'replayed' });
-    }
-    if (await isKnownDigest(env.DB, digest)) return fail(digestTaken);
-    const leave = mayRegister(host, hostKey, generation);
-    if (!leave) return mismatch(host, hostKey, asked, nowMs);
-    return succeed({
-      entry: {
-        action: 'host.engine-key',
-        target: host.name,
-        detail: {
-          start: digest.slice(0, 8),
-          generation: hostKey.generation + 1,
-          recovered: leave.why !== 'in-order',
-          ...(bootId === null ? {} : { boot_id: bootId }),
-        },
+  const digest = await digestOf(asked.engineKey);
+  return register(
+    env,
+    asked,
+    {
+      slot: db.engineSlot,
+      reads: (d) => [db.selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,
+      repeated: ([[kept]], { host }) => {
+        if (kept?.host !== host.name || kept.digest !== digest) return null;
+        const answer = ({ hostKey: { generation } }: { hostKey: db.HostKey }): Answer => {
+          return { status: 200, body: { generation, state: 'unchanged' } };
+        };
+        return { answer, mayBeBehind: true, again: false };
       },
-      unchanged: sql`${db.atGeneration(hostKey)}`,
-      statements: (d) => [
-        ...db.burnStatements(d, nonce, nowMs),
-        ...db.keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
-        ...db.registeredStatements(d, hostKey, leave.to, nowMs),
-      ],
-      answer: { status: 200, body: { generation: hostKey.generation + 1, state: 'registered' } },
-      clash: () => ({ kind: 'replayed' }),
-    });
-  });
-  return repeated ?? told(done);
+      register: ([, [known]], { host }, { why }, generation) => {
+        if (known?.holds) return fail(digestTaken);
+        const detail = { start: digest.slice(0, 8), generation, recovered: why !== 'in-order' };
+        return succeed({
+          entry: { action: 'host.engine-key', detail },
+          unchanged: sql`1`,
+          statements: (d) => db.keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
+          answer: { status: 200, body: { generation, state: 'registered' } },
+          clash: digestTaken,
+        });
+      },
+    },
+    nowMs,
+  );
 }

@@ -1,6 +1,7 @@
 // Enrolment tokens (`cse_…`) as operators make them: with one, hosts that nobody knows yet name their SSH keys. A token
 // that leaks makes hosts, so each ends within a day, names its hosts, and counts them.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/enrolments.ts';
 import { always } from '../db/operators.ts';
@@ -10,7 +11,7 @@ import { digestOf } from '../secret.ts';
 import { isoTime, time } from './describe.ts';
 import { duration } from './fields.ts';
 import { machineField } from './hosts.ts';
-import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 
 const patternMustBe = 'must be a name in which * stands for any text, like web-*';
 const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
@@ -81,8 +82,8 @@ export async function createEnrolment(
     expiresMs: nowMs + expiresInMs,
   };
   const described = describeEnrolment({ ...row, id: 0, revokedMs: null }, [], nowMs);
-  return mutate(mutation, async () => {
-    return succeed({
+  return mutate(mutation, nothingRead, () =>
+    succeed({
       entry: {
         action: 'enrolment.create',
         target: row.ref,
@@ -99,20 +100,18 @@ export async function createEnrolment(
       statements: (d) => db.insertStatements(d, row),
       answer: { status: 201, body: { enrolment: described }, secret: { token } },
       clash: () => ({ kind: 'conflict', problem: 'id: two enrolments got one id; try again' }),
-    });
-  });
+    }),
+  );
 }
 
 export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const d1 = mutation.env.DB;
-  return mutate(mutation, async () => {
-    const enrolment = await db.findEnrolment(d1, ref);
+  const reads = (d: DrizzleD1Database) => [db.selectEnrolment(d, ref), db.selectUses(d, ref)] as const;
+  return mutate(mutation, reads, ([[enrolment], uses]) => {
     if (!enrolment) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
     if (enrolment.revokedMs !== null) {
       return fail({ kind: 'conflict', problem: `enrolment ${ref} is revoked already` });
     }
-    const uses = await db.usesOf(d1, [enrolment.id]);
     return succeed({
       entry: { action: 'enrolment.revoke', target: ref, detail: { used: uses.length } },
       unchanged: db.notRevoked(enrolment),

@@ -13,7 +13,7 @@ import { digestOf } from '../secret.ts';
 import { isoTime, lastUsed, time } from './describe.ts';
 import { digest, duration, longestMs } from './fields.ts';
 import { glob, matchesGlob } from './glob.ts';
-import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 import { isLive, longestOverlapMs, overlapFields, overlapOf, planRotation } from './rotation.ts';
 
 export const mostRotated = 1000;
@@ -119,7 +119,7 @@ export async function rotateMany(
     const stranger = Object.keys(given).find((name) => !names.has(name));
     if (stranger !== undefined)
       return badInput(`keys_sha512.${stranger}`, 'is no bouncer that the selector fits');
-    const hosted = new Set((await ownersOf(d1, [...names])).map(({ hostKey }) => hostKey.bouncer));
+    const hosted = new Set((await ownersOf(d1, [...names])).map(({ hostKey }) => hostKey.name));
     const due = dueTimes(chosen.length, input.spread, nowMs);
     const turns: db.Turn[] = [];
     for (const [index, { bouncer, versions }] of chosen.entries()) {
@@ -177,7 +177,7 @@ export async function rotateMany(
       clash: () => digestTaken,
     });
   };
-  if (!input.dry_run) return mutate(mutation, decide);
+  if (!input.dry_run) return mutate(mutation, nothingRead, decide);
   const draft = await decide();
   if (!draft.ok) return draft;
   const { body } = draft.value.answer;

@@ -2,8 +2,7 @@
 
 import * as z from 'zod';
 import type { Context } from 'hono';
-import { askFeed, type AppEnv } from '../context.ts';
-import { engineSlot, findHostKey } from '../db/hosts.ts';
+import type { AppEnv } from '../context.ts';
 import { badInput, problem, succeed, type Result } from '../failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from './fields.ts';
@@ -77,9 +76,7 @@ export const hostOperations = [
       if (!nameRule.test(name)) return badInput('name', nameMustBe);
       const engine = checkEngine(c, fields.machine);
       if (!engine.ok) return engine;
-      const answer = await hosts.putHost(change, name, fields);
-      if (answer.ok) await forgetEngineKey(c.env, name);
-      return answer;
+      return hosts.putHost(change, name, fields);
     },
   }),
   mutation({
@@ -93,10 +90,7 @@ export const hostOperations = [
     answers: { 204: { description: 'Removed.' } },
     refusals: [404],
     change: async (change, _, c) => {
-      const name = c.req.param('name') ?? '';
-      const answer = await hosts.removeHost(change, name);
-      if (answer.ok) await forgetEngineKey(c.env, name);
-      return answer;
+      return hosts.removeHost(change, c.req.param('name') ?? '');
     },
   }),
   mutation({
@@ -172,10 +166,4 @@ function checkEngine(c: Context<AppEnv>, machine: string | null): Result<'there'
   return engines.some(({ name }) => name === machine)
     ? succeed('there')
     : badInput('machine', `there is no engine ${machine}`);
-}
-
-/** The feed gives up the key of a host that is gone, or has no engine any more. Of no other: D1 may have been restored. */
-async function forgetEngineKey(env: Env, host: string): Promise<void> {
-  const engine = await findHostKey(env.DB, engineSlot);
-  if (engine?.host !== host) await askFeed(env, async (feed) => feed.forgetEngineKey(host));
 }

@@ -2,26 +2,22 @@
 // a crash between the two leaves an account that the host's next request makes good. The password is in the host's
 // request and in the engine's; here it is in the account's name only, as a part of a digest.
 
-import { sql } from 'drizzle-orm';
 import * as db from '../db/hosts.ts';
 import {
-  findBlocked,
   giveMachineStatements,
-  machinesOf,
   mayHave,
+  selectAccount,
+  selectBlocked,
   takeMachineStatements,
 } from '../db/machines.ts';
 import type { EngineSettings } from '../engines.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { digestOf } from '../secret.ts';
 import type { Account } from './machine-account.ts';
-import { mutate } from './mutations.ts';
-import { hostMutation, mayRegister, mismatch, readSlot, told, type Registration } from './registration.ts';
+import { actorOf, register, type Asked } from './registration.ts';
 
 /** What a host asks for, its signature checked. */
-export type AskedMachine = Pick<Registration, 'host' | 'generation' | 'nonce' | 'bootId'> & {
-  readonly password: string;
-};
+export type AskedMachine = Asked & { readonly host: db.Host; readonly password: string };
 
 /** What is written, and is to be asked for at the engine. */
 export interface HostAccount extends Account {
@@ -47,63 +43,70 @@ export async function giveMachine(
   asked: AskedMachine,
   nowMs: number,
 ): Promise<Result<HostAccount>> {
-  const { nonce, password, generation, bootId } = asked;
-  let given: HostAccount | undefined;
-  let repeated = false;
-  const done = await mutate(hostMutation(env, asked.host.name, nowMs), async () => {
-    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(env.DB, asked.host, db.machineSlot(asked.host.name));
-    if (!found.ok) return found;
-    const { host, hostKey } = found.value;
-    const engine = engines.find(({ name }) => name === host.machineEngine);
-    if (!engine) {
-      const problem = `there is no engine ${host.machineEngine} any more; an operator has to name another`;
-      return fail({ kind: 'unavailable', problem });
-    }
-    const machine = await nameOf(host.name, engine.name, password);
-    const [kept] = await machinesOf(env.DB, [host.id]);
-    if (kept && (await findBlocked(env.DB, kept.machine))) {
-      return fail({ kind: 'forbidden', problem: `an operator refuses the machine ${kept.machine}` });
-    }
-    const account = { machine, password, engine, hostId: host.id };
-    const known = kept?.machine === machine;
-    if (known && (generation === hostKey.generation || generation === hostKey.generation - 1)) {
-      repeated = await db.burn(env.DB, nonce, host.id, nowMs);
-      given = { ...account, generation: hostKey.generation, known: true };
-      return fail({ kind: 'replayed' });
-    }
-    if (!known && (await findBlocked(env.DB, machine))) return fail(nameTaken);
-    const leave = mayRegister(host, hostKey, generation);
-    if (!leave) return mismatch(host, hostKey, asked, nowMs);
-    given = { ...account, generation: hostKey.generation + 1, known };
-    const { actor } = hostMutation(env, host.name, nowMs);
-    const taken = { blockedMs: nowMs, actor, reason: `its host has ${machine} now` };
-    const row = { hostId: host.id, machine, engine: engine.name, createdMs: nowMs };
-    return succeed({
-      entry: {
-        action: 'host.machine',
-        target: host.name,
-        detail: {
-          machine,
-          engine: engine.name,
-          generation: given.generation,
-          recovered: leave.why !== 'in-order',
-          ...(kept && !known ? { replaced: kept.machine } : {}),
-          ...(bootId === null ? {} : { boot_id: bootId }),
-        },
+  const { password } = asked;
+  const { name: hostName, machineEngine } = asked.host;
+  const engine = engines.find(({ name }) => name === machineEngine);
+  const machine = await nameOf(hostName, machineEngine ?? '', password);
+  let known = false;
+  const done = await register(
+    env,
+    asked,
+    {
+      slot: db.machineSlot(hostName),
+      reads: (d) => [selectAccount(d, hostName), selectBlocked(d, [machine])] as const,
+      refuse: ([[had]]) => {
+        if (!engine) {
+          const problem = `there is no engine ${machineEngine} any more; an operator has to name another`;
+          return { kind: 'unavailable', problem };
+        }
+        if (!had?.isBlocked) return null;
+        return { kind: 'forbidden', problem: `an operator refuses the machine ${had.account.machine}` };
       },
-      unchanged: sql`${db.atGeneration(hostKey)} AND ${mayHave(host.id, machine, engine.name)}`,
-      statements: (d) => [
-        ...db.burnStatements(d, nonce, nowMs),
-        ...(known ? [] : [...takeMachineStatements(d, host.id, taken), ...giveMachineStatements(d, row)]),
-        ...db.registeredStatements(d, hostKey, leave.to, nowMs),
-      ],
-      answer: { status: 200, body: {} },
-      clash: (column) => (column === 'burnt_nonces.nonce' ? { kind: 'replayed' } : nameTaken),
-    });
+      repeated: ([[had]]) => {
+        known = had?.account.machine === machine;
+        if (!known) return null;
+        const answer = ({ hostKey: { generation } }: { hostKey: db.HostKey }) => ({
+          status: 200,
+          body: { generation },
+        });
+        return { answer, mayBeBehind: true, again: true };
+      },
+      register: ([[had], blocked], { host }, { why }, generation) => {
+        if (!known && blocked.length > 0) return fail(nameTaken);
+        const { name } = engine as EngineSettings;
+        const taken = { blockedMs: nowMs, actor: actorOf(hostName), reason: `its host has ${machine} now` };
+        const row = { hostId: host.id, machine, engine: name, createdMs: nowMs };
+        return succeed({
+          entry: {
+            action: 'host.machine',
+            detail: {
+              machine,
+              engine: name,
+              generation,
+              recovered: why !== 'in-order',
+              ...(had && !known ? { replaced: had.account.machine } : {}),
+            },
+          },
+          unchanged: mayHave(host.id, machine, name),
+          statements: (d) =>
+            known ? [] : [...takeMachineStatements(d, host.id, taken), ...giveMachineStatements(d, row)],
+          answer: { status: 200, body: { generation } },
+          clash: nameTaken,
+        });
+      },
+    },
+    nowMs,
+  );
+  if (!done.ok) return done;
+  const generation = Number(done.value.body['generation']);
+  return succeed({
+    machine,
+    password,
+    engine: engine as EngineSettings,
+    hostId: asked.host.id,
+    generation,
+    known,
   });
-  const answer = repeated ? succeed({}) : told(done);
-  return answer.ok ? succeed(given as HostAccount) : answer;
 }
 
 /**

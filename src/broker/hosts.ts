@@ -1,9 +1,10 @@
 // What operators do with hosts: make them known by their SSH public key, change, remove, and let one that lost its count
 // begin anew. Each decides on what is there and leaves the writing to mutations.ts.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/hosts.ts';
-import { endMachineStatements, machinesOf, type HostMachine, type Taken } from '../db/machines.ts';
+import { endMachineStatements, selectAccount, type HostMachine, type Taken } from '../db/machines.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { name } from './fields.ts';
@@ -101,7 +102,7 @@ export function describeHost(
     public_key: host.publicKey,
     fingerprint: host.fingerprint,
     mode: host.mode,
-    engine: keys.some(({ bouncer }) => bouncer === db.engineSlot),
+    engine: keys.some(({ kind }) => kind === 'engine'),
     machine:
       host.machineEngine === null
         ? null
@@ -115,12 +116,14 @@ export function describeHost(
     last_seen: isoTime(host.seenMs),
     suspected_at: isoTime(host.suspectedMs),
     instance: host.instance,
-    bouncers: keys.filter(db.isBouncers).map((key) => ({
-      name: key.bouncer,
-      generation: key.generation,
-      rotation_asked_at: isoTime(key.rotationAskedMs),
-      recovery_allowed: key.recoveryAllowed,
-    })),
+    bouncers: keys
+      .filter(({ kind }) => kind === 'bouncer')
+      .map((key) => ({
+        name: key.name,
+        generation: key.generation,
+        rotation_asked_at: isoTime(key.rotationAskedMs),
+        recovery_allowed: key.recoveryAllowed,
+      })),
   };
 }
 
@@ -137,7 +140,6 @@ export async function putHost(
   { public_key: line, bouncers, mode, engine, machine }: z.output<typeof hostFields>,
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const d1 = mutation.env.DB;
   const key = await parsePublicKey(line);
   if (!key.ok) return key;
   if (new Set(bouncers).size < bouncers.length) return badInput('bouncers', 'must name each bouncer once');
@@ -147,26 +149,24 @@ export async function putHost(
   const publicKey = formatKey(key.value);
   const fingerprint = await fingerprintOf(key.value);
   const slots = [
-    ...bouncers,
+    ...bouncers.map(db.bouncerSlot),
     ...(engine ? [db.engineSlot] : []),
     ...(machine === null ? [] : [db.machineSlot(name)]),
   ];
-  const fresh = (bouncer: string): db.NewHostKey => ({ bouncer, recoveriesLeft: mode === 'strict' ? 0 : 1 });
-  return mutate(mutation, async () => {
-    const there = await db.findHost(d1, name);
+  const fresh = (slot: db.Slot): db.NewHostKey => ({ ...slot, recoveriesLeft: mode === 'strict' ? 0 : 1 });
+  const reads = (d: DrizzleD1Database) => [...selectState(d, name), db.selectOwnersOf(d, slots)] as const;
+  return mutate(mutation, reads, ([[there], keysThere, [had], owners]) => {
     const host = there?.removedMs === null ? there : null;
     const expected = checkRevision(mutation, host?.revision ?? 0);
     if (!expected.ok) return expected;
-    const keys = host ? await db.hostKeysOf(d1, [host.id]) : [];
-    const [account] = host ? await machinesOf(d1, [host.id]) : [];
+    const keys = host ? keysThere : [];
+    const account = host ? had?.account : undefined;
     const kept = account?.engine === machine ? (account ?? null) : null;
-    for (const slot of slots) {
-      const owner = await db.findHostKey(d1, slot);
-      if (owner && owner.host !== name) return fail(slotTaken(ownedBy(slot, owner.host)));
-    }
+    const other = owners.find((owner) => owner.host !== name);
+    if (other) return fail(slotTaken(ownedBy(other)));
     const newKey = host !== null && host.publicKey !== publicKey;
-    const add = slots.filter((slot) => !keys.some(({ bouncer }) => bouncer === slot));
-    const remove = keys.filter(({ bouncer }) => !slots.includes(bouncer));
+    const add = slots.filter((slot) => !keys.some((key) => db.isSlot(slot, key)));
+    const remove = keys.filter((key) => !slots.some((slot) => db.isSlot(slot, key)));
     const to = {
       publicKey,
       fingerprint,
@@ -200,18 +200,18 @@ export async function putHost(
       answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },
       clash: (column) =>
         column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers: one is another host’s'),
+      ...(engine ? {} : { news: { noEngineOn: name } }),
     });
   });
 }
 
-function ownedBy(slot: string, host: string): string {
-  return slot === db.engineSlot
+function ownedBy({ hostKey: { kind, name }, host }: db.Owned): string {
+  return kind === 'engine'
     ? `engine: the engine is on host ${host}`
-    : `bouncers: ${slot} is registered by host ${host}`;
+    : `bouncers: ${name} is registered by host ${host}`;
 }
 
-const blankKey: db.HostKey = {
-  bouncer: '',
+const blankKey = {
   hostId: 0,
   generation: 0,
   recoveriesLeft: 1,
@@ -220,56 +220,57 @@ const blankKey: db.HostKey = {
   graceMs: null,
   maxOverlapMs: null,
   lifeMs: null,
-};
+} satisfies Omit<db.HostKey, 'kind' | 'name'>;
 
 function takenBy({ nowMs, actor }: Mutation, reason: string): Taken {
   return { blockedMs: nowMs, actor, reason };
 }
 
-interface HostWithKeys {
-  readonly host: db.Host;
-  readonly keys: readonly db.HostKey[];
-  readonly machine: HostMachine | null;
+/** A host, the keys that it may register, and its account at an engine. */
+function selectState(d: DrizzleD1Database, name: string) {
+  return [db.selectHost(d, name), db.selectKeysOf(d, name), selectAccount(d, name)] as const;
 }
 
-async function readHost(mutation: Mutation, name: string): Promise<Result<HostWithKeys>> {
-  const host = await db.findHost(mutation.env.DB, name);
-  if (!host || host.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
-  const expected = checkRevision(mutation, host.revision);
-  if (!expected.ok) return expected;
-  const [machine] = await machinesOf(mutation.env.DB, [host.id]);
-  return succeed({ host, keys: await db.hostKeysOf(mutation.env.DB, [host.id]), machine: machine ?? null });
+function checkHost(mutation: Mutation, name: string, found: db.Host | undefined): Result<db.Host> {
+  if (!found || found.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
+  const expected = checkRevision(mutation, found.revision);
+  return expected.ok ? succeed(found) : expected;
 }
 
 /** Removes a host: its bouncers' keys are revoked, its machine is refused, and it is told so when it comes again. */
 export async function removeHost(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const read = await readHost(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  return mutate(mutation, reads, ([[found], keys, [had]]) => {
+    const read = checkHost(mutation, name, found);
     if (!read.ok) return read;
-    const { host, keys, machine } = read.value;
+    const host = read.value;
+    const machine = had?.account ?? null;
     return succeed({
       entry: {
         action: 'host.remove',
         target: name,
         detail: {
           fingerprint: host.fingerprint,
-          bouncers: keys.filter(db.isBouncers).map(({ bouncer }) => bouncer),
+          bouncers: keys.filter(({ kind }) => kind === 'bouncer').map((key) => key.name),
           ...(machine ? { machine: machine.machine } : {}),
         },
       },
       unchanged: db.atHostRevision(host),
       statements: (d) => db.removeHostStatements(d, host, takenBy(mutation, 'its host was removed')),
       answer: { status: 204, body: {} },
+      news: { noEngineOn: name },
     });
   });
 }
 
 /** Lets each of its keys be registered once more, whatever the host thinks of its count; takes the suspicion back. */
 export async function allowRecovery(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const read = await readHost(mutation, name);
+  const reads = (d: DrizzleD1Database) => selectState(d, name);
+  return mutate(mutation, reads, ([[found], keys, [had]]) => {
+    const read = checkHost(mutation, name, found);
     if (!read.ok) return read;
-    const { host, keys, machine } = read.value;
+    const host = read.value;
+    const machine = had?.account ?? null;
     const after = { ...host, suspectedMs: null, revision: host.revision + 1 };
     const allowed = keys.map((key) => ({ ...key, recoveryAllowed: true }));
     return succeed({

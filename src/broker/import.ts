@@ -126,33 +126,37 @@ export async function importBouncers(
   rows: readonly LapiBouncer[],
 ): Promise<Result<Answer>> {
   const all = families(rows);
-  return mutate(mutation, async () => {
-    const taken = await db.findTaken(mutation.env.DB, all);
-    const skipped: Skipped[] = [];
-    const imported: Family[] = [];
-    const names = new Set<string>();
-    for (const family of all) {
-      const why = reasonAgainst(family, taken, names);
-      if (why !== null) skipped.push({ name: family.name, why });
-      else imported.push(family);
-      if (why === null) names.add(family.name);
-    }
-    const folded = imported.reduce((sum, family) => sum + family.rows.length - 1, 0);
-    return succeed({
-      entry: {
-        action: 'bouncer.import',
-        target: `${imported.length} bouncers`,
-        detail: {
-          folded,
-          skipped: skipped.length,
-          bouncers: imported.map(({ name, digest }) => ({ name, start: digest.slice(0, 8) })),
+  return mutate(
+    mutation,
+    (d) => db.selectTaken(d, all),
+    (rows) => {
+      const taken = db.takenOf(rows);
+      const skipped: Skipped[] = [];
+      const imported: Family[] = [];
+      const names = new Set<string>();
+      for (const family of all) {
+        const why = reasonAgainst(family, taken, names);
+        if (why !== null) skipped.push({ name: family.name, why });
+        else imported.push(family);
+        if (why === null) names.add(family.name);
+      }
+      const folded = imported.reduce((sum, family) => sum + family.rows.length - 1, 0);
+      return succeed({
+        entry: {
+          action: 'bouncer.import',
+          target: `${imported.length} bouncers`,
+          detail: {
+            folded,
+            skipped: skipped.length,
+            bouncers: imported.map(({ name, digest }) => ({ name, start: digest.slice(0, 8) })),
+          },
         },
-      },
-      unchanged: db.noneTaken(imported),
-      statements: (d) => db.importStatements(d, imported, mutation.nowMs),
-      answer: { status: 200, body: { imported: imported.length, folded, skipped } },
-    });
-  });
+        unchanged: db.noneTaken(imported),
+        statements: (d) => db.importStatements(d, imported, mutation.nowMs),
+        answer: { status: 200, body: { imported: imported.length, folded, skipped } },
+      });
+    },
+  );
 }
 
 function reasonAgainst(family: Family, taken: db.Taken, names: ReadonlySet<string>): string | null {

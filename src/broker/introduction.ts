@@ -3,31 +3,30 @@
 // for the same name is told to be one too many.
 
 import { sql, type SQL } from 'drizzle-orm';
-import type { BatchItem } from 'drizzle-orm/batch';
 import { decodeJwt } from 'jose';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { insertStatements, type Bouncer } from '../db/bouncers.ts';
+import type { Statements } from '../db/audited.ts';
 import * as enrolments from '../db/enrolments.ts';
 import * as db from '../db/hosts.ts';
-import { isKnownDigest, isRevoked, neverRevoked, planStatements } from '../db/keys.ts';
+import { neverRevoked } from '../db/keys.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { HostIssuer } from '../host-issuers.ts';
 import { digestOf } from '../secret.ts';
+import {
+  bouncerUnchanged,
+  newKeyStatements,
+  planNew,
+  registered,
+  selectBouncerState,
+} from './bouncer-registration.ts';
 import { digestTaken } from './bouncers.ts';
 import { isLiveEnrolment, nameOfBouncer } from './enrolments.ts';
 import { nameRule } from './fields.ts';
 import { matchesGlob } from './glob.ts';
 import { mutate, type Answer } from './mutations.ts';
 import { claimAt, holds, verifyClaims } from './oidc.ts';
-import {
-  bouncerUnchanged,
-  hostMutation,
-  planNew,
-  readState,
-  registered,
-  type Registration,
-} from './registration.ts';
-import { isLive, type VersionPlan } from './rotation.ts';
+import { hostMutation } from './registration.ts';
+import { isLive } from './rotation.ts';
 import { fingerprintOf, formatKey, type PublicKey } from './ssh-key.ts';
 
 /** What makes an unknown key believed, and for which bouncer. */
@@ -42,23 +41,29 @@ export interface Introduction {
   readonly bringsBack: (removed: db.Host) => boolean;
   /** SQL that must still hold when it is used. */
   readonly stillGood: SQL;
-  readonly use: (d: DrizzleD1Database) => readonly BatchItem<'sqlite'>[];
+  readonly use: (d: DrizzleD1Database) => Statements;
 }
 
-/** By an enrolment token. All that may be wrong with one has the same answer. */
-export async function byEnrolment(
-  d1: D1Database,
-  token: string,
-  host: string,
-  key: PublicKey,
+/** What a host brings: the digest of an enrolment token, which D1 has to know, or an introduction that needs no D1. */
+export type Evidence =
+  | { readonly kind: 'enrolment'; readonly digest: string }
+  | { readonly kind: 'instance'; readonly introduction: Introduction };
+
+/** An enrolment token. Whether it is one, and good, is read with all the rest that is decided on. */
+export async function byEnrolment(token: string): Promise<Evidence> {
+  return { kind: 'enrolment', digest: await digestOf(token) };
+}
+
+/** All that may be wrong with an enrolment token has the same answer: null. */
+function openedBy(
+  found: enrolments.Enrolment | undefined,
+  { name: host }: FirstContact,
+  fingerprint: string,
   nowMs: number,
-): Promise<Result<Introduction>> {
-  const digest = await digestOf(token);
-  const found = (await isRevoked(d1, digest)) ? null : await enrolments.findByDigest(d1, digest);
-  if (!found || !isLiveEnrolment(found, nowMs) || !matchesGlob(found.hosts, host))
-    return fail({ kind: 'forbidden' });
-  const use = { enrolmentId: found.id, host, fingerprint: await fingerprintOf(key), atMs: nowMs };
-  return succeed({
+): Introduction | null {
+  if (!found || !isLiveEnrolment(found, nowMs) || !matchesGlob(found.hosts, host)) return null;
+  const use = { enrolmentId: found.id, host, fingerprint, atMs: nowMs };
+  return {
     bouncer: nameOfBouncer(found.bouncer, host),
     machineEngine: found.machineEngine,
     by: { enrolment: found.ref },
@@ -66,7 +71,7 @@ export async function byEnrolment(
     bringsBack: (removed) => found.createdMs > (removed.removedMs ?? Infinity),
     stillGood: enrolments.hasPlace(found, host),
     use: (d) => enrolments.takePlaceStatements(d, use),
-  });
+  };
 }
 
 /** By a token of the instance. 401: it is not good; 403: it is, and is not this host's; 503: no keys of its issuer. */
@@ -76,7 +81,7 @@ export async function byInstance(
   host: string,
   audience: string,
   nowMs: number,
-): Promise<Result<Introduction>> {
+): Promise<Result<Evidence>> {
   const issuer = issuers.find(({ issuer }) => issuer === claimedIssuer(token));
   if (!issuer) return fail({ kind: 'forbidden' });
   const trust = { ...issuer, audience: issuer.audience ?? audience };
@@ -92,7 +97,7 @@ export async function byInstance(
     issuer.conditions.every((condition) => holds(condition, claims));
   if (!good) return fail({ kind: 'forbidden' });
   const id = `${issuer.name}:${instance}`;
-  return succeed({
+  const introduction: Introduction = {
     bouncer: nameOfBouncer(issuer.bouncer, host),
     machineEngine: issuer.machine,
     by: { instance: id },
@@ -100,7 +105,8 @@ export async function byInstance(
     bringsBack: (removed) => removed.instance !== id,
     stillGood: sql`1`,
     use: () => [],
-  });
+  };
+  return succeed({ kind: 'instance', introduction });
 }
 
 function claimedIssuer(token: string): unknown {
@@ -127,7 +133,9 @@ export interface FirstContact {
   readonly key: PublicKey;
   readonly bootId: string | null;
   /** The first key of its bouncer, and the nonce that it came with; null: it came for something else first. */
-  readonly first: Pick<Registration, 'bouncer' | 'digest' | 'nonce'> | null;
+  readonly first: { readonly bouncer: string; readonly digest: string; readonly nonce: db.Nonce } | null;
+  /** It comes for a machine's account, which what it brings must be good for. */
+  readonly needsMachine: boolean;
 }
 
 /**
@@ -136,34 +144,49 @@ export interface FirstContact {
  */
 export async function introduce(
   env: Env,
-  { name, key, bootId, first }: FirstContact,
-  introduction: Introduction,
+  contact: FirstContact,
+  evidence: Evidence,
   nowMs: number,
 ): Promise<Result<Answer> | null> {
-  const bouncerName = introduction.bouncer;
-  if ((first && first.bouncer !== bouncerName) || !nameRule.test(bouncerName)) {
-    return fail({ kind: 'forbidden' });
-  }
+  const { name, key, bootId, first } = contact;
   const publicKey = formatKey(key);
   const fingerprint = await fingerprintOf(key);
+  const named = bouncerOf(evidence, name);
+  const reads = (d: DrizzleD1Database) =>
+    [
+      enrolments.selectByDigest(d, evidence.kind === 'enrolment' ? evidence.digest : '', name),
+      db.selectBurnt(d, first?.nonce ?? { text: '', expiresMs: 0 }),
+      db.selectHost(d, name),
+      db.selectOwner(d, { kind: 'bouncer', name: named }),
+      ...selectBouncerState(d, named, first?.digest ?? null),
+    ] as const;
   let known = false;
-  const done = await mutate(hostMutation(env, name, nowMs), async () => {
-    if (first && (await db.isBurnt(env.DB, first.nonce))) return fail({ kind: 'replayed' });
-    const there = await db.findHost(env.DB, name);
+  const done = await mutate(hostMutation(env, name, nowMs), reads, (rows) => {
+    const [[enrolment], burnt, [there], [owner], [bouncer], versions, [digestKnown]] = rows;
+    known = false;
+    const introduction =
+      evidence.kind === 'instance' ? evidence.introduction : openedBy(enrolment, contact, fingerprint, nowMs);
+    if (!introduction) return fail({ kind: 'forbidden' });
+    const { bouncer: bouncerName, machineEngine } = introduction;
+    const fits = first === null || first.bouncer === bouncerName;
+    if (!fits || !nameRule.test(bouncerName)) return fail({ kind: 'forbidden' });
+    if (contact.needsMachine && machineEngine === null) return fail({ kind: 'forbidden' });
+    if (burnt.length > 0) return fail({ kind: 'replayed' });
     if (there && there.removedMs === null) {
       known = there.publicKey === publicKey;
       return fail(nameTaken);
     }
     if (there?.publicKey === publicKey) return fail({ kind: 'host-revoked' });
     if (there && !introduction.bringsBack(there)) return fail({ kind: 'forbidden' });
-    const owner = await db.findHostKey(env.DB, bouncerName);
-    const state = await readState(env.DB, bouncerName);
     // Only what a removed host has left may be taken over: a bouncer without a key.
-    if (owner || state.versions.some((version) => isLive(version, nowMs))) return fail(bouncerTaken);
-    if (first && (await isKnownDigest(env.DB, first.digest))) return fail(digestTaken);
-    if (!(await enrolments.holdsNow(env.DB, introduction.stillGood))) return fail({ kind: 'forbidden' });
-    const { bouncer } = state;
-    const { plan, number } = planNew({ graceMs: null, maxOverlapMs: null }, state, null, nowMs);
+    if (owner || versions.some((version) => isLive(version, nowMs))) return fail(bouncerTaken);
+    if (digestKnown?.holds) return fail(digestTaken);
+    const { plan, number } = planNew(
+      { graceMs: null, maxOverlapMs: null },
+      { bouncer, versions },
+      null,
+      nowMs,
+    );
     const row = {
       name,
       publicKey,
@@ -171,13 +194,12 @@ export async function introduce(
       createdMs: nowMs,
       seenMs: nowMs,
       instance: introduction.instance,
-      machineEngine: introduction.machineEngine,
+      machineEngine,
     };
     const keys = [
-      { bouncer: bouncerName, generation: first ? 1 : 0, recoveriesLeft: 1 },
-      ...(row.machineEngine === null ? [] : [{ bouncer: db.machineSlot(name), recoveriesLeft: 1 }]),
+      { ...db.bouncerSlot(bouncerName), generation: first ? 1 : 0, recoveriesLeft: 1 },
+      ...(machineEngine === null ? [] : [{ ...db.machineSlot(name), recoveriesLeft: 1 }]),
     ];
-    const registering = first && { number, start: first.digest.slice(0, 8), generation: 1 };
     return succeed({
       entry: {
         action: 'host.enrol',
@@ -186,8 +208,8 @@ export async function introduce(
           ...introduction.by,
           fingerprint,
           bouncer: bouncerName,
-          ...registering,
-          ...(row.machineEngine === null ? {} : { machine: row.machineEngine }),
+          ...(first ? { number, start: first.digest.slice(0, 8), generation: 1 } : {}),
+          ...(machineEngine === null ? {} : { machine: machineEngine }),
           ...(bootId === null ? {} : { boot_id: bootId }),
         },
       },
@@ -197,25 +219,25 @@ export async function introduce(
         ...(first ? db.burnStatements(d, first.nonce, nowMs) : []),
         ...db.insertHostStatements(d, row, keys),
         ...introduction.use(d),
-        ...(first ? keyStatements(d, bouncer, plan, first, nowMs) : []),
+        ...(first
+          ? newKeyStatements(
+              d,
+              { name: bouncerName, bouncer, plan, digest: first.digest, expiresMs: null },
+              nowMs,
+            )
+          : []),
       ],
-      answer: { status: 200, body: registered(bouncerName, 1, null) },
+      answer: registered(bouncerName, 1, null),
       clash: (column) => clashOf(column),
     });
   });
   return known && !done.ok && done.failure === nameTaken ? null : done;
 }
 
-function keyStatements(
-  d: DrizzleD1Database,
-  bouncer: Bouncer | null,
-  plan: VersionPlan,
-  { bouncer: name, digest }: Pick<Registration, 'bouncer' | 'digest'>,
-  nowMs: number,
-) {
-  return bouncer
-    ? planStatements(d, bouncer, plan, digest, nowMs)
-    : insertStatements(d, name, digest, null, nowMs);
+/** The bouncer's name; of an enrolment that is not read yet, as SQL. */
+function bouncerOf(evidence: Evidence, host: string): string | SQL {
+  if (evidence.kind === 'instance') return evidence.introduction.bouncer;
+  return sql`(SELECT replace(bouncer, '{host}', ${host}) FROM enrolments WHERE digest = ${evidence.digest})`;
 }
 
 function clashOf(column: string): Failure {
@@ -225,7 +247,7 @@ function clashOf(column: string): Failure {
     case 'hosts.public_key':
     case 'hosts.instance':
       return keyTaken;
-    case 'host_keys.bouncer':
+    case 'host_keys.kind':
       return bouncerTaken;
     default:
       return digestTaken;

@@ -2,6 +2,7 @@
 // the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
 // bound on a block, as on a revocation.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import { sinceMs } from '../clock.ts';
 import * as db from '../db/machines.ts';
@@ -10,7 +11,7 @@ import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../
 import { afterCommit } from './commit.ts';
 import { isoTime, time } from './describe.ts';
 import { epochFreshMs } from './keys.ts';
-import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 
 export const blockedShape = z
   .object({
@@ -85,19 +86,19 @@ export async function blockMachine(
   const checked = checkName(machine);
   if (!checked.ok) return checked;
   const row = { machine, blockedMs: mutation.nowMs, actor: mutation.actor, reason: why ?? null };
-  return mutate(mutation, async () => {
-    return succeed({
+  return mutate(mutation, nothingRead, () =>
+    succeed({
       entry: { action: 'machine.block', target: machine, detail: { reason: row.reason } },
       unchanged: always,
       statements: (d) => db.blockStatements(d, row),
       answer: { status: 200, body: { blocked_machine: describeBlocked(row) } },
-    });
-  });
+    }),
+  );
 }
 
 export async function unblockMachine(mutation: Mutation, machine: string): Promise<Result<Answer>> {
-  return mutate(mutation, async () => {
-    const row = await db.findBlocked(mutation.env.DB, machine);
+  const reads = (d: DrizzleD1Database) => [db.selectBlocked(d, [machine])] as const;
+  return mutate(mutation, reads, ([[row]]) => {
     if (!row) return fail({ kind: 'not-found', what: `blocked machine ${machine}` });
     return succeed({
       entry: { action: 'machine.unblock', target: machine, detail: {} },

@@ -3,10 +3,11 @@
 // update with `If-Match` (RFC 9110 §13.1.1).
 
 import type { SQL } from 'drizzle-orm';
-import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { AuditEntry, Statements } from '../db/audited.ts';
-import { findAnswer, keepStatements, type IdempotentAnswer } from '../db/idempotency.ts';
-import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
+import { keepStatements, selectAnswer, type IdempotentAnswer } from '../db/idempotency.ts';
+import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
+import type { News } from '../feed/key-store.ts';
 import { sha256Hex } from '../secret.ts';
 import { commit } from './commit.ts';
 
@@ -27,10 +28,19 @@ export interface Draft {
   readonly entry: Omit<AuditEntry, 'actor'>;
   /** SQL that must still hold when it is written. */
   readonly unchanged: SQL;
-  readonly statements: (db: DrizzleD1Database) => Statements;
+  readonly statements: (d: DrizzleD1Database) => Statements;
   readonly answer: Answer;
+  /** What the caller is told instead, once it is written: of a suspicion. */
+  readonly refusal?: Failure;
   /** What a unique column's clash means; `bouncers.name` and the like. */
   readonly clash?: (column: string) => Failure;
+  /** What the feed's object is told with it. */
+  readonly news?: News;
+}
+
+/** Nothing is to be written: things are as they were asked to be. */
+export interface Unchanged {
+  readonly as: Answer;
 }
 
 export interface Answer {
@@ -41,6 +51,11 @@ export interface Answer {
   /** True when this is the answer to an earlier request with the same `Idempotency-Key`. */
   readonly replayed?: boolean;
 }
+
+const unread: Failure = {
+  kind: 'unavailable',
+  problem: 'the key store is out of reach; nothing was written: try again',
+};
 
 const unreachable: Failure = {
   kind: 'unavailable',
@@ -58,23 +73,30 @@ const restored: Failure = {
 const answerKeptMs = 86_400_000;
 const mostTries = 50;
 
-/** Decides and writes; `decide` reads afresh at each try. */
-export async function mutate(
+/** `reads` of a mutation whose unique columns say all that it is decided on. */
+export function nothingRead(): readonly [] {
+  return [];
+}
+
+/**
+ * Decides and writes. `reads`: all that is decided on, read in one batch and afresh at each try, so that a mutation takes
+ * two trips to D1.
+ */
+export async function mutate<const Reads extends Statements>(
   mutation: Mutation,
-  decide: () => Promise<Result<Draft>>,
+  reads: (d: DrizzleD1Database) => Reads,
+  decide: (rows: RowsOf<Reads>) => Result<Draft | Unchanged> | Promise<Result<Draft | Unchanged>>,
 ): Promise<Result<Answer>> {
   const { env, actor, breakGlass, nowMs, idempotency } = mutation;
-  const answered = async (): Promise<Result<Answer> | undefined> => {
-    const earlier = idempotency && (await findAnswer(env.DB, actor, idempotency.key, nowMs));
-    return earlier ? replay(earlier, idempotency.requestHash) : undefined;
-  };
   for (let attempt = 0; attempt < mostTries; attempt++) {
-    const before = await answered();
-    if (before) return before;
-    const draft = await decide();
-    // A copy of this request may have been done since it was looked for, and be the very reason for the refusal.
-    if (!draft.ok) return (await answered()) ?? draft;
-    const { entry, unchanged, statements, answer, clash } = draft.value;
+    const read = await readAll(mutation, reads);
+    if (!read.ok) return read;
+    const { rows, earlier } = read.value;
+    if (earlier && idempotency) return replay(earlier, idempotency.requestHash);
+    const draft = await decide(rows);
+    if (!draft.ok) return draft;
+    if ('as' in draft.value) return succeed(draft.value.as);
+    const { entry, unchanged, statements, answer, refusal, clash, news } = draft.value;
     const kept = idempotency && {
       actor,
       key: idempotency.key,
@@ -83,23 +105,47 @@ export async function mutate(
       bodyJson: JSON.stringify(answer.body),
       expiresMs: nowMs + answerKeptMs,
     };
-    const all = (db: DrizzleD1Database) => [
-      ...statements(db),
-      ...(kept ? keepStatements(db, kept, nowMs) : []),
-    ];
+    const all = (d: DrizzleD1Database) => [...statements(d), ...(kept ? keepStatements(d, kept, nowMs) : [])];
     const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
-    const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs);
-    if (written.kind === 'done') return succeed(answer);
+    const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs, news);
+    if (written.kind === 'done') return refusal ? fail(refusal) : succeed(answer);
     if (written.kind === 'unreachable') return fail(unreachable);
     // The caller, too, may be one that only the backup knows: who he is is asked again.
     if (written.kind === 'restored') return fail(restored);
     if (written.kind === 'clash' && !written.column.startsWith('idempotent_answers.')) {
       if (!clash) throw new Error(`an unexpected clash on ${written.column}`);
-      return (await answered()) ?? fail(clash(written.column));
+      // A copy of this request may have been the faster one.
+      const again = idempotency && (await readAll(mutation, () => []));
+      if (idempotency && again?.ok && again.value.earlier)
+        return replay(again.value.earlier, idempotency.requestHash);
+      return fail(clash(written.column));
     }
     // Stale, or the same request at the same moment: the next try decides on what is there now.
   }
   return fail({ kind: 'unavailable', problem: 'too many changes of the same thing at once; try again' });
+}
+
+interface Read<Reads extends Statements> {
+  readonly rows: RowsOf<Reads>;
+  /** What an earlier request with the same `Idempotency-Key` was answered. */
+  readonly earlier: IdempotentAnswer | undefined;
+}
+
+async function readAll<const Reads extends Statements>(
+  { env, actor, nowMs, idempotency }: Mutation,
+  reads: (d: DrizzleD1Database) => Reads,
+): Promise<Result<Read<Reads>>> {
+  const d = drizzle(env.DB);
+  const own = reads(d);
+  const [first, ...rest] = [...own, ...(idempotency ? [selectAnswer(d, actor, idempotency.key, nowMs)] : [])];
+  try {
+    const rows: unknown[] = first ? await d.batch([first, ...rest]) : [];
+    const answers = rows.slice(own.length) as IdempotentAnswer[][];
+    return succeed({ rows: rows.slice(0, own.length) as unknown as RowsOf<Reads>, earlier: answers[0]?.[0] });
+  } catch (error) {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    return fail(unread);
+  }
 }
 
 async function replay(earlier: IdempotentAnswer, requestHash: string): Promise<Result<Answer>> {

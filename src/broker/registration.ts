@@ -1,112 +1,138 @@
-// A known host registers a key: decided on what is there, written in one batch with its nonce, its count and its audit
-// row. The count (`generation`) is what tells a host from its copy: it is asked for after the signature, so that no
-// stranger can bring a host into suspicion.
+// A known host registers a key, whatever its kind: decided on what is there, written in one batch with its nonce, its count
+// and its audit row. The count (`generation`) is what tells a host from its copy: it is asked for after the signature, so
+// that no stranger can bring a host into suspicion. What a kind has of its own is its file's: bouncer-registration.ts,
+// engine-registration.ts, host-machine.ts.
 
-import { findBouncer, insertStatements, noBouncer, type Bouncer } from '../db/bouncers.ts';
+import { sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
 import * as db from '../db/hosts.ts';
-import {
-  atRevision,
-  isKnownDigest,
-  neverRevoked,
-  planStatements,
-  versionsOf,
-  type KeyVersion,
-} from '../db/keys.ts';
 import { takeMachineStatements } from '../db/machines.ts';
-import { fail, succeed, type Result } from '../failure.ts';
-import { digestTaken } from './bouncers.ts';
-import { isoTime } from './describe.ts';
+import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import { mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
-import { defaultOverlap, endOf, isLive, planRotation, type Overlap, type VersionPlan } from './rotation.ts';
-import { sql } from 'drizzle-orm';
+import { settleStore } from './restore.ts';
 
 /** What a host asks for, its signature checked. */
-export interface Registration {
-  readonly host: db.Host;
-  readonly bouncer: string;
+export interface Asked {
+  readonly host: Pick<db.Host, 'id' | 'name'>;
   readonly generation: number;
-  readonly digest: string;
   readonly nonce: db.Nonce;
   readonly bootId: string | null;
 }
 
-/** What a bouncer has, for a new version to be added to. */
-export interface BouncerState {
-  readonly bouncer: Bouncer | null;
-  readonly versions: readonly KeyVersion[];
+/** A host as it is now, and its right to a key. */
+export interface Right {
+  readonly host: db.Host;
+  readonly hostKey: db.HostKey;
+}
+
+/** What it has registered already is what it sends again. */
+export interface Repeated {
+  readonly answer: (right: Right) => Answer;
+  /** The answer to the last time may be lost: a count that is one behind is right, too. */
+  readonly mayBeBehind: boolean;
+  /** With a wrong count it is registered again where the host may; otherwise only an operator's leave tells it the count. */
+  readonly again: boolean;
+}
+
+/** What is to be registered. */
+export interface New {
+  readonly entry: Pick<AuditEntry, 'action' | 'detail'>;
+  /** SQL that must hold, besides the host's right. */
+  readonly unchanged: SQL;
+  readonly statements: (d: DrizzleD1Database) => Statements;
+  readonly answer: Answer;
+  readonly clash: Failure;
+}
+
+/** What differs between the kinds of keys. */
+export interface Kind<Reads extends Statements> {
+  readonly slot: db.Slot;
+  readonly reads: (d: DrizzleD1Database) => Reads;
+  /** A reason against any answer but this. */
+  readonly refuse?: (rows: RowsOf<Reads>, right: Right) => Failure | null;
+  /** Null: it is another key than the one that is there. */
+  readonly repeated: (rows: RowsOf<Reads>, right: Right) => Repeated | null;
+  /** `generation`: the count that the host is to keep. */
+  readonly register: (rows: RowsOf<Reads>, right: Right, leave: Leave, generation: number) => Result<New>;
+}
+
+/** `generation-mismatch`: what is written is the suspicion. */
+export async function register<const Reads extends Statements>(
+  env: Env,
+  asked: Asked,
+  kind: Kind<Reads>,
+  nowMs: number,
+): Promise<Result<Answer>> {
+  const { nonce } = asked;
+  const reads = (d: DrizzleD1Database) => [...selectRight(d, asked, kind.slot), ...kind.reads(d)] as const;
+  let isUnchanged = false;
+  const done = await mutate(hostMutation(env, asked.host.name, nowMs), reads, (all) => {
+    const [burnt, [host], [owner], ...rest] = all as unknown as RowsOf<ReturnType<typeof selectRight>>;
+    const rows = rest as unknown as RowsOf<Reads>;
+    isUnchanged = false;
+    if (burnt.length > 0) return fail({ kind: 'replayed' });
+    const found = rightOf(asked, kind.slot, host, owner);
+    if (!found.ok) return found;
+    const right = found.value;
+    const { hostKey } = right;
+    const refused = kind.refuse?.(rows, right) ?? null;
+    if (refused) return fail(refused);
+    const repeated = kind.repeated(rows, right);
+    if (repeated) {
+      const behind = hostKey.generation - asked.generation;
+      isUnchanged = behind === 0 || (behind === 1 && repeated.mayBeBehind);
+      if (isUnchanged) return succeed({ as: repeated.answer(right) });
+      if (!repeated.again) {
+        return hostKey.recoveryAllowed
+          ? recount(right, repeated.answer(right), nonce, nowMs)
+          : mismatch(right, asked, nowMs);
+      }
+    }
+    const leave = mayRegister(right, asked.generation);
+    if (!leave) return mismatch(right, asked, nowMs);
+    const made = kind.register(rows, right, leave, hostKey.generation + 1);
+    return made.ok ? draftOf(made.value, right, leave, asked, nowMs) : made;
+  });
+  if (!done.ok || !isUnchanged) return done;
+  // Of what a restored backup says nobody may go on; and the nonce is used up.
+  if ((await settleStore(env)) === 'restored')
+    return fail({ kind: 'unavailable', problem: restoredMeanwhile });
+  return (await db.burn(env.DB, nonce, asked.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
+}
+
+const restoredMeanwhile = 'the key store was restored from a backup; ask once more';
+
+function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: db.Slot) {
+  return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), db.selectOwner(d, slot)] as const;
 }
 
 export function hostMutation(env: Env, host: string, nowMs: number): Mutation {
   return { env, actor: actorOf(host), nowMs, expectedRevision: null, idempotency: null };
 }
 
-function actorOf(host: string): string {
+export function actorOf(host: string): string {
   return `host:${host}`;
 }
 
-/** `mismatch`: what is written is the suspicion. */
-export async function registerKey(env: Env, asked: Registration, nowMs: number): Promise<Result<Answer>> {
-  const { host, digest, nonce } = asked;
-  // A repetition changes nothing: it is answered from inside the decision, which then has nothing to write.
-  let repeated: Result<Answer> | undefined;
-  const done = await mutate(hostMutation(env, host.name, nowMs), async () => {
-    if (await db.isBurnt(env.DB, nonce)) return fail({ kind: 'replayed' });
-    const found = await readSlot(env.DB, asked.host, asked.bouncer);
-    if (!found.ok) return found;
-    const { host, hostKey } = found.value;
-    const state = await readState(env.DB, asked.bouncer);
-    const { versions } = state;
-    const own = versions.find((version) => version.digest === digest && isLive(version, nowMs));
-    if (own) {
-      const lost = own === versions.at(-1) && asked.generation === hostKey.generation - 1;
-      if (!lost && asked.generation !== hostKey.generation) {
-        return hostKey.recoveryAllowed
-          ? recount(host, hostKey, own, nonce, nowMs)
-          : mismatch(host, hostKey, asked, nowMs);
-      }
-      const burnt = await db.burn(env.DB, nonce, host.id, nowMs);
-      repeated = burnt ? succeed(unchanged(hostKey, own, nowMs)) : fail({ kind: 'replayed' });
-      return fail({ kind: 'replayed' });
-    }
-    if (await isKnownDigest(env.DB, digest)) return fail(digestTaken);
-    const leave = mayRegister(host, hostKey, asked.generation);
-    if (!leave) return mismatch(host, hostKey, asked, nowMs);
-    return register(asked, hostKey, state, leave, nowMs);
-  });
-  return repeated ?? told(done);
-}
-
-/** What a host is told: of a suspicion that was written (`mismatch`), the refusal. */
-export function told(done: Result<Answer>): Result<Answer> {
-  if (!done.ok || done.value.status !== 409) return done;
-  const { what, generation } = done.value.body;
-  return fail({ kind: 'generation-mismatch', what: String(what), generation: Number(generation) });
-}
-
-/** What a host registers, in an operator's words. */
-function wordsFor(slot: string): string {
-  if (slot === db.engineSlot) return 'engine';
-  return db.isBouncers({ bouncer: slot }) ? `bouncer ${slot}` : 'machine';
-}
-
-/** The host as it is now, and its right to a key. It has signed, so it is told what it lacks; not whether another has it. */
-export async function readSlot(
-  d1: D1Database,
-  { id, name }: db.Host,
-  slot: string,
-): Promise<Result<{ host: db.Host; hostKey: db.HostKey }>> {
-  const host = await db.findHost(d1, name);
+/** It has signed, so it is told what it lacks; not whether another has it. */
+function rightOf(
+  asked: Asked,
+  slot: db.Slot,
+  host: db.Host | undefined,
+  owner: db.Owned | undefined,
+): Result<Right> {
+  const { id, name } = asked.host;
   if (host?.id !== id) return fail({ kind: 'forbidden' });
   if (host.removedMs !== null) return fail({ kind: 'host-revoked' });
-  const found = await db.findHostKey(d1, slot);
-  if (found?.hostKey.hostId === id) return succeed({ host, hostKey: found.hostKey });
+  if (owner?.hostKey.hostId === id) return succeed({ host, hostKey: owner.hostKey });
   const problem = `host ${name} has no ${wordsFor(slot)}: an operator has to name it (PUT /api/v1/hosts/${name})`;
   return fail({ kind: 'forbidden', problem });
 }
 
-export async function readState(d1: D1Database, name: string): Promise<BouncerState> {
-  const bouncer = await findBouncer(d1, name);
-  return { bouncer, versions: bouncer ? await versionsOf(d1, [bouncer.id]) : [] };
+/** What a host registers, in an operator's words. */
+function wordsFor({ kind, name }: db.Slot): string {
+  return kind === 'bouncer' ? `bouncer ${name}` : kind;
 }
 
 /** Why a host may register: its count is right, or it lost it and may begin anew. `to`: what that uses up. */
@@ -115,7 +141,7 @@ export interface Leave {
   readonly to: Partial<db.HostKey>;
 }
 
-export function mayRegister(host: db.Host, hostKey: db.HostKey, generation: number): Leave | null {
+function mayRegister({ host, hostKey }: Right, generation: number): Leave | null {
   // A right that nobody has used has no copy: whoever was removed and is known again brings the count that it had.
   if (generation === hostKey.generation || hostKey.generation === 0) return { why: 'in-order', to: {} };
   if (hostKey.recoveryAllowed) return { why: 'recovery-allowed', to: { recoveryAllowed: false } };
@@ -125,125 +151,46 @@ export function mayRegister(host: db.Host, hostKey: db.HostKey, generation: numb
   return { why: 'recovery-automatic', to: { recoveriesLeft: hostKey.recoveriesLeft - 1 } };
 }
 
-function register(
-  { bouncer: name, digest, nonce, bootId, host }: Registration,
-  hostKey: db.HostKey,
-  { bouncer, versions }: BouncerState,
-  { why, to }: Leave,
+function draftOf(
+  made: New,
+  { host, hostKey }: Right,
+  { to }: Leave,
+  { nonce, bootId }: Asked,
   nowMs: number,
 ): Result<Draft> {
-  const expiresMs = endOfNew(hostKey, versions, nowMs);
-  const { plan, number } = planNew(hostKey, { bouncer, versions }, expiresMs, nowMs);
-  const generation = hostKey.generation + 1;
+  const detail = { ...made.entry.detail, ...(bootId === null ? {} : { boot_id: bootId }) };
   return succeed({
-    entry: {
-      action: why === 'in-order' ? 'host.register' : 'host.recover',
-      target: host.name,
-      detail: {
-        bouncer: name,
-        number,
-        start: digest.slice(0, 8),
-        generation,
-        ...(why === 'in-order' ? {} : { by: why === 'recovery-allowed' ? 'operator' : 'automatic' }),
-        revoked: plan.revoke.map((version) => version.number),
-        ...(bootId === null ? {} : { boot_id: bootId }),
-      },
-    },
-    unchanged: sql`${bouncerUnchanged(name, bouncer)} AND ${db.atGeneration(hostKey)} AND ${neverRevoked(digest)}`,
+    entry: { action: made.entry.action, target: host.name, detail },
+    unchanged: sql`${db.atGeneration(hostKey)} AND ${made.unchanged}`,
     statements: (d) => [
       ...db.burnStatements(d, nonce, nowMs),
-      ...(bouncer
-        ? planStatements(d, bouncer, plan, digest, nowMs)
-        : insertStatements(d, name, digest, expiresMs, nowMs)),
+      ...made.statements(d),
       ...db.registeredStatements(d, hostKey, to, nowMs),
     ],
-    answer: { status: 200, body: registered(name, generation, expiresMs) },
-    clash: (column) => (column === 'burnt_nonces.nonce' ? { kind: 'replayed' } : digestTaken),
+    answer: made.answer,
+    clash: (column) => (column === 'burnt_nonces.nonce' ? { kind: 'replayed' } : made.clash),
   });
 }
 
-export function bouncerUnchanged(name: string, bouncer: Bouncer | null) {
-  return bouncer ? atRevision(bouncer) : noBouncer(name);
-}
-
-export function registered(bouncer: string, generation: number, expiresMs: number | null): Answer['body'] {
-  return { bouncer, generation, state: 'registered', rotate: false, valid_until: isoTime(expiresMs) };
-}
-
-/** The new version: the next one where there is one in use, else the one to be used. */
-export function planNew(
-  asked: Pick<db.HostKey, 'graceMs' | 'maxOverlapMs'>,
-  { bouncer, versions }: BouncerState,
-  expiresMs: number | null,
-  nowMs: number,
-): { plan: VersionPlan; number: number } {
-  const inUse = versions.some((version) => version.state === 'current' && isLive(version, nowMs));
-  const overlap: Overlap = {
-    graceMs: inUse ? (asked.graceMs ?? defaultOverlap.graceMs) : 0,
-    maxOverlapMs: asked.maxOverlapMs ?? defaultOverlap.maxOverlapMs,
-  };
-  return {
-    plan: planRotation(versions, overlap, expiresMs, nowMs),
-    number: (bouncer?.versionCount ?? 0) + 1,
-  };
-}
-
-/** A version lives as long as the rotation asked for, or as the version before it. */
-function endOfNew(hostKey: db.HostKey, versions: readonly KeyVersion[], nowMs: number): number | null {
-  const before = versions.at(-1);
-  const lifeMs = hostKey.lifeMs ?? (before?.expiresMs == null ? null : before.expiresMs - before.createdMs);
-  return lifeMs === null ? null : nowMs + lifeMs;
-}
-
-/** Of a version's life, after which a new one is due. */
-const oldAfter = 0.75;
-
-function unchanged(hostKey: db.HostKey, own: KeyVersion, nowMs: number): Answer {
-  const { createdMs, expiresMs } = own;
-  const asked = hostKey.rotationAskedMs !== null && hostKey.rotationAskedMs <= nowMs;
-  const old = expiresMs !== null && nowMs - createdMs >= oldAfter * (expiresMs - createdMs);
-  // The deadline of a `next` is lifted when it is used.
-  const endMs = own.state === 'next' ? (expiresMs ?? Infinity) : endOf(own);
-  const body = {
-    bouncer: hostKey.bouncer,
-    generation: hostKey.generation,
-    state: 'unchanged',
-    rotate: asked || old || own.state === 'previous',
-    valid_until: Number.isFinite(endMs) ? isoTime(endMs) : null,
-  };
-  return { status: 200, body };
-}
-
 /** An operator's leave, used by a host that has its key and only lost count: it is told the count. */
-function recount(
-  host: db.Host,
-  hostKey: db.HostKey,
-  own: KeyVersion,
-  nonce: db.Nonce,
-  nowMs: number,
-): Result<Draft> {
-  const { bouncer, generation } = hostKey;
-  const { number } = own;
+function recount({ host, hostKey }: Right, answer: Answer, nonce: db.Nonce, nowMs: number): Result<Draft> {
+  const { generation } = hostKey;
   return succeed({
     entry: {
       action: 'host.recover',
       target: host.name,
-      detail: { bouncer, number, generation, by: 'operator' },
+      detail: { ...keyDetail(hostKey), generation, by: 'operator' },
     },
     unchanged: db.atGeneration(hostKey),
     statements: (d) => [...db.burnStatements(d, nonce, nowMs), ...db.useRecoveryStatements(d, hostKey)],
-    answer: unchanged(hostKey, own, nowMs),
+    answer,
     clash: () => ({ kind: 'replayed' }),
   });
 }
 
 /** Notes that there may be a copy of a host. The nonce is burnt, so nobody else can repeat the suspicion. */
-export function mismatch(
-  host: db.Host,
-  hostKey: db.HostKey,
-  asked: Pick<Registration, 'generation' | 'nonce' | 'bootId'>,
-  nowMs: number,
-): Result<Draft> {
+function mismatch({ host, hostKey }: Right, asked: Asked, nowMs: number): Result<Draft> {
+  const { generation } = hostKey;
   const strict = host.mode === 'strict';
   const taken = { blockedMs: nowMs, actor: actorOf(host.name), reason: 'there may be a copy of its host' };
   return succeed({
@@ -251,8 +198,8 @@ export function mismatch(
       action: 'host.clone-suspected',
       target: host.name,
       detail: {
-        bouncer: hostKey.bouncer,
-        generation: hostKey.generation,
+        ...keyDetail(hostKey),
+        generation,
         claimed: asked.generation,
         revoked: strict,
         ...(asked.bootId === null ? {} : { boot_id: asked.bootId }),
@@ -266,7 +213,13 @@ export function mismatch(
         ? [...db.revokeKeysStatements(d, host, nowMs), ...takeMachineStatements(d, host.id, taken)]
         : []),
     ],
-    answer: { status: 409, body: { what: wordsFor(hostKey.bouncer), generation: hostKey.generation } },
+    answer: { status: 409, body: {} },
+    refusal: { kind: 'generation-mismatch', what: wordsFor(hostKey), generation },
     clash: () => ({ kind: 'replayed' }),
   });
+}
+
+/** Which key, for the audit log. */
+function keyDetail({ kind, name }: db.Slot): Readonly<Record<string, string>> {
+  return kind === 'bouncer' ? { bouncer: name } : { key: kind };
 }

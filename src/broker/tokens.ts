@@ -1,6 +1,7 @@
 // Tokens of ours for operators (`cso_…`): made, listed, revoked, and from token to operator. Every one has an end
 // and a name that is never given again, so that the audit log speaks of one token for good.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
@@ -9,7 +10,7 @@ import { roles } from '../roles.ts';
 import { digestOf } from '../secret.ts';
 import { isoTime, time } from './describe.ts';
 import { duration, name } from './fields.ts';
-import { mutate, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 import type { Identity } from './oidc.ts';
 
 export const newToken = z.strictObject({
@@ -73,8 +74,8 @@ export async function createToken(
     revokedMs: null,
   };
   const taken: Failure = { kind: 'conflict', problem: `name: there is or was an operator token ${name}` };
-  return mutate(mutation, async () => {
-    return succeed({
+  return mutate(mutation, nothingRead, () =>
+    succeed({
       entry: {
         action: 'operator-token.create',
         target: name,
@@ -88,15 +89,14 @@ export async function createToken(
         secret: { token },
       },
       clash: () => taken,
-    });
-  });
+    }),
+  );
 }
 
 export async function revokeToken(mutation: Mutation, name: string): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const d1 = mutation.env.DB;
-  return mutate(mutation, async () => {
-    const token = await db.findByName(d1, name);
+  const reads = (d: DrizzleD1Database) => [db.selectByName(d, name)] as const;
+  return mutate(mutation, reads, ([[token]]) => {
     if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });
     if (token.revokedMs !== null) {
       return fail({ kind: 'conflict', problem: `operator token ${name} is revoked already` });

@@ -39,6 +39,11 @@ export interface Statement {
 
 export type Statements = readonly BatchItem<'sqlite'>[];
 
+/** The rows of each of some statements. */
+export type RowsOf<All extends Statements> = {
+  readonly [Index in keyof All]: All[Index]['_']['result'];
+};
+
 /** What the first row's `previousHash` is. */
 export const chainStart = '0'.repeat(64);
 

@@ -33,7 +33,7 @@ export function deleteStatements(
     ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
     db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
     // Its host may not bring it back.
-    db.delete(hostKeys).where(eq(hostKeys.bouncer, bouncer.name)),
+    db.delete(hostKeys).where(sql`kind = 'bouncer' AND name = ${bouncer.name}`),
     db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
   ];
 }
@@ -59,25 +59,40 @@ export function noBouncer(name: string): SQL {
 }
 
 export async function findBouncer(d1: D1Database, name: string): Promise<Bouncer | null> {
-  const [row] = await drizzle(d1).select().from(bouncers).where(eq(bouncers.name, name));
+  const [row] = await selectBouncer(drizzle(d1), name);
   return row ?? null;
 }
 
+/** By its name, or by SQL that tells it. */
+export function selectBouncer(db: DrizzleD1Database, name: string | SQL) {
+  return db
+    .select()
+    .from(bouncers)
+    .where(sql`name = ${name}`);
+}
+
+export function selectVersions(db: DrizzleD1Database, name: string | SQL) {
+  return db
+    .select()
+    .from(keyVersions)
+    .where(sql`bouncer_id = (SELECT id FROM bouncers WHERE name = ${name})`)
+    .orderBy(keyVersions.number);
+}
+
 /**
- * The one version of a new bouncer's key; null where a bouncer of this name was there before, whose program may get the
+ * The one version of a new bouncer's key; no row where a bouncer of this name was there before, whose program may get the
  * key.
  */
-export async function findFirstKey(
-  d1: D1Database,
-  name: string,
-): Promise<{ versionId: number; bouncerId: number } | null> {
+export function selectFirstKey(db: DrizzleD1Database, name: string) {
   const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
-  const [row] = await drizzle(d1)
-    .select({ versionId: keyVersions.id, bouncerId: bouncers.id })
+  return db
+    .select({
+      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
+      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
+    })
     .from(keyVersions)
     .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
     .where(sql`${bouncers.name} = ${name} AND ${keyVersions.number} = 1 AND NOT ${wasThere}`);
-  return row ?? null;
 }
 
 /** A page by id. */

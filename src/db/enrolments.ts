@@ -8,14 +8,28 @@ import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from './schema
 export type Enrolment = typeof enrolments.$inferSelect;
 export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
 
-export async function findEnrolment(d1: D1Database, ref: string): Promise<Enrolment | null> {
-  const [row] = await drizzle(d1).select().from(enrolments).where(eq(enrolments.ref, ref));
-  return row ?? null;
+export function selectEnrolment(db: DrizzleD1Database, ref: string) {
+  return db.select().from(enrolments).where(eq(enrolments.ref, ref));
 }
 
-export async function findByDigest(d1: D1Database, digest: string): Promise<Enrolment | null> {
-  const [row] = await drizzle(d1).select().from(enrolments).where(eq(enrolments.digest, digest));
-  return row ?? null;
+/** By its digest, unless that was taken away, or it has no place for this host. */
+export function selectByDigest(db: DrizzleD1Database, digest: string, host: string) {
+  return db
+    .select()
+    .from(enrolments)
+    .where(
+      sql`digest = ${digest} AND NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})
+        AND (SELECT count(*) FROM enrolment_hosts WHERE enrolment_id = id AND host <> ${host}) < max_hosts`,
+    );
+}
+
+/** Who used it, by its name. */
+export function selectUses(db: DrizzleD1Database, ref: string) {
+  return db
+    .select()
+    .from(enrolmentHosts)
+    .where(sql`enrolment_id = (SELECT id FROM enrolments WHERE ref = ${ref})`)
+    .orderBy(asc(enrolmentHosts.host));
 }
 
 /** A page by id. */
@@ -69,10 +83,4 @@ export function takePlaceStatements(db: DrizzleD1Database, use: EnrolmentHost) {
         set: { fingerprint, atMs },
       }),
   ];
-}
-
-/** Whether a condition holds at this moment. */
-export async function holdsNow(d1: D1Database, condition: SQL): Promise<boolean> {
-  const rows = await drizzle(d1).all(sql`SELECT 1 WHERE ${condition}`);
-  return rows.length > 0;
 }

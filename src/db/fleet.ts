@@ -128,12 +128,12 @@ export function rotationStatements(
       .update(hostKeys)
       .set({
         rotationAskedMs: sql`(SELECT ${field(1)} FROM json_each(${JSON.stringify(asked)})
-          WHERE ${field(0)} = host_keys.bouncer)`,
+          WHERE ${field(0)} = host_keys.name)`,
         graceMs: rotation.graceMs,
         maxOverlapMs: rotation.maxOverlapMs,
         ...(lifeMs === null ? {} : { lifeMs }),
       })
-      .where(inArray(hostKeys.bouncer, listed(asked.map(([name]) => name as string)))),
+      .where(sql`kind = 'bouncer' AND name IN ${listed(asked.map(([name]) => name as string))}`),
     db
       .update(bouncers)
       .set({

@@ -19,25 +19,34 @@ import {
 export type Host = typeof hosts.$inferSelect;
 export type HostKey = typeof hostKeys.$inferSelect;
 export type NewHost = typeof hosts.$inferInsert;
-export type NewHostKey = Pick<HostKey, 'bouncer' | 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
+export type NewHostKey = Slot & Pick<HostKey, 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
 
-/** The bouncer's name under which the key of a host's engine is kept. */
-export const engineSlot = '';
+/** Which key it is that a host registers. */
+export type Slot = Pick<HostKey, 'kind' | 'name'>;
 
-/** The bouncer's name under which a host's account at an engine is counted: no bouncer can have it. */
-export function machineSlot(host: string): string {
-  return `machine:${host}`;
+/** There is one. */
+export const engineSlot: Slot = { kind: 'engine', name: '' };
+
+export function bouncerSlot(bouncer: string): Slot {
+  return { kind: 'bouncer', name: bouncer };
 }
 
-/** Whether a key is that of a bouncer. */
-export function isBouncers({ bouncer }: Pick<HostKey, 'bouncer'>): boolean {
-  return bouncer !== engineSlot && !bouncer.includes(':');
+export function machineSlot(host: string): Slot {
+  return { kind: 'machine', name: host };
+}
+
+export function isSlot({ kind, name }: Slot, { kind: ofKind, name: named }: Slot): boolean {
+  return kind === ofKind && name === named;
 }
 
 /** A host by its name, removed ones too. */
 export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
-  const [row] = await drizzle(d1).select().from(hosts).where(eq(hosts.name, name));
+  const [row] = await selectHost(drizzle(d1), name);
   return row ?? null;
+}
+
+export function selectHost(db: DrizzleD1Database, name: string) {
+  return db.select().from(hosts).where(eq(hosts.name, name));
 }
 
 /** A page by id, of those that are not removed. */
@@ -48,13 +57,13 @@ export function listHosts(d1: D1Database, afterId: number, limit: number): Promi
 
 export function hostKeysOf(d1: D1Database, hostIds: readonly number[]): Promise<HostKey[]> {
   const own = sql`${hostKeys.hostId} IN ${listed(hostIds)}`;
-  return drizzle(d1).select().from(hostKeys).where(own).orderBy(asc(hostKeys.bouncer));
+  return drizzle(d1).select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name));
 }
 
-/** Whose a bouncer's key is, and what it may be registered with; null: no host's. */
-export async function findHostKey(d1: D1Database, bouncer: string): Promise<Owned | null> {
-  const [row] = await ownersOf(d1, [bouncer]);
-  return row ?? null;
+/** The keys that the host of a name may register. */
+export function selectKeysOf(db: DrizzleD1Database, host: string) {
+  const own = sql`${hostKeys.hostId} = ${hostId(host)}`;
+  return db.select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name));
 }
 
 export interface Owned {
@@ -64,11 +73,35 @@ export interface Owned {
 
 /** Of some bouncers, those whose keys are a host's. */
 export function ownersOf(d1: D1Database, names: readonly string[]): Promise<Owned[]> {
-  return drizzle(d1)
-    .select({ hostKey: hostKeys, host: hosts.name })
-    .from(hostKeys)
-    .innerJoin(hosts, eq(hosts.id, hostKeys.hostId))
-    .where(sql`${hostKeys.bouncer} IN ${listed(names)}`);
+  return selectOwners(drizzle(d1), sql`kind = 'bouncer' AND host_keys.name IN ${listed(names)}`);
+}
+
+/** Whose a key is, and what it may be registered with; no row: no host's. */
+export function selectOwner(
+  db: DrizzleD1Database,
+  { kind, name }: { kind: HostKey['kind']; name: string | SQL },
+) {
+  return selectOwners(db, sql`kind = ${kind} AND host_keys.name = ${name}`);
+}
+
+/** The same of several. */
+export function selectOwnersOf(db: DrizzleD1Database, slots: readonly Slot[]) {
+  return selectOwners(
+    db,
+    sql`(kind, host_keys.name) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
+      FROM json_each(${JSON.stringify(slots.map(({ kind, name }) => [kind, name]))}))`,
+  );
+}
+
+function selectOwners(db: DrizzleD1Database, which: SQL) {
+  return (
+    db
+      // A batch gives rows by the names of their columns, and both tables have a name.
+      .select({ hostKey: hostKeys, host: sql<string>`${hosts.name}`.as('host') })
+      .from(hostKeys)
+      .innerJoin(hosts, eq(hosts.id, hostKeys.hostId))
+      .where(which)
+  );
 }
 
 /** SQL for "there is no host of this name but a removed one". */
@@ -82,9 +115,13 @@ export function atHostRevision({ id, revision }: Host): SQL {
 }
 
 /** SQL for "the host has not registered this key since, and it is still its own". */
-export function atGeneration({ bouncer, hostId, generation }: HostKey): SQL {
-  return sql`EXISTS (SELECT 1 FROM host_keys JOIN hosts ON hosts.id = host_keys.host_id WHERE bouncer = ${bouncer}
-    AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
+export function atGeneration({ kind, name, hostId, generation }: HostKey): SQL {
+  return sql`EXISTS (SELECT 1 FROM host_keys JOIN hosts ON hosts.id = host_keys.host_id WHERE kind = ${kind}
+    AND host_keys.name = ${name} AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
+}
+
+function isKey({ kind, name }: Slot): SQL {
+  return sql`${hostKeys.kind} = ${kind} AND ${hostKeys.name} = ${name}`;
 }
 
 function hostId(name: string): SQL<number> {
@@ -115,8 +152,8 @@ export function changeHostStatements(
       .update(hosts)
       .set({ ...to, revision: sql`revision + 1` })
       .where(eq(hosts.id, host.id)),
-    ...remove.map(({ bouncer }) => db.delete(hostKeys).where(eq(hostKeys.bouncer, bouncer))),
-    ...(remove.some(({ bouncer }) => bouncer === engineSlot) ? [db.delete(engineKeys)] : []),
+    ...remove.map((key) => db.delete(hostKeys).where(isKey(key))),
+    ...(remove.some(({ kind }) => kind === 'engine') ? [db.delete(engineKeys)] : []),
     ...add.map((key) => db.insert(hostKeys).values({ ...key, hostId: host.id })),
     ...(allowRecovery
       ? [db.update(hostKeys).set({ recoveryAllowed: true }).where(eq(hostKeys.hostId, host.id))]
@@ -129,7 +166,7 @@ export function changeHostStatements(
  * there is asked when it is done.
  */
 export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
-  const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON host_keys.bouncer = bouncers.name
+  const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON kind = 'bouncer' AND host_keys.name = bouncers.name
     WHERE host_keys.host_id = ${id})`;
   return [
     // An insertion from a query names every column of the schema, in its order.
@@ -164,21 +201,27 @@ export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: T
 /** The statements that note a registration, and what was asked of it as done. */
 export function registeredStatements(
   db: DrizzleD1Database,
-  { bouncer, hostId, generation }: HostKey,
+  key: HostKey,
   to: Partial<HostKey>,
   nowMs: number,
 ) {
   return [
     db
       .update(hostKeys)
-      .set({ ...to, generation: generation + 1, rotationAskedMs: null, graceMs: null, maxOverlapMs: null })
-      .where(eq(hostKeys.bouncer, bouncer)),
-    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
+      .set({
+        ...to,
+        generation: key.generation + 1,
+        rotationAskedMs: null,
+        graceMs: null,
+        maxOverlapMs: null,
+      })
+      .where(isKey(key)),
+    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, key.hostId)),
   ];
 }
 
-export function useRecoveryStatements(db: DrizzleD1Database, { bouncer }: HostKey) {
-  return [db.update(hostKeys).set({ recoveryAllowed: false }).where(eq(hostKeys.bouncer, bouncer))];
+export function useRecoveryStatements(db: DrizzleD1Database, key: HostKey) {
+  return [db.update(hostKeys).set({ recoveryAllowed: false }).where(isKey(key))];
 }
 
 export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: number) {
@@ -187,7 +230,10 @@ export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: numb
 
 export function askRotationStatements(db: DrizzleD1Database, bouncer: string, to: Partial<HostKey>) {
   return [
-    db.update(hostKeys).set(to).where(eq(hostKeys.bouncer, bouncer)),
+    db
+      .update(hostKeys)
+      .set(to)
+      .where(isKey(bouncerSlot(bouncer))),
     db
       .update(bouncers)
       .set({ revision: sql`revision + 1` })
@@ -201,9 +247,9 @@ export interface Nonce {
   readonly expiresMs: number;
 }
 
-export async function isBurnt(d1: D1Database, { text }: Nonce): Promise<boolean> {
-  const rows = await drizzle(d1).select().from(burntNonces).where(eq(burntNonces.nonce, text));
-  return rows.length > 0;
+/** A row says that it is burnt. */
+export function selectBurnt(db: DrizzleD1Database, { text }: Nonce) {
+  return db.select().from(burntNonces).where(eq(burntNonces.nonce, text));
 }
 
 /** The statements that burn a nonce; a clash on `burnt_nonces.nonce` says that it was. Old ones are forgotten. */
@@ -231,10 +277,9 @@ export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: 
 
 export type EngineKey = typeof engineKeys.$inferSelect;
 
-/** Which engine's key a host sent last; null: none. The feed's object has the key itself. */
-export async function findEngineKey(d1: D1Database): Promise<EngineKey | null> {
-  const [row] = await drizzle(d1).select().from(engineKeys).limit(1);
-  return row ?? null;
+/** Which engine's key a host sent last; no row: none. The feed's object has the key itself. */
+export function selectEngineKey(db: DrizzleD1Database) {
+  return db.select().from(engineKeys).limit(1);
 }
 
 export function keepEngineKeyStatements(db: DrizzleD1Database, key: Omit<EngineKey, 'id'>) {

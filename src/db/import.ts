@@ -3,6 +3,7 @@
 
 import { eq, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { RowsOf } from './audited.ts';
 import { listed } from './keys.ts';
 import { bouncers, keyVersions, revokedDigests } from './schema.ts';
 
@@ -19,9 +20,8 @@ export interface Taken {
   readonly revoked: ReadonlySet<string>;
 }
 
-export async function findTaken(d1: D1Database, keys: readonly ImportedKey[]): Promise<Taken> {
-  const db = drizzle(d1);
-  const [names, digests, revoked] = await db.batch([
+export function selectTaken(db: DrizzleD1Database, keys: readonly ImportedKey[]) {
+  return [
     db
       .select({ name: bouncers.name })
       .from(bouncers)
@@ -35,7 +35,10 @@ export async function findTaken(d1: D1Database, keys: readonly ImportedKey[]): P
       .select({ digest: revokedDigests.digest })
       .from(revokedDigests)
       .where(sql`${revokedDigests.digest} IN ${digestsOf(keys)}`),
-  ]);
+  ] as const;
+}
+
+export function takenOf([names, digests, revoked]: RowsOf<ReturnType<typeof selectTaken>>): Taken {
   return {
     names: new Set(names.map(({ name }) => name)),
     digests: new Map(digests.map(({ digest, name }) => [digest, name])),

@@ -90,8 +90,9 @@ export function listed(values: readonly (number | string)[]): SQL {
   return sql`(SELECT value FROM json_each(${JSON.stringify(values)}))`;
 }
 
-export function isRevoked(d1: D1Database, digest: string): Promise<boolean> {
-  return isAnyRevoked(d1, [digest]);
+/** Whether something holds, as a row of its own: what is decided on is read in one batch. */
+export function selectHolds(db: DrizzleD1Database, condition: SQL) {
+  return db.select({ holds: sql<0 | 1>`${condition}` }).from(keyEpoch);
 }
 
 /** Whether one of these digests was taken away. */
@@ -101,11 +102,15 @@ export async function isAnyRevoked(d1: D1Database, digests: readonly string[]): 
   return rows.length > 0;
 }
 
-/** Whether a digest opens something, did once, or was taken away. */
 export async function isKnownDigest(d1: D1Database, digest: string): Promise<boolean> {
-  const rows = await drizzle(d1).all(sql`SELECT 1 FROM key_versions WHERE digest = ${digest}
-    UNION ALL SELECT 1 FROM revoked_digests WHERE digest = ${digest}`);
-  return rows.length > 0;
+  const [row] = await selectHolds(drizzle(d1), isKnown(digest));
+  return row?.holds === 1;
+}
+
+/** SQL for "this digest opens something, did once, or was taken away". */
+export function isKnown(digest: string): SQL {
+  return sql`(EXISTS (SELECT 1 FROM key_versions WHERE digest = ${digest})
+    OR EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest}))`;
 }
 
 /** SQL for "nobody has mutated this bouncer since". */
@@ -113,9 +118,13 @@ export function atRevision(bouncer: { readonly id: number; readonly revision: nu
   return sql`EXISTS (SELECT 1 FROM bouncers WHERE id = ${bouncer.id} AND revision = ${bouncer.revision})`;
 }
 
-/** SQL for "this digest was never taken away". */
+/** SQL for "this digest was taken away". */
+export function isRevoked(digest: string): SQL {
+  return sql`EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})`;
+}
+
 export function neverRevoked(digest: string): SQL {
-  return sql`NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})`;
+  return sql`NOT ${isRevoked(digest)}`;
 }
 
 /**

@@ -7,9 +7,21 @@ import { blockedMachines, hostMachines } from './schema.ts';
 
 export type BlockedMachine = typeof blockedMachines.$inferSelect;
 
-export async function findBlocked(d1: D1Database, machine: string): Promise<BlockedMachine | null> {
-  const rows = await drizzle(d1).select().from(blockedMachines).where(eq(blockedMachines.machine, machine));
-  return rows[0] ?? null;
+/** Of some machines, those that are blocked. */
+export function selectBlocked(db: DrizzleD1Database, machines: readonly string[]) {
+  return db
+    .select()
+    .from(blockedMachines)
+    .where(sql`machine IN ${listed(machines)}`);
+}
+
+/** The account of the host of a name, and whether an operator refuses it. */
+export function selectAccount(db: DrizzleD1Database, host: string) {
+  return db
+    .select({ account: hostMachines, isBlocked: sql<0 | 1>`blocked_machines.machine IS NOT NULL` })
+    .from(hostMachines)
+    .leftJoin(blockedMachines, eq(blockedMachines.machine, hostMachines.machine))
+    .where(sql`host_id = (SELECT id FROM hosts WHERE name = ${host})`);
 }
 
 /** A page by name. */

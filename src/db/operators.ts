@@ -11,9 +11,8 @@ export async function findByDigest(d1: D1Database, digest: string): Promise<Oper
   return row ?? null;
 }
 
-export async function findByName(d1: D1Database, name: string): Promise<OperatorToken | null> {
-  const [row] = await drizzle(d1).select().from(operatorTokens).where(eq(operatorTokens.name, name));
-  return row ?? null;
+export function selectByName(db: DrizzleD1Database, name: string) {
+  return db.select().from(operatorTokens).where(eq(operatorTokens.name, name));
 }
 
 /** A page by id. */

@@ -203,14 +203,18 @@ export const hosts = sqliteTable(
   ],
 );
 
+/** What a host may register. */
+export const keyKinds = ['bouncer', 'engine', 'machine'] as const;
+
 /**
- * The keys that a host may register: a bouncer's by its name, which need not exist yet; the empty name stands for the
- * key of its engine, `machine:` and the host's name for its account at an engine. A key is one host's.
+ * The keys that a host may register: a bouncer's by its name, which need not exist yet; the engine's, whose `name` is '';
+ * a machine's (its account at an engine) by the host's name. A key is one host's.
  */
 export const hostKeys = sqliteTable(
   'host_keys',
   {
-    bouncer: text('bouncer').primaryKey(),
+    kind: text('kind', { enum: keyKinds }).notNull(),
+    name: text('name').notNull(),
     hostId: integer('host_id')
       .notNull()
       .references(() => hosts.id, { onDelete: 'cascade' }),
@@ -227,7 +231,7 @@ export const hostKeys = sqliteTable(
     /** How long its versions live; null: without an end. */
     lifeMs: integer('life_ms'),
   },
-  (table) => [index('host_keys_host').on(table.hostId)],
+  (table) => [primaryKey({ columns: [table.kind, table.name] }), index('host_keys_host').on(table.hostId)],
 );
 
 /** The account that a host has at an engine (a LAPI machine), as it was asked for last. The engine has the password. */

@@ -26,7 +26,7 @@ import * as local from './local.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import { endOf } from './mirror.ts';
-import { openNewKeys, type NewKey, type NewKeys } from './new-keys.ts';
+import { openNewKeys, type NewKeys } from './new-keys.ts';
 import { takeTurns, type Turn } from './owed.ts';
 import { answerOf, nameOf, type Poll } from './poll.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
@@ -75,10 +75,21 @@ export class DecisionFeed extends DurableObject<Env> {
       this.#clientLog.writeAll();
     }
     const { sql } = ctx.storage;
-    this.#keyStore = createKeyStore(sql, env.DB, (bouncerId) => {
-      // A new bouncer must not start where another one was.
-      clients.forgetBouncersAfter(this.#clients, bouncerId);
-      this.#newKeys.forgetBouncersAfter(bouncerId);
+    this.#keyStore = createKeyStore(sql, env.DB, {
+      forgetBouncersAfter: (bouncerId) => {
+        // A new bouncer must not start where another one was.
+        clients.forgetBouncersAfter(this.#clients, bouncerId);
+        this.#newKeys.forgetBouncersAfter(bouncerId);
+      },
+      forgetBouncer: (bouncerId) => {
+        clients.forgetBouncer(this.#clients, bouncerId);
+        this.#newKeys.forgetBouncer(bouncerId);
+      },
+      noteNewKey: (key) => {
+        // Since a backup was restored nobody knows which names had been there before.
+        if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
+      },
+      forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
     });
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
@@ -328,11 +339,6 @@ export class DecisionFeed extends DurableObject<Env> {
     return engine.keys.offer(host, sealed);
   }
 
-  /** Gives up the key that a host sent. */
-  forgetEngineKey(host: string): void {
-    this.#engines[0]?.keys.forget(host);
-  }
-
   /** Whether a key, by its SHA-512, is one that the feed pulls with: no bouncer may have it. */
   async holdsKey(digest: string): Promise<boolean> {
     const holds = await Promise.all(this.#engines.map(({ keys }) => keys.has(digest)));
@@ -365,17 +371,6 @@ export class DecisionFeed extends DurableObject<Env> {
 
   acknowledgeLostTails(foundUntilMs: number): void {
     endsLog.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
-  }
-
-  forgetBouncer(bouncerId: number): void {
-    clients.forgetBouncer(this.#clients, bouncerId);
-    this.#newKeys.forgetBouncer(bouncerId);
-  }
-
-  /** A key was made here that nobody has yet, the first of its bouncer. */
-  noteNewKey(key: NewKey): void {
-    // Since a backup was restored nobody knows which names had been there before.
-    if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
   }
 
   /** Bans here. The same `request` again within a day gets the same decision. */

@@ -24,10 +24,12 @@ import {
   type Refusal,
   type Statement,
 } from '../db/audited.ts';
+import { selectFirstKey } from '../db/bouncers.ts';
 import { selectMark, type StoreMark } from '../db/keys.ts';
 import * as db from '../db/restore.ts';
 import { drizzle } from 'drizzle-orm/d1';
 import * as log from './ends-log.ts';
+import type { NewKey } from './new-keys.ts';
 import { shared } from './shared.ts';
 
 /** A mutation to be written. */
@@ -35,6 +37,17 @@ export interface CommitAsk {
   /** Of the audit row that the first statement writes. */
   readonly digest: string;
   readonly statements: readonly Statement[];
+  readonly news: News;
+}
+
+/** What the feed is to know of it. */
+export interface News {
+  /** A bouncer that was made with a key of ours: nobody has it yet. */
+  readonly newKeyOf?: string;
+  /** The id of a bouncer that is gone. */
+  readonly gone?: number;
+  /** The name of a host that has no engine (any more): a key that it sent is given up. */
+  readonly noEngineOn?: string;
 }
 
 export type Commit =
@@ -57,12 +70,16 @@ const mostTries = 1000;
 const endsPage = 2000;
 const sealPage = 1000;
 
-/** `forgetBouncersAfter`: a restored D1 gives the ids above this one again, to other bouncers. */
-export function createKeyStore(
-  sql: SqlStorage,
-  d1: D1Database,
-  forgetBouncersAfter: (bouncerId: number) => void,
-): KeyStore {
+/** What the feed remembers of bouncers and hosts. */
+export interface Memory {
+  /** A restored D1 gives the ids above this one again, to other bouncers. */
+  readonly forgetBouncersAfter: (bouncerId: number) => void;
+  readonly forgetBouncer: (bouncerId: number) => void;
+  readonly noteNewKey: (key: NewKey) => void;
+  readonly forgetEngineKey: (host: string) => void;
+}
+
+export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory): KeyStore {
   let head = log.readHead(sql);
   /** Rows of the outbox up to this one are kept here. */
   let keptUpTo = 0;
@@ -138,7 +155,7 @@ export function createKeyStore(
     log.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
     head = { seq: mark.seq, hash: mark.hash };
     keptUpTo = 0;
-    forgetBouncersAfter(highestBouncerId);
+    memory.forgetBouncersAfter(highestBouncerId);
   };
 
   const sealing = shared(async (): Promise<AuditHead> => {
@@ -175,7 +192,7 @@ export function createKeyStore(
     }
   };
 
-  const commit = async ({ digest, statements }: CommitAsk): Promise<Commit> => {
+  const commit = async ({ digest, statements, news }: CommitAsk): Promise<Commit> => {
     // A new object: it may not know what ended before it.
     if (head.seq === 0) await settle.next();
     const d = drizzle(d1);
@@ -183,21 +200,29 @@ export function createKeyStore(
       ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
       db.forgetUpToStatement(d, keptUpTo),
     ].map(statementOf);
-    const after = [selectMark(d), db.selectUntold(d)].map(statementOf);
+    const after = [
+      selectMark(d),
+      db.selectUntold(d),
+      ...(news.newKeyOf === undefined ? [] : [selectFirstKey(d, news.newKeyOf)]),
+    ].map(statementOf);
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
       d1.prepare(text).bind(...params),
     );
     const results = await d1.batch(prepared);
     const own = results.slice(before.length, -after.length);
-    const [mark, untold] = results.slice(-after.length).map(({ results: rows }) => rows) as [
+    const [mark, untold, newKeys = []] = results.slice(-after.length).map(({ results: rows }) => rows) as [
       [StoreMark],
       db.Untold[],
+      NewKey[]?,
     ];
     const [row] = own[0]?.results as { seq: number }[];
     if (!row) throw new Error('a mutation without its audit row');
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await settle.next();
     void seal();
+    for (const key of newKeys) memory.noteNewKey(key);
+    if (news.gone !== undefined) memory.forgetBouncer(news.gone);
+    if (news.noEngineOn !== undefined) memory.forgetEngineKey(news.noEngineOn);
     return { kind: 'done', results: own, mark: mark[0] };
   };
 
