@@ -16,7 +16,7 @@ import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
 import { takeLoginTurn, takeLoginTurnAs } from './rate.ts';
 import { relay } from './relay.ts';
-import { claimedMachine, machineIn, mayAsLocal } from './trust.ts';
+import { checkToken, claimedMachine, machineIn, mayAsLocal } from './trust.ts';
 
 type Reply = (c: Context<AppEnv>) => Promise<Response>;
 type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
@@ -44,6 +44,9 @@ const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
   '/usage-metrics': { POST: pass },
 };
 
+/** Of those whom nobody knows yet. */
+const tokenless = ['/watchers', '/watchers/login'];
+
 const closed: Failure = { kind: 'not-found', what: 'MACHINE_ROUTES is off: this path' };
 
 export const machineRoutes = new Hono<AppEnv>();
@@ -55,7 +58,11 @@ for (const [path, replies] of Object.entries(passages)) {
     const reply = replies[c.req.method as Method];
     if (!reply) return lapiError({ kind: 'method-not-allowed', allow: Object.keys(replies) });
     const whole = checkTarget(c);
-    return whole.ok ? reply(c) : lapiError(whole.failure);
+    if (!whole.ok) return lapiError(whole.failure);
+    const token = tokenless.includes(path)
+      ? whole
+      : checkToken(c.req.raw.headers, path === '/refresh_token', Date.now());
+    return token.ok ? reply(c) : lapiError(token.failure);
   });
 }
 

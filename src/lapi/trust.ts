@@ -12,19 +12,56 @@ import { covers, parseNetwork } from './ip.ts';
 
 const tokenHeader = 'x-lapidary-token';
 
+/** So far the engine's clock may be behind ours: until then it says itself whether a token has ended. */
+const skewMs = 10_000;
+/** gin-jwt's MaxRefresh, as LAPI sets it: so long after its issue a token is renewed, also when it has ended. */
+const renewableMs = 3_600_000;
+
+/**
+ * Refuses in the engine's own words what it would refuse whatever its secret: no token, something that is none, and one
+ * that has ended; `renews`: for `/refresh_token`. Whether the rest is good is the engine's to say. It takes a token from
+ * a cookie, too, which is not passed on: hence its word for none.
+ */
+export function checkToken(headers: Headers, renews: boolean, nowMs: number): Result<'may be good'> {
+  const token = tokenOf(headers);
+  if (token === '') return refused('cookie token is empty');
+  if (token.split('.').length !== 3) return refused('token contains an invalid number of segments');
+  const { exp, orig_iat: issued } = claimsOf(token);
+  const [end, reachMs] = renews ? [issued, renewableMs] : [exp, 0];
+  if (typeof end !== 'number' || end * 1000 + reachMs + skewMs > nowMs) return succeed('may be good');
+  return refused(renews ? 'token is expired' : 'Token is expired');
+}
+
+function refused(problem: string): Result<never> {
+  return fail({ kind: 'login-refused', problem });
+}
+
+function tokenOf(headers: Headers): string {
+  return /^Bearer (.*)$/.exec(headers.get('authorization') ?? '')?.[1] ?? '';
+}
+
 /**
  * The machine that a request's JWT names; null without one. Its signature is the engine's to check: who forges a name
- * is refused there. Read as golang-jwt reads it, so that no spelling hides a name from here and not from there.
+ * is refused there.
  */
 export function claimedMachine(headers: Headers): string | null {
-  const [, payload] = /^Bearer [^.]*\.([^.]*)\./.exec(headers.get('authorization') ?? '') ?? [];
-  if (payload === undefined) return null;
+  const { id } = claimsOf(tokenOf(headers));
+  return typeof id === 'string' ? id : null;
+}
+
+/** Read as golang-jwt reads them, so that no spelling hides a name from here and not from there. */
+function claimsOf(token: string): {
+  readonly id?: unknown;
+  readonly exp?: unknown;
+  readonly orig_iat?: unknown;
+} {
+  const [, payload] = /^[^.]*\.([^.]*)\./.exec(token) ?? [];
+  if (payload === undefined) return {};
   try {
     const bytes = Uint8Array.fromBase64(payload, { alphabet: 'base64url' });
-    const claims = JSON.parse(new TextDecoder().decode(bytes)) as { id?: unknown } | null;
-    return typeof claims?.id === 'string' ? claims.id : null;
+    return (JSON.parse(new TextDecoder().decode(bytes)) as object | null) ?? {};
   } catch {
-    return null;
+    return {};
   }
 }
 
