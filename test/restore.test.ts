@@ -36,6 +36,7 @@ const tables = [
   'revoked_digests',
   'ends_outbox',
   'key_epoch',
+  'key_changes',
   'audit',
   'idempotent_answers',
 ];

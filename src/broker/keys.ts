@@ -1,12 +1,17 @@
-// From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up for as
-// long as the key epoch stands, and asks for the epoch at most every 5 s: that is the bound on revocation. Ends
-// of versions are exact: they are compared with the clock at each use.
+// From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up, and asks D1 at
+// most every 5 s what has changed since: that is the bound on revocation. Ends of versions are exact: they are compared
+// with the clock at each use.
 
+import { waitUntil } from 'cloudflare:workers';
 import { sinceMs } from '../clock.ts';
-import { lookUpKey, readMark, type KeyVersion } from '../db/keys.ts';
+import { askStore, mostChanges, type FoundKey, type KeyVersion, type StoreAnswer } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
+import { createGenerations } from '../generations.ts';
 import { digestOf } from '../secret.ts';
+import { withinMs } from '../wait.ts';
+import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';
+import { createConfirmation } from './confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';
 import { confirmStore } from './restore.ts';
 import { isLive } from './rotation.ts';
@@ -19,88 +24,145 @@ export interface BouncerIdentity {
   readonly policy: Policy;
 }
 
-/** How long an isolate trusts the epoch it has seen: a revoked key is refused everywhere after this time. */
-export const epochFreshMs = 5_000;
 /** An unknown key is remembered as such for this long; so is a guess that is made again and again. */
 const refusedMs = 2_000;
-/**
- * With D1 out of reach a key that was good this long ago still reads decisions: a firewall without its list
- * is worse than a late revocation.
- */
-const outageMs = 15 * 60_000;
 const mostRemembered = 20_000;
-/** A key is looked up again when D1 turns out to have been restored; more than once only if it is again. */
+/** D1 is asked again when it turns out to have been restored; more than once only if it is again. */
 const mostLookups = 5;
+/** An answer that comes after all who waited for it is still learnt. */
+const lateMs = 5_000;
 
-let epoch = { value: -1, seenMs: -Infinity };
-const known = new Map<string, { readonly bouncer: BouncerIdentity; readonly epoch: number }>();
-const refused = new Map<string, number>();
+/** Digest → whom it opens for, as of `epoch`. */
+const known = createGenerations<BouncerIdentity>(mostRemembered);
+let epoch = -1;
+const confirmation = createConfirmation();
+/** Digest → when it was looked up in vain. */
+const refused = createGenerations<number>(mostRemembered);
 
-/** The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known. */
+const ask = createAsking<Env, BouncerIdentity | null>(
+  (env, digests) => {
+    const answer = lookUp(env, digests);
+    // Beyond the answer to this request, whose client may have gone.
+    waitUntil(withinMs(answer, lateMs).catch(() => undefined));
+    return answer;
+  },
+  (error) => {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    confirmation.fail(Date.now());
+  },
+);
+
+/**
+ * The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known.
+ */
 export async function authenticate(env: Env, key: string, nowMs: number): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
   const digest = await digestOf(key);
-  if (sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs) return fail({ kind: 'forbidden' });
-  const remembered = known.get(digest);
+  const atOnce = recall(digest, nowMs);
+  if (atOnce !== undefined) {
+    if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
+    return admit(atOnce, nowMs);
+  }
   try {
-    if (remembered) {
-      if (sinceMs(epoch.seenMs, nowMs) >= epochFreshMs) {
-        const mark = await readMark(env.DB);
-        // Of a restored backup neither the epoch nor what was looked up in it counts.
-        if (await confirmStore(env, mark)) sawEpoch(mark.epoch, nowMs);
-        else known.delete(digest);
-      }
-      if (known.get(digest) === remembered && remembered.epoch === epoch.value) {
-        return live(remembered.bouncer, nowMs);
-      }
-    }
-    for (let attempt = 0; attempt < mostLookups; attempt++) {
-      const { found, mark } = await lookUpKey(env.DB, digest);
-      if (!(await confirmStore(env, mark))) continue;
-      sawEpoch(mark.epoch, nowMs);
-      if (!found) {
-        known.delete(digest);
-        remember(refused, digest, nowMs);
-        return fail({ kind: 'forbidden' });
-      }
-      const { name, version } = found;
-      const bouncer = { id: version.bouncerId, name, version, policy: readPolicy(found.policy) };
-      remember(known, digest, { bouncer, epoch: mark.epoch });
-      return live(bouncer, nowMs);
-    }
-    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
-  } catch (error) {
-    console.error(`the key store is out of reach: ${causeOf(error).message}`);
-    if (remembered && sinceMs(epoch.seenMs, nowMs) < outageMs) return live(remembered.bouncer, nowMs);
+    const bouncer = await ask(env, digest, () => recall(digest, Date.now()));
+    return admit(bouncer, nowMs);
+  } catch {
+    const bouncer = known.get(digest);
+    if (bouncer && confirmation.isGraced(nowMs)) return admit(bouncer, nowMs);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
 }
 
 /** This isolate changed a key itself: it asks anew at the next use. */
 afterCommit(() => {
-  epoch = { value: -1, seenMs: -Infinity };
+  confirmation.forget();
   refused.clear();
 });
 
+/** Whether D1 failed when it was last asked: what can wait need not be written now. */
+export function isStoreFailing(): boolean {
+  return confirmation.isFailing();
+}
+
 /** A first use was noted: this isolate notes it no more. The key stays known, should D1 go away now. */
 export function learnFirstUse({ digest }: KeyVersion, nowMs: number): void {
-  const entry = known.get(digest);
-  if (!entry) return;
-  const { bouncer } = entry;
-  const version = { ...bouncer.version, firstUsedMs: nowMs };
-  known.set(digest, { ...entry, bouncer: { ...bouncer, version } });
+  const bouncer = known.get(digest);
+  if (bouncer) known.set(digest, { ...bouncer, version: { ...bouncer.version, firstUsedMs: nowMs } });
 }
 
-function live(bouncer: BouncerIdentity, nowMs: number): Result<BouncerIdentity> {
-  return isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
+function admit(bouncer: BouncerIdentity | null, nowMs: number): Result<BouncerIdentity> {
+  return bouncer && isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
 }
 
-/** `nowMs` is when the question was asked, so a slow answer does not prolong trust. */
-function sawEpoch(value: number, nowMs: number): void {
-  if (nowMs >= epoch.seenMs || sinceMs(epoch.seenMs, nowMs) === Infinity) epoch = { value, seenMs: nowMs };
+/** What is known of a digest without asking; null: it opens nothing. */
+function recall(digest: string, nowMs: number): BouncerIdentity | null | undefined {
+  const bouncer = known.get(digest);
+  if (bouncer && confirmation.isTrusted(nowMs)) return bouncer;
+  return sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs ? null : undefined;
 }
 
-function remember<T>(map: Map<string, T>, digest: string, value: T): void {
-  if (map.size >= mostRemembered) map.clear();
-  map.set(digest, value);
+async function lookUp(
+  env: Env,
+  digests: readonly string[],
+): Promise<ReadonlyMap<string, BouncerIdentity | null>> {
+  for (let attempt = 0; attempt < mostLookups; attempt++) {
+    const nowMs = Date.now();
+    const asked = confirmation.ask(nowMs);
+    const sinceEpoch = epoch < 0 ? Number.MAX_SAFE_INTEGER : epoch;
+    const answer = await askStore(env.DB, sinceEpoch, digests);
+    // Of a restored backup neither the epoch nor what was looked up in it counts.
+    if (!(await confirmStore(env, answer.mark))) continue;
+    const opened = new Map<string, BouncerIdentity | null>(digests.map((digest) => [digest, null]));
+    for (const found of answer.found) {
+      const bouncer = identityOf(found);
+      if (bouncer) opened.set(found.version.digest, bouncer);
+      else opened.delete(found.version.digest);
+    }
+    if (!asked.isLate()) {
+      forgetChanged(sinceEpoch, answer);
+      epoch = answer.mark.epoch;
+      for (const [digest, bouncer] of opened) learn(digest, bouncer, nowMs);
+      asked.confirm();
+    }
+    return opened;
+  }
+  throw new Error(`the key store was restored ${mostLookups} times under one question`);
+}
+
+/** undefined: its row can't be read, which is nobody else's trouble. */
+function identityOf({ name, version, policy }: FoundKey): BouncerIdentity | undefined {
+  try {
+    return { id: version.bouncerId, name, version, policy: readPolicy(policy) };
+  } catch (error) {
+    console.error(`the policy of bouncer ${name} can not be read: ${causeOf(error).message}`);
+    return undefined;
+  }
+}
+
+function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): void {
+  if (bouncer) {
+    known.set(digest, bouncer);
+    refused.delete(digest);
+  } else {
+    known.delete(digest);
+    refused.set(digest, nowMs);
+  }
+}
+
+function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
+  const changed = changedSince(sinceEpoch, answer);
+  if (changed === 'all') known.clear();
+  else if (changed.size > 0) {
+    for (const { id, version } of known.values()) if (changed.has(id)) known.delete(version.digest);
+  }
+}
+
+/** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */
+function changedSince(
+  sinceEpoch: number,
+  { mark, changes }: Pick<StoreAnswer, 'mark' | 'changes'>,
+): ReadonlySet<number> | 'all' {
+  const moves = new Set(changes.map((change) => change.epoch));
+  if (moves.size !== mark.epoch - sinceEpoch || changes.length >= mostChanges) return 'all';
+  return new Set(changes.map(({ bouncerId }) => bouncerId));
 }

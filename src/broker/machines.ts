@@ -2,15 +2,16 @@
 // the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
 // bound on a block, as on a revocation.
 
+import { waitUntil } from 'cloudflare:workers';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
-import { sinceMs } from '../clock.ts';
 import * as db from '../db/machines.ts';
 import { always } from '../db/operators.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
+import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';
+import { createConfirmation } from './confirmation.ts';
 import { isoTime, time } from './describe.ts';
-import { epochFreshMs } from './keys.ts';
 import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 
 export const blockedShape = z
@@ -48,35 +49,53 @@ const blocked: Failure = {
   problem: 'access forbidden: an operator blocked this machine at Lapidary',
 };
 
-/** With D1 out of reach a list that was read this long ago still counts; without one machines are told to wait. */
-const outageMs = 15 * 60_000;
+/** The whole list, as D1 had it when that was confirmed. */
+let names: ReadonlySet<string> = new Set();
+const confirmation = createConfirmation();
+const wholeList = 'blocked';
 
-let known = { names: new Set<string>(), readMs: -Infinity };
+const ask = createAsking<D1Database, ReadonlySet<string>>(
+  async (d1) => {
+    const asked = confirmation.ask(Date.now());
+    const read = new Set((await db.blockedNames(d1)).map(bareName));
+    if (!asked.isLate()) {
+      names = read;
+      asked.confirm();
+    }
+    return new Map([[wholeList, read]]);
+  },
+  (error) => {
+    console.error(`the list of blocked machines is out of reach: ${causeOf(error).message}`);
+    confirmation.fail(Date.now());
+  },
+);
 
-/** `forbidden` for a machine that is blocked; `unavailable` when that can't be told. */
+/**
+ * `forbidden` for a machine that is blocked; `unavailable` when that can't be told. With D1 out of reach the list counts
+ * as long as a bouncer's key does.
+ */
 export async function checkMachine(
   d1: D1Database,
   machine: string,
   nowMs: number,
 ): Promise<Result<'passes'>> {
-  const ageMs = sinceMs(known.readMs, nowMs);
-  if (ageMs >= epochFreshMs) {
-    try {
-      known = { names: new Set((await db.blockedNames(d1)).map(bareName)), readMs: nowMs };
-    } catch (error) {
-      console.error(`the list of blocked machines is out of reach: ${causeOf(error).message}`);
-      if (ageMs >= outageMs) {
-        return fail({ kind: 'unavailable', problem: 'machines can not be checked now; try again' });
-      }
+  const recall = (): ReadonlySet<string> | undefined =>
+    confirmation.isTrusted(Date.now()) ? names : undefined;
+  let list = recall();
+  if (list && confirmation.takeRetry(nowMs)) waitUntil(ask(d1, wholeList).catch(() => undefined));
+  try {
+    list ??= await ask(d1, wholeList, recall);
+  } catch {
+    if (!confirmation.isGraced(nowMs)) {
+      return fail({ kind: 'unavailable', problem: 'machines can not be checked now; try again' });
     }
+    list = names;
   }
-  return known.names.has(bareName(machine)) ? fail(blocked) : succeed('passes');
+  return list.has(bareName(machine)) ? fail(blocked) : succeed('passes');
 }
 
 /** This isolate may have changed the list itself: it reads anew at the next use. */
-afterCommit(() => {
-  known = { ...known, readMs: -Infinity };
-});
+afterCommit(() => confirmation.forget());
 
 export async function blockMachine(
   mutation: Mutation,

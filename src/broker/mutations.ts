@@ -9,6 +9,7 @@ import { keepStatements, selectAnswer, type IdempotentAnswer } from '../db/idemp
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { News } from '../feed/key-store.ts';
 import { sha256Hex } from '../secret.ts';
+import { answerWithin } from '../wait.ts';
 import { commit } from './commit.ts';
 
 /** One request to change something. */
@@ -71,6 +72,8 @@ const restored: Failure = {
 };
 
 const answerKeptMs = 86_400_000;
+/** A key store that is silent is out of reach, too. */
+const patienceMs = 10_000;
 const mostTries = 50;
 
 /** `reads` of a mutation whose unique columns say all that it is decided on. */
@@ -139,7 +142,7 @@ async function readAll<const Reads extends Statements>(
   const own = reads(d);
   const [first, ...rest] = [...own, ...(idempotency ? [selectAnswer(d, actor, idempotency.key, nowMs)] : [])];
   try {
-    const rows: unknown[] = first ? await d.batch([first, ...rest]) : [];
+    const rows: unknown[] = first ? await answerWithin(d.batch([first, ...rest]), patienceMs) : [];
     const answers = rows.slice(own.length) as IdempotentAnswer[][];
     return succeed({ rows: rows.slice(0, own.length) as unknown as RowsOf<Reads>, earlier: answers[0]?.[0] });
   } catch (error) {

@@ -2,8 +2,8 @@
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { revokeStatements, type KeyVersion } from './keys.ts';
-import { bouncers, hostKeys, keyEpoch, keyVersions } from './schema.ts';
+import { changedStatements, revokeStatements, type KeyVersion } from './keys.ts';
+import { bouncers, hostKeys, keyVersions } from './schema.ts';
 
 export type Bouncer = typeof bouncers.$inferSelect;
 
@@ -31,10 +31,10 @@ export function deleteStatements(
 ) {
   return [
     ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
+    ...changedStatements(db, sql`(${bouncer.id})`),
     db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
     // Its host may not bring it back.
     db.delete(hostKeys).where(sql`kind = 'bouncer' AND name = ${bouncer.name}`),
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
   ];
 }
 
@@ -49,7 +49,7 @@ export function policyStatements(
       .update(bouncers)
       .set({ ...to, revision: sql`revision + 1` })
       .where(eq(bouncers.id, bouncer.id)),
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+    ...changedStatements(db, sql`(${bouncer.id})`),
   ];
 }
 

@@ -145,6 +145,7 @@ export function rotationStatements(
     db.insert(rotationMembers).select(sql`
       SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}
       FROM json_each(${JSON.stringify(members)})`),
+    // Of so many that every isolate had better look up all: none is told of by itself.
     db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
   ];
 }

@@ -2,7 +2,7 @@
 
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { listed } from './keys.ts';
+import { changedStatements, listed } from './keys.ts';
 import { endMachineStatements, type Taken } from './machines.ts';
 import {
   bouncers,
@@ -11,7 +11,6 @@ import {
   engineKeys,
   hostKeys,
   hosts,
-  keyEpoch,
   keyVersions,
   revokedDigests,
 } from './schema.ts';
@@ -180,7 +179,7 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
       .update(bouncers)
       .set({ revision: sql`revision + 1` })
       .where(sql`id IN ${own}`),
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+    ...changedStatements(db, own),
   ];
 }
 

@@ -1,9 +1,13 @@
 // The named queries on keys: what opens what, and what a rotation changes.
 
-import { and, eq, inArray, isNull, sql, type SQL } from 'drizzle-orm';
+import { and, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
-import { audit, bouncers, endsOutbox, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
+import { answerWithin } from '../wait.ts';
+import { audit, bouncers, endsOutbox, keyChanges, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
+
+/** How long an answer of D1 is waited for: silence is an outage, too. */
+export const answerMs = 1_000;
 
 export type KeyVersion = typeof keyVersions.$inferSelect;
 
@@ -33,40 +37,44 @@ export function selectMark(db: DrizzleD1Database) {
   return db.select(mark).from(keyEpoch);
 }
 
-/** What a digest opens, and the state of the store in which that was read. */
-export interface KeyLookup {
-  readonly found: {
-    readonly name: string;
-    readonly version: KeyVersion;
-    readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
-  } | null;
-  readonly mark: StoreMark;
+/** What a digest opens. */
+export interface FoundKey {
+  readonly name: string;
+  readonly version: KeyVersion;
+  readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
 }
 
-/** Key and epoch in one batch: read apart, a revocation between the two would be believed for an epoch more. */
-export async function lookUpKey(d1: D1Database, digest: string): Promise<KeyLookup> {
+export interface StoreAnswer {
+  readonly mark: StoreMark;
+  /** What has changed since the epoch that was asked about, and no more than `mostChanges` of it. */
+  readonly changes: readonly (typeof keyChanges.$inferSelect)[];
+  readonly found: readonly FoundKey[];
+}
+
+export const mostChanges = 1_000;
+
+/** All of it as of one moment: read apart, a revocation between the two would be believed for an epoch more. */
+export async function askStore(
+  d1: D1Database,
+  sinceEpoch: number,
+  digests: readonly string[],
+): Promise<StoreAnswer> {
   const db = drizzle(d1);
-  const [marks, found] = await db.batch([
+  const { viewJson, allowJson, rateLimit } = bouncers;
+  const [marks, changes, found] = await db.batch([
     selectMark(db),
+    db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges),
     db
-      .select({
-        name: bouncers.name,
-        version: keyVersions,
-        policy: {
-          viewJson: bouncers.viewJson,
-          allowJson: bouncers.allowJson,
-          rateLimit: bouncers.rateLimit,
-        },
-      })
+      .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
       .from(keyVersions)
       .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
-      .where(eq(keyVersions.digest, digest)),
+      .where(inArray(keyVersions.digest, listed(digests))),
   ]);
-  return { found: found[0] ?? null, mark: marks[0] ?? noMark };
+  return { mark: marks[0] ?? noMark, changes, found };
 }
 
 export async function readMark(d1: D1Database): Promise<StoreMark> {
-  const [row] = await selectMark(drizzle(d1));
+  const [row] = await answerWithin(Promise.resolve(selectMark(drizzle(d1))), answerMs);
   return row ?? noMark;
 }
 
@@ -128,6 +136,23 @@ export function neverRevoked(digest: string): SQL {
 }
 
 /**
+ * The statements that move the epoch, so that every isolate looks up the keys of these bouncers anew within 5 s. For as
+ * long as the bouncers are there: before they are deleted.
+ */
+export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
+  const now = sql`(SELECT epoch FROM key_epoch)`;
+  const changed = sql`bouncers WHERE id IN ${bouncerIds}`;
+  return [
+    db
+      .update(keyEpoch)
+      .set({ epoch: sql`epoch + 1` })
+      .where(sql`EXISTS (SELECT 1 FROM ${changed})`),
+    db.insert(keyChanges).select(sql`SELECT ${now}, id FROM ${changed}`),
+    db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostChanges}`),
+  ];
+}
+
+/**
  * The statements of a plan. A version that is taken away leaves its digest behind, and the epoch moves with every
  * change, so that no isolate trusts what it knew for more than 5 s.
  */
@@ -155,7 +180,7 @@ export function planStatements(
       .update(bouncers)
       .set({ revision: sql`revision + 1`, versionCount: number })
       .where(eq(bouncers.id, bouncer.id)),
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+    ...changedStatements(db, sql`(${bouncer.id})`),
   ];
 }
 

@@ -87,6 +87,20 @@ export const keyEpoch = sqliteTable('key_epoch', {
 });
 
 /**
+ * Whose keys each of the last moves of the epoch was about, so that an isolate looks up these anew and no others. A move
+ * that is not here (a restore, a rotation of many) was about all.
+ */
+export const keyChanges = sqliteTable(
+  'key_changes',
+  {
+    /** What the epoch came to. */
+    epoch: integer('epoch').notNull(),
+    bouncerId: integer('bouncer_id').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.epoch, table.bouncerId] })],
+);
+
+/**
  * Ends of keys and tokens that the feed's object has not been told yet. Written in the batch that ends them, empty
  * soon after: an end is acknowledged once it stands in both places, so that a restored backup does not undo it.
  */

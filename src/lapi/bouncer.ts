@@ -5,18 +5,19 @@ import { Hono } from 'hono';
 import type { Context, Next } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
-import { authenticate, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
+import { authenticate, isStoreFailing, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
 import { isAllowed } from '../broker/policy.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { cut } from '../cut.ts';
 import { saveMetrics } from '../db/bouncers.ts';
-import { saveFirstUse } from '../db/keys.ts';
+import { answerMs, saveFirstUse } from '../db/keys.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../failure.ts';
 import { userAgentLength, type Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { reportOf, type Report } from '../feed/metrics.ts';
 import { renderList } from '../feed/snapshot.ts';
 import { viewKey, type View } from '../feed/view.ts';
+import { answerWithin, withinMs } from '../wait.ts';
 import { readJson } from './body.ts';
 import { isMachines, withMachines } from './machine.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
@@ -43,11 +44,11 @@ async function answer(
   if (!allow.includes(c.req.method)) {
     return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, allow) });
   }
+  const address = clientAddress(c.req.raw, c.get('settings'));
   const bouncer = await whoAsks(c);
   if (!bouncer.ok) return lapiError(bouncer.failure);
   const { id, policy } = bouncer.value;
   // As a bad key: whoever found a key learns nothing about where it is good.
-  const address = clientAddress(c.req.raw, c.get('settings'));
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await takeTurn(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
@@ -65,7 +66,12 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
   const isFeeds = (digest: string): Promise<boolean> => {
     return askFeed(c.env, async (feed) => feed.holdsKey(digest));
   };
-  if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
+  try {
+    if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
+  } catch (error) {
+    console.error(`a key was not looked for at the engine: ${causeOf(error).message}`);
+    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
+  }
   return authenticate(c.env, key, nowMs);
 }
 
@@ -73,14 +79,19 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
  * The first use of a version is noted, and of a new one it starts the old one's grace. A HEAD is a question whether the
  * key is good, asked before it is put to use. A key store that is out of reach must not cost the poll its answer.
  */
-async function noteUse(c: Context<AppEnv>, { name, version }: BouncerIdentity): Promise<void> {
-  if (version.firstUsedMs !== null || c.req.method === 'HEAD') return;
-  const nowMs = Date.now();
+async function noteUse(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<void> {
+  if (bouncer.version.firstUsedMs !== null || c.req.method === 'HEAD' || isStoreFailing()) return;
+  const noted = note(c.env, bouncer, Date.now());
+  c.executionCtx.waitUntil(noted);
+  await withinMs(noted, answerMs);
+}
+
+async function note(env: Env, { name, version }: BouncerIdentity, nowMs: number): Promise<void> {
   try {
     if (version.state === 'next') {
-      await noteFirstUse(c.env, version, name, nowMs);
+      await noteFirstUse(env, version, name, nowMs);
     } else {
-      await saveFirstUse(c.env.DB, version.id, nowMs);
+      await saveFirstUse(env.DB, version.id, nowMs);
       learnFirstUse(version, nowMs);
     }
   } catch (error) {
@@ -167,6 +178,8 @@ function emptyHead(): Response {
 }
 
 const metricsLimitBytes = 1024 * 1024;
+/** How long D1 may take to keep them. */
+const metricsMs = 5_000;
 
 /** Kept as it came, the newest in place of the last. 201 with an empty body is what Go bouncers insist on. */
 async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
@@ -174,7 +187,13 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   if (!body.ok) return lapiError(body.failure);
   const component = oneComponent(body.value);
   if (!component.ok) return lapiError(component.failure);
-  await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
+  try {
+    const saved = saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
+    await answerWithin(saved, metricsMs);
+  } catch (error) {
+    console.error(`usage metrics were not kept: ${causeOf(error).message}`);
+    return lapiError({ kind: 'unavailable', problem: 'usage metrics can not be kept now; try again' });
+  }
   const report = reportOf(component.value, bouncer.name);
   const asked = c.get('engine');
   const seen = asked ? [asked.name] : (bouncer.policy.limits?.engines ?? null);

@@ -1,0 +1,100 @@
+// D1 answers nobody: it is as out of reach as one that fails. And what strangers may ask of it when it does answer.
+import { randomBytes } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type Gated, startGated } from '../lab/gate.ts';
+
+let lapidary: Gated;
+beforeAll(async () => {
+  lapidary = await startGated({ settings: { CLIENT_ADDRESS_HEADER: 'x-forwarded-for' } });
+});
+afterEach(() => lapidary?.open());
+afterAll(() => lapidary?.close());
+
+/** Above every wait for D1: nothing hangs. */
+const boundMs = 8_000;
+
+interface Ask {
+  method?: string;
+  address?: string;
+  path?: string;
+  body?: string;
+  headers?: Record<string, string>;
+}
+
+async function statusOf(key: string | null, ask: Ask = {}): Promise<number> {
+  const { method = 'GET', address = '192.0.2.1', path = '/v1/decisions', body, headers = {} } = ask;
+  const response = await fetch(`${lapidary.url}${path}`, {
+    method,
+    headers: { 'x-forwarded-for': address, ...(key === null ? {} : { 'x-api-key': key }), ...headers },
+    signal: AbortSignal.timeout(boundMs),
+    ...(body === undefined ? {} : { body }),
+  });
+  await response.text();
+  return response.status;
+}
+
+/** What this isolate knew it asks D1 for anew: something was changed here. */
+const endTrust = (name: string): Promise<string> => lapidary.addBouncer(name);
+
+const randomKey = (): string => randomBytes(24).toString('base64url');
+const many = <T>(count: number, make: (index: number) => Promise<T>): Promise<T[]> =>
+  Promise.all(Array.from({ length: count }, (_, index) => make(index)));
+const all = (count: number, status: number): number[] => Array.from({ length: count }, () => status);
+
+describe('while D1 is silent', () => {
+  test('50 polls at once with a key that was good are answered, after one question', async () => {
+    const key = await lapidary.addBouncer('remembered');
+    expect(await statusOf(key)).toBe(200);
+    await endTrust('remembered-2');
+    await lapidary.silence();
+    await lapidary.questions();
+    expect(await many(50, () => statusOf(key))).toEqual(all(50, 200));
+    expect(await lapidary.questions()).toBe(1);
+    expect(await statusOf(key, { method: 'HEAD', path: '/v1/decisions/stream' })).toBe(200);
+  });
+
+  test('a new key is told to wait, and is good as soon as D1 answers', async () => {
+    const key = await lapidary.addBouncer('cold');
+    await lapidary.silence();
+    expect(await many(20, () => statusOf(key))).toEqual(all(20, 503));
+    await lapidary.open();
+    expect(await many(20, () => statusOf(key))).toEqual(all(20, 200));
+  });
+
+  test('whoever may ask anything without a key ends nobody’s 15 minutes', async () => {
+    const key = await lapidary.addBouncer('not-forgotten');
+    expect(await statusOf(key)).toBe(200);
+    await endTrust('not-forgotten-2');
+    await lapidary.silence();
+    expect(await statusOf(key)).toBe(200);
+    const body = JSON.stringify({ payload: 'e30=', signature: 'x' });
+    for (const path of ['/bootstrap/v1/keys', '/bootstrap/v1/engine-key', '/bootstrap/v1/machine']) {
+      expect(await statusOf(null, { method: 'POST', path, body })).toBe(400);
+    }
+    for (const path of ['/api/v1/bouncers', '/v1/watchers/login', '/v1/alerts', '/v1/usage-metrics']) {
+      expect(await statusOf(null, { method: 'POST', path, body: '{}' })).toBeGreaterThanOrEqual(400);
+    }
+    expect(await statusOf(randomKey())).toBe(503);
+    expect(await statusOf(key)).toBe(200);
+  });
+
+  test('usage metrics are told to wait', async () => {
+    const key = await lapidary.addBouncer('measured');
+    expect(await statusOf(key)).toBe(200);
+    await lapidary.silence();
+    const body = JSON.stringify({ remediation_components: [{}] });
+    const ask = { method: 'POST', path: '/v1/usage-metrics', body };
+    expect(await statusOf(key, ask)).toBe(503);
+  });
+});
+
+test('a rotation and a first use have one key looked up anew, and no other', async () => {
+  const keys = await many(40, (index) => lapidary.addBouncer(`many-${index}`));
+  for (const key of keys) expect(await statusOf(key)).toBe(200);
+  const { body } = await lapidary.operator('POST', '/bouncers/many-0/rotate', { grace: '0s' });
+  expect(await statusOf(body.key)).toBe(200);
+  await lapidary.questions();
+  for (const key of keys.slice(1)) expect(await statusOf(key)).toBe(200);
+  expect(await lapidary.questions()).toBeLessThan(5);
+  expect(await statusOf(keys[0]!)).toBe(403);
+});
