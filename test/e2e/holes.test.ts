@@ -182,22 +182,22 @@ describeWith('a hole in the delta stream', ['lab'], () => {
 
   it('the shorter ban that is left when the longest is deleted is not announced', async () => {
     const value = '192.0.2.1';
-    await engine.ban(value, { duration: '2h' });
-    await engine.ban(value, { duration: '8h' });
+    await engine.ban(value, { duration: '2h30m' });
+    await engine.ban(value, { duration: '8h30m' });
     await lapidary.sync();
     const [long] = ofValue(await pullStream(direct, 'startup=true'), value).new;
-    expect(hoursOf(long!.duration)).toBe(7);
+    expect(hoursOf(long!.duration)).toBe(8);
     const [edgeLong] = ofValue(await pullStream(edge, 'startup=true'), value).new;
     expect(edgeLong!.id).toBe(long!.id);
 
     await engine.cscli('decisions', 'delete', '--id', String(long!.id));
-    // The bouncer goes on to ban for eight hours.
+    // The bouncer goes on to ban for eight hours and a half.
     await expectLost(value);
 
     await lapidary.sync();
     const told = ofValue(await pullStream(edge), value);
     expect(told.deleted).toEqual([]);
-    expect(told.new.map(({ duration }) => hoursOf(duration))).toEqual([1]);
+    expect(told.new.map(({ duration }) => hoursOf(duration))).toEqual([2]);
 
     await engine.unban(value);
     await lapidary.sync();
