@@ -98,6 +98,18 @@ const routeCases: Case[] = [
       },
     };
   }),
+  {
+    name: 'route: CONNECT',
+    path: listPath,
+    method: 'CONNECT',
+    shows: (engine) => ({
+      connect: [
+        'status 405 against 500',
+        'body nothing against text Internal Server Error',
+        ...(engine.since('1.6.6') ? ['allow GET, HEAD, DELETE against none'] : []),
+      ],
+    }),
+  },
   { ...unknown('unknown, without a key', '/nothing'), key: 'none' },
   unknown('upper case', '/V1/decisions/stream'),
   {

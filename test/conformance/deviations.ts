@@ -159,6 +159,11 @@ const rows = {
     lapidary: 'answers 400 to one that names no host, and under `npm start` to none',
     why: 'workerd makes an address of it',
   },
+  connect: {
+    lapi: 'answers 405 to CONNECT',
+    lapidary: 'answers 500',
+    why: 'workerd does so by itself; a Worker that takes it can only open a tunnel',
+  },
   slashes: {
     lapi: 'redirects a path with a slash at its end, answers 404 to `//v1`',
     lapidary: 'serves both',

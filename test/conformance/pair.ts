@@ -1,6 +1,7 @@
 // The two servers under comparison: a real engine, and a Lapidary that mirrors it. Both are asked the same over
 // node:http, since fetch adds headers and rewrites paths. Lapidary syncs when told to and never by itself.
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
+import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { gunzipSync } from 'node:zlib';
 import { type Alert, postAlert } from '../lab/alert.ts';
@@ -151,6 +152,21 @@ function send(url: string, ask: Ask, key: string): Promise<Reply> {
     ...(ask.body === undefined ? [] : [['Content-Length', String(Buffer.byteLength(ask.body))]]),
   ];
   return new Promise((resolve, reject) => {
+    const read = (answer: IncomingMessage, rest: Readable) => {
+      const parts: Buffer[] = [];
+      rest.on('data', (part: Buffer) => parts.push(part));
+      rest.on('error', reject);
+      rest.on('end', () => {
+        const bytes = Buffer.concat(parts);
+        const plain = answer.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes;
+        const known = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
+        resolve({
+          status: answer.statusCode ?? 0,
+          headers: Object.fromEntries(known) as Record<string, string>,
+          body: plain.toString('utf8'),
+        });
+      });
+    };
     const sent = request(
       {
         hostname,
@@ -160,22 +176,13 @@ function send(url: string, ask: Ask, key: string): Promise<Reply> {
         headers: headers.flat(),
         agent: false,
       },
-      (answer) => {
-        const parts: Buffer[] = [];
-        answer.on('data', (part: Buffer) => parts.push(part));
-        answer.on('error', reject);
-        answer.on('end', () => {
-          const bytes = Buffer.concat(parts);
-          const plain = answer.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes;
-          const read = Object.entries(answer.headers).map(([name, value]) => [name, String(value)]);
-          resolve({
-            status: answer.statusCode ?? 0,
-            headers: Object.fromEntries(read) as Record<string, string>,
-            body: plain.toString('utf8'),
-          });
-        });
-      },
+      (answer) => read(answer, answer),
     );
+    // What a client that asks for a tunnel does with any answer: the rest of the connection is the body.
+    sent.on('connect', (answer, socket, begun) => {
+      socket.unshift(begun);
+      read(answer, socket);
+    });
     sent.on('error', reject);
     sent.end(ask.body);
   });
