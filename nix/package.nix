@@ -3,7 +3,6 @@
 {
   autoPatchelfHook,
   buildNpmPackage,
-  coreutils,
   importNpmLock,
   lib,
   makeWrapper,
@@ -51,13 +50,12 @@ buildNpmPackage {
     app=$out/lib/lapidary
     mkdir -p "$app/scripts" "$app/node_modules/@cloudflare"
     cp -r dist package.json "$app"
-    cp scripts/{start,processes}.mjs "$app/scripts"
+    cp scripts/{disk,lock,processes,start}.mjs "$app/scripts"
     # Everything else is bundled into dist.
     cp -r node_modules/workerd "$app/node_modules"
     cp -r node_modules/@cloudflare/workerd-* "$app/node_modules/@cloudflare"
     makeWrapper ${lib.getExe nodejs} "$out/bin/lapidary" \
-      --add-flags "$app/scripts/start.mjs" \
-      --prefix PATH : ${lib.makeBinPath [ coreutils ]}
+      --add-flags "$app/scripts/start.mjs"
     runHook postInstall
   '';
 

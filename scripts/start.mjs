@@ -1,51 +1,110 @@
 // `npm start`: the built Worker on workerd, with its state in STATE_DIR. Keeps workerd running, ends with it,
 // and takes over after a crash: whatever was killed, the next start needs no clean-up by hand.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
+import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { rootCertificates } from 'node:tls';
 import { mintSecret } from '../dist/mint.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
+import { diskProblem, writeProblem } from './disk.mjs';
+import { takeLock } from './lock.mjs';
 import { processes } from './processes.mjs';
 
-const host = process.env.HOST ?? '127.0.0.1';
+/** How often in a row workerd may end without having served. */
+const mostFailures = 5;
+/** The pause before workerd is started again: doubled for each that lived shorter than `steadyMs`. */
+const shortestPauseMs = 100;
+const longestPauseMs = 10_000;
+const steadyMs = 10_000;
+/** How long workerd may take to answer after it listens. */
+const readyMs = 60_000;
+/** How long one answer may take meanwhile. */
+const answerMs = 10_000;
+/** How long it may take to end what it has begun, until it is killed. */
+const graceMs = 5000;
+
+// `*` is workerd's own name for every address.
+const host = process.env.HOST === '*' ? '::' : (process.env.HOST ?? '127.0.0.1');
 const port = process.env.PORT ?? '8787';
-const state = resolve(process.env.STATE_DIR ?? '.lapidary');
 // The platform's binary itself: a launcher between would be one more process to lose.
 const binary = createRequire(import.meta.url)('workerd').default;
-const stateArgument = `--directory-path=feed-data=${join(state, 'feed')}`;
-const operatorHeader = join(state, 'operator-header');
 const config = new URL('../dist/config.capnp', import.meta.url).pathname;
 
-if (!/^\d{1,5}$/.test(port)) stop('PORT must be a number');
-for (const folder of ['feed', 'd1']) mkdirSync(join(state, folder), { recursive: true, mode: 0o700 });
+if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) stop('PORT must be a number up to 65535');
+// Before anything that runs is ended: a start that can not be must not end what serves.
+const prefix = checkSettings({
+  ...process.env,
+  OPERATOR_TOKEN: process.env.OPERATOR_TOKEN || mintSecret('cso_'),
+  BOOTSTRAP_SECRET: process.env.BOOTSTRAP_SECRET || newSecret(),
+});
+const state = stateFolder();
+const stateArgument = `--directory-path=feed-data=${join(state, 'feed')}`;
+const operatorHeader = join(state, 'operator-header');
+stopIf(await diskProblem(state));
+await endLastRun();
+const lock = await lockState();
 
-const token = operatorToken();
-const environment = { ...process.env, OPERATOR_TOKEN: token.value, BOOTSTRAP_SECRET: bootstrapSecret() };
-let prefix;
-try {
-  prefix = readSettings(environment).pathPrefix;
-} catch (error) {
-  if (!(error instanceof SettingError)) throw error;
-  stop(error.message);
-}
-
-endLastRun();
+const token = written(operatorToken);
+const environment = {
+  ...process.env,
+  OPERATOR_TOKEN: token.value,
+  BOOTSTRAP_SECRET: written(bootstrapSecret),
+};
+checkSettings(environment);
+const trusted = written(authorities);
 
 let child;
 let ending = false;
-let restart;
-let served = false;
-let failures = 0;
+let introduced = false;
 
 process.on('SIGTERM', end);
 process.on('SIGINT', end);
-run();
-await ready();
-introduce();
+await keepRunning();
+
+/** The prefix of every path. */
+function checkSettings(environment) {
+  try {
+    return readSettings(environment).pathPrefix;
+  } catch (error) {
+    if (!(error instanceof SettingError)) throw error;
+    return stop(error.message);
+  }
+}
+
+/** The real one, so that two names of it are one. */
+function stateFolder() {
+  const named = resolve(process.env.STATE_DIR ?? '.lapidary');
+  try {
+    for (const folder of ['feed', 'd1']) mkdirSync(join(named, folder), { recursive: true, mode: 0o700 });
+    return realpathSync(named);
+  } catch (error) {
+    return stop(writeProblem(named, error));
+  }
+}
+
+/** What `write` gives back; nothing can be served when it can not write. */
+function written(write) {
+  try {
+    return write();
+  } catch (error) {
+    if (error.code === undefined) throw error;
+    return stop(writeProblem(error.path ?? state, error));
+  }
+}
 
 /** The operator's token: given, kept from an earlier start, or made now. Never printed: output is kept as a log. */
 function operatorToken() {
@@ -63,8 +122,12 @@ function operatorToken() {
 function bootstrapSecret() {
   if (process.env.BOOTSTRAP_SECRET) return process.env.BOOTSTRAP_SECRET;
   const path = join(state, 'bootstrap-secret');
-  if (!existsSync(path)) writeSecret(path, `${randomBytes(32).toString('base64url')}\n`);
+  if (!existsSync(path)) writeSecret(path, `${newSecret()}\n`);
   return readFileSync(path, 'utf8').trim();
+}
+
+function newSecret() {
+  return randomBytes(32).toString('base64url');
 }
 
 /** Whole or not at all, and never readable by others on the way. */
@@ -73,44 +136,47 @@ function writeSecret(path, text) {
   renameSync(`${path}.new`, path);
 }
 
-/** A supervisor that was killed leaves its workerd behind, which still holds the port and the state. */
-function endLastRun() {
-  for (const { pid, supervisor } of running()) {
-    if (supervisor) stop(`${state} is in use by another npm start (process ${supervisor})`);
-    process.kill(pid, 'SIGKILL');
+/** A supervisor that was killed leaves its workerd behind, which serves on, and holds the port and the lock. */
+async function endLastRun() {
+  for (const signal of ['SIGTERM', 'SIGKILL']) {
+    const deadlineMs = Date.now() + graceMs;
+    for (const pid of leftBehind()) endProcess(pid, signal);
+    while (leftBehind().length > 0 && Date.now() < deadlineMs) await delay(50);
   }
-  while (running().length > 0) spawnSync('sleep', ['0.05']);
 }
 
-/** Each workerd on this state, with the supervisor that it has, if it has one. */
-function running() {
+/** Each workerd on this state whose supervisor is gone. */
+function leftBehind() {
   const all = processes();
-  const supervisors = all.filter(({ command }) => command.includes('start.mjs')).map(({ pid }) => pid);
+  const starts = all
+    .filter(({ args }) => args.some((arg) => arg.endsWith('start.mjs')))
+    .map(({ pid }) => pid);
   return all
-    .filter(({ command }) => command.includes(` ${stateArgument} `))
-    .map(({ pid, parent }) => ({ pid, supervisor: supervisors.includes(parent) ? parent : null }));
+    .filter(
+      ({ args, parent }) => args[1] === 'serve' && args.includes(stateArgument) && !starts.includes(parent),
+    )
+    .map(({ pid }) => pid);
 }
 
-function run() {
-  const passed = Object.fromEntries(settingNames.map((name) => [name, environment[name]]));
-  child = spawn(
-    binary,
-    [
-      'serve',
-      config,
-      `--socket-addr=http=${host}:${port}`,
-      stateArgument,
-      `--directory-path=d1-data=${join(state, 'd1')}`,
-    ],
-    // Only the settings and whom to trust: the rest of this environment is none of the Worker's business.
-    { env: defined({ ...passed, ...authorities() }), stdio: ['ignore', 'inherit', 'inherit'] },
-  );
-  child.on('exit', (code, signal) => {
-    if (ending) process.exit(0);
-    if (!served && ++failures > 2) stop(`workerd does not start (it ended with ${signal ?? code})`);
-    console.error(`workerd ended with ${signal ?? code}; starting it again`);
-    restart = setTimeout(run, served ? 100 : 1000);
-  });
+function endProcess(pid, signal) {
+  try {
+    process.kill(pid, signal);
+  } catch ({ code }) {
+    if (code === 'EPERM') stop(`${state} is in use by another user's workerd (process ${pid}): end it first`);
+  }
+}
+
+async function lockState() {
+  try {
+    const lock = await takeLock(state, `process ${process.pid} on ${hostname()}`);
+    if (lock.ok) return lock.fd;
+    const holder = lock.holder || 'it does not answer';
+    return stop(
+      `${state} is in use by another npm start (${holder}): end it first, or give another STATE_DIR`,
+    );
+  } catch (error) {
+    return stop(writeProblem(error.path ?? join(state, 'lock'), error));
+  }
 }
 
 /** Whom workerd trusts: OpenSSL's variables, the system's list or, where a small system has none, Node's. */
@@ -133,22 +199,98 @@ function defined(values) {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 }
 
-function address() {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}${prefix}`;
+/** Starts workerd again whenever it ends, until it can not serve or we are told to end. */
+async function keepRunning() {
+  let failures = 0;
+  let short = 0;
+  for (;;) {
+    const startedMs = Date.now();
+    const problem = await portProblem();
+    if (problem && !introduced) stop(problem);
+    const { served, how } = problem ? { served: false, how: problem } : await runOnce();
+    if (ending) process.exit(0);
+    failures = served ? 0 : failures + 1;
+    if (!served) stopIf(await diskProblem(state));
+    if (failures >= mostFailures) stop(`workerd does not serve, ${failures} times in a row: ${how}`);
+    short = Date.now() - startedMs < steadyMs ? short + 1 : 1;
+    const pauseMs = Math.min(longestPauseMs, shortestPauseMs * 2 ** (short - 1));
+    console.error(`${how}; starting it again in ${pauseMs / 1000} s`);
+    await delay(pauseMs);
+    if (ending) process.exit(0);
+  }
 }
 
-/** Waits until the Worker answers; the first request also wakes the feed. */
-async function ready() {
+/** Why nobody can listen here, or null: workerd itself says it in three lines. */
+function portProblem() {
+  return new Promise((resolve) => {
+    const server = createServer((socket) => socket.destroy());
+    server.once('error', ({ code, message }) => {
+      const why =
+        code === 'EADDRINUSE' ? 'another process listens there: end it, or give another PORT' : message;
+      resolve(`can not listen on ${authority()}: ${why}`);
+    });
+    server.listen(Number(port), host, () => server.close(() => resolve(null)));
+  });
+}
+
+/** One workerd from its start to its end: whether it has served, and how it ended. */
+async function runOnce() {
+  const passed = Object.fromEntries(settingNames.map((name) => [name, environment[name]]));
+  child = spawn(
+    binary,
+    [
+      'serve',
+      config,
+      `--socket-addr=http=${authority()}`,
+      stateArgument,
+      `--directory-path=d1-data=${join(state, 'd1')}`,
+      '--control-fd=4',
+    ],
+    // Only the settings and whom to trust: the rest of this environment is none of the Worker's business.
+    { env: defined({ ...passed, ...trusted }), stdio: ['ignore', 'inherit', 'inherit', lock, 'pipe'] },
+  );
+  const ended = new Promise((resolve) => {
+    child.once('error', ({ message }) => resolve(`workerd can not be run: ${message}`));
+    child.once('exit', (code, signal) => resolve(`workerd ended with ${signal ?? code}`));
+  });
+  // Said when it listens: only from then on it is this one who answers at the port.
+  const listens = new Promise((resolve) => child.stdio[4].once('data', resolve));
+  const over = new AbortController();
+  let served = false;
+  listens.then(async () => {
+    served = await answers(over.signal);
+    if (!served || introduced) return;
+    introduced = true;
+    introduce();
+  });
+  const how = await ended;
+  over.abort();
+  return { served, how };
+}
+
+/** Whether the Worker answers before workerd ends; the first request also wakes the feed. */
+async function answers(signal) {
+  const deadlineMs = Date.now() + readyMs;
   for (;;) {
-    try {
-      const health = await fetch(`${address()}/health`);
-      if (health.ok) break;
-    } catch {
-      // Not listening yet.
+    const patience = AbortSignal.any([signal, AbortSignal.timeout(answerMs)]);
+    const health = await fetch(`${address()}/health`, { signal: patience }).catch(() => null);
+    if (signal.aborted) return false;
+    if (health?.ok) return true;
+    if (Date.now() > deadlineMs) {
+      child.kill('SIGKILL');
+      stop(`${address()}/health answers ${health?.status ?? 'nothing'}: what is above says why`);
     }
-    await new Promise((again) => setTimeout(again, 50));
+    await delay(50);
   }
-  served = true;
+}
+
+/** The host as it stands before a port. */
+function authority() {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+function address() {
+  return `http://${authority()}${prefix}`;
 }
 
 function introduce() {
@@ -170,10 +312,14 @@ echo "X-Api-Key: $KEY" | curl -sS -H @- '${address()}/v1/decisions/stream?startu
 function end() {
   if (ending) return;
   ending = true;
-  clearTimeout(restart);
-  if (child.exitCode !== null || child.signalCode !== null) process.exit(0);
+  // Between two of them there is none to wait for.
+  if (!child || child.exitCode !== null || child.signalCode !== null) process.exit(0);
   child.kill('SIGTERM');
-  setTimeout(() => child.kill('SIGKILL'), 5000).unref();
+  setTimeout(() => child.kill('SIGKILL'), graceMs).unref();
+}
+
+function stopIf(why) {
+  if (why !== null) stop(why);
 }
 
 function stop(why) {

@@ -7,8 +7,7 @@ import { text } from 'node:stream/consumers';
 import { promisify } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
-import { startChild } from '../lab/child.ts';
-import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { type Lapidary, runStart, startLapidary } from '../lab/lapidary.ts';
 import { freePort } from '../lab/ports.ts';
 import { until } from '../lab/wait.ts';
 
@@ -112,9 +111,7 @@ test('Ctrl-C ends it and its workerd', async () => {
   const port = await freePort();
   lapidary = await startLapidary();
   const stateDir = join(lapidary.stateDir, 'second');
-  const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
-  const env = { PATH: process.env['PATH'] ?? '', PORT: String(port), STATE_DIR: stateDir };
-  const child = startChild(process.execPath, [script], { env });
+  const child = runStart(stateDir, port);
   await until('it serves', () => child.log().includes('lapidary serves'));
   process.kill(child.pid, 'SIGINT');
   expect(await child.exit).toBe(0);

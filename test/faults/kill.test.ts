@@ -1,11 +1,9 @@
 // SIGKILL to Lapidary's processes, in mid-sync and in mid-write: what was acknowledged is there afterwards, and a
 // bouncer that only polls on loses no change. And how the supervisor keeps house.
-import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
-import { startChild } from '../lab/child.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
-import { isRunning, type Lapidary, startLapidary } from '../lab/lapidary.ts';
+import { isRunning, type Lapidary, runStart, startLapidary } from '../lab/lapidary.ts';
 import { type Liar, sendHalfAndWait, startLiar } from '../lab/liar.ts';
 import { freePort } from '../lab/ports.ts';
 import { type Poller, pullList, pullStream, startPoller, valuesOf } from '../lab/poller.ts';
@@ -210,9 +208,7 @@ describe('the supervisor', () => {
   it('refuses a state that another one uses, which goes on', async () => {
     const key = await lapidary.addBouncer('first');
     await lapidary.ban('192.0.2.1');
-    const second = startChild(process.execPath, [join(import.meta.dirname, '../../scripts/start.mjs')], {
-      env: { PATH: process.env['PATH'] ?? '', PORT: String(await freePort()), STATE_DIR: lapidary.stateDir },
-    });
+    const second = runStart(lapidary.stateDir, await freePort());
     expect(await second.exit).toBe(1);
     expect(second.log()).toContain('is in use by another npm start');
     const answer = await pullStream({ url: lapidary.url, key }, 'startup=true');

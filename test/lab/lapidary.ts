@@ -69,6 +69,21 @@ export function isRunning(pid: number): boolean {
   }
 }
 
+/** `npm start`'s script, whether it comes up or not. It has the suites' PATH and these settings. */
+export function runStart(stateDir: string, port: number, settings: Record<string, string> = {}): Child {
+  const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
+  const basis = { PATH: process.env['PATH'] ?? '', PORT: String(port), STATE_DIR: stateDir };
+  return startChild(process.execPath, [script], { env: { ...basis, ...settings } });
+}
+
+/** The pids of the workerds on this state, supervised or not. */
+export function workerdsOn(stateDir: string): number[] {
+  const argument = `--directory-path=feed-data=${join(stateDir, 'feed')}`;
+  return processes()
+    .filter(({ args }) => args.includes(argument))
+    .map(({ pid }) => pid);
+}
+
 /** The operator API at `url`, opened by the token that is kept in `stateDir`. */
 export function operatorAt(url: string, stateDir: string): Lapidary['operator'] {
   return async (method, path, body, headers = {}) => {
@@ -91,12 +106,8 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
   });
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
-  const script = new URL('../../scripts/start.mjs', import.meta.url).pathname;
   const { upstream } = options;
-  const environment: Record<string, string> = {
-    PATH: process.env['PATH'] ?? '',
-    PORT: String(port),
-    STATE_DIR: stateDir,
+  const settings: Record<string, string> = {
     SYNC_INTERVAL_SECONDS: '1',
     ...(upstream ? { UPSTREAM_URL: upstream.url, UPSTREAM_API_KEY: upstream.key } : {}),
     ...options.settings,
@@ -109,7 +120,7 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
   async function start(): Promise<void> {
     if (child?.running()) return;
     earlierLog = log();
-    const started = startChild(process.execPath, [script], { env: environment });
+    const started = runStart(stateDir, port, settings);
     child = started;
     await until('lapidary is ready', (saw) => {
       saw(started.log().slice(-500));
@@ -118,11 +129,7 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     if (!started.running()) throw new Error(`lapidary ended at its start: ${started.log()}`);
   }
 
-  /** The workerd on this state, supervised or not; 0 when there is none. */
-  function workerd(): number {
-    const mine = ` --directory-path=feed-data=${join(stateDir, 'feed')} `;
-    return processes().find(({ command }) => command.includes(mine))?.pid ?? 0;
-  }
+  const workerd = (): number => workerdsOn(stateDir)[0] ?? 0;
 
   /** A supervisor that was killed left its workerd behind. */
   function killOrphan(): void {

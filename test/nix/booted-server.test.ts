@@ -76,7 +76,8 @@ async function install(system: string) {
   const platform = `workerd-linux-${process.arch === 'x64' ? '64' : process.arch}`;
   const copy = (from: string, to: string) => run('cp', ['-rL', join(root, from), to]);
   for (const part of ['dist', 'package.json']) await copy(part, app);
-  for (const script of ['start', 'processes']) await copy(`scripts/${script}.mjs`, join(app, 'scripts'));
+  for (const script of ['disk', 'lock', 'processes', 'start'])
+    await copy(`scripts/${script}.mjs`, join(app, 'scripts'));
   await copy('node_modules/workerd', join(app, 'node_modules'));
   await copy(`node_modules/@cloudflare/${platform}`, modules);
   await run('cp', ['-L', process.execPath, join(system, 'usr/bin/node')]);
