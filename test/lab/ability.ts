@@ -19,6 +19,8 @@ export interface Abilities {
   nixpkgs: Ability;
   /** A host with a systemd of its own can be booted. */
   boot: Ability;
+  /** A small disk can be mounted. */
+  mounts: Ability;
 }
 
 /** `optional`: CI's machine may lack it as well, so that nothing of the suite is counted as skipped. */

@@ -5,6 +5,7 @@ import { run } from './child.ts';
 import { canBoot } from './container.ts';
 import { canRunDatabases } from './database-server.ts';
 import { debianTools } from './debian.ts';
+import { canMount } from './mount.ts';
 import { canUseNetns } from './netns.ts';
 
 export default async function setup(project: TestProject): Promise<void> {
@@ -24,6 +25,7 @@ export default async function setup(project: TestProject): Promise<void> {
     nix,
     nixpkgs: optional(nix.ok ? hasNixpkgs() : nix),
     boot: optional(netns.ok ? await canBoot() : netns),
+    mounts: optional(await canMount()),
   });
 }
 
