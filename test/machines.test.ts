@@ -1,7 +1,7 @@
 // Machines through us, where a real engine can't be brought to it: what one writes is in the feed when it has its answer,
 // also what LAPI's own deltas lose; what is refused here; and what is kept of answers.
+import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { takeLoginTurnAs } from '../src/lapi/rate.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, feed } from './support/bouncer.ts';
@@ -337,11 +337,119 @@ test('a machine is stopped under every name that MySQL takes for its own', async
   for (const id of [' lost', 'lost\t', 'los t']) expect([id, await status(id)]).toEqual([id, 200]);
 });
 
-test('log-ins under such names are counted as one machine’s', async () => {
-  const nowMs = Date.now();
-  const waits: (number | null)[] = [];
-  for (let i = 0; i < 61; i++) waits.push(await takeLoginTurnAs({}, `guessed${' '.repeat(i)}`, nowMs));
-  expect(waits).toEqual([...Array<null>(60).fill(null), 60]);
+describe('log-ins', () => {
+  let network = 0;
+  /** Each time another: the isolate remembers from test to test. */
+  const somewhere = () => `2001:db8:${(++network).toString(16)}::1`;
+  let name: string;
+  let tried: number;
+  beforeEach(() => {
+    name = `machine-${++network}`;
+    tried = 0;
+    vi.mocked(fetch).mockImplementation(async (input, init) => {
+      if (String(input).endsWith('/v1/heartbeat')) return new Response(null);
+      tried++;
+      const { password } = (await new Response(init?.body).json()) as { password: string };
+      if (password === 'down') return Response.json({ message: 'database is locked' }, { status: 500 });
+      return password === 'good'
+        ? Response.json({ code: 200, token: 'a.b.c' })
+        : Response.json({ code: 401, message: 'incorrect Username or Password' }, { status: 401 });
+    });
+  });
+  const post = (address: string, body: string) => {
+    const headers = { 'cf-connecting-ip': address };
+    return call('/v1/watchers/login', { method: 'POST', body, headers });
+  };
+  const logIn = async (address: string, password: string, machine_id = name) => {
+    const answer = await post(address, JSON.stringify({ machine_id, password, scenarios: [] }));
+    if (answer.status === 429) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+    return answer.status;
+  };
+  const times = async (count: number, work: (i: number) => Promise<number>) => {
+    const seen: Record<number, number> = {};
+    for (let i = 0; i < count; i++) {
+      const status = await work(i);
+      seen[status] = (seen[status] ?? 0) + 1;
+    }
+    return seen;
+  };
+
+  test('that are good are no reason to refuse any, however many come from one address', async () => {
+    const here = somewhere();
+    expect(await times(100, (i) => logIn(here, 'good', `${name}-${i % 7}`))).toEqual({ 200: 100 });
+  });
+
+  test('that an engine in trouble does not answer are none that failed', async () => {
+    const here = somewhere();
+    expect(await times(40, () => logIn(here, 'down'))).toEqual({ 500: 40 });
+    expect(await logIn(here, 'good')).toBe(200);
+  });
+
+  test('that fail are 30 a minute from one network, whatever of its addresses and names they use', async () => {
+    const here = somewhere().replace(/1$/, '');
+    expect(await times(35, (i) => logIn(`${here}${i + 1}`, 'bad', `${name}-${i}`))).toEqual({
+      401: 30,
+      429: 5,
+    });
+    expect(tried).toBe(30);
+    expect(await logIn(somewhere(), 'bad')).toBe(401);
+  });
+
+  test('that fail are 60 a minute under one name, in each spelling that an engine takes for it', async () => {
+    const guess = (i: number) => logIn(somewhere(), 'bad', name + ' '.repeat(i));
+    expect(await times(65, guess)).toEqual({ 401: 60, 429: 5 });
+  });
+
+  test('all at once are no more than one after another', async () => {
+    const here = somewhere();
+    const statuses = await Promise.all(Array.from({ length: 100 }, () => logIn(here, 'bad')));
+    expect(statuses.filter((status) => status === 401)).toHaveLength(30);
+    expect(tried).toBe(30);
+  });
+
+  // Its minute may end in between.
+  test(
+    'that failed in other isolates are counted by Cloudflare, told at the next',
+    { retry: 1 },
+    async () => {
+      const here = somewhere();
+      const key = here.replace('::1', '::/64');
+      for (let i = 0; i < 30; i++) await env.LOGIN_LIMIT_ADDRESS.limit({ key });
+      expect(await times(3, () => logIn(here, 'bad'))).toEqual({ 401: 1, 429: 2 });
+    },
+  );
+
+  test('under a name that somebody guesses go on from where it was good', async () => {
+    const [home, other] = [somewhere(), somewhere()];
+    expect(await logIn(home, 'good')).toBe(200);
+    expect(await times(65, () => logIn(somewhere(), 'bad'))).toEqual({ 401: 60, 429: 5 });
+    expect(await logIn(home, 'good')).toBe(200);
+    expect(await logIn(other, 'good')).toBe(429);
+  });
+
+  test('go on from an address from where another machine fails', async () => {
+    const home = somewhere();
+    expect(await logIn(home, 'good')).toBe(200);
+    expect(await times(35, () => logIn(home, 'bad', 'neighbour'))).toEqual({ 401: 30, 429: 5 });
+    expect(await logIn(home, 'good')).toBe(200);
+    // Its own password is not guessed from there without end, either.
+    expect(await times(35, () => logIn(home, 'bad'))).toEqual({ 401: 30, 429: 5 });
+  });
+
+  test('go on from where a machine shows a token that the engine takes', async () => {
+    const home = somewhere();
+    const token = `a.${btoa(JSON.stringify({ id: name })).replace(/=+$/, '')}.c`;
+    const headers = { authorization: `Bearer ${token}`, 'cf-connecting-ip': home };
+    expect((await call('/v1/heartbeat', { headers })).status).toBe(200);
+    expect(await times(65, () => logIn(somewhere(), 'bad'))).toEqual({ 401: 60, 429: 5 });
+    expect(await logIn(home, 'good')).toBe(200);
+  });
+
+  test('that are refused before the engine count as well', async () => {
+    const here = somewhere();
+    expect(await times(35, async () => (await post(here, '{} {}')).status)).toEqual({ 400: 30, 429: 5 });
+    expect(await logIn(here, 'good')).toBe(429);
+  });
 });
 
 describe('answers about allowlists', () => {

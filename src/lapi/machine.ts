@@ -6,15 +6,15 @@ import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { checkMachine } from '../broker/machines.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
-import { badInput, causeOf, lapiError, succeed, type Failure, type Result } from '../failure.ts';
+import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../failure.ts';
 import type { Write } from '../feed/rounds.ts';
 import type { EngineSettings } from '../engines.ts';
 import { withinMs } from '../wait.ts';
 import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowlists.ts';
 import { readBytes } from './body.ts';
+import { noteGood, tryLogIn, type Login } from './logins.ts';
 import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
-import { takeLoginTurn, takeLoginTurnAs } from './rate.ts';
 import { relay } from './relay.ts';
 import { checkToken, claimedMachine, machineIn, mayAsLocal } from './trust.ts';
 
@@ -102,15 +102,15 @@ async function register(c: Context<AppEnv>): Promise<Response> {
 
 async function logIn(c: Context<AppEnv>): Promise<Response> {
   const address = clientAddress(c.req.raw, c.get('settings'));
-  const wait = await takeLoginTurn(c.env, address, Date.now());
-  if (wait !== null) return lapiError({ kind: 'rate-limited', waitSeconds: wait });
-  const body = await readBytes(c.req.raw, loginLimitBytes);
-  if (!body.ok) return lapiError(body.failure.kind === 'too-large' ? tooLargeLogin : body.failure);
+  const read = () => readLogin(c.req.raw);
+  return answered(await tryLogIn(c.env, address, read, async (login) => passOn(c, loginLimitBytes, login)));
+}
+
+async function readLogin(request: Request): Promise<Result<Login>> {
+  const body = await readBytes(request, loginLimitBytes);
+  if (!body.ok) return body.failure.kind === 'too-large' ? fail(tooLargeLogin) : body;
   const machine = machineIn(body.value);
-  if (!machine.ok) return lapiError(machine.failure);
-  const waitAs = machine.value === null ? null : await takeLoginTurnAs(c.env, machine.value, Date.now());
-  if (waitAs !== null) return lapiError({ kind: 'rate-limited', waitSeconds: waitAs });
-  return answered(await passOn(c, loginLimitBytes, { body: body.value, machine: machine.value }));
+  return machine.ok ? succeed({ body: body.value, machine: machine.value }) : machine;
 }
 
 async function deleteAlerts(c: Context<AppEnv>): Promise<Response> {
@@ -122,8 +122,11 @@ async function deleteAlerts(c: Context<AppEnv>): Promise<Response> {
 async function beat(c: Context<AppEnv>): Promise<Response> {
   const askedMs = Date.now();
   const result = await passOn(c, limitBytes);
-  if (result.ok && result.value.ok)
+  if (result.ok && result.value.ok) {
     await noteAdmitted(openEngine(c).name, c.req.header('authorization') ?? '', askedMs);
+    const machine = claimedMachine(c.req.raw.headers);
+    if (machine !== null) await noteGood(clientAddress(c.req.raw, c.get('settings')), machine, askedMs);
+  }
   return answered(result);
 }
 
@@ -210,11 +213,7 @@ async function admit(c: Context<AppEnv>, login: string | null = null): Promise<R
 }
 
 /** `login`: what was read of the body before. */
-async function passOn(
-  c: Context<AppEnv>,
-  most: number,
-  login?: { readonly body: Uint8Array; readonly machine: string | null },
-): Promise<Result<Response>> {
+async function passOn(c: Context<AppEnv>, most: number, login?: Login): Promise<Result<Response>> {
   const passes = await admit(c, login?.machine ?? null);
   if (!passes.ok) return passes;
   const address = clientAddress(c.req.raw, c.get('settings'));

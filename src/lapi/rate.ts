@@ -1,20 +1,20 @@
-// How often a bouncer or an unknown host may ask, and a machine try to log in. Cloudflare's rate limits where they are
-// bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate counts.
+// How often a bouncer or an unknown host may ask; machines that log in are logins.ts's. Cloudflare's rate limits where
+// they are bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate
+// counts.
 
-import { bareName } from '../broker/machines.ts';
 import type { RateTier } from '../broker/policy.ts';
 import { sinceMs } from '../clock.ts';
+import { causeOf } from '../failure.ts';
 import { createGenerations, type Generations } from '../generations.ts';
-import { sha256Hex } from '../secret.ts';
 import { limitedNetwork } from './ip.ts';
 
 /** Seconds after which a refused client may try again, or null: it may go on. */
 export type Wait = number | null;
 
 /** As the bindings in wrangler.toml have it. */
-const windowMs = 60_000;
+export const windowMs = 60_000;
 /** Of one limit, at least: beyond twice as many those who have not asked for longest are forgotten. */
-const mostCounted = 20_000;
+export const mostCounted = 20_000;
 
 interface Limit {
   /** In wrangler.toml, with the same number. */
@@ -24,7 +24,7 @@ interface Limit {
   readonly counts: Generations<{ readonly startMs: number; requests: number }>;
 }
 
-type LimitName = {
+export type LimitName = {
   [Name in keyof Env]: Env[Name] extends RateLimit ? Name : never;
 }[keyof Env];
 
@@ -55,29 +55,21 @@ export function takeBootstrapTurn(env: Partial<Env>, address: string, nowMs: num
   return turn(env, bootstrapLimit, `network ${limitedNetwork(address)}`, nowMs);
 }
 
-/** Under one name more than from one network: an attacker's keeps no machine out alone. */
-const loginLimits = {
-  network: createLimit('LOGIN_LIMIT_ADDRESS', 30),
-  machine: createLimit('LOGIN_LIMIT_MACHINE', 60),
-};
-
-/** A machine's try to log in, before its body is read: that costs most of what a try can cost here. */
-export function takeLoginTurn(env: Partial<Env>, address: string, nowMs: number): Promise<Wait> {
-  return turn(env, loginLimits.network, limitedNetwork(address), nowMs);
-}
-
-/** The same try, once the body has told which `machine` it claims to be. */
-export async function takeLoginTurnAs(env: Partial<Env>, machine: string, nowMs: number): Promise<Wait> {
-  // Of any length and content, where a counter's key has bounds.
-  return turn(env, loginLimits.machine, (await sha256Hex(bareName(machine))).slice(0, 32), nowMs);
-}
-
 async function turn(env: Partial<Env>, limit: Limit, key: string, nowMs: number): Promise<Wait> {
   const bound = env[limit.binding];
   if (!bound) return countTurn(limit, key, nowMs);
-  const { success } = await bound.limit({ key });
   // It does not tell when it will let through again; after a whole period it does.
-  return success ? null : windowMs / 1000;
+  return (await letsThrough(bound, key)) ? null : windowMs / 1000;
+}
+
+/** Counts one more for `key`. A limit that is not there lets through, as one that fails: it must not keep bans back. */
+export async function letsThrough(bound: RateLimit | undefined, key: string): Promise<boolean> {
+  try {
+    return (await bound?.limit({ key }))?.success ?? true;
+  } catch (error) {
+    console.error(`a rate limit does not answer: ${causeOf(error).message}`);
+    return true;
+  }
 }
 
 function countTurn({ counts, perMinute }: Limit, key: string, nowMs: number): Wait {
