@@ -15,6 +15,7 @@ await build({
     worker: source('index.ts'),
     settings: source('settings.ts'),
     mint: source('mint.ts'),
+    audience: source('audience.ts'),
   },
   outdir: dist.pathname,
   bundle: true,

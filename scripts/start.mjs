@@ -18,6 +18,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { rootCertificates } from 'node:tls';
+import { isLoopbackUrl } from '../dist/audience.js';
 import { mintSecret } from '../dist/mint.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
 import { diskProblem, writeProblem } from './disk.mjs';
@@ -66,6 +67,8 @@ const environment = {
 };
 checkSettings(environment);
 const trusted = written(authorities);
+// Hosts on this machine register by what is printed; those elsewhere by the name that an operator's request fixes.
+if (isLoopbackUrl(address())) environment.PUBLIC_URL ||= address();
 
 let child;
 let ending = false;
@@ -290,7 +293,9 @@ function authority() {
 }
 
 function address() {
-  return `http://${authority()}${prefix}`;
+  // Who listens on every address listens on this machine's own.
+  const shown = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
+  return `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}${prefix}`;
 }
 
 function introduce() {

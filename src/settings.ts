@@ -1,6 +1,7 @@
 // Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
 // value is never repeated, since it may be a secret in the wrong place.
 
+import { parsePublicUrl, publicUrlMustBe } from './audience.ts';
 import {
   defaultEngineName,
   isHeaders,
@@ -54,8 +55,8 @@ export interface Settings {
   /** `HOST_ISSUERS`, a JSON list, none: whose OIDC tokens prove which host an instance is. */
   readonly hostIssuers: readonly HostIssuer[];
   /**
-   * `PUBLIC_URL`: the address by which hosts know us, `PATH_PREFIX` included. Empty: the request's own Host, which is
-   * right where nobody but us chooses it (Cloudflare).
+   * `PUBLIC_URL`: the address by which hosts know us, `PATH_PREFIX` included. Empty, or an address of this machine: also
+   * the one that an operator fixed (broker/public-url.ts).
    */
   readonly publicUrl: string;
   /** `MACHINE_ROUTES`, on: whether log processors and cscli reach the engine through here. */
@@ -167,10 +168,9 @@ function secret(env: Source, name: SettingName): string {
 }
 
 function readPublicUrl(env: Source): string {
-  const url = text(env, 'PUBLIC_URL').replace(/\/+$/, '');
-  if (url !== '' && !/^https?:\/\/[^\s/?#@]+(\/[\w.~-]+)*$/.test(url)) {
-    throw new SettingError('PUBLIC_URL', 'empty, or an address like https://lapidary.example.net');
-  }
+  const given = text(env, 'PUBLIC_URL');
+  const url = given === '' ? '' : parsePublicUrl(given);
+  if (url === null) throw new SettingError('PUBLIC_URL', `empty, or ${publicUrlMustBe}`);
   return url;
 }
 

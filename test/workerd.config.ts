@@ -15,6 +15,7 @@ export default defineConfig({
           MIGRATIONS: await readD1Migrations(resolve(root, 'migrations')),
           OPERATOR_TOKEN: 'operator-token-of-the-tests',
           BOOTSTRAP_SECRET: 'bootstrap-secret-of-the-tests-0123',
+          PUBLIC_URL: 'http://edge.example',
           UPSTREAM_URL: 'http://engine.example',
           UPSTREAM_API_KEY: 'feed-key-of-the-tests',
           // Rounds run when a test asks for one, not by themselves.

@@ -14,6 +14,7 @@ import type { Group } from './openapi.ts';
 import { mount } from './operation.ts';
 import { operatorOperations } from './operator-api.ts';
 import { authenticateOperator, noteBreakGlassRead, type Operator } from './operators.ts';
+import { fixPublicUrl } from './public-url.ts';
 import { settleStore } from './restore.ts';
 
 /** Every operation, by what it is about, in the order in which they are documented. */
@@ -48,7 +49,7 @@ operatorRoutes.use(async (c, next) => {
     const use = `${c.req.method} ${c.req.path}`;
     await noteBreakGlassRead(c.get('settings'), c.env, use, nowMs);
   }
-  await next();
+  await Promise.all([next(), fixPublicUrl(c, nowMs)]);
   // What an operator changed here, this isolate's next poll sees.
   if (c.req.method !== 'GET') forgetHead(Date.now());
 });

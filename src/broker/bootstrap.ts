@@ -3,6 +3,7 @@
 
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
+import { checkAudience, publicUrls } from '../audience.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { findHost, type Host } from '../db/hosts.ts';
 import { noteState } from '../db/machines.ts';
@@ -32,6 +33,8 @@ import { noMachines } from './machines.ts';
 import type { Answer } from './mutations.ts';
 import type { Group } from './openapi.ts';
 import { mount, operation } from './operation.ts';
+import { isFromLoopback } from './public-url.ts';
+import { noteRefusal } from './refusals.ts';
 
 const basePath = '/bootstrap/v1';
 const refusals = [400, 401, 403, 409, 410, 429];
@@ -165,14 +168,25 @@ function secretsOf(c: Context<AppEnv>): BootstrapSecrets {
 }
 
 function deskOf(c: Context<AppEnv>, path: string): Desk {
-  const { publicUrl, pathPrefix } = c.get('settings');
-  const host = c.req.header('host') ?? new URL(c.req.url).host;
-  const here = publicUrl === '' ? `//${host.toLowerCase()}${pathPrefix}` : publicUrl;
-  const ours = `${here}${basePath}${path}`;
-  // Without PUBLIC_URL nobody knows the scheme: a proxy may have taken TLS away.
-  const isOurs = (audience: string): boolean =>
-    ours === (publicUrl === '' ? audience.replace(/^https?:/, '') : audience);
-  return { d1: c.env.DB, secrets: secretsOf(c), isOurs, nowMs: Date.now() };
+  const settings = c.get('settings');
+  const d1 = c.env.DB;
+  const request = c.req.raw;
+  const nowMs = Date.now();
+  return {
+    d1,
+    secrets: secretsOf(c),
+    checkAudience: (audience, fixed) =>
+      checkAudience(
+        publicUrls(settings, fixed),
+        basePath + path,
+        audience,
+        isFromLoopback(request, settings),
+      ),
+    // Beside the answer: how long it takes tells nobody which hosts there are.
+    noteRefusal: (host, refusal) =>
+      c.executionCtx.waitUntil(noteRefusal(c.env, host, refusal, clientAddress(request, settings), nowMs)),
+    nowMs,
+  };
 }
 
 type KeysRequest = SignedRequest<z.output<typeof keysPayload>>;

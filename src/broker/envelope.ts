@@ -1,13 +1,15 @@
 // A host's signed request, from bytes to who sends it. Nothing in it is believed before the signature is checked, and
-// nothing is written here. Every way not to be a known host has one and the same answer.
+// nothing is decided by what is written here: a trace of refusals. Every way not to be a known host has one and the same answer.
 
 import * as z from 'zod';
-import { findHost, type Host, type Nonce } from '../db/hosts.ts';
+import type { Host, Nonce } from '../db/hosts.ts';
+import { readContact } from '../db/public-url.ts';
 import { badInput, fail, succeed, type Result } from '../failure.ts';
 import { parseJson } from '../lapi/body.ts';
 import type { BootstrapSecrets } from '../settings.ts';
 import { readNonce } from './challenge.ts';
 import { check, digest, name } from './fields.ts';
+import type { Refusal } from './refusals.ts';
 import { parsePublicKey, storedKey, type PublicKey } from './ssh-key.ts';
 import { fromBase64 } from './ssh-wire.ts';
 import { parseSignature, verifySignature, type Signature } from './sshsig.ts';
@@ -68,11 +70,14 @@ export interface SignedRequest<T extends Shared> {
   readonly host: Host | null;
 }
 
-/** Who checks. `isOurs`: whether an `aud` is the address of this route. */
+/** Who checks. */
 export interface Desk {
   readonly d1: D1Database;
   readonly secrets: BootstrapSecrets;
-  readonly isOurs: (audience: string) => boolean;
+  /** Whether an `aud` is the address of this route. `fixed`: the one that an operator fixed. */
+  readonly checkAudience: (audience: string, fixed: string | null) => Result<'ours'>;
+  /** Leaves a trace of a known host's request. */
+  readonly noteRefusal: (host: Host, refusal: Refusal) => void;
   readonly nowMs: number;
 }
 
@@ -88,12 +93,16 @@ export async function readRequest<T extends Shared>(
   const payload = readPayload(bytes, schema);
   if (!payload.ok) return payload;
   const { aud, nonce } = payload.value;
-  const signer = await whoSigned(desk, payload.value, signature.value, bytes);
+  const contact = await readContact(desk.d1, payload.value.host);
+  const signer = await whoSigned(desk, contact.host, payload.value, signature.value, bytes);
   if (!signer.ok) return signer;
   const { host } = signer.value;
   if (host && host.removedMs !== null) return fail({ kind: 'host-revoked' });
-  if (!desk.isOurs(aud))
-    return badInput('aud', 'is not the address of this broker as it knows it (PUBLIC_URL)');
+  const ours = desk.checkAudience(aud, contact.fixed);
+  if (!ours.ok) {
+    if (host && ours.failure.kind === 'bad-input') desk.noteRefusal(host, { kind: 'relay', audience: aud });
+    return ours;
+  }
   const known = await readNonce(desk.secrets, nonce, desk.nowMs);
   return known.ok ? succeed({ payload: payload.value, nonce: known.value, ...signer.value }) : known;
 }
@@ -119,15 +128,17 @@ type Signer = Pick<SignedRequest<never>, 'key' | 'host'>;
  * that does, and whether the name is free, is for the first contact to find out (introduction.ts).
  */
 async function whoSigned(
-  { d1 }: Desk,
+  { noteRefusal }: Desk,
+  host: Host | null,
   payload: Shared,
   signature: Signature,
   bytes: Uint8Array,
 ): Promise<Result<Signer>> {
-  const host = await findHost(d1, payload.host);
   if (host) {
     const key = storedKey(host.publicKey);
     if ((await verifySignature(signature, key, namespace, bytes)).ok) return succeed({ key, host });
+    // Of a removed host another key may be the next host of its name.
+    if (host.removedMs === null) noteRefusal(host, { kind: 'key', signature, namespace, bytes });
   }
   const introduced = payload.enrolment_token ?? payload.identity_token;
   if (payload.public_key === undefined || introduced === undefined) return fail({ kind: 'forbidden' });

@@ -9,6 +9,7 @@ import { linkStates } from '../feed/progress.ts';
 import { syncFeed } from './decisions.ts';
 import { isoTime, time } from './describe.ts';
 import { mutationOf, operation } from './operation.ts';
+import { describePublicUrls, publicUrlShape } from './public-url.ts';
 
 const flag = z.enum(['true', 'false'], 'must be true or false').default('false');
 
@@ -63,6 +64,10 @@ const feedShape = z
     full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),
     left_behind: z.array(leftBehindShape),
+    public_urls: z.array(publicUrlShape).nullable().meta({
+      description:
+        'By which addresses hosts know this broker. None: no host can register; null: the key store is out of reach.',
+    }),
   })
   .meta({ id: 'Feed' });
 
@@ -112,6 +117,7 @@ export const feedOperations = [
           left_out: engine.leftOut,
         })),
         left_behind: [...leftBehind],
+        public_urls: await describePublicUrls(c.env.DB, c.get('settings')),
       } satisfies z.input<typeof feedShape>);
     },
   }),

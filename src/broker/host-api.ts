@@ -10,6 +10,7 @@ import * as hosts from './hosts.ts';
 import { noMachines } from './machines.ts';
 import { etagOf } from './mutations.ts';
 import { mutation, operation } from './operation.ts';
+import { changePublicUrl, publicUrlFields, publicUrlShape } from './public-url.ts';
 
 const described = z.object({ host: hosts.hostShape });
 const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
@@ -103,6 +104,18 @@ export const hostOperations = [
     answers: { 200: { description: 'Allowed, once for each of its keys.', body: described } },
     refusals: [404],
     change: (change, _, c) => hosts.allowRecovery(change, c.req.param('name') ?? ''),
+  }),
+  mutation({
+    method: 'PUT',
+    path: '/public-url',
+    needs: 'operator',
+    summary: 'Say by which address hosts know this broker',
+    description:
+      'It takes the place of the one that the first operator’s request fixed. `GET /feed` shows what holds.',
+    body: publicUrlFields,
+    answers: { 200: { description: 'Changed.', body: z.object({ public_urls: z.array(publicUrlShape) }) } },
+    refusals: [409],
+    change: (change, { url }, c) => changePublicUrl(change, c.get('settings'), url),
   }),
   mutation({
     method: 'POST',

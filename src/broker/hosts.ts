@@ -72,6 +72,11 @@ export const hostShape = z
     created_at: time,
     last_seen: time.nullable(),
     suspected_at: time.nullable(),
+    last_refused_at: time.nullable().meta({
+      description:
+        'When a request under its name was refused for its SSH key or the address in it; exact to 10 min.',
+    }),
+    last_refused_why: z.string().nullable(),
     instance: z.string().nullable().meta({ description: 'The cloud instance that it proved to be.' }),
     bouncers: z.array(
       z.object({
@@ -115,6 +120,8 @@ export function describeHost(
     created_at: isoTime(host.createdMs),
     last_seen: isoTime(host.seenMs),
     suspected_at: isoTime(host.suspectedMs),
+    last_refused_at: isoTime(host.lastRefusedMs),
+    last_refused_why: host.lastRefusedWhy,
     instance: host.instance,
     bouncers: keys
       .filter(({ kind }) => kind === 'bouncer')
@@ -172,12 +179,10 @@ export async function putHost(
       fingerprint,
       mode,
       machineEngine: machine,
-      ...(newKey ? { suspectedMs: null, instance: null } : {}),
+      ...(newKey ? { suspectedMs: null, instance: null, lastRefusedMs: null, lastRefusedWhy: null } : {}),
     };
     const made = { name, ...to, createdMs: nowMs };
-    const after = host
-      ? { ...host, ...to, revision: host.revision + 1 }
-      : { ...made, id: 0, revision: 1, suspectedMs: null, seenMs: null, removedMs: null, instance: null };
+    const after = host ? { ...host, ...to, revision: host.revision + 1 } : { ...blankHost, ...made };
     const left = keys.filter((each) => !remove.includes(each));
     const added = add.map((slot) => ({ ...blankKey, ...fresh(slot) }));
     const keysAfter = [...left.map((each) => (newKey ? { ...each, recoveryAllowed: true } : each)), ...added];
@@ -210,6 +215,17 @@ function ownedBy({ hostKey: { kind, name }, host }: db.Owned): string {
     ? `engine: the engine is on host ${host}`
     : `bouncers: ${name} is registered by host ${host}`;
 }
+
+const blankHost = {
+  id: 0,
+  revision: 1,
+  suspectedMs: null,
+  seenMs: null,
+  removedMs: null,
+  instance: null,
+  lastRefusedMs: null,
+  lastRefusedWhy: null,
+};
 
 const blankKey = {
   hostId: 0,

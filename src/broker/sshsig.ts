@@ -58,6 +58,11 @@ function readSignature(reader: Reader): Signature | null {
   return { key, namespace, hash, algorithm, bytes };
 }
 
+/** The type of the key that it claims to be of. */
+export function claimedType({ key }: Signature): string {
+  return createReader(key).text() ?? '';
+}
+
 /** Whether `signature` is this key's over exactly these bytes, in this namespace. `forbidden`, without a reason. */
 export async function verifySignature(
   signature: Signature,

@@ -208,6 +208,9 @@ export const hosts = sqliteTable(
     instance: text('instance').unique(),
     /** The engine at which it may have a machine's account; null: at none. */
     machineEngine: text('machine_engine'),
+    /** When a request under its name was last refused, and why, for operators: written every 10 min at most. */
+    lastRefusedMs: integer('last_refused_ms'),
+    lastRefusedWhy: text('last_refused_why'),
   },
   // Two hosts with one key are one host and its copy. Of a removed one the key is free.
   (table) => [
@@ -302,6 +305,23 @@ export const burntNonces = sqliteTable(
   },
   (table) => [index('burnt_nonces_expires').on(table.expiresMs)],
 );
+
+/**
+ * One row: the address by which hosts know this broker where PUBLIC_URL does not say it. `//host`, from an operator's
+ * request, without a scheme and without PATH_PREFIX; or the whole address, as an operator gave it.
+ */
+export const publicUrl = sqliteTable('public_url', {
+  id: integer('id').primaryKey(),
+  url: text('url').notNull(),
+  fixedMs: integer('fixed_ms').notNull(),
+  actor: text('actor').notNull(),
+});
+
+/** Audiences of requests that were meant for another broker, for the hour in which each is not noted again. */
+export const relayedAudiences = sqliteTable('relayed_audiences', {
+  audience: text('audience').primaryKey(),
+  notedMs: integer('noted_ms').notNull(),
+});
 
 /** One row: which key for the feed a host sent last. The feed's object has the key itself, sealed (feed/engine-keys.ts). */
 export const engineKeys = sqliteTable('engine_keys', {

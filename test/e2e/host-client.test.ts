@@ -18,8 +18,9 @@ describeWith('the client', ['hostTools'], () => {
   let count = 0;
 
   beforeAll(async () => {
-    lapidary = await startLapidary({ settings: { CLIENT_ADDRESS_HEADER: addressHeader } });
-    gate = await openGate(lapidary.url);
+    gate = await openGate(() => lapidary.url);
+    const settings = { CLIENT_ADDRESS_HEADER: addressHeader, PUBLIC_URL: gate.url };
+    lapidary = await startLapidary({ settings });
   });
   afterEach(() => {
     gate.mode = 'pass';

@@ -23,11 +23,11 @@ describeWith('the client, for a machine,', ['lab', 'hostTools'], () => {
   beforeAll(async () => {
     // It has no auto-registration: the accounts wait, as they do at every engine before 1.6.3.
     engine = await startEngine();
+    gate = await openGate(() => lapidary.url);
     lapidary = await startLapidary({
       upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
-      settings: { CLIENT_ADDRESS_HEADER: addressHeader },
+      settings: { CLIENT_ADDRESS_HEADER: addressHeader, PUBLIC_URL: gate.url },
     });
-    gate = await openGate(lapidary.url);
     shims = await makeShims();
   });
   afterEach(() => {

@@ -123,6 +123,7 @@ export const examples: Example[] = [
   { id: 'postKeys', status: 410, make: sent('keys', fw) },
   { id: 'postEngineKey', status: 410, make: sent('engine-key', engineKey) },
   { id: 'postMachine', status: 410, make: sent('machine', account) },
+  { id: 'putPublicUrl', status: 200, body: { url: 'https://lapidary.example.net' } },
   { id: 'postEnrolments', status: 201, body: { hosts: 'web-*', max_hosts: 10, expires_in: '1h' } },
   { id: 'getEnrolments', status: 200 },
   { id: 'deleteEnrolmentsId', status: 200, make: enrolmentMade },

@@ -16,18 +16,23 @@ export interface Gate {
   close(): void;
 }
 
-/** The header that tells the broker where a host is: a test's hosts are many, and each has an address of its own. */
+/**
+ * The header that tells the broker where a host is: a test's hosts are many, and each has an address of its own. Of this
+ * machine: the gate's own name is good for nobody else.
+ */
 export const addressHeader = 'x-real-ip';
 
-export async function openGate(target: string): Promise<Gate> {
+/** `target` is asked for with each request: the broker may start later, told that hosts know it as the gate. */
+export async function openGate(target: () => string): Promise<Gate> {
   let connections = 0;
   const port = await freePort();
   const gate: Gate = { url: `http://127.0.0.1:${port}`, mode: 'pass', close };
   const server = createServer((inward, answer) => {
     if (gate.mode === 'slow') return;
     const { method, url } = inward;
-    const headers = { ...inward.headers, [addressHeader]: `2001:db8::${(++connections).toString(16)}` };
-    const outward = request(new URL(url ?? '/', target), { method, headers }, (response) => {
+    const number = ++connections;
+    const headers = { ...inward.headers, [addressHeader]: `127.1.${number >> 8}.${number & 255}` };
+    const outward = request(new URL(url ?? '/', target()), { method, headers }, (response) => {
       if (method === 'POST' && gate.mode !== 'pass') {
         if (gate.mode === 'lost-once') gate.mode = 'pass';
         response.resume().on('end', () => inward.socket.destroy());

@@ -71,6 +71,9 @@ async function fileSystem(): Promise<string> {
   return target;
 }
 
+/** By which a host that is booted here knows the broker at its target port. */
+export const containerBroker = 'http://127.0.0.1:8080';
+
 /** A host that is not booted yet, whose port 8080 leads to `targetPort` of this machine's loopback. */
 export async function newContainer(targetPort: number): Promise<Container> {
   const dir = await mkdtemp(join(tmpdir(), 'lapidary-boot-'));

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
 import { agentLogFile, guessesFrom, layOutAgent } from '../lab/agent.ts';
 import { run } from '../lab/child.ts';
-import { type Container, newContainer } from '../lab/container.ts';
+import { type Container, containerBroker, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
@@ -27,6 +27,7 @@ function aLogProcessor() {
     engine = await startEngine();
     lapidary = await startLapidary({
       upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
+      settings: { PUBLIC_URL: containerBroker },
     });
     host = await newContainer(Number(new URL(lapidary.url).port));
     const fields = { public_key: await install(host.root), bouncers: [], machine: 'default' };
@@ -118,9 +119,7 @@ describeWith('a log processor, booted', ['boot'], aLogProcessor);
 async function install(system: string): Promise<string> {
   // Not a minute: nobody watches a test that waits.
   const change = (text: string) =>
-    text
-      .replaceAll('https://lapidary.example.net', 'http://127.0.0.1:8080')
-      .replace('RestartSec=60', 'RestartSec=1');
+    text.replaceAll('https://lapidary.example.net', containerBroker).replace('RestartSec=60', 'RestartSec=1');
   installUnits(system, 'log-processor', change);
   // The bouncer of the same example has a host of its own: booted.test.ts.
   const wants = join(system, 'etc/systemd/system/multi-user.target.wants');

@@ -4,7 +4,7 @@ import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
-import { type Container, newContainer } from '../lab/container.ts';
+import { type Container, containerBroker, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
@@ -30,7 +30,7 @@ function aHost() {
   let publicKey: string;
 
   beforeAll(async () => {
-    lapidary = await startLapidary();
+    lapidary = await startLapidary({ settings: { PUBLIC_URL: containerBroker } });
     host = await newContainer(Number(new URL(lapidary.url).port));
     publicKey = await install(host.root);
     await host.boot();
