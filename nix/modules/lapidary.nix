@@ -11,6 +11,12 @@ let
   cfg = config.services.lapidary.server;
   shared = import ./shared.nix { inherit lib; };
 
+  isLocal = lib.elem cfg.address [
+    "127.0.0.1"
+    "::1"
+    "localhost"
+  ];
+
   secretNames = [
     "OPERATOR_TOKEN"
     "UPSTREAM_API_KEY"
@@ -84,9 +90,18 @@ in
           };
           PUBLIC_URL = mkOption {
             type = types.str;
-            default = "";
+            default = lib.optionalString isLocal "http://${
+              if lib.hasInfix ":" cfg.address then "[${cfg.address}]" else cfg.address
+            }:${toString cfg.port}${cfg.settings.PATH_PREFIX or ""}";
+            defaultText = lib.literalExpression ''
+              if address is loopback then "http://''${address}:''${toString port}" else ""
+            '';
             example = "https://lapidary.example.net";
-            description = "Address by which hosts and bouncers know this server; hosts sign it.";
+            description = ''
+              Address by which hosts know this server: they sign it, and it opens nothing anywhere else. A loopback
+              address is good for this host alone. Empty or loopback: other hosts can register once an operator has
+              called the server by the name that they use; that name is kept.
+            '';
           };
         };
       };
@@ -117,13 +132,11 @@ in
       }
     ];
     warnings =
-      lib.optional
-        (!lib.elem cfg.address [
-          "127.0.0.1"
-          "::1"
-          "localhost"
-        ])
-        "services.lapidary.server listens on ${cfg.address} with plain http: bouncers' keys and the operator's token can be read on the way.";
+      lib.optional (!isLocal)
+        "services.lapidary.server listens on ${cfg.address} with plain http: bouncers' keys and the operator's token can be read on the way."
+      ++
+        lib.optional (cfg.settings.PUBLIC_URL == "")
+          "services.lapidary.server.settings.PUBLIC_URL is not set: no host can register before an operator has called the server by the name that hosts use.";
 
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.port ];
 

@@ -72,19 +72,19 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       'machine-and-engine': 'enable one of them',
       ipset: 'in ipset mode the rules are yours',
     };
-    const warning: Record<string, string> = {
-      'plain-http': 'is plain http',
-      'plain-http-machine': "the machine's password can be read on the way",
-      'open-server': 'listens on 0.0.0.0 with plain http',
+    const warning: Record<string, string[]> = {
+      'plain-http': ['is plain http'],
+      'plain-http-machine': ["the machine's password can be read on the way"],
+      'open-server': ['listens on 0.0.0.0 with plain http', 'PUBLIC_URL is not set'],
     };
 
     test.each(Object.entries(refusal))('is refused: %s', (name, message) => {
       expect(cases[name]?.refusals).toEqual([expect.stringContaining(message)]);
     });
 
-    test.each(Object.entries(warning))('is warned: %s', (name, message) => {
+    test.each(Object.entries(warning))('is warned: %s', (name, messages) => {
       expect(cases[name]?.refusals).toEqual([]);
-      expect(cases[name]?.warnings).toEqual([expect.stringContaining(message)]);
+      expect(cases[name]?.warnings).toEqual(messages.map((message) => expect.stringContaining(message)));
     });
 
     test('is told nothing when nothing is wrong', () => {
@@ -157,6 +157,7 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       const server = files(cases['low-port'] as Report).get('lapidary.service');
       expect(server).toContain('Environment="SYNC_INTERVAL_SECONDS=5"');
       expect(server).toContain('CapabilityBoundingSet=CAP_NET_BIND_SERVICE');
+      expect(server).toContain('Environment="PUBLIC_URL=http://127.0.0.1:443"');
       expect(cases['open-server']?.ports).toEqual([8787]);
     });
   });
