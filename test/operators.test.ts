@@ -1,7 +1,7 @@
 // Operators over HTTP: tokens of ours, what each role may do, and how OPERATOR_TOKEN is marked.
 import { env } from 'cloudflare:workers';
 import { describe, expect, test, vi } from 'vitest';
-import { addBouncer, operator, operatorToken } from './support/http.ts';
+import { addBouncer, call, operator, operatorToken } from './support/http.ts';
 import {
   auditRows,
   bearer,
@@ -275,7 +275,9 @@ describe('OPERATOR_TOKEN', () => {
     expect(await auditRows()).toEqual([]);
     await makeToken('ci', 'viewer');
     await operator('GET', '/feed');
+    await call('/api/v1/feed', { method: 'HEAD', headers: bearer(operatorToken) });
     expect((await auditRows()).map(([, action]) => action)).toEqual([
+      'operator.break-glass',
       'operator.break-glass',
       'operator-token.create',
     ]);

@@ -153,6 +153,8 @@ describe('after an older backup of D1 was put back', () => {
     const backup = await backUp();
     await endSome(keys);
     await putBack(backup);
+    expect((await withToken(stolen, 'HEAD', '/feed')).status).toBe(401);
+    await putBack(backup);
     const evil = () => withToken(stolen, 'POST', '/bouncers', { name: 'evil' });
     const first = await evil();
     expect([first.status, first.headers.get('retry-after')]).toEqual([503, '1']);

@@ -35,7 +35,8 @@ operatorRoutes.use(async (c, next) => {
   const authenticate = () => authenticateOperator(c.get('settings'), c.env.DB, c.req.raw, nowMs);
   let caller = await authenticate();
   // A token that a restored backup brought back is refused. What is written is compared as it is written (commit.ts).
-  if (caller.ok && c.req.method === 'GET') {
+  const isRead = c.req.method === 'GET' || c.req.method === 'HEAD';
+  if (caller.ok && isRead) {
     const settled = await settleFor(c, caller.value);
     if (!settled.ok) return problem(settled.failure);
     if (settled.value === 'restored') caller = await authenticate();
@@ -45,13 +46,13 @@ operatorRoutes.use(async (c, next) => {
   c.set('actor', actor);
   c.set('role', role);
   c.set('breakGlass', breakGlass);
-  if (breakGlass && c.req.method === 'GET') {
+  if (breakGlass && isRead) {
     const use = `${c.req.method} ${c.req.path}`;
     await noteBreakGlassRead(c.get('settings'), c.env, use, nowMs);
   }
   await Promise.all([next(), fixPublicUrl(c, nowMs)]);
   // What an operator changed here, this isolate's next poll sees.
-  if (c.req.method !== 'GET') forgetHead(Date.now());
+  if (!isRead) forgetHead(Date.now());
 });
 
 /**
