@@ -37,6 +37,28 @@ test('holds those of a list that last longest, and says how many it left out', (
     expect(feed.status()).toMatchObject({ sequence, engines: [{ leftOut: 2 }] });
   }));
 
+test('of a list that is many times as long too, also when each pull gives all of it new ids', () =>
+  withRoomForFour(async (feed) => {
+    const client = bouncer({ asks: () => feed });
+    const longest = [97, 98, 99, 100].map((host) => `192.0.2.${host}`);
+    for (let pull = 0; pull < 3; pull++) {
+      engine.rows.clear();
+      // Each is later than the one before it, and in the order of none.
+      for (let at = 1; at <= 100; at++) {
+        const host = 1 + ((at * 37) % 100);
+        listed(`192.0.2.${host}`, host + 1 + pull);
+      }
+      await feed.sync({ full: true, believe: false });
+      await client.pull(pull === 0);
+      expect(client.banned()).toEqual(longest.toSorted());
+      expect(feed.status().engines).toMatchObject([{ leftOut: 96, decisions: 4, lastError: null }]);
+    }
+    own('198.51.100.1');
+    await feed.sync({ full: true, believe: false });
+    await client.pull(false);
+    expect(client.banned()).toEqual([...longest.slice(1), '198.51.100.1'].toSorted());
+  }));
+
 test('an engine’s own bans come in all the same, in the place of listed ones that are unbanned', () =>
   withRoomForFour(async (feed) => {
     for (const host of [1, 2, 3, 4]) listed(`192.0.2.${host}`, host + 1);

@@ -9,12 +9,11 @@ import { isOwn } from './target.ts';
 
 /** The plan without what there is no room for, and how many that are. */
 export function withinCeiling(plan: Plan, mirror: Mirror, most: number): { plan: Plan; leftOut: number } {
-  if (mirror.byId.size - plan.remove.length + plan.add.length <= most) return { plan, leftOut: 0 };
+  if (mirror.byId.size - plan.remove.length + plan.add.length <= most) return { plan, leftOut: plan.leftOut };
   const leaving = new Set<Row>(plan.remove);
   for (const { row } of plan.renew) leaving.add(row);
   const staying = [...mirror.byId.values()].filter((row) => !leaving.has(row));
   const coming = [...plan.renew.map(({ decision }) => decision), ...plan.add];
-  const isListed = (decision: Decision): boolean => !isOwn(decision);
   const listed: readonly Decision[] = [...staying.filter(isListed), ...coming.filter(isListed)];
   const room = Math.max(0, most - (staying.length + coming.length - listed.length));
   const out = new Set(soonest(listed, listed.length - room));
@@ -29,12 +28,17 @@ export function withinCeiling(plan: Plan, mirror: Mirror, most: number): { plan:
         ...plan.renew.filter(({ decision }) => out.has(decision)).map(({ row }) => row),
       ],
     },
-    leftOut: out.size,
+    leftOut: plan.leftOut + out.size,
   };
 }
 
+/** Whether it is of a list, and no engine's or operator's own. */
+export function isListed(decision: Decision): boolean {
+  return !isOwn(decision);
+}
+
 /** The `count` decisions that end first. */
-function soonest(decisions: readonly Decision[], count: number): Decision[] {
+export function soonest(decisions: readonly Decision[], count: number): Decision[] {
   if (count <= 0) return [];
   return decisions.toSorted((a, b) => a.untilMs - b.untilMs || b.id - a.id).slice(0, count);
 }

@@ -125,6 +125,7 @@ export function createRounds(
       moved: !['', engine.url].includes(state().url),
       held: state().held,
       belief,
+      most: settings.maxDecisions,
     });
     const passedOver: Unreadable[] = [];
     let skipped = 0;

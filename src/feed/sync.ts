@@ -9,6 +9,7 @@
 
 import { removedSince } from './answer.ts';
 import { canonicalValue } from './canonical.ts';
+import { isListed, soonest } from './ceiling.ts';
 import { isLocal, sameContent, type Decision, type Row } from './decision.ts';
 import { isActive, rowsOf, type Mirror } from './mirror.ts';
 
@@ -25,6 +26,8 @@ export interface Plan {
   readonly held: ReadonlySet<number>;
   /** Why the answer needs a (further) full list to be believed; undefined when it is plain. */
   readonly doubt: string | undefined;
+  /** How many of the answer were not kept, since there would be no room for them (ceiling.ts). */
+  readonly leftOut: number;
 }
 
 export interface Renewal {
@@ -52,6 +55,8 @@ export interface RoundStart {
   /** `Plan.held` of the last full list. */
   readonly held: ReadonlySet<number>;
   readonly belief: Belief;
+  /** The most decisions that the feed holds. */
+  readonly most: number;
 }
 
 /**
@@ -89,6 +94,19 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const fresh = new Map<number, Decision>();
   const shifted = new Map<Row, Decision>();
   let highestId = 0;
+  let leftOut = 0;
+  let mostFresh = 1.5 * start.most;
+
+  /** An answer may be longer than memory is large: of what is new to the mirror the most that could find room stays. */
+  const leaveOut = (): void => {
+    const isNew = (decision: Decision): boolean =>
+      isListed(decision) && !own.has(decision.id) && predecessors(mirror, start, decision).length === 0;
+    const coming = [...fresh.values()].filter(isNew);
+    const out = soonest(coming, coming.length - start.most);
+    for (const { id } of out) fresh.delete(id);
+    leftOut += out.length;
+    mostFresh = fresh.size + start.most / 2;
+  };
 
   const take: Planner['take'] = (list, decision, spreadMs = 0) => {
     const known = own.get(decision.id);
@@ -104,6 +122,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     } else {
       if (known) reused.add(known);
       fresh.set(decision.id, decision);
+      if (fresh.size > mostFresh) leaveOut();
     }
   };
 
@@ -154,7 +173,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     for (const [row, decision] of shifted) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
-    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined };
+    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined, leftOut };
     return { plan, replaced, replacements };
   };
 
