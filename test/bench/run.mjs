@@ -19,6 +19,7 @@ import { measureLookups } from './lookups.ts';
 import { measurePolls } from './polls.ts';
 import { measureStartUps } from './startup.ts';
 import { measureRevocation } from './revocation.ts';
+import { measureStrangers } from './strangers.ts';
 import { printTable, writeJson } from './table.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -62,6 +63,8 @@ try {
   await measure('d', 'the engine under many bouncers', () => measureBouncers(bench));
   await measure('f', 'knowing who polls', () => measureAuthentication(bench));
   await measure('h', "from an alert to a bouncer's poll", () => measureAlerts(bench));
+  // Last: they lock this machine's log-ins out.
+  await measure('j', 'what strangers cost', () => measureStrangers(bench));
   await lapidary.close();
   await measure('g', 'revocation in two isolates', () => measureRevocation(sizes));
   await measure('e', 'memory', () => {
