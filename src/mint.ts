@@ -25,7 +25,12 @@ export function mintSecret(prefix: 'csb_' | 'cse_' | 'csm_' | 'cso_'): string {
  */
 export function mintedIn(text: string): string[] {
   const alike = text.match(/cs[bemo]_[0-9A-Za-z]{49}/g) ?? [];
-  return alike.filter((secret) => checksum(secret.slice(0, -6)) === secret.slice(-6));
+  return alike.filter(isMinted);
+}
+
+/** Whether a text ends in the checksum that a secret of ours ends in. */
+export function isMinted(secret: string): boolean {
+  return checksum(secret.slice(0, -6)) === secret.slice(-6);
 }
 
 function checksum(text: string): string {

@@ -1,7 +1,7 @@
 // The operator API: who is calling, and every operation there is.
 
 import { Hono, type Context } from 'hono';
-import type { AppEnv } from '../context.ts';
+import { clientAddress, type AppEnv } from '../context.ts';
 import { causeOf, fail, problem, succeed, type Result } from '../failure.ts';
 import { forgetHead } from '../lapi/quiet.ts';
 import { bouncerOperations } from './bouncer-api.ts';
@@ -32,7 +32,9 @@ export const operatorRoutes = new Hono<AppEnv>();
 
 operatorRoutes.use(async (c, next) => {
   const nowMs = Date.now();
-  const authenticate = () => authenticateOperator(c.get('settings'), c.env.DB, c.req.raw, nowMs);
+  const settings = c.get('settings');
+  const address = clientAddress(c.req.raw, settings);
+  const authenticate = () => authenticateOperator(settings, c.env.DB, c.req.raw, address, nowMs);
   let caller = await authenticate();
   // A token that a restored backup brought back is refused. What is written is compared as it is written (commit.ts).
   const isRead = c.req.method === 'GET' || c.req.method === 'HEAD';
@@ -48,7 +50,7 @@ operatorRoutes.use(async (c, next) => {
   c.set('breakGlass', breakGlass);
   if (breakGlass && isRead) {
     const use = `${c.req.method} ${c.req.path}`;
-    await noteBreakGlassRead(c.get('settings'), c.env, use, nowMs);
+    await noteBreakGlassRead(settings, c.env, use, nowMs);
   }
   await Promise.all([next(), fixPublicUrl(c, nowMs)]);
   // What an operator changed here, this isolate's next poll sees.

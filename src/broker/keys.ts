@@ -15,6 +15,7 @@ import { createConfirmation } from './confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';
 import { confirmStore } from './restore.ts';
 import { isLive } from './rotation.ts';
+import { noteStranger, refusedMs, waitAsStranger } from './strangers.ts';
 
 /** Who asks, and with which version of the key. */
 export interface BouncerIdentity {
@@ -24,8 +25,6 @@ export interface BouncerIdentity {
   readonly policy: Policy;
 }
 
-/** An unknown key is remembered as such for this long; so is a guess that is made again and again. */
-const refusedMs = 2_000;
 const mostRemembered = 20_000;
 /** D1 is asked again when it turns out to have been restored; more than once only if it is again. */
 const mostLookups = 5;
@@ -53,9 +52,15 @@ const ask = createAsking<Env, BouncerIdentity | null>(
 );
 
 /**
- * The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known.
+ * The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known. `address`:
+ * where it came from.
  */
-export async function authenticate(env: Env, key: string, nowMs: number): Promise<Result<BouncerIdentity>> {
+export async function authenticate(
+  env: Env,
+  key: string,
+  address: string,
+  nowMs: number,
+): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
   const digest = await digestOf(key);
   const atOnce = recall(digest, nowMs);
@@ -64,7 +69,9 @@ export async function authenticate(env: Env, key: string, nowMs: number): Promis
     return admit(atOnce, nowMs);
   }
   try {
+    if (!known.get(digest)) await waitAsStranger(address, nowMs);
     const bouncer = await ask(env, digest, () => recall(digest, Date.now()));
+    if (!bouncer) noteStranger(address, nowMs);
     return admit(bouncer, nowMs);
   } catch {
     const bouncer = known.get(digest);

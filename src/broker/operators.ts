@@ -1,11 +1,14 @@
 // Who calls the operator API, and as what: by `OPERATOR_TOKEN`, by a token of ours, or by one of an OIDC issuer.
 // Fails closed. Who holds `OPERATOR_TOKEN` is anybody, so its uses are marked in the audit log.
 
+import { waitUntil } from 'cloudflare:workers';
+import { answerMs } from '../db/keys.ts';
 import { anyLiveToken } from '../db/operators.ts';
 import { fail, succeed, type Result } from '../failure.ts';
 import type { Role } from '../roles.ts';
 import { sameSecret } from '../secret.ts';
 import type { Settings } from '../settings.ts';
+import { answerWithin, withinMs } from '../wait.ts';
 import { writeAuditRow } from './commit.ts';
 import { claimedIssuer, verifyToken, type Identity } from './oidc.ts';
 import { authenticateToken, looksLikeToken } from './tokens.ts';
@@ -21,11 +24,13 @@ const breakGlassActor = 'operator-token';
 
 /**
  * What the caller put into `Authorization` decides, alone; a header that a proxy adds (Access) counts without it.
+ * `address`: where the caller is.
  */
 export async function authenticateOperator(
   settings: Settings,
   d1: D1Database,
   request: Request,
+  address: string,
   nowMs: number,
 ): Promise<Result<Operator>> {
   const { operatorToken, operatorIssuers } = settings;
@@ -50,7 +55,7 @@ export async function authenticateOperator(
   if (operatorToken !== null && (await sameSecret(token, operatorToken))) {
     return succeed({ actor: breakGlassActor, role: 'admin', breakGlass: true });
   }
-  if (looksLikeToken(token)) return named(await authenticateToken(d1, token, nowMs));
+  if (looksLikeToken(token)) return named(await authenticateToken(d1, token, address, nowMs));
   const issuer = claimedIssuer(operatorIssuers, 'authorization', token);
   if (issuer) return named(await verifyToken(issuer, token, nowMs));
   return refuse('this operator token is not valid');
@@ -85,13 +90,12 @@ export async function noteBreakGlassRead(
   use: string,
   nowMs: number,
 ): Promise<void> {
-  const another =
-    settings.operatorIssuers.length > 0 || (await anyLiveToken(env.DB, nowMs).catch(() => true));
-  if (!another) return;
+  const anyToken = (): Promise<boolean> =>
+    answerWithin(anyLiveToken(env.DB, nowMs), answerMs).catch(() => true);
+  if (settings.operatorIssuers.length === 0 && !(await anyToken())) return;
   const target = use.slice(0, 200);
-  await writeAuditRow(
-    env,
-    { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} },
-    nowMs,
-  );
+  const entry = { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} };
+  const written = writeAuditRow(env, entry, nowMs);
+  waitUntil(written);
+  await withinMs(written, answerMs);
 }

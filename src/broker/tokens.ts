@@ -3,15 +3,19 @@
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
+import { sinceMs } from '../clock.ts';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
-import { mintSecret } from '../mint.ts';
+import { createGenerations } from '../generations.ts';
+import { isMinted, mintSecret } from '../mint.ts';
 import { roles } from '../roles.ts';
 import { digestOf } from '../secret.ts';
+import { createAsking } from './asking.ts';
 import { isoTime, time } from './describe.ts';
 import { duration, name } from './fields.ts';
 import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
 import type { Identity } from './oidc.ts';
+import { noteStranger, refusedMs, waitAsStranger } from './strangers.ts';
 
 export const newToken = z.strictObject({
   name,
@@ -37,23 +41,46 @@ export function looksLikeToken(text: string): boolean {
   return /^cso_[0-9A-Za-z]{49}$/.test(text);
 }
 
+const mostRefused = 20_000;
+/** Digest → when it was looked up in vain. */
+const refused = createGenerations<number>(mostRefused);
+
+const ask = createAsking<D1Database, db.OperatorToken | null>(
+  async (d1, digests) => {
+    const nowMs = Date.now();
+    const found = new Map<string, db.OperatorToken | null>(digests.map((digest) => [digest, null]));
+    for (const token of await db.findByDigests(d1, digests)) found.set(token.digest, token);
+    for (const [digest, token] of found) if (!token) refused.set(digest, nowMs);
+    return found;
+  },
+  (error) => console.error(`the key store is out of reach: ${causeOf(error).message}`),
+);
+
 /**
- * Asks D1 at every use: operators are few, and a revoked token is refused from the next request on, everywhere.
- * `unavailable` when D1 is out of reach.
+ * Asks D1 at every use of one that may be good: operators are few, and a revoked token is refused from the next request
+ * on, everywhere. `unavailable` when D1 is out of reach. `address`: where it came from.
  */
 export async function authenticateToken(
   d1: D1Database,
   token: string,
+  address: string,
   nowMs: number,
 ): Promise<Result<Identity>> {
+  const notValid: Failure = { kind: 'unauthorised', problem: 'this operator token is not valid' };
+  if (!isMinted(token)) return fail(notValid);
+  const digest = await digestOf(token);
+  if (sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs) return fail(notValid);
+  await waitAsStranger(address, nowMs);
   let found: db.OperatorToken | null;
   try {
-    found = await db.findByDigest(d1, await digestOf(token));
-  } catch (error) {
-    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    found = await ask(d1, digest);
+  } catch {
     return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
   }
-  if (!found) return fail({ kind: 'unauthorised', problem: 'this operator token is not valid' });
+  if (!found) {
+    noteStranger(address, nowMs);
+    return fail(notValid);
+  }
   const state = stateOf(found, nowMs);
   if (state !== 'live') return fail({ kind: 'unauthorised', problem: `this operator token is ${state}` });
   return succeed({ actor: `token:${found.name}`, role: found.role });

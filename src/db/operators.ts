@@ -1,14 +1,17 @@
 // The named queries on operators' tokens.
 
-import { and, asc, eq, gt, isNull, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { listed } from './keys.ts';
 import { endsOutbox, operatorTokens } from './schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;
 
-export async function findByDigest(d1: D1Database, digest: string): Promise<OperatorToken | null> {
-  const [row] = await drizzle(d1).select().from(operatorTokens).where(eq(operatorTokens.digest, digest));
-  return row ?? null;
+export function findByDigests(d1: D1Database, digests: readonly string[]): Promise<OperatorToken[]> {
+  return drizzle(d1)
+    .select()
+    .from(operatorTokens)
+    .where(inArray(operatorTokens.digest, listed(digests)));
 }
 
 export function selectByName(db: DrizzleD1Database, name: string) {

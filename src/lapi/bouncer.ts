@@ -45,7 +45,7 @@ async function answer(
     return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, allow) });
   }
   const address = clientAddress(c.req.raw, c.get('settings'));
-  const bouncer = await whoAsks(c);
+  const bouncer = await whoAsks(c, address);
   if (!bouncer.ok) return lapiError(bouncer.failure);
   const { id, policy } = bouncer.value;
   // As a bad key: whoever found a key learns nothing about where it is good.
@@ -56,10 +56,10 @@ async function answer(
   return reply(c, bouncer.value);
 }
 
-async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
+async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<BouncerIdentity>> {
   const key = apiKey(c.req.raw.headers);
   const nowMs = Date.now();
-  const bouncer = await authenticate(c.env, key, nowMs);
+  const bouncer = await authenticate(c.env, key, address, nowMs);
   const { adoptEngineKeys, engines } = c.get('settings');
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys) return bouncer;
   const userAgent = c.req.header('user-agent') ?? '';
@@ -72,7 +72,9 @@ async function whoAsks(c: Context<AppEnv>): Promise<Result<BouncerIdentity>> {
     console.error(`a key was not looked for at the engine: ${causeOf(error).message}`);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
-  return authenticate(c.env, key, nowMs);
+  // Another isolate may have been first.
+  forgetRefusals();
+  return authenticate(c.env, key, address, nowMs);
 }
 
 /**

@@ -130,10 +130,13 @@ export async function mayAsLocal(c: Context<AppEnv>, action: string): Promise<Re
 
 async function mayByToken(c: Context<AppEnv>, token: string, action: string): Promise<Result<'may'>> {
   const nowMs = Date.now();
-  // A token that a restored backup brought back is none.
-  await settleStore(c.env);
+  const settings = c.get('settings');
+  const address = clientAddress(c.req.raw, settings);
   const asked = new Request(c.req.url, { headers: { authorization: `Bearer ${token}` } });
-  const operator = await authenticateOperator(c.get('settings'), c.env.DB, asked, nowMs);
+  const authenticate = () => authenticateOperator(settings, c.env.DB, asked, address, nowMs);
+  let operator = await authenticate();
+  // A token that a restored backup brought back is none.
+  if (operator.ok && (await settleStore(c.env)) === 'restored') operator = await authenticate();
   if (!operator.ok) {
     const { failure } = operator;
     return failure.kind === 'unauthorised'
@@ -149,7 +152,7 @@ async function mayByToken(c: Context<AppEnv>, token: string, action: string): Pr
   }
   const { pathname, search } = new URL(c.req.url);
   const detail = {
-    address: clientAddress(c.req.raw, c.get('settings')),
+    address,
     machine: claimedMachine(c.req.raw.headers),
     ...(breakGlass ? { break_glass: true } : {}),
   };

@@ -1,6 +1,7 @@
 // D1 answers nobody: it is as out of reach as one that fails. And what strangers may ask of it when it does answer.
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { mintSecret } from '../../src/mint.ts';
 import { type Gated, startGated } from '../lab/gate.ts';
 
 let lapidary: Gated;
@@ -85,6 +86,75 @@ describe('while D1 is silent', () => {
     const body = JSON.stringify({ remediation_components: [{}] });
     const ask = { method: 'POST', path: '/v1/usage-metrics', body };
     expect(await statusOf(key, ask)).toBe(503);
+  });
+
+  test('an operator’s token is told to wait', async () => {
+    const { body } = await lapidary.operator('POST', '/operator-tokens', {
+      name: 'silent',
+      role: 'viewer',
+      expires_in: '1h',
+    });
+    const headers = { authorization: `Bearer ${body.token}` };
+    expect(await statusOf(null, { path: '/api/v1/feed', headers })).toBe(200);
+    await lapidary.silence();
+    expect(await many(20, () => statusOf(null, { path: '/api/v1/feed', headers }))).toEqual(all(20, 503));
+    // OPERATOR_TOKEN is for such days: what the feed itself knows is told.
+    expect((await lapidary.operator('GET', '/feed')).status).toBe(200);
+    expect((await lapidary.operator('POST', '/bouncers', { name: 'silent' })).status).toBe(503);
+  });
+});
+
+describe('strangers', () => {
+  test('1,000 keys that are none, at once, are a few questions; good ones beside them are served', async () => {
+    const good = await many(20, (index) => lapidary.addBouncer(`neighbour-${index}`));
+    await lapidary.questions();
+    const address = '198.51.100.1';
+    const [refused, served] = await Promise.all([
+      many(1_000, () => statusOf(randomKey(), { address })),
+      many(10, (index) => statusOf(good[index]!, { address })),
+    ]);
+    expect(refused).toEqual(all(1_000, 403));
+    expect(served).toEqual(all(10, 200));
+    const firstUses = 10;
+    expect((await lapidary.questions()) - firstUses).toBeLessThan(100);
+    // Over the bound by now: late at most.
+    expect(await many(10, (index) => statusOf(good[10 + index]!, { address }))).toEqual(all(10, 200));
+  });
+
+  test('of one network in IPv6 are looked up together, once a second', async () => {
+    const address = (index: number): string => `2001:db8::${index.toString(16)}`;
+    await many(40, (index) => statusOf(randomKey(), { address: address(index) }));
+    await lapidary.questions();
+    expect(await many(200, (index) => statusOf(randomKey(), { address: address(index) }))).toEqual(
+      all(200, 403),
+    );
+    expect(await lapidary.questions()).toBeLessThanOrEqual(6);
+  });
+
+  test('a key that was refused a moment ago is no question, nor is none at all', async () => {
+    const key = randomKey();
+    expect(await statusOf(key, { address: '198.51.100.3' })).toBe(403);
+    await lapidary.questions();
+    expect(await many(20, () => statusOf(key, { address: '198.51.100.3' }))).toEqual(all(20, 403));
+    expect(await many(20, () => statusOf(null, { address: '198.51.100.3' }))).toEqual(all(20, 403));
+    expect(await lapidary.questions()).toBe(0);
+  });
+
+  test('an operator’s token without a checksum is no question', async () => {
+    const headers = { authorization: `Bearer cso_${'0'.repeat(49)}` };
+    await lapidary.questions();
+    expect(await many(20, () => statusOf(null, { path: '/api/v1/feed', headers }))).toEqual(all(20, 401));
+    expect(await lapidary.questions()).toBe(0);
+  });
+
+  test('500 operator’s tokens that nobody was given, at once, are a few questions', async () => {
+    const ask = (): Promise<number> => {
+      const headers = { authorization: `Bearer ${mintSecret('cso_')}` };
+      return statusOf(null, { path: '/api/v1/feed', address: '198.51.100.4', headers });
+    };
+    await lapidary.questions();
+    expect(await many(500, ask)).toEqual(all(500, 401));
+    expect(await lapidary.questions()).toBeLessThan(60);
   });
 });
 
