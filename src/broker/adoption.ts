@@ -3,9 +3,11 @@
 // remembered, and an isolate asks at most a few times a second.
 
 import { sinceMs } from '../clock.ts';
-import { isKnownDigest } from '../db/keys.ts';
+import { answerMs, isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
+import { createGenerations } from '../generations.ts';
 import { digestOf } from '../secret.ts';
+import { answerWithin } from '../wait.ts';
 import type { EngineSettings } from '../engines.ts';
 import { createBouncer } from './bouncers.ts';
 
@@ -13,15 +15,17 @@ import { createBouncer } from './bouncers.ts';
 const refusedMs = 60_000;
 const mostRefused = 20_000;
 const questionsPerSecond = 3;
+/** Longer than an engine is waited for. */
+const adoptionMs = 15_000;
 
 /** Digest → when it was refused. */
-const refused = new Map<string, number>();
+const refused = createGenerations<number>(mostRefused);
 const underWay = new Map<string, Promise<boolean>>();
 let second = { startMs: 0, questions: 0 };
 
 /**
  * Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, which the engine writes down. `isFeeds`:
- * whether a digest is that of a key of the feed itself.
+ * whether a digest is that of a key of the feed itself. Throws when D1 or the feed are out of reach.
  */
 export async function adopt(
   env: Env,
@@ -35,13 +39,14 @@ export async function adopt(
   const digest = await digestOf(key);
   const refusedAtMs = refused.get(digest);
   if (refusedAtMs !== undefined && sinceMs(refusedAtMs, nowMs) < refusedMs) return false;
-  const running = underWay.get(digest);
-  if (running) return running;
-  const adoption = decide(env, engines, key, digest, userAgent, isFeeds, nowMs).finally(() =>
-    underWay.delete(digest),
-  );
-  underWay.set(digest, adoption);
-  return adoption;
+  const over = () => underWay.delete(digest);
+  let adoption = underWay.get(digest);
+  if (!adoption) {
+    adoption = decide(env, engines, key, digest, userAgent, isFeeds, nowMs).finally(over);
+    underWay.set(digest, adoption);
+  }
+  // Another request's may never end: its questions end with it.
+  return answerWithin(adoption, adoptionMs).finally(over);
 }
 
 async function decide(
@@ -55,9 +60,8 @@ async function decide(
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
-  const never = (await isKnownDigest(env.DB, digest)) || (await isFeeds(digest));
+  const never = (await answerWithin(isKnownDigest(env.DB, digest), answerMs)) || (await isFeeds(digest));
   if (never || !(await isKnown(engines, key, userAgent))) {
-    if (refused.size >= mostRefused) refused.clear();
     refused.set(digest, nowMs);
     return false;
   }

@@ -168,10 +168,10 @@ function writing(effect: Write['effect']): Reply {
 async function write(c: Context<AppEnv>, effect: Write['effect']): Promise<Response> {
   const startMs = Date.now();
   const result = await passOn(c, limitBytes);
-  forgetAnswers(Date.now());
   // An engine that failed, or fell silent, may have written all the same: then nobody waits, but it is looked for.
   if (result.ok && result.value.status >= 400 && result.value.status < 500) return result.value;
   if (!result.ok && result.failure.kind !== 'unavailable') return lapiError(result.failure);
+  forgetAnswers(Date.now());
   const done = result.ok && result.value.ok;
   const tookMs = Date.now() - startMs;
   const certain = done && effect === 'dropped' && (await deletedSome(result.value));
