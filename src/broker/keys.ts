@@ -83,8 +83,13 @@ export async function authenticate(
 /** This isolate changed a key itself: it asks anew at the next use. */
 afterCommit(() => {
   confirmation.forget();
-  refused.clear();
+  forgetRefusals();
 });
+
+/** What opened nothing may open something now: it is looked up anew. */
+export function forgetRefusals(): void {
+  refused.clear();
+}
 
 /** Whether D1 failed when it was last asked: what can wait need not be written now. */
 export function isStoreFailing(): boolean {
