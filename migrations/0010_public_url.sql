@@ -10,5 +10,6 @@ CREATE TABLE `relayed_audiences` (
 	`noted_ms` integer NOT NULL
 );
 --> statement-breakpoint
+ALTER TABLE `bouncers` ADD `lapi_name` text;--> statement-breakpoint
 ALTER TABLE `hosts` ADD `last_refused_ms` integer;--> statement-breakpoint
 ALTER TABLE `hosts` ADD `last_refused_why` text;

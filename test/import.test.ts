@@ -35,7 +35,7 @@ describe('an import', () => {
       await row('fw', 'old-key-of-fw', { ...seen, last_pull: lastPull, revoked: 0, id: 7 }),
       await row('web', 'old-key-of-web', { type: '', ip_address: '', last_pull: null }),
     ]);
-    expect([answer.status, answer.body]).toEqual([200, { imported: 2, folded: 0, skipped: [] }]);
+    expect([answer.status, answer.body]).toEqual([200, { imported: 2, folded: 0, renamed: [], skipped: [] }]);
     for (const key of ['old-key-of-fw', 'old-key-of-web']) {
       expect((await asBouncer(key, '/v1/decisions')).status).toBe(200);
     }
@@ -72,7 +72,7 @@ describe('an import', () => {
       await row('gone@192.0.2.1', 'orphan'),
       await row('me@example.net', 'mail'),
     ]);
-    expect(body).toEqual({ imported: 3, folded: 2, skipped: [] });
+    expect(body).toEqual({ imported: 3, folded: 2, renamed: [], skipped: [] });
     const { bouncers } = (await operator('GET', '/bouncers')).body;
     expect(bouncers.map(({ name }: { name: string }) => name).sort()).toEqual([
       'fw',
@@ -90,7 +90,7 @@ describe('an import', () => {
       await row('copy', key),
       await row('back', gone),
       await row('off', 'off', { revoked: true }),
-      await row('a name', 'x'),
+      await row('lapidary', 'feed-key-of-the-tests'),
       await row('twice', 'one'),
       await row('twice', 'two'),
     ];
@@ -101,11 +101,74 @@ describe('an import', () => {
       { name: 'copy', why: 'its key is registered already, as taken' },
       { name: 'back', why: 'its key was revoked here' },
       { name: 'off', why: 'its key is revoked at the engine' },
-      { name: 'a name', why: expect.stringContaining('name must') },
+      { name: 'lapidary', why: expect.stringContaining('Lapidary itself') },
       { name: 'twice', why: expect.stringContaining('in this import') },
     ]);
     const again = await importRows(rows);
     expect([again.status, again.body.imported, again.body.skipped.length]).toEqual([200, 0, 7]);
+  });
+
+  test('gives names of ours to those that LAPI allows and we do not, and keeps LAPI’s', async () => {
+    const long = 'x'.repeat(80);
+    const rows = [
+      await row('nginx bouncer', '1', { ip_address: '192.0.2.9', last_pull: '2026-01-02 03:04:05' }),
+      await row('Ünï-✓', '2'),
+      await row(long, '3'),
+      await row('_.-', '4'),
+      await row('nginx-bouncer', '5'),
+      await row('nginx bouncer@192.0.2.7', '1', { auto_created: 1 }),
+      await row('nginx/bouncer', '6'),
+    ];
+    const named = async (name: string, key: string) => `${name}-${(await digestOf(key)).slice(0, 8)}`;
+    const renamed = [
+      { lapi_name: 'nginx bouncer', name: await named('nginx-bouncer', '1') },
+      { lapi_name: 'Ünï-✓', name: await named('Uni', '2') },
+      { lapi_name: long, name: await named('x'.repeat(55), '3') },
+      { lapi_name: '_.-', name: await named('bouncer', '4') },
+      { lapi_name: 'nginx/bouncer', name: await named('nginx-bouncer', '6') },
+    ];
+    const { status, body } = await importRows(rows);
+    expect([status, body]).toEqual([200, { imported: 6, folded: 1, renamed, skipped: [] }]);
+    for (const key of ['1', '2', '3', '4', '5', '6']) {
+      expect((await asBouncer(key, '/v1/decisions')).status).toBe(200);
+    }
+    const { bouncers } = (await operator('GET', '/bouncers')).body;
+    expect(bouncers.map(({ lapi_name }: any) => lapi_name)).toEqual([
+      'nginx bouncer',
+      'Ünï-✓',
+      long,
+      '_.-',
+      'nginx-bouncer',
+      'nginx/bouncer',
+    ]);
+    const { body: nginx } = await operator('GET', `/bouncers/${renamed[0]?.name}`);
+    expect(nginx.clients).toContainEqual({ address: '192.0.2.9', last_pull: '2026-01-02T03:04:05.000Z' });
+    await addBouncer('of-ours');
+    expect((await operator('GET', '/bouncers/of-ours')).body.lapi_name).toBe(null);
+    const again = await importRows(rows);
+    expect([again.body.imported, again.body.skipped.length]).toEqual([0, 6]);
+  });
+
+  test.each([
+    ['"1"', '1'],
+    ['"true"', 'true'],
+    ['2', 2],
+    ['-1', -1],
+    ['{}', {}],
+    ['""', ''],
+  ])('does not guess whether a key with revoked: %s is good', async (_, revoked) => {
+    const rows = [await row('fw', 'good', { revoked: false }), await row('off', 'off', { revoked })];
+    const { status, body } = await importRows(rows);
+    expect([status, body.errors[0].field]).toEqual([400, 'bouncers.1.revoked']);
+    expect((await operator('GET', '/bouncers')).body.bouncers).toEqual([]);
+  });
+
+  test('takes revoked as SQLite, PostgreSQL and MySQL write it', async () => {
+    const rows = await Promise.all(
+      [true, 1, false, 0, null, undefined].map((revoked, at) => row(`b${at}`, `key ${at}`, { revoked })),
+    );
+    const { body } = await importRows(rows);
+    expect([body.imported, body.skipped.map(({ name }: any) => name)]).toEqual([4, ['b0', 'b1']]);
   });
 
   test('is one audit row, of which the chain is whole', async () => {
@@ -154,7 +217,9 @@ describe('an import', () => {
       const body = JSON.stringify({ bouncers: [await row('a', '1')] });
       return (await call('/api/v1/bouncers/import', { method: 'POST', headers, body })).json();
     };
-    expect([await send(), await send()]).toEqual(Array(2).fill({ imported: 1, folded: 0, skipped: [] }));
+    expect([await send(), await send()]).toEqual(
+      Array(2).fill({ imported: 1, folded: 0, renamed: [], skipped: [] }),
+    );
   });
 });
 
@@ -184,7 +249,14 @@ describe('adoption', () => {
     });
   }
   const offer = (key: string, atMs = 0) =>
-    adopt(env, [upstream], key, 'fw/v1', (digest) => feed().holdsKey(digest), nowMs + atMs);
+    adopt(
+      env,
+      [upstream],
+      key,
+      'fw/v1',
+      async (digest) => (await feed().keyDigests()).includes(digest),
+      nowMs + atMs,
+    );
 
   test('is off: an unknown key asks nobody anything', async () => {
     expect((await asBouncer('unknown', '/v1/decisions')).status).toBe(403);

@@ -76,7 +76,8 @@ export const bouncerOperations = [
     bodyLimitBytes: imports.importLimitBytes,
     answers: { 200: { description: 'What became of each.', body: imports.importShape } },
     change: async (change, rows, c) => {
-      const answer = await imports.importBouncers(change, rows);
+      const feedDigests = await askFeed(c.env, async (feed) => feed.keyDigests());
+      const answer = await imports.importBouncers(change, rows, feedDigests);
       if (!answer.ok || answer.value.replayed) return answer;
       const sightings = await imports.sightingsOf(change.env.DB, rows, change.nowMs);
       await askFeed(c.env, async (feed) => feed.note(sightings));

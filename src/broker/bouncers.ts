@@ -56,6 +56,7 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
       allowJson: null,
       rateLimit: null,
       versionCount: 1,
+      lapiName: null,
     };
     const version = { number: 1, digest, createdMs: nowMs, state: 'current' as const, expiresMs };
     const start = digest.slice(0, 8);

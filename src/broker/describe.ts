@@ -27,6 +27,7 @@ const versionShape = z.object({
 export const bouncerShape = z
   .object({
     name: z.string(),
+    lapi_name: z.string().nullable().meta({ description: 'What LAPI called it, of one that was imported.' }),
     created_at: time,
     revision: z.int().meta({ description: 'Counts its changes; its ETag.' }),
     last_pull: time.nullable(),
@@ -57,6 +58,7 @@ export function describeBouncer(
   const twoParts = version !== undefined && rest.length === 0;
   return {
     name: bouncer.name,
+    lapi_name: bouncer.lapiName,
     created_at: isoTime(bouncer.createdMs),
     revision: bouncer.revision,
     last_pull: isoTime(newest?.seenMs ?? null),

@@ -1,12 +1,13 @@
 // Bouncers of an engine, with the digests that its LAPI keeps: their keys go on working here, and nobody touches a
 // bouncer. All or nothing per call, and the same call again does nothing more.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/import.ts';
 import { succeed, type Result } from '../failure.ts';
 import type { Sighting } from '../feed/clients.ts';
 import { parseNetwork } from '../lapi/ip.ts';
-import { digest, nameMustBe, nameRule } from './fields.ts';
+import { digest, nameRule } from './fields.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 
 /** A row of LAPI's table `bouncers`. */
@@ -43,10 +44,11 @@ const lapiRow = z
     {
       name: z.string('must be a text').min(1, 'must be a text'),
       api_key: digest,
+      // A text is no answer: "0" is true to one reader and false to another.
       revoked: z
-        .unknown()
-        .optional()
-        .meta({ override: { type: ['boolean', 'integer', 'null'] } }),
+        .union([z.boolean(), z.literal(0), z.literal(1)], 'must be true, false, 0, 1 or null')
+        .nullish()
+        .transform((value) => value === true || value === 1),
       type: shown,
       version: shown,
       ip_address: shown,
@@ -58,7 +60,7 @@ const lapiRow = z
     return {
       name: row.name.slice(0, 300),
       digest: row.api_key,
-      revoked: row.revoked === true || row.revoked === 1,
+      revoked: row.revoked,
       type: row.type,
       version: row.version,
       address: row.ip_address,
@@ -79,6 +81,9 @@ export const lapiExport = z
 export const importShape = z.object({
   imported: z.int(),
   folded: z.int().meta({ description: 'Rows of further addresses that went into their parent.' }),
+  renamed: z
+    .array(z.object({ lapi_name: z.string(), name: z.string() }))
+    .meta({ description: 'Those whose names are none of ours.' }),
   skipped: z.array(z.object({ name: z.string(), why: z.string() })),
 });
 
@@ -94,6 +99,8 @@ function readTime(value: string): number | null {
 /** One bouncer to be: a row of LAPI and those that share its key. */
 interface Family {
   readonly name: string;
+  /** What LAPI calls it. */
+  readonly lapiName: string;
   readonly digest: string;
   readonly rows: readonly LapiBouncer[];
 }
@@ -111,8 +118,25 @@ function families(rows: readonly LapiBouncer[]): Family[] {
   }
   return [...byDigest].map(([digest, members]) => {
     const parent = members.find(({ name }) => parentName(name) === name);
-    return { name: parent?.name ?? parentName((members[0] as LapiBouncer).name), digest, rows: members };
+    const lapiName = parent?.name ?? parentName((members[0] as LapiBouncer).name);
+    return { name: nameOfOurs(lapiName, digest), lapiName, digest, rows: members };
   });
+}
+
+/**
+ * LAPI takes any text as a name; ours stand in paths. What is left of one gets the start of the digest, so that two of
+ * them stay two, and the same import again finds the same.
+ */
+function nameOfOurs(lapiName: string, digest: string): string {
+  if (nameRule.test(lapiName)) return lapiName;
+  const plain = lapiName
+    .normalize('NFKD')
+    .replace(/\p{Mark}/gu, '')
+    .replace(/[^A-Za-z0-9._@-]+/g, '-')
+    .replace(/^[^A-Za-z0-9]+/, '')
+    .slice(0, 55)
+    .replace(/-+$/, '');
+  return `${plain || 'bouncer'}-${digest.slice(0, 8)}`;
 }
 
 function parentName(name: string): string {
@@ -120,52 +144,58 @@ function parentName(name: string): string {
   return at > 0 && parseNetwork(name.slice(at + 1)) ? name.slice(0, at) : name;
 }
 
-/** Answers what became of each, and to `sightings` when the bouncers were seen last at the engine. */
+/** Answers what became of each. `feedDigests`: of the keys that Lapidary pulls with, which are no bouncer's here. */
 export async function importBouncers(
   mutation: Mutation,
   rows: readonly LapiBouncer[],
+  feedDigests: readonly string[],
 ): Promise<Result<Answer>> {
   const all = families(rows);
-  return mutate(
-    mutation,
-    (d) => db.selectTaken(d, all),
-    (rows) => {
-      const taken = db.takenOf(rows);
-      const skipped: Skipped[] = [];
-      const imported: Family[] = [];
-      const names = new Set<string>();
-      for (const family of all) {
-        const why = reasonAgainst(family, taken, names);
-        if (why !== null) skipped.push({ name: family.name, why });
-        else imported.push(family);
-        if (why === null) names.add(family.name);
-      }
-      const folded = imported.reduce((sum, family) => sum + family.rows.length - 1, 0);
-      return succeed({
-        entry: {
-          action: 'bouncer.import',
-          target: `${imported.length} bouncers`,
-          detail: {
-            folded,
-            skipped: skipped.length,
-            bouncers: imported.map(({ name, digest }) => ({ name, start: digest.slice(0, 8) })),
-          },
+  const reads = (d: DrizzleD1Database) => db.selectTaken(d, all);
+  return mutate(mutation, reads, (found) => {
+    const taken = db.takenOf(found);
+    const skipped: Skipped[] = [];
+    const imported: Family[] = [];
+    const names = new Set<string>();
+    for (const family of all) {
+      const why = reasonAgainst(family, taken, names, feedDigests);
+      if (why !== null) skipped.push({ name: family.lapiName, why });
+      else imported.push(family);
+      if (why === null) names.add(family.name);
+    }
+    const renamed = imported
+      .filter(({ name, lapiName }) => name !== lapiName)
+      .map(({ name, lapiName }) => ({ lapi_name: lapiName, name }));
+    const folded = imported.reduce((sum, family) => sum + family.rows.length - 1, 0);
+    return succeed({
+      entry: {
+        action: 'bouncer.import',
+        target: `${imported.length} bouncers`,
+        detail: {
+          folded,
+          renamed,
+          skipped: skipped.length,
+          bouncers: imported.map(({ name, digest }) => ({ name, start: digest.slice(0, 8) })),
         },
-        unchanged: db.noneTaken(imported),
-        statements: (d) => db.importStatements(d, imported, mutation.nowMs),
-        answer: { status: 200, body: { imported: imported.length, folded, skipped } },
-      });
-    },
-  );
+      },
+      unchanged: db.noneTaken(imported),
+      statements: (d) => db.importStatements(d, imported, mutation.nowMs),
+      answer: { status: 200, body: { imported: imported.length, folded, renamed, skipped } },
+    });
+  });
 }
 
-function reasonAgainst(family: Family, taken: db.Taken, names: ReadonlySet<string>): string | null {
-  const { name, digest, rows } = family;
+function reasonAgainst(
+  { name, digest, rows }: Family,
+  taken: db.Taken,
+  names: ReadonlySet<string>,
+  feedDigests: readonly string[],
+): string | null {
+  if (feedDigests.includes(digest)) return 'it is the key that Lapidary itself pulls with';
   if (rows.some(({ revoked }) => revoked)) return 'its key is revoked at the engine';
   if (taken.revoked.has(digest)) return 'its key was revoked here';
   const owner = taken.digests.get(digest);
   if (owner !== undefined) return `its key is registered already, as ${owner}`;
-  if (!nameRule.test(name)) return `its name ${nameMustBe}`;
   if (taken.names.has(name)) return 'a bouncer with this name and another key is here already';
   return names.has(name) ? 'another key in this import has this name' : null;
 }

@@ -9,6 +9,7 @@ import { bouncers, keyVersions, revokedDigests } from './schema.ts';
 
 export interface ImportedKey {
   readonly name: string;
+  readonly lapiName: string;
   readonly digest: string;
 }
 
@@ -58,10 +59,11 @@ export function noneTaken(keys: readonly ImportedKey[]): SQL {
  * from a query names every column of the schema, in its order.
  */
 export function importStatements(db: DrizzleD1Database, keys: readonly ImportedKey[], nowMs: number) {
-  const rows = JSON.stringify(keys.map(({ name, digest }) => [name, digest]));
+  const rows = JSON.stringify(keys.map(({ name, digest, lapiName }) => [name, digest, lapiName]));
   return [
     db.insert(bouncers).select(sql`
-      SELECT NULL, json_extract(value, '$[0]'), ${nowMs}, NULL, NULL, 1, NULL, NULL, NULL, 1
+      SELECT NULL, json_extract(value, '$[0]'), ${nowMs}, NULL, NULL, 1, NULL, NULL, NULL, 1,
+        json_extract(value, '$[2]')
       FROM json_each(${rows})`),
     db.insert(keyVersions).select(sql`
       SELECT NULL, bouncers.id, json_extract(value, '$[1]'), ${nowMs}, 1, 'current', NULL, NULL, NULL, NULL, NULL

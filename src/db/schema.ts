@@ -23,6 +23,8 @@ export const bouncers = sqliteTable('bouncers', {
   rateLimit: integer('rate_limit'),
   /** How many versions its key has had: the number of the newest. */
   versionCount: integer('version_count').notNull().default(1),
+  /** What LAPI called it, of one that was imported. */
+  lapiName: text('lapi_name'),
 });
 
 /**

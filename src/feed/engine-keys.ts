@@ -35,8 +35,8 @@ export interface EngineKeys {
   state(): { readonly source: KeySource | null; readonly pending: boolean };
   /** Why there is none. */
   problem(): string;
-  /** Whether a key, by its SHA-512, is one of ours. */
-  has(digest: string): Promise<boolean>;
+  /** The SHA-512 of each of them. */
+  digests(): Promise<string[]>;
 }
 
 interface Candidate extends EngineKey {
@@ -138,9 +138,8 @@ export function createEngineKeys(
         'let the host send a key again'
       );
     },
-    async has(digest) {
-      for (const { key } of await candidates()) if ((await digestOf(key)) === digest) return true;
-      return false;
+    async digests() {
+      return Promise.all((await candidates()).map(({ key }) => digestOf(key)));
     },
   };
 }

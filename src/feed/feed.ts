@@ -339,10 +339,9 @@ export class DecisionFeed extends DurableObject<Env> {
     return engine.keys.offer(host, sealed);
   }
 
-  /** Whether a key, by its SHA-512, is one that the feed pulls with: no bouncer may have it. */
-  async holdsKey(digest: string): Promise<boolean> {
-    const holds = await Promise.all(this.#engines.map(({ keys }) => keys.has(digest)));
-    return holds.includes(true);
+  /** The SHA-512 of each key that the feed pulls with: no bouncer may have it. */
+  async keyDigests(): Promise<string[]> {
+    return (await Promise.all(this.#engines.map(({ keys }) => keys.digests()))).flat();
   }
 
   /** The clients of each of some bouncers, the one seen last first. */

@@ -5,7 +5,13 @@ import { Hono } from 'hono';
 import type { Context, Next } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
-import { authenticate, isStoreFailing, learnFirstUse, type BouncerIdentity } from '../broker/keys.ts';
+import {
+  authenticate,
+  forgetRefusals,
+  isStoreFailing,
+  learnFirstUse,
+  type BouncerIdentity,
+} from '../broker/keys.ts';
 import { isAllowed } from '../broker/policy.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { cut } from '../cut.ts';
@@ -63,8 +69,8 @@ async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<Boun
   const { adoptEngineKeys, engines } = c.get('settings');
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys) return bouncer;
   const userAgent = c.req.header('user-agent') ?? '';
-  const isFeeds = (digest: string): Promise<boolean> => {
-    return askFeed(c.env, async (feed) => feed.holdsKey(digest));
+  const isFeeds = async (digest: string): Promise<boolean> => {
+    return (await askFeed(c.env, async (feed) => feed.keyDigests())).includes(digest);
   };
   try {
     if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;

@@ -103,15 +103,21 @@ describeWith('moving from LAPI', ['lab'], () => {
   });
 
   test('the documented export is what the import takes, and every key goes on working', async () => {
-    const keys = [await engine.addBouncer('web-1'), await engine.addBouncer('web-2')];
+    const names = ['web-1', 'web-2', 'nginx bouncer', 'Ünï-✓', 'x'.repeat(80)];
+    const keys = [];
+    for (const name of names) keys.push(await engine.addBouncer(name));
     for (const key of keys) await get(engine.url, key);
     const database = openDatabase(engine);
     const [rows] = Object.values(database.prepare(await sqliteExport()).get() ?? {}) as [string];
     database.close();
     const edge = await lapidary({});
     const { status, body } = await edge.operator('POST', '/bouncers/import', JSON.parse(rows));
-    expect([status, body.skipped]).toEqual([200, []]);
+    // The engine's own row of Lapidary is no bouncer's.
+    expect([status, body.skipped]).toEqual([200, [{ name: 'lapidary', why: expect.any(String) }]]);
+    expect(body.renamed).toHaveLength(3);
     for (const key of keys) expect((await get(edge.url, key)).status).toBe(200);
+    const { bouncers } = (await edge.operator('GET', '/bouncers')).body;
+    expect(bouncers.map(({ lapi_name }: any) => lapi_name)).toEqual(expect.arrayContaining(names));
     const { body: web } = await edge.operator('GET', '/bouncers/web-1');
     expect(web).toMatchObject({
       type: 'crowdsec-firewall-bouncer',
