@@ -12,6 +12,7 @@ import type { EngineSettings } from '../engines.ts';
 import { withinMs } from '../wait.ts';
 import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowlists.ts';
 import { readBytes } from './body.ts';
+import { forStrangers } from './login-errors.ts';
 import { noteGood, tryLogIn, type Login } from './logins.ts';
 import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
@@ -97,13 +98,14 @@ function openEngine(c: Context<AppEnv>): EngineSettings {
 
 async function register(c: Context<AppEnv>): Promise<Response> {
   const may = await mayAsLocal(c, 'register');
-  return may.ok ? answered(await passOn(c, loginLimitBytes)) : lapiError(may.failure);
+  return may.ok ? answered(await forStrangers(await passOn(c, loginLimitBytes))) : lapiError(may.failure);
 }
 
 async function logIn(c: Context<AppEnv>): Promise<Response> {
   const address = clientAddress(c.req.raw, c.get('settings'));
   const read = () => readLogin(c.req.raw);
-  return answered(await tryLogIn(c.env, address, read, async (login) => passOn(c, loginLimitBytes, login)));
+  const pass = async (login: Login) => forStrangers(await passOn(c, loginLimitBytes, login));
+  return answered(await tryLogIn(c.env, address, read, pass));
 }
 
 async function readLogin(request: Request): Promise<Result<Login>> {

@@ -163,6 +163,18 @@ function followsEngineOn(database: DatabaseKind): void {
     expect(said).toMatch(/key/i);
     expect(said).toMatch(/database/i);
     expect(JSON.stringify(await edge.health())).not.toMatch(/key/);
+    // Before anybody has logged in, nobody is told where the database is and whose.
+    const { port, user, name } = engine.databaseServer!;
+    const body = JSON.stringify({ machine_id: 'nobody', password: 'wrong', scenarios: [] });
+    const login = async (url: string) => {
+      const headers = { 'user-agent': 'crowdsec/v1' };
+      const answer = await fetch(`${url}/v1/watchers/login`, { method: 'POST', headers, body });
+      return { status: answer.status, text: await answer.text() };
+    };
+    expect((await login(engine.url)).text).toContain(String(port));
+    const refused = await login(edge.url);
+    expect(refused.status).toBe(503);
+    for (const secret of ['127.0.0.1', String(port), user, name]) expect(refused.text).not.toContain(secret);
 
     await engine.databaseServer!.start();
     await until('the feed is well again', async (saw) => (await engineIs(saw)).state === 'ok');
