@@ -59,6 +59,15 @@ test('of a list that is many times as long too, also when each pull gives all of
     expect(client.banned()).toEqual([...longest.slice(1), '198.51.100.1'].toSorted());
   }));
 
+test('what is left out is not asked for again with each sync', () =>
+  withRoomForFour(async (feed) => {
+    for (const host of [1, 2, 3, 4, 5, 6]) listed(`192.0.2.${host}`, 10 - host);
+    await feed.sync({ full: true, believe: false });
+    engine.requests.length = 0;
+    await feed.sync({ full: false, believe: false });
+    expect(engine.requests.filter((target) => target.includes('id_gt'))).toEqual(['/v1/decisions?id_gt=6']);
+  }));
+
 test('an engine’s own bans come in all the same, in the place of listed ones that are unbanned', () =>
   withRoomForFour(async (feed) => {
     for (const host of [1, 2, 3, 4]) listed(`192.0.2.${host}`, host + 1);

@@ -316,6 +316,8 @@ function progressAfter(
   { kind, plan, link, startMs, nowMs, isFirst, skipped, leftOut, sample, ignored }: Answered,
 ): Progress {
   const doubted = plan.doubt !== undefined;
+  // What there was no room for is known as well: it is not to be asked for again.
+  const knownId = Math.max(highestId, plan.highestId);
   const skippedSince = { count: before.skipped.count + skipped, sample: sample ?? before.skipped.sample };
   if (kind === 'full') {
     const doubts = held.size > 0 ? before.doubts + 1 : 0;
@@ -330,7 +332,7 @@ function progressAfter(
       // The second list decides. What even that one does not is asked for again at the engine's pace.
       urgency: doubts === 0 ? 'none' : doubts === 1 ? 'now' : 'spared',
       missedMs: plan.add.length > 0 && !isFirst ? nowMs : before.missedMs,
-      tail: progress.marked(before.tail, highestId, startMs),
+      tail: progress.marked(before.tail, knownId, startMs),
       skipped: { count: skipped, sample },
       leftOut,
     };
@@ -354,7 +356,7 @@ function progressAfter(
     delta: link,
     urgency,
     tail: {
-      ...progress.marked(before.tail, highestId, startMs),
+      ...progress.marked(before.tail, knownId, startMs),
       endMs: nowMs,
       tookMs: nowMs - startMs,
       foundMs: found ? nowMs : before.tail.foundMs,

@@ -28,6 +28,8 @@ export interface Plan {
   readonly doubt: string | undefined;
   /** How many of the answer were not kept, since there would be no room for them (ceiling.ts). */
   readonly leftOut: number;
+  /** The highest of the engine's ids in the answer, those without room included; 0: it had none. */
+  readonly highestId: number;
 }
 
 export interface Renewal {
@@ -173,7 +175,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     for (const [row, decision] of shifted) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
-    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined, leftOut };
+    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined, leftOut, highestId };
     return { plan, replaced, replacements };
   };
 
