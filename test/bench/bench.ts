@@ -21,6 +21,10 @@ export interface Sizes {
   /** Alerts of each kind, and between two polls of the bouncers that wait for their bans. */
   alerts: number;
   pollSeconds: number;
+  /** What is bounded in the object, at its bound: tombstones, clients that poll, and decisions as on Cloudflare. */
+  tombstones: number;
+  clients: number;
+  ceiling: number;
 }
 
 export const fullSizes: Sizes = {
@@ -35,6 +39,10 @@ export const fullSizes: Sizes = {
   revocations: 20,
   alerts: 20,
   pollSeconds: 2,
+  tombstones: 100_000,
+  // More than there is room for.
+  clients: 210_000,
+  ceiling: 90_000,
 };
 
 /** To see that it works; its figures mean nothing. */
@@ -50,6 +58,9 @@ export const quickSizes: Sizes = {
   revocations: 2,
   alerts: 4,
   pollSeconds: 1,
+  tombstones: 1_000,
+  clients: 1_000,
+  ceiling: 5_000,
 };
 
 /** One of the two servers, as a bouncer sees it. */

@@ -1,85 +1,120 @@
-// Part e: memory of the isolate that holds the feed's object and the Worker. Local workerd enforces none of
-// Cloudflare's 128 MB, so its inspector is asked, also while ten start-up pulls hold their answers open at once.
-import { setTimeout as delay } from 'node:timers/promises';
-import type { Bench } from './bench.ts';
-import { startChild } from '../lab/child.ts';
-import { startLapidary } from '../lab/lapidary.ts';
-import { freePort } from '../lab/ports.ts';
+// Parts e and i: memory of the isolate that holds the feed's object and the Worker, against Cloudflare's 128 MB: also while ten
+// start-up pulls hold their answers open at once, and with everything that is bounded at its bound.
+import { insertDecisions, openDatabase } from '../lab/database.ts';
+import { type Engine, startEngine } from '../lab/engine.ts';
+import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
-import { commandOf, residentBytes } from './cpu.ts';
-import { openInspector } from './inspector.ts';
-import { startUp } from './startup.ts';
+import type { Bench, Sizes } from './bench.ts';
+import { makeDecisions } from './decisions.ts';
+import { load, requestBytes } from './load.ts';
 import { alone, type Row } from './table.ts';
+import { limitMb, watch, type Watched } from './watched.ts';
 
-const limitMb = 128;
-const pullsAtOnce = 10;
-
-/** Measures with the decisions that the engine has, then with twice as many. */
+/** With the decisions that the engine has, then with twice as many. */
 export async function measureHeap({ sizes, engine }: Bench, importMore: () => Promise<void>): Promise<Row[]> {
-  const upstream = { url: engine.url, key: await engine.addBouncer('heap') };
-  const lapidary = await startLapidary({ upstream, settings: { SYNC_INTERVAL_SECONDS: '10' } });
-  // The same process once more, with an inspector: what `npm start` runs is not written down twice.
-  const { command, env } = commandOf((await lapidary.pids()).workerd);
-  await lapidary.stop();
-  const port = await freePort();
-  const workerd = startChild(command[0], [...command.slice(1), `--inspector-addr=127.0.0.1:${port}`], {
-    env,
-  });
-  try {
-    await until('workerd answers', async () => (await lapidary.health()).status === 'up');
-    const inspector = await openInspector(port, 'lapidary');
+  return withWatched(engine, async (lapidary, watched) => {
     const key = await lapidary.addBouncer('heap');
-
-    const rest = async () => {
-      await inspector.collectGarbage(lapidary.health);
-      return (await inspector.usedBytes()) / 1e6;
-    };
-    /** The most that was seen while `work` ran, as often as the isolate finds a turn to answer. */
-    const most = async (work: () => Promise<void>) => {
-      let mostMb = await rest();
-      let running = true;
-      const done = work().finally(() => (running = false));
-      while (running) {
-        mostMb = Math.max(mostMb, (await inspector.usedBytes()) / 1e6);
-        await delay(2);
-      }
-      await done;
-      return mostMb;
-    };
-    const synced = async (count: number) => {
-      await lapidary.sync({ full: true });
-      await until(`${count} are mirrored`, async () => (await lapidary.feed()).decisions === count);
-    };
-
-    const figures = async (decisions: number, below?: number) => {
-      const name = `${decisions / 1000}k decisions`;
-      return [
-        alone(`${name}: at rest`, 'MB', await rest(), below),
-        alone(`  most in ${pullsAtOnce} start-ups at once`, 'MB', await most(() => pulls(false)), below),
-        alone(`  most in ${pullsAtOnce} with gzip at once`, 'MB', await most(() => pulls(true)), below),
-        alone('  resident process', 'MB', residentBytes(workerd.pid) / 1e6),
-      ];
-    };
-    /** None reads on before all have begun. */
-    const pulls = async (gzip: boolean) => {
-      let begun = 0;
-      let release = () => {};
-      const all = new Promise<void>((resolve) => (release = resolve));
-      const hold = () => {
-        if (++begun === pullsAtOnce) release();
-        return all;
-      };
-      await Promise.all(Array.from({ length: pullsAtOnce }, () => startUp(lapidary.url, key, gzip, hold)));
-    };
-
-    await synced(sizes.decisions);
-    const single = await figures(sizes.decisions);
+    await synced(lapidary, sizes.decisions);
+    const single = await watched.figures(nameOf(sizes.decisions), key);
     await importMore();
-    const growing = await most(() => synced(2 * sizes.decisions));
-    const name = `  most while ${sizes.decisions / 1000}k more come in`;
-    return [...single, alone(name, 'MB', growing, limitMb), ...(await figures(2 * sizes.decisions, limitMb))];
+    const growing = await watched.most(() => synced(lapidary, 2 * sizes.decisions));
+    return [
+      ...single,
+      alone(`  most while ${thousands(sizes.decisions)} more come in`, 'MB', growing, limitMb),
+      ...(await watched.figures(nameOf(2 * sizes.decisions), key, limitMb)),
+    ];
+  });
+}
+
+/** With as many ends, clients and decisions as the object takes. */
+export async function measureBounds(sizes: Sizes): Promise<Row[]> {
+  const engine = await startEngine();
+  try {
+    return await withWatched(engine, async (lapidary, watched) => {
+      const ended = makeDecisions(sizes.tombstones).map(({ value }) => ({ value }));
+      insertDecisions(engine, ended);
+      await synced(lapidary, ended.length);
+      const database = openDatabase(engine);
+      database.exec('DELETE FROM decisions');
+      database.close();
+      await lapidary.sync({ full: true, believe: true });
+      await synced(lapidary, 0);
+      const keys = await Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map((at) => lapidary.addBouncer(`heap-${at}`)));
+      const requests = Array.from({ length: sizes.clients }, (_, at) => {
+        const address = `2001:db8::${(1 + (at >> 16)).toString(16)}:${(at & 0xffff).toString(16)}`;
+        const key = keys[at % keys.length] as string;
+        return requestBytes('/v1/decisions/stream', key, 'GET', {
+          [addressHeader]: address,
+          'User-Agent': userAgent,
+        });
+      });
+      await load({
+        url: lapidary.url,
+        requests,
+        connections: 32,
+        count: requests.length,
+        pid: watched.pid(),
+      });
+      const { tombstones, cursors } = await lapidary.feed();
+      const bounds = `${thousands(tombstones)} ends, ${thousands(cursors)} clients`;
+      const empty = alone(`${bounds}: at rest`, 'MB', await watched.rest());
+      const active = makeDecisions(sizes.tombstones + sizes.ceiling).slice(sizes.tombstones);
+      insertDecisions(
+        engine,
+        active.map(({ value }) => ({ value, seconds: 24 * 3600 })),
+      );
+      const growing = await watched.most(() => synced(lapidary, sizes.ceiling));
+      const figures = await watched.figures(
+        `${nameOf(sizes.ceiling)} beside them`,
+        keys[0] as string,
+        limitMb,
+      );
+      await watched.restart();
+      const written = (await lapidary.feed()).cursors;
+      const woken = `  woken again, ${thousands(written)} clients of them in storage: at rest`;
+      return [
+        empty,
+        alone(`  most while ${thousands(sizes.ceiling)} decisions come in`, 'MB', growing, limitMb),
+        ...figures,
+        alone(woken, 'MB', await watched.rest(), limitMb),
+      ];
+    });
   } finally {
-    await workerd.end();
+    await engine.close();
+  }
+}
+
+const addressHeader = 'x-client-address';
+/** As long as most: it counts. */
+const userAgent =
+  'crowdsec-firewall-bouncer/v0.0.31-debian-pragmatic-amd64-4b99c161b2c1837d76c5fa89e1df83803dfbcb87';
+
+async function withWatched(
+  engine: Engine,
+  work: (lapidary: Lapidary, watched: Watched) => Promise<Row[]>,
+): Promise<Row[]> {
+  const upstream = { url: engine.url, key: await engine.addBouncer('heap') };
+  const settings = { SYNC_INTERVAL_SECONDS: '10', CLIENT_ADDRESS_HEADER: addressHeader };
+  const lapidary = await startLapidary({ upstream, settings });
+  let watched: Watched | undefined;
+  try {
+    watched = await watch(lapidary);
+    return await work(lapidary, watched);
+  } finally {
+    await watched?.end();
     await lapidary.close();
   }
+}
+
+async function synced(lapidary: Lapidary, count: number): Promise<void> {
+  await lapidary.sync({ full: true });
+  await until(`${count} are mirrored`, async () => (await lapidary.feed()).decisions === count, 60_000);
+}
+
+function nameOf(decisions: number): string {
+  return `${thousands(decisions)} decisions`;
+}
+
+function thousands(count: number): string {
+  return `${Math.round(count / 1000)}k`;
 }

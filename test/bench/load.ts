@@ -27,9 +27,15 @@ export interface LoadResult {
   mostBytes: number;
 }
 
-export function requestBytes(path: string, key: string, method = 'GET'): Buffer {
-  const headers = ['Host: 127.0.0.1', `X-Api-Key: ${key}`, 'User-Agent: bench/v1'];
-  return Buffer.from(`${method} ${path} HTTP/1.1\r\n${headers.join('\r\n')}\r\n\r\n`);
+export function requestBytes(
+  path: string,
+  key: string,
+  method = 'GET',
+  more: Readonly<Record<string, string>> = {},
+): Buffer {
+  const headers = { Host: '127.0.0.1', 'X-Api-Key': key, 'User-Agent': 'bench/v1', ...more };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  return Buffer.from(`${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n`);
 }
 
 /** Fails when an answer had another status or a connection broke: such a rate would mean nothing. */

@@ -14,7 +14,7 @@ import { fullSizes, quickSizes } from './bench.ts';
 import { measureBouncers } from './bouncers.ts';
 import { pidOf } from './cpu.ts';
 import { makeDecisions } from './decisions.ts';
-import { measureHeap } from './heap.ts';
+import { measureBounds, measureHeap } from './heap.ts';
 import { measureLookups } from './lookups.ts';
 import { measurePolls } from './polls.ts';
 import { measureStartUps } from './startup.ts';
@@ -70,6 +70,7 @@ try {
   await measure('e', 'memory', () => {
     return measureHeap(bench, () => engine.importDecisions(all.slice(sizes.decisions)));
   });
+  await measure('i', 'memory with everything at its bound', () => measureBounds(sizes));
 } finally {
   await lapidary?.close();
   await engine.close();
