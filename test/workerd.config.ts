@@ -20,6 +20,8 @@ export default defineConfig({
           UPSTREAM_API_KEY: 'feed-key-of-the-tests',
           // Rounds run when a test asks for one, not by themselves.
           SYNC_INTERVAL_SECONDS: '3600',
+          // A ceiling is where a test sets one.
+          MAX_DECISIONS: '',
         },
       },
     })),
