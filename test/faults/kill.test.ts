@@ -8,6 +8,10 @@ import { type Liar, sendHalfAndWait, startLiar } from '../lab/liar.ts';
 import { freePort } from '../lab/ports.ts';
 import { type Poller, pullList, pullStream, startPoller, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
+import { writersOf } from '../lab/writers.ts';
+
+/** KILL_ROUNDS asks for more kills in mid-write. */
+const rounds = Number(process.env['KILL_ROUNDS'] ?? 1);
 
 const victims = ['supervisor', 'workerd', undefined] as const;
 const nameOf = (victim: (typeof victims)[number]) => victim ?? 'supervisor and workerd';
@@ -99,37 +103,15 @@ describeWith('a kill of lapidary', ['lab'], () => {
   it.each(victims.map((victim) => [nameOf(victim), victim] as const))(
     'in mid-write: %s',
     async (_, victim) => {
-      const banned: string[] = [];
-      const unbanned: string[] = [];
-      const keys: string[] = [];
-      const uncertain = new Set<string>();
-      let killed = false;
+      const writers = writersOf(lapidary);
+      const { banned, unbanned, keys, uncertain } = writers;
 
-      /** As fast as it is acknowledged: bans, the end of every third one, keys. */
-      async function write(writer: number) {
-        for (let turn = 1; !killed; turn++) {
-          const value = `2001:db8:${writer}::${turn.toString(16)}`;
-          uncertain.add(value);
-          await lapidary.ban(value);
-          if (turn % 3 === 0) {
-            await lapidary.unban(value);
-            unbanned.push(value);
-          } else {
-            banned.push(value);
-          }
-          uncertain.delete(value);
-          if (turn % 2 === 0) keys.push(await lapidary.addBouncer(`writer-${writer}-${turn}`));
-        }
-      }
-
-      for (let round = 1; round <= 2; round++) {
-        killed = false;
+      for (let round = 1; round <= rounds; round++) {
         const target = banned.length + 60;
-        const writing = Promise.allSettled([1, 2, 3].map((writer) => write(10 * round + writer)));
+        const writing = writers.start(3);
         await until(`${target} bans are acknowledged`, () => banned.length >= target);
         await lapidary.kill(victim);
-        killed = true;
-        await writing;
+        await writing.stop();
         await comeBack(lapidary);
 
         expect(keys.length).toBeGreaterThan(0);

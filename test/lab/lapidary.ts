@@ -58,6 +58,8 @@ export interface LapidaryOptions {
   upstream?: { url: string; key: string };
   /** Any other setting by its environment variable. */
   settings?: Record<string, string>;
+  /** Puts what an earlier one has left into the state folder. */
+  prepare?: (stateDir: string) => void;
 }
 
 /** A killed process that its parent has not waited for yet is a zombie: it holds nothing any more. */
@@ -104,6 +106,7 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     killOrphan();
     rmSync(stateDir, { recursive: true, force: true });
   });
+  options.prepare?.(stateDir);
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   const { upstream } = options;
