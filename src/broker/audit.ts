@@ -3,6 +3,7 @@
 import * as z from 'zod';
 import { digestOfText, hashOf, type AuditHead, type AuditRow } from '../db/audited.ts';
 import type { LostTail } from '../feed/ends-log.ts';
+import { parseJson } from '../lapi/body.ts';
 import { isoTime, time } from './describe.ts';
 
 export const auditShape = z
@@ -12,7 +13,7 @@ export const auditShape = z
     actor: z.string(),
     action: z.string().meta({ example: 'bouncer.rotate' }),
     target: z.string(),
-    detail: z.unknown(),
+    detail: z.unknown().meta({ description: 'A text, where somebody wrote into the log what is no JSON.' }),
     hash: z.string().meta({ description: 'SHA-256 over the hash of the row before, and this row.' }),
   })
   .meta({ id: 'AuditRow' });
@@ -41,7 +42,9 @@ export const verdictShape = z.union([
 
 export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
   const { seq, atMs, actor, action, target, detailJson, hash } = row;
-  return { seq, at: isoTime(atMs), actor, action, target, detail: JSON.parse(detailJson) as unknown, hash };
+  const parsed = parseJson(detailJson);
+  const detail = parsed.ok ? parsed.value : detailJson;
+  return { seq, at: isoTime(atMs), actor, action, target, detail, hash };
 }
 
 type Verdict = z.input<typeof verdictShape>;

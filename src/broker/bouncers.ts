@@ -20,7 +20,7 @@ import type { NewKey } from './fields.ts';
 import { checkRevision, mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
 import { planFirstUse, planRotation, type Overlap } from './rotation.ts';
-import { describeBouncer } from './describe.ts';
+import { describeBouncer, isoTime } from './describe.ts';
 
 /** A key to register: the digest, and the key itself when it was made here. */
 async function registered({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
@@ -61,7 +61,7 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
     const version = { number: 1, digest, createdMs: nowMs, state: 'current' as const, expiresMs };
     const start = digest.slice(0, 8);
     return succeed({
-      entry: { action: 'bouncer.create', target: name, detail: { start, expires_at: expiresMs } },
+      entry: { action: 'bouncer.create', target: name, detail: { start, expires_at: isoTime(expiresMs) } },
       unchanged: neverRevoked(digest),
       statements: (d) => db.insertStatements(d, name, digest, expiresMs, nowMs),
       answer: {
@@ -253,7 +253,7 @@ export async function noteFirstUse(env: Env, used: KeyVersion, name: string, now
         detail: {
           number: version.number,
           previous: previous?.version.number,
-          ends_at: previous?.to.deadlineMs,
+          ends_at: previous && isoTime(previous.to.deadlineMs ?? null),
         },
       },
       unchanged: atRevision(bouncer),
