@@ -275,6 +275,16 @@ describe('mutations are safe to repeat', () => {
     ]);
   });
 
+  test('If-Match: an ETag that a proxy made weak, since it packs what it passes on, is the one that was answered', async () => {
+    const weak = async (revision: number) =>
+      (await send('POST', '/bouncers/fw/rotate', { 'if-match': `W/"${revision}"` })).status;
+    const { revision } = (await operator('GET', '/bouncers/fw')).body;
+    expect([await weak(revision + 1), await weak(revision), await weak(revision)]).toEqual([412, 200, 412]);
+    for (const bad of ['W/3', 'w/"3"', 'W/ "3"', 'W/"x"']) {
+      expect((await send('POST', '/bouncers/fw/rotate', { 'if-match': bad })).status).toBe(400);
+    }
+  });
+
   test('If-Match: what was seen is what is changed, else 412', async () => {
     const etag = (await send('GET', '/bouncers/fw', {})).headers.get('etag') as string;
     const changed = await send('POST', '/bouncers/fw/rotate', { 'if-match': etag });

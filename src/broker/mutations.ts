@@ -176,10 +176,13 @@ export async function readIdempotency(
   return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
 }
 
-/** The revision of an `If-Match` (`"7"`); null without one, or for `*`. */
+/**
+ * The revision of an `If-Match` (`"7"`); null without one, or for `*`. `W/"7"` counts as well, other than RFC 9110 has it:
+ * ours are strong, and proxies that compress make them weak on the way.
+ */
 export function readIfMatch(header: string | null): Result<number | null> {
   if (header === null || header === '*') return succeed(null);
-  const revision = /^"(\d{1,15})"$/.exec(header)?.[1];
+  const revision = /^(?:W\/)?"(\d{1,15})"$/.exec(header)?.[1];
   if (revision === undefined) return badInput('If-Match', 'must be an ETag as it was answered, or *');
   return succeed(Number(revision));
 }
