@@ -26,7 +26,7 @@ export type Failure =
   | { readonly kind: 'host-revoked' }
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
-  | { readonly kind: 'conflict'; readonly problem: string }
+  | { readonly kind: 'conflict'; readonly field: string; readonly problem: string }
   /** `waitSeconds`: when it may be different. */
   | { readonly kind: 'unavailable'; readonly problem: string; readonly waitSeconds?: number }
   /** A bug or lost storage: the log has the rest under this id. */
@@ -106,7 +106,7 @@ function describe(failure: Failure): Public {
     case 'method-not-allowed':
       return { status: 405, title: 'Method not allowed', detail: `use ${failure.allow.join(' or ')}` };
     case 'conflict':
-      return { status: 409, title: 'Conflict', detail: failure.problem };
+      return { status: 409, title: 'Conflict', detail: `${failure.field}: ${failure.problem}` };
     case 'unavailable':
       return { status: 503, title: 'Unavailable', detail: failure.problem };
     case 'internal': {
@@ -142,10 +142,18 @@ export function lapiError(failure: Failure): Response {
 /** For operators and hosts: RFC 9457 problem+json; `errors` names the field where there is one. */
 export function problem(failure: Failure): Response {
   const { status, title, detail } = describe(failure);
-  const errors = 'field' in failure ? { errors: [{ field: failure.field, detail }] } : {};
+  const field = fieldOf(failure);
+  const errors = field === undefined ? {} : { errors: [{ field, detail }] };
   const body = { type: `urn:lapidary:${failure.kind}`, title, status, detail, ...errors };
   const headers = { 'content-type': 'application/problem+json', ...failureHeaders(failure) };
   return new Response(JSON.stringify(body), { status, headers });
+}
+
+/** What in the request has to be another one. */
+function fieldOf(failure: Failure): string | undefined {
+  if (failure.kind === 'replayed') return 'nonce';
+  if (failure.kind === 'generation-mismatch') return 'generation';
+  return 'field' in failure ? failure.field : undefined;
 }
 
 /**

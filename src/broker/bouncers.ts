@@ -31,14 +31,15 @@ async function registered({ digest }: NewKey): Promise<{ digest: string; secret?
 
 export const digestTaken: Failure = {
   kind: 'conflict',
-  problem: 'key_sha512: this key is or was registered already',
+  field: 'key_sha512',
+  problem: 'this key is or was registered already',
 };
 
 export async function createBouncer(mutation: Mutation, name: string, key: NewKey): Promise<Result<Answer>> {
   const { nowMs } = mutation;
   const { digest, secret } = await registered(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
-  const exists: Failure = { kind: 'conflict', problem: `name: bouncer ${name} exists` };
+  const exists: Failure = { kind: 'conflict', field: 'name', problem: `bouncer ${name} exists` };
   const reads = (d: DrizzleD1Database) =>
     [db.selectBouncer(d, name), selectHolds(d, isRevoked(digest))] as const;
   return mutate(mutation, reads, ([[there], [revoked]]) => {

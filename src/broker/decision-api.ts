@@ -112,7 +112,7 @@ export const decisionOperations = [
       const commands = leftValues.map((value) => `cscli decisions delete --value ${value}`);
       const how = `remove it there (${commands.join('; ')})`;
       const why = `none was made here; ${match.value} is what these engines decided: ${leftAt.join(', ')}; ${how}`;
-      return problem({ kind: 'conflict', problem: why });
+      return problem({ kind: 'conflict', field: 'value', problem: why });
     },
   }),
 ];

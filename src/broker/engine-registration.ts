@@ -11,7 +11,8 @@ import { register, type Asked } from './registration.ts';
 
 const digestTaken: Failure = {
   kind: 'conflict',
-  problem: 'engine_key: a bouncer has or had this key; the feed needs one that nothing else uses',
+  field: 'engine_key',
+  problem: 'a bouncer has or had this key; the feed needs one that nothing else uses',
 };
 
 export async function registerEngineKey(

@@ -99,7 +99,7 @@ export async function createEnrolment(
       unchanged: always,
       statements: (d) => db.insertStatements(d, row),
       answer: { status: 201, body: { enrolment: described }, secret: { token } },
-      clash: () => ({ kind: 'conflict', problem: 'id: two enrolments got one id; try again' }),
+      clash: () => ({ kind: 'conflict', field: 'id', problem: 'two enrolments got one id; try again' }),
     }),
   );
 }
@@ -110,7 +110,7 @@ export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<
   return mutate(mutation, reads, ([[enrolment], uses]) => {
     if (!enrolment) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
     if (enrolment.revokedMs !== null) {
-      return fail({ kind: 'conflict', problem: `enrolment ${ref} is revoked already` });
+      return fail({ kind: 'conflict', field: 'id', problem: `enrolment ${ref} is revoked already` });
     }
     return succeed({
       entry: { action: 'enrolment.revoke', target: ref, detail: { used: uses.length } },

@@ -92,7 +92,8 @@ export function dueTimes(count: number, spreadMs: number, nowMs: number): number
 
 const digestTaken: Failure = {
   kind: 'conflict',
-  problem: 'keys_sha512: one of these keys is or was registered already',
+  field: 'keys_sha512',
+  problem: 'one of these keys is or was registered already',
 };
 
 /** Rotates, or with `dry_run` only says what would be. 400 where nobody fits, or too many do. */

@@ -30,7 +30,8 @@ export interface HostAccount extends Account {
 
 const nameTaken: Failure = {
   kind: 'conflict',
-  problem: 'machine_password: its account was taken away; make a new one',
+  field: 'machine_password',
+  problem: 'its account was taken away; make a new one',
 };
 
 /**

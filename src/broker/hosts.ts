@@ -134,10 +134,10 @@ export function describeHost(
   };
 }
 
-const keyTaken: Failure = { kind: 'conflict', problem: 'public_key: this key is another host’s' };
+const keyTaken: Failure = { kind: 'conflict', field: 'public_key', problem: 'this key is another host’s' };
 
-function slotTaken(problem: string): Failure {
-  return { kind: 'conflict', problem };
+function slotTaken(field: string, problem: string): Failure {
+  return { kind: 'conflict', field, problem };
 }
 
 /** Makes a host, or makes it what is asked for. */
@@ -170,7 +170,7 @@ export async function putHost(
     const account = host ? had?.account : undefined;
     const kept = account?.engine === machine ? (account ?? null) : null;
     const other = owners.find((owner) => owner.host !== name);
-    if (other) return fail(slotTaken(ownedBy(other)));
+    if (other) return fail(ownedBy(other));
     const newKey = host !== null && host.publicKey !== publicKey;
     const add = slots.filter((slot) => !keys.some((key) => db.isSlot(slot, key)));
     const remove = keys.filter((key) => !slots.some((slot) => db.isSlot(slot, key)));
@@ -204,16 +204,16 @@ export async function putHost(
           : db.insertHostStatements(d, made, add.map(fresh)),
       answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },
       clash: (column) =>
-        column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers: one is another host’s'),
+        column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers', 'one is another host’s'),
       ...(engine ? {} : { news: { noEngineOn: name } }),
     });
   });
 }
 
-function ownedBy({ hostKey: { kind, name }, host }: db.Owned): string {
+function ownedBy({ hostKey: { kind, name }, host }: db.Owned): Failure {
   return kind === 'engine'
-    ? `engine: the engine is on host ${host}`
-    : `bouncers: ${name} is registered by host ${host}`;
+    ? slotTaken('engine', `the engine is on host ${host}`)
+    : slotTaken('bouncers', `${name} is registered by host ${host}`);
 }
 
 const blankHost = {

@@ -117,14 +117,16 @@ function claimedIssuer(token: string): unknown {
   }
 }
 
-const nameTaken: Failure = { kind: 'conflict', problem: 'host: this name is another key’s' };
+const nameTaken: Failure = { kind: 'conflict', field: 'host', problem: 'this name is another key’s' };
 const bouncerTaken: Failure = {
   kind: 'conflict',
-  problem: 'bouncer: there is a bouncer of this name already',
+  field: 'bouncer',
+  problem: 'there is a bouncer of this name already',
 };
 const keyTaken: Failure = {
   kind: 'conflict',
-  problem: 'public_key: this key, or this instance, is another host’s',
+  field: 'public_key',
+  problem: 'this key, or this instance, is another host’s',
 };
 
 /** What comes with a first contact. */

@@ -63,7 +63,8 @@ async function logIn(
 
 const passwordTaken: Failure = {
   kind: 'conflict',
-  problem: 'machine_password: the engine has another password for this account; make a new one',
+  field: 'machine_password',
+  problem: 'the engine has another password for this account; make a new one',
 };
 
 interface Answered {

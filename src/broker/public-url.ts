@@ -100,7 +100,7 @@ export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<v
     if (await db.findFixedUrl(d1)) return;
     const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
     await mutate(mutation, reads, ([[there]]) => {
-      if (there) return fail({ kind: 'conflict', problem: 'url: one is fixed already' });
+      if (there) return fail({ kind: 'conflict', field: 'url', problem: 'one is fixed already' });
       return succeed({
         entry: { action: 'public-url.fix', target: fixed.url, detail: {} },
         unchanged: db.noneFixed,
@@ -120,7 +120,11 @@ export async function changePublicUrl(
   url: string,
 ): Promise<Result<Answer>> {
   if (isSet(settings)) {
-    return fail({ kind: 'conflict', problem: 'url: the setting PUBLIC_URL says it; change it there' });
+    return fail({
+      kind: 'conflict',
+      field: 'url',
+      problem: 'the setting PUBLIC_URL says it; change it there',
+    });
   }
   const fixed = { url, fixedMs: mutation.nowMs, actor: mutation.actor };
   return mutate(mutation, nothingRead, () =>

@@ -100,7 +100,11 @@ export async function createToken(
     expiresMs: nowMs + expiresInMs,
     revokedMs: null,
   };
-  const taken: Failure = { kind: 'conflict', problem: `name: there is or was an operator token ${name}` };
+  const taken: Failure = {
+    kind: 'conflict',
+    field: 'name',
+    problem: `there is or was an operator token ${name}`,
+  };
   return mutate(mutation, nothingRead, () =>
     succeed({
       entry: {
@@ -126,7 +130,7 @@ export async function revokeToken(mutation: Mutation, name: string): Promise<Res
   return mutate(mutation, reads, ([[token]]) => {
     if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });
     if (token.revokedMs !== null) {
-      return fail({ kind: 'conflict', problem: `operator token ${name} is revoked already` });
+      return fail({ kind: 'conflict', field: 'name', problem: `operator token ${name} is revoked already` });
     }
     return succeed({
       entry: {

@@ -82,8 +82,9 @@ async function send(
       .concat(['content', type, 'schema'])
       .map((part) => encodeURIComponent(part.replaceAll('~', '~0').replaceAll('/', '~1')));
     const fits = ajv.getSchema(`openapi#/${pointer.join('/')}`);
-    const body: unknown = await response.json();
+    const body: any = await response.json();
     expect(fits?.(body), `${answered}: ${ajv.errorsText(fits?.errors)}`).toBe(true);
+    if (status === '409') expect(body.errors, answered).toMatchObject([{ field: expect.any(String) }]);
   }
   const statuses = seen.get(described.operationId) ?? new Set();
   seen.set(described.operationId, statuses.add(status));

@@ -45,6 +45,7 @@ export async function bootstrap(
   if (answer.status === 200) return answer;
   expect(answer.headers.get('content-type')).toBe('application/problem+json');
   expect(answer.body).toMatchObject({ status: answer.status, type: expect.stringMatching(/^urn:lapidary:/) });
+  if (answer.status === 409) expect(answer.body.errors).toMatchObject([{ field: expect.any(String) }]);
   return answer;
 }
 
