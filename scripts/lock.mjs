@@ -10,8 +10,8 @@ import { linkSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 
 const folder = 'lock';
-/** How long a holder may take to say who it is. */
-const answerMs = 5000;
+/** How long a holder may take to say who it is: a child that has inherited the lock never does. */
+const answerMs = 2000;
 
 /**
  * Takes the lock of the state folder `state`. `introduction` is what others are told of the holder.

@@ -56,7 +56,6 @@ const state = stateFolder();
 const stateArgument = `--directory-path=feed-data=${join(state, 'feed')}`;
 const operatorHeader = join(state, 'operator-header');
 stopIf(await diskProblem(state));
-await endLastRun();
 const lock = await lockState();
 
 const token = written(operatorToken);
@@ -170,13 +169,23 @@ function endProcess(pid, signal) {
 }
 
 async function lockState() {
-  try {
-    const lock = await takeLock(state, `process ${process.pid} on ${hostname()}`);
-    if (lock.ok) return lock.fd;
+  let lock = await tryLock();
+  if (!lock.ok && lock.holder === '') {
+    await endLastRun();
+    lock = await tryLock();
+  }
+  if (!lock.ok) {
     const holder = lock.holder || 'it does not answer';
-    return stop(
-      `${state} is in use by another npm start (${holder}): end it first, or give another STATE_DIR`,
-    );
+    stop(`${state} is in use by another npm start (${holder}): end it first, or give another STATE_DIR`);
+  }
+  // A version that knew no lock may have left one, too.
+  await endLastRun();
+  return lock.fd;
+}
+
+async function tryLock() {
+  try {
+    return await takeLock(state, `process ${process.pid} on ${hostname()}`);
   } catch (error) {
     return stop(writeProblem(error.path ?? join(state, 'lock'), error));
   }

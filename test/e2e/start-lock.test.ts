@@ -98,6 +98,20 @@ test('a folder is the same under another name', async () => {
   expect(linesOf(second)).toEqual([expect.stringMatching(refusal(first))]);
 });
 
+test('a supervisor that does not look like one keeps its workerd', async () => {
+  const script = join(folder, 'lapidary.mjs');
+  symlinkSync(new URL('../../scripts/start.mjs', import.meta.url).pathname, script);
+  const env = { PORT: String(await freePort()), STATE_DIR: state };
+  const first = startChild(process.execPath, [script], { env });
+  started.push(first);
+  await untilServes(first);
+  const before = workerdsOn(state);
+  const second = await start();
+  expect(await second.exit).toBe(1);
+  expect(linesOf(second)).toEqual([expect.stringMatching(refusal(first))]);
+  expect(workerdsOn(state)).toEqual(before);
+});
+
 test('the folder of one may lie beside or in that of another, and have any name', async () => {
   const names = ['state', 'state/feed-b', 'state/feed', 'a name; with $blanks', 'n'.repeat(200)];
   for (const name of names) await untilServes(await start(join(folder, name)));
