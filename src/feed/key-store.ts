@@ -9,7 +9,7 @@
 // Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
 // writes nothing. What it brought back is put right first.
 
-import { causeOf } from '../failure.ts';
+import { drizzle } from 'drizzle-orm/d1';
 import {
   appendStatement,
   chainStart,
@@ -27,7 +27,8 @@ import {
 import { selectFirstKey } from '../db/bouncers.ts';
 import { selectMark, type StoreMark } from '../db/keys.ts';
 import * as db from '../db/restore.ts';
-import { drizzle } from 'drizzle-orm/d1';
+import { causeOf } from '../failure.ts';
+import { answerWithin } from '../wait.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
 import { shared } from './shared.ts';
@@ -69,6 +70,8 @@ export interface KeyStore {
 const mostTries = 1000;
 const endsPage = 2000;
 const sealPage = 1000;
+/** D1 may be silent: who waits for it must not keep all that come after him waiting. */
+const patienceMs = 30_000;
 
 /** What the feed remembers of bouncers and hosts. */
 export interface Memory {
@@ -92,7 +95,9 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     if (seen.seq > head.seq) head = seen;
   };
 
-  const settle = shared(async (): Promise<StoreMark> => {
+  const settle = shared(() => answerWithin(comeToRest(), patienceMs));
+
+  const comeToRest = async (): Promise<StoreMark> => {
     let toldAgain = false;
     for (let attempt = 0; attempt < mostTries; attempt++) {
       const before = head;
@@ -113,7 +118,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       if (untold.length < db.outboxPage) return mark;
     }
     throw new Error(`the key store did not come to rest in ${mostTries} tries`);
-  });
+  };
 
   /** Does to a restored D1 what is remembered here. Done again after a crash it does no more. */
   const reconcile = async (mark: StoreMark, lost: AuditHead): Promise<void> => {
@@ -151,6 +156,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   /** Goes on with a restored D1 that was put right. */
   const startAnew = async (lost: AuditHead, mark: StoreMark, highestBouncerId: number): Promise<void> => {
     const sealed = await lastSealed(d1);
+    // An answer that was given up may come later.
+    if (head !== lost) return;
     log.startAnew(sql, sealed, mark);
     log.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
     head = { seq: mark.seq, hash: mark.hash };
@@ -158,7 +165,9 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     memory.forgetBouncersAfter(highestBouncerId);
   };
 
-  const sealing = shared(async (): Promise<AuditHead> => {
+  const sealing = shared(() => answerWithin(sealAll(), patienceMs));
+
+  const sealAll = async (): Promise<AuditHead> => {
     for (;;) {
       const anchor = log.readAnchor(sql);
       const rows = await rowsAfter(d1, anchor.seq, sealPage);
@@ -181,7 +190,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       // D1 may have been restored meanwhile, and found to be.
       if (log.readAnchor(sql).hash === anchor.hash) log.moveAnchor(sql, last);
     }
-  });
+  };
 
   const seal = async (): Promise<AuditHead> => {
     try {
