@@ -66,18 +66,31 @@ export function keyOf(input: { key_sha512?: string | undefined; expires_in?: num
   return { digest: input.key_sha512 ?? null, expiresInMs: input.expires_in ?? null };
 }
 
-const limitMustBe = 'must be a whole number from 1 to 1000';
-const limit = z.coerce.number(limitMustBe).int(limitMustBe).min(1, limitMustBe).max(1000, limitMustBe);
-const cursorMustBe = 'must be the `next` of the page before';
+/** A whole number in a query: its digits, and nothing that is only read as a number (an empty text is 0 to JavaScript). */
+function digits(least: number, most: number, mustBe: string) {
+  return z
+    .string(mustBe)
+    .transform((text, context): number => {
+      const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+      if (number >= least && number <= most) return number;
+      context.addIssue({ code: 'custom', message: mustBe });
+      return z.NEVER;
+    })
+    .meta({ override: { type: 'integer', minimum: least, maximum: most } });
+}
+
+const limit = digits(1, 1000, 'must be a whole number from 1 to 1000');
 
 /** A place in a list: the `next` that the page before answered. */
-export const cursor = z.coerce.number(cursorMustBe).int(cursorMustBe).min(0, cursorMustBe);
+export const cursor = digits(0, 1e15, 'must be the `next` of the page before');
 
-export const pageFields = { limit: limit.default(100).meta({ description: 'How many, at most.' }) };
+export const pageFields = {
+  limit: limit.default(100).meta({ description: 'How many, at most.', override: { default: 100 } }),
+};
 
 /** A page of a list that is read from its start. */
 export const page = z.strictObject({
-  after: cursor.default(0).meta({ description: 'The `next` of the page before.' }),
+  after: cursor.default(0).meta({ description: 'The `next` of the page before.', override: { default: 0 } }),
   ...pageFields,
 });
 

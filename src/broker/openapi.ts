@@ -110,9 +110,14 @@ function describeOperation(operation: Operation, tag: string): ZodOpenApiOperati
       ...(query ? { query: query as z.ZodObject } : {}),
       ...(Object.keys(header).length > 0 ? { header: z.object(header) } : {}),
     },
-    ...(body ? { requestBody: { content: { 'application/json': { schema: body } } } } : {}),
+    ...(body ? { requestBody: bodyOf(body) } : {}),
     responses: Object.fromEntries([...problems, ...bodies]),
   };
+}
+
+/** Without a body an operation is asked for with `{}` (operation.ts): it is required where that will not do. */
+function bodyOf(schema: z.ZodType) {
+  return { required: !schema.safeParse({}).success, content: { 'application/json': { schema } } };
 }
 
 /** Every status but those of success. What an operation takes, and who may call it, brings some along. */
