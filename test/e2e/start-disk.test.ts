@@ -49,29 +49,31 @@ const keys = (path: string) =>
 const mirror = (path: string) =>
   `put back a copy of ${path}, or move it away: the engines' decisions are pulled anew, those made here are lost`;
 
-test.each([
-  ['feed', 0, 'file is not a database', mirror],
-  ['feed', 2 * 4096, '.+', mirror],
-  ['d1', 0, 'file is not a database', keys],
-  ['d1', 2 * 4096, '.+', keys],
-] as const)('%s is damaged at byte %i', async (part, position, what, remedy) => {
-  lapidary = await startLapidary();
-  const { stateDir, url } = lapidary;
-  const key = await lapidary.addBouncer('b');
-  await lapidary.ban('192.0.2.1');
-  await lapidary.stop();
-  const folder = join(stateDir, part);
-  cpSync(folder, `${folder}-copy`, { recursive: true });
-  await overwrite(databaseIn(folder), position);
+describeWith('a database', ['sqlite'], () => {
+  test.each([
+    ['feed', 0, 'file is not a database', mirror],
+    ['feed', 2 * 4096, '.+', mirror],
+    ['d1', 0, 'file is not a database', keys],
+    ['d1', 2 * 4096, '.+', keys],
+  ] as const)('%s is damaged at byte %i', async (part, position, what, remedy) => {
+    lapidary = await startLapidary();
+    const { stateDir, url } = lapidary;
+    const key = await lapidary.addBouncer('b');
+    await lapidary.ban('192.0.2.1');
+    await lapidary.stop();
+    const folder = join(stateDir, part);
+    cpSync(folder, `${folder}-copy`, { recursive: true });
+    await overwrite(databaseIn(folder), position);
 
-  const line = await refusal(stateDir);
-  expect(line).toMatch(new RegExp(`^lapidary: ${databaseIn(folder)} is damaged \\(${what}\\): `));
-  expect(line.endsWith(remedy(folder))).toBe(true);
-  // So it goes on.
-  rmSync(folder, { recursive: true });
-  renameSync(`${folder}-copy`, folder);
-  await lapidary.start();
-  expect(valuesOf((await pullStream({ url, key }, 'startup=true')).new)).toEqual(['192.0.2.1']);
+    const line = await refusal(stateDir);
+    expect(line).toMatch(new RegExp(`^lapidary: ${databaseIn(folder)} is damaged \\(${what}\\): `));
+    expect(line.endsWith(remedy(folder))).toBe(true);
+    // So it goes on.
+    rmSync(folder, { recursive: true });
+    renameSync(`${folder}-copy`, folder);
+    await lapidary.start();
+    expect(valuesOf((await pullStream({ url, key }, 'startup=true')).new)).toEqual(['192.0.2.1']);
+  });
 });
 
 test('a feed that was moved away is begun anew, and the keys are those of before', async () => {
@@ -164,6 +166,7 @@ describeWith('a disk', ['mounts'], () => {
 
 const aFolderOfAnotherUser = async () => {
   lapidary = await startLapidary();
+  await lapidary.addBouncer('b');
   const { stateDir } = lapidary;
   await lapidary.stop();
   chmodSync(stateDir, 0o500);

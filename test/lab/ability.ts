@@ -19,6 +19,8 @@ export interface Abilities {
   nixpkgs: Ability;
   /** A host with a systemd of its own can be booted. */
   boot: Ability;
+  /** This Node has SQLite. */
+  sqlite: Ability;
   /** A small disk can be mounted. */
   mounts: Ability;
 }

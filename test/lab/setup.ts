@@ -25,6 +25,7 @@ export default async function setup(project: TestProject): Promise<void> {
     nix,
     nixpkgs: optional(nix.ok ? hasNixpkgs() : nix),
     boot: optional(netns.ok ? await canBoot() : netns),
+    sqlite: hasSqlite(),
     mounts: optional(await canMount()),
   });
 }
@@ -43,6 +44,12 @@ async function hasTools(names: readonly string[], packages: string): Promise<Abi
     }
   }
   return { ok: true };
+}
+
+function hasSqlite(): Ability {
+  const [major, minor] = process.versions.node.split('.').map(Number) as [number, number];
+  if (major > 22 || (major === 22 && minor >= 13)) return { ok: true };
+  return { ok: false, why: 'Node has no SQLite before 22.13' };
 }
 
 function hasNixpkgs(): Ability {
