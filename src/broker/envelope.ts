@@ -3,8 +3,8 @@
 
 import * as z from 'zod';
 import type { Host, Nonce } from '../db/hosts.ts';
-import { readContact } from '../db/public-url.ts';
-import { badInput, fail, succeed, type Result } from '../failure.ts';
+import { readContact, type Contact } from '../db/public-url.ts';
+import { badInput, causeOf, fail, succeed, type Result } from '../failure.ts';
 import { parseJson } from '../lapi/body.ts';
 import type { BootstrapSecrets } from '../settings.ts';
 import { readNonce } from './challenge.ts';
@@ -93,18 +93,28 @@ export async function readRequest<T extends Shared>(
   const payload = readPayload(bytes, schema);
   if (!payload.ok) return payload;
   const { aud, nonce } = payload.value;
-  const contact = await readContact(desk.d1, payload.value.host);
-  const signer = await whoSigned(desk, contact.host, payload.value, signature.value, bytes);
+  const contact = await contactOf(desk, payload.value.host);
+  if (!contact.ok) return contact;
+  const signer = await whoSigned(desk, contact.value.host, payload.value, signature.value, bytes);
   if (!signer.ok) return signer;
   const { host } = signer.value;
   if (host && host.removedMs !== null) return fail({ kind: 'host-revoked' });
-  const ours = desk.checkAudience(aud, contact.fixed);
+  const ours = desk.checkAudience(aud, contact.value.fixed);
   if (!ours.ok) {
     if (host && ours.failure.kind === 'bad-input') desk.noteRefusal(host, { kind: 'relay', audience: aud });
     return ours;
   }
   const known = await readNonce(desk.secrets, nonce, desk.nowMs);
   return known.ok ? succeed({ payload: payload.value, nonce: known.value, ...signer.value }) : known;
+}
+
+async function contactOf({ d1 }: Desk, host: string): Promise<Result<Contact>> {
+  try {
+    return succeed(await readContact(d1, host));
+  } catch (error) {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    return fail({ kind: 'unavailable', problem: 'hosts can not be checked now; try again' });
+  }
 }
 
 function readPayload<T>(bytes: Uint8Array, schema: z.ZodType<T>): Result<T> {

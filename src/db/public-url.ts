@@ -2,13 +2,18 @@
 
 import { eq, lte, sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { answerWithin } from '../wait.ts';
 import type { Host } from './hosts.ts';
+import { answerMs } from './keys.ts';
 import { hosts, publicUrl, relayedAudiences } from './schema.ts';
+
+/** How long a host waits to hear that D1 is silent. */
+const contactMs = 10_000;
 
 export type FixedUrl = typeof publicUrl.$inferSelect;
 
 export async function findFixedUrl(d1: D1Database): Promise<FixedUrl | null> {
-  const [row] = await selectFixedUrl(drizzle(d1));
+  const [row] = await answerWithin(Promise.resolve(selectFixedUrl(drizzle(d1))), answerMs);
   return row ?? null;
 }
 
@@ -16,16 +21,18 @@ export function selectFixedUrl(db: DrizzleD1Database) {
   return db.select().from(publicUrl);
 }
 
-/** What a host's request is held against: the host of its name, removed ones too, and the address that was fixed. */
-export async function readContact(
-  d1: D1Database,
-  name: string,
-): Promise<{ host: Host | null; fixed: string | null }> {
+/** What a host's request is held against. */
+export interface Contact {
+  /** The host of its name, removed ones too. */
+  readonly host: Host | null;
+  /** The address that was fixed. */
+  readonly fixed: string | null;
+}
+
+export async function readContact(d1: D1Database, name: string): Promise<Contact> {
   const db = drizzle(d1);
-  const [found, fixed] = await db.batch([
-    db.select().from(hosts).where(eq(hosts.name, name)),
-    selectFixedUrl(db),
-  ]);
+  const asked = db.batch([db.select().from(hosts).where(eq(hosts.name, name)), selectFixedUrl(db)]);
+  const [found, fixed] = await answerWithin(asked, contactMs);
   return { host: found[0] ?? null, fixed: fixed[0]?.url ?? null };
 }
 
