@@ -381,7 +381,7 @@ describe('log-ins', () => {
 
   test('that an engine in trouble does not answer are none that failed', async () => {
     const here = somewhere();
-    expect(await times(40, () => logIn(here, 'down'))).toEqual({ 500: 40 });
+    expect(await times(40, () => logIn(here, 'down'))).toEqual({ 503: 40 });
     expect(await logIn(here, 'good')).toBe(200);
   });
 

@@ -227,7 +227,7 @@ describe('local decisions', () => {
     const { status, body } = await operator('DELETE', '/decisions?value=192.0.2.9');
     expect([status, body.detail]).toEqual([
       409,
-      'none was made here; 192.0.2.9 is what these engines decided: default; ' +
+      'value: none was made here; 192.0.2.9 is what these engines decided: default; ' +
         'remove it there (cscli decisions delete --value 192.0.2.9)',
     ]);
     expect(await served()).toEqual(['192.0.2.9']);

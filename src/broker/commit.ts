@@ -22,7 +22,7 @@ const patienceMs = 30_000;
 
 const memories = new Set<() => void>();
 
-/** `forget` is called after each commit of this isolate: what it remembers may be different now. */
+/** `forget` is called after each commit of this isolate, also one that may have failed: what it remembers may be different now. */
 export function afterCommit(forget: () => void): void {
   memories.add(forget);
 }
@@ -53,9 +53,10 @@ export async function commit(
   );
   const results: unknown[] = await d.batch([appendStatement(d, text, unchanged), ...statements(d)]);
   const written = sent.written ?? { kind: 'unreachable' };
+  // It may have been written.
+  if (written.kind === 'done' || written.kind === 'unreachable') for (const forget of memories) forget();
   if (written.kind !== 'done') return written;
   foundRight(written.mark);
-  for (const forget of memories) forget();
   return { kind: 'done', results: results.slice(1) };
 }
 
