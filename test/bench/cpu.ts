@@ -22,7 +22,9 @@ export function commandOf(pid: number): { command: string[]; env: Record<string,
     const equals = entry.indexOf('=');
     return [entry.slice(0, equals), entry.slice(equals + 1)];
   });
-  return { command: strings(`/proc/${pid}/cmdline`), env: Object.fromEntries(entries) };
+  // Who starts it once more does not listen to what it says of itself.
+  const command = strings(`/proc/${pid}/cmdline`).filter((argument) => !argument.startsWith('--control-fd='));
+  return { command, env: Object.fromEntries(entries) };
 }
 
 /** The process that was started with this argument, which no other has. */

@@ -47,11 +47,7 @@ export async function startGated(options: LapidaryOptions = {}): Promise<Gated> 
   const gated = new URL('gated.capnp', dist).pathname;
   await writeFile(gated, withGate(await readFile(built, 'utf8')));
   const port = await freePort();
-  const args = command
-    .slice(1)
-    .map((argument) => (argument === built ? gated : argument))
-    // Nobody here listens to what it says of itself.
-    .filter((argument) => !argument.startsWith('--control-fd='));
+  const args = command.slice(1).map((argument) => (argument === built ? gated : argument));
   const workerd = startChild(command[0], [...args, `--socket-addr=gate=127.0.0.1:${port}`], { env });
   const tell = async (what: string): Promise<string> =>
     (await fetch(`http://127.0.0.1:${port}/gate/${what}`)).text();
