@@ -2,25 +2,26 @@
 
 /** What `work` answers; throws when that takes longer than `limitMs`. */
 export async function answerWithin<Answer>(work: Promise<Answer>, limitMs: number): Promise<Answer> {
-  const late = Symbol();
+  const inTime = await race(work, limitMs);
+  if (!inTime) throw new Error(`no answer in ${limitMs} ms`);
+  return inTime.answer;
+}
+
+/** Waits for `work`, but no longer than `limitMs`. */
+export async function withinMs(work: Promise<unknown>, limitMs: number): Promise<void> {
+  await race(work, limitMs);
+}
+
+/** Null: it takes longer. Leaves no timer that would keep a Durable Object awake. */
+async function race<Answer>(work: Promise<Answer>, limitMs: number): Promise<{ answer: Answer } | null> {
   const timer = new AbortController();
   const limit = scheduler.wait(limitMs, { signal: timer.signal }).then(
-    () => late,
-    () => late,
+    () => null,
+    () => null,
   );
   try {
-    const answer = await Promise.race([work, limit]);
-    if (answer === late) throw new Error(`no answer in ${limitMs} ms`);
-    return answer as Answer;
+    return await Promise.race([work.then((answer) => ({ answer })), limit]);
   } finally {
     timer.abort();
   }
-}
-
-/** Waits for `work`, but no longer than `limitMs`; leaves no timer that would keep a Durable Object awake. */
-export async function withinMs(work: Promise<unknown>, limitMs: number): Promise<void> {
-  const timer = new AbortController();
-  const limit = scheduler.wait(limitMs, { signal: timer.signal }).catch(() => undefined);
-  await Promise.race([work, limit]);
-  timer.abort();
 }
