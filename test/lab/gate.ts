@@ -1,10 +1,7 @@
 // A Lapidary whose D1 can be made silent: between the binding and its store stands a Worker that holds what it is asked
 // until it is opened again, and counts it.
-import { readFile, writeFile } from 'node:fs/promises';
-import { commandOf } from '../bench/cpu.ts';
-import { startChild } from './child.ts';
+import { startAgain } from './again.ts';
 import { type Lapidary, type LapidaryOptions, startLapidary } from './lapidary.ts';
-import { freePort } from './ports.ts';
 import { until } from './wait.ts';
 
 export interface Gated extends Pick<Lapidary, 'url' | 'operator' | 'addBouncer' | 'close' | 'log'> {
@@ -15,8 +12,6 @@ export interface Gated extends Pick<Lapidary, 'url' | 'operator' | 'addBouncer' 
   /** How often D1 was asked since the last call. */
   questions(): Promise<number>;
 }
-
-const dist = new URL('../../dist/', import.meta.url);
 
 const gate = `
 let silent = false;
@@ -40,15 +35,7 @@ export default {
 
 export async function startGated(options: LapidaryOptions = {}): Promise<Gated> {
   const lapidary = await startLapidary(options);
-  // The same process once more, with the gate in its configuration.
-  const { command, env } = commandOf((await lapidary.pids()).workerd);
-  await lapidary.stop();
-  const built = new URL('config.capnp', dist).pathname;
-  const gated = new URL('gated.capnp', dist).pathname;
-  await writeFile(gated, withGate(await readFile(built, 'utf8')));
-  const port = await freePort();
-  const args = command.slice(1).map((argument) => (argument === built ? gated : argument));
-  const workerd = startChild(command[0], [...args, `--socket-addr=gate=127.0.0.1:${port}`], { env });
+  const { workerd, port } = await startAgain(lapidary, 'gate', withGate);
   const tell = async (what: string): Promise<string> =>
     (await fetch(`http://127.0.0.1:${port}/gate/${what}`)).text();
   async function close(): Promise<void> {

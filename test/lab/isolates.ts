@@ -1,10 +1,7 @@
 // Two isolates of one Lapidary: the built Worker twice in one workerd, each with memory of its own, over the same D1
 // and the same object of the feed. As Cloudflare runs it, where every location has isolates of its own.
-import { readFile, writeFile } from 'node:fs/promises';
-import { commandOf } from '../bench/cpu.ts';
-import { startChild } from './child.ts';
+import { startAgain } from './again.ts';
 import { type Lapidary, operatorAt, startLapidary } from './lapidary.ts';
-import { freePort } from './ports.ts';
 import { until } from './wait.ts';
 
 export interface TwoIsolates {
@@ -17,19 +14,9 @@ export interface TwoIsolates {
 /** One of the two, and the operator's calls through it. */
 export type Isolate = Pick<Lapidary, 'url' | 'operator'>;
 
-const dist = new URL('../../dist/', import.meta.url);
-
 export async function startTwoIsolates(): Promise<TwoIsolates> {
   const lapidary = await startLapidary();
-  // The same process once more, with another configuration: what `npm start` runs is not written down twice.
-  const { command, env } = commandOf((await lapidary.pids()).workerd);
-  await lapidary.stop();
-  const built = new URL('config.capnp', dist).pathname;
-  const doubled = new URL('two-isolates.capnp', dist).pathname;
-  await writeFile(doubled, withSecond(await readFile(built, 'utf8')));
-  const port = await freePort();
-  const args = command.slice(1).map((argument) => (argument === built ? doubled : argument));
-  const workerd = startChild(command[0], [...args, `--socket-addr=second=127.0.0.1:${port}`], { env });
+  const { workerd, port } = await startAgain(lapidary, 'second', withSecond);
   const url = `http://127.0.0.1:${port}`;
   const second = { url, operator: operatorAt(url, lapidary.stateDir) };
   async function close(): Promise<void> {
