@@ -10,6 +10,7 @@ import { digestOf } from '../secret.ts';
 import { answerWithin } from '../wait.ts';
 import type { EngineSettings } from '../engines.ts';
 import { createBouncer } from './bouncers.ts';
+import { mutationBy } from './mutations.ts';
 
 /** Also after an engine's fault: its 403 may mean a locked database, so only a 200 tells anything. */
 const refusedMs = 60_000;
@@ -65,8 +66,7 @@ async function decide(
     refused.set(digest, nowMs);
     return false;
   }
-  const mutation = { env, actor: 'adoption', nowMs, expectedRevision: null, idempotency: null };
-  const created = await createBouncer(mutation, `adopted-${digest.slice(0, 8)}`, {
+  const created = await createBouncer(mutationBy(env, 'adoption', nowMs), `adopted-${digest.slice(0, 8)}`, {
     digest,
     expiresInMs: null,
   });

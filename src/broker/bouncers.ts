@@ -17,7 +17,7 @@ import type { SeenClient } from '../feed/clients.ts';
 import { mintSecret } from '../mint.ts';
 import { digestOf } from '../secret.ts';
 import type { NewKey } from './fields.ts';
-import { checkRevision, mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
+import { checkRevision, mutate, mutationBy, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
 import { planFirstUse, planRotation, type Overlap } from './rotation.ts';
 import { describeBouncer, isoTime } from './describe.ts';
@@ -237,7 +237,7 @@ export async function deleteBouncer(mutation: Mutation, name: string): Promise<R
  * once; the first to write decides, the others see that nothing is left to do.
  */
 export async function noteFirstUse(env: Env, used: KeyVersion, name: string, nowMs: number): Promise<void> {
-  const mutation = { env, actor: `bouncer:${name}`, nowMs, expectedRevision: null, idempotency: null };
+  const mutation = mutationBy(env, `bouncer:${name}`, nowMs);
   const reads = (d: DrizzleD1Database) => selectState(d, name);
   await mutate(mutation, reads, ([[found], versions]) => {
     const read = checkBouncer(mutation, name, found);

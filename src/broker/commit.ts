@@ -1,15 +1,16 @@
 // The one way in which the key store is changed: the audit row and the statements in one batch, written by the feed's
 // object, which keeps what a restored backup must not undo before this answers. What this isolate remembered is forgotten.
 
-import { sql, type SQL } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { askFeedOnce } from '../context.ts';
 import {
+  always,
   appendStatement,
+  statementOf,
   textOf,
   type AuditEntry,
   type Refusal,
-  type Statement,
   type Statements,
 } from '../db/audited.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
@@ -28,8 +29,7 @@ export function afterCommit(forget: () => void): void {
 }
 
 export type Committed =
-  /** `results`: of each statement, as drizzle gives them. */
-  | { readonly kind: 'done'; readonly results: readonly unknown[] }
+  | { readonly kind: 'done' }
   | Refusal
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
@@ -44,20 +44,13 @@ export async function commit(
   news: News = {},
 ): Promise<Committed> {
   const text = await textOf(entry, nowMs);
-  const sent: { written?: Commit } = {};
-  const d = drizzle(
-    forwardingD1(async (list) => {
-      const written = (sent.written = await send(env, { digest: text.digest, statements: list, news }));
-      return written.kind === 'done' ? written.results : list.map(() => ({ results: [] }));
-    }),
-  );
-  const results: unknown[] = await d.batch([appendStatement(d, text, unchanged), ...statements(d)]);
-  const written = sent.written ?? { kind: 'unreachable' };
-  // It may have been written.
+  const d = drizzle(env.DB);
+  const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);
+  const written = await send(env, { digest: text.digest, statements: list, news });
+  if (written.kind === 'done') foundRight(written.mark);
+  // What is not known to be written may be.
   if (written.kind === 'done' || written.kind === 'unreachable') for (const forget of memories) forget();
-  if (written.kind !== 'done') return written;
-  foundRight(written.mark);
-  return { kind: 'done', results: results.slice(1) };
+  return written;
 }
 
 async function send(env: Env, ask: CommitAsk): Promise<Commit> {
@@ -74,17 +67,9 @@ async function send(env: Env, ask: CommitAsk): Promise<Commit> {
   return written;
 }
 
-/** As much of D1 as drizzle's `batch` uses; what it would run is given to `send`. */
-function forwardingD1(
-  send: (statements: readonly Statement[]) => Promise<readonly { readonly results: unknown }[]>,
-): D1Database {
-  const prepare = (text: string) => ({ bind: (...params: unknown[]): Statement => ({ sql: text, params }) });
-  return { prepare, batch: send } as unknown as D1Database;
-}
-
 /** Writes the audit row of something that changes nothing in the key store. */
 export async function writeAuditRow(env: Env, entry: AuditEntry, nowMs: number): Promise<Result<'written'>> {
-  const written = await commit(env, entry, sql`1`, () => [], nowMs);
+  const written = await commit(env, entry, always, () => [], nowMs);
   if (written.kind === 'done') return succeed('written');
   return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
 }

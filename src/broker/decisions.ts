@@ -3,7 +3,7 @@
 // not happen; nothing is ever changed without a row.
 
 import { askFeed } from '../context.ts';
-import { always } from '../db/operators.ts';
+import { always } from '../db/audited.ts';
 import { succeed, type Result } from '../failure.ts';
 import type { Decision } from '../feed/decision.ts';
 import type { Removal } from '../feed/local.ts';

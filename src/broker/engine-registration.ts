@@ -1,7 +1,7 @@
 // A host sends the key under which Lapidary pulls from its engine. Here the key itself travels: D1 has its digest, to know
 // it again; the feed is given the key, sealed, when this is written.
 
-import { sql } from 'drizzle-orm';
+import { always } from '../db/audited.ts';
 import * as db from '../db/hosts.ts';
 import { isKnown, selectHolds } from '../db/keys.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
@@ -39,7 +39,7 @@ export async function registerEngineKey(
         const detail = { start: digest.slice(0, 8), generation, recovered: why !== 'in-order' };
         return succeed({
           entry: { action: 'host.engine-key', detail },
-          unchanged: sql`1`,
+          unchanged: always,
           statements: (d) => db.keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
           answer: { status: 200, body: { generation, state: 'registered' } },
           clash: digestTaken,

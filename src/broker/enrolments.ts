@@ -4,7 +4,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/enrolments.ts';
-import { always } from '../db/operators.ts';
+import { always } from '../db/audited.ts';
 import { badInput, fail, succeed, type Result } from '../failure.ts';
 import { mintSecret } from '../mint.ts';
 import { digestOf } from '../secret.ts';

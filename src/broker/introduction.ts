@@ -5,7 +5,7 @@
 import { sql, type SQL } from 'drizzle-orm';
 import { decodeJwt } from 'jose';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { Statements } from '../db/audited.ts';
+import { always, type Statements } from '../db/audited.ts';
 import * as enrolments from '../db/enrolments.ts';
 import * as db from '../db/hosts.ts';
 import { neverRevoked } from '../db/keys.ts';
@@ -103,7 +103,7 @@ export async function byInstance(
     by: { instance: id },
     instance: id,
     bringsBack: (removed) => removed.instance !== id,
-    stillGood: sql`1`,
+    stillGood: always,
     use: () => [],
   };
   return succeed({ kind: 'instance', introduction });
@@ -216,7 +216,7 @@ export async function introduce(
         },
       },
       unchanged: sql`${introduction.stillGood} AND ${db.noLiveHost(name)}
-        AND ${bouncerUnchanged(bouncerName, bouncer)} AND ${first ? neverRevoked(first.digest) : sql`1`}`,
+        AND ${bouncerUnchanged(bouncerName, bouncer)} AND ${first ? neverRevoked(first.digest) : always}`,
       statements: (d) => [
         ...(first ? db.burnStatements(d, first.nonce, nowMs) : []),
         ...db.insertHostStatements(d, row, keys),

@@ -6,7 +6,7 @@ import { waitUntil } from 'cloudflare:workers';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/machines.ts';
-import { always } from '../db/operators.ts';
+import { always } from '../db/audited.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';

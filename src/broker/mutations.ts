@@ -24,6 +24,11 @@ export interface Mutation {
   readonly idempotency: { readonly key: string; readonly requestHash: string } | null;
 }
 
+/** What nobody asked for with a revision or a key of its own. */
+export function mutationBy(env: Env, actor: string, nowMs: number): Mutation {
+  return { env, actor, nowMs, expectedRevision: null, idempotency: null };
+}
+
 /** A decision, not written yet. */
 export interface Draft {
   readonly entry: Omit<AuditEntry, 'actor'>;

@@ -1,18 +1,18 @@
 // The address by which hosts know this broker, where PUBLIC_URL does not say it: the Host of the first request of an
 // operator, since nobody else is believed; it stands until an operator names another, or PUBLIC_URL is set.
 
-import { sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Context } from 'hono';
 import * as z from 'zod';
 import { isLoopback, isLoopbackUrl, parsePublicUrl, publicUrlMustBe, publicUrls } from '../audience.ts';
 import { clientAddress, type AppEnv } from '../context.ts';
+import { always } from '../db/audited.ts';
 import * as db from '../db/public-url.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { mayAct } from '../roles.ts';
 import type { Settings } from '../settings.ts';
 import { isoTime, time } from './describe.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
+import { mutate, mutationBy, nothingRead, type Answer, type Mutation } from './mutations.ts';
 
 export const publicUrlFields = z.strictObject({
   url: z
@@ -88,14 +88,7 @@ export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<v
   if (isLoopbackUrl(host) || !mayAct(c.get('role'), 'operator')) return;
   const d1 = c.env.DB;
   const fixed = { url: `//${host}`, fixedMs: nowMs, actor: c.get('actor') };
-  const mutation = {
-    env: c.env,
-    actor: fixed.actor,
-    breakGlass: c.get('breakGlass'),
-    nowMs,
-    expectedRevision: null,
-    idempotency: null,
-  };
+  const mutation = { ...mutationBy(c.env, fixed.actor, nowMs), breakGlass: c.get('breakGlass') };
   try {
     if (await db.findFixedUrl(d1)) return;
     const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
@@ -130,7 +123,7 @@ export async function changePublicUrl(
   return mutate(mutation, nothingRead, () =>
     succeed({
       entry: { action: 'public-url.change', target: url, detail: {} },
-      unchanged: sql`1`,
+      unchanged: always,
       statements: (d) => db.fixUrlStatements(d, fixed),
       answer: { status: 200, body: { public_urls: describe(settings, fixed) } },
     }),

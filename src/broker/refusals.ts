@@ -9,6 +9,7 @@ import { selectHolds } from '../db/keys.ts';
 import * as db from '../db/public-url.ts';
 import { causeOf, fail, succeed } from '../failure.ts';
 import { mutate } from './mutations.ts';
+import { hostMutation } from './registration.ts';
 import { fingerprintOf, parsePublicKey } from './ssh-key.ts';
 import { toBase64 } from './ssh-wire.ts';
 import { claimedType, verifySignature, type Signature } from './sshsig.ts';
@@ -64,10 +65,9 @@ async function noteRelay(
   nowMs: number,
 ): Promise<void> {
   const after = nowMs - relayedEveryMs;
-  const mutation = { env, actor: `host:${host}`, nowMs, expectedRevision: null, idempotency: null };
   const isNew = db.isNewRelay(audience, after, mostRelays);
   const reads = (d: DrizzleD1Database) => [selectHolds(d, isNew)] as const;
-  await mutate(mutation, reads, ([[found]]) => {
+  await mutate(hostMutation(env, host, nowMs), reads, ([[found]]) => {
     if (!found?.holds) return fail({ kind: 'replayed' });
     return succeed({
       entry: { action: 'host.relay-refused', target: host, detail: { audience, address } },

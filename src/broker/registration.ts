@@ -9,7 +9,7 @@ import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
 import * as db from '../db/hosts.ts';
 import { takeMachineStatements } from '../db/machines.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
-import { mutate, type Answer, type Draft, type Mutation } from './mutations.ts';
+import { mutate, mutationBy, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { settleStore } from './restore.ts';
 
 /** What a host asks for, its signature checked. */
@@ -108,7 +108,7 @@ function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: db.Slot
 }
 
 export function hostMutation(env: Env, host: string, nowMs: number): Mutation {
-  return { env, actor: actorOf(host), nowMs, expectedRevision: null, idempotency: null };
+  return mutationBy(env, actorOf(host), nowMs);
 }
 
 export function actorOf(host: string): string {

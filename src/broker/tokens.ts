@@ -4,6 +4,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import { sinceMs } from '../clock.ts';
+import { always } from '../db/audited.ts';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { createGenerations } from '../generations.ts';
@@ -112,7 +113,7 @@ export async function createToken(
         target: name,
         detail: { role, start: row.digest.slice(0, 8), expires_at: isoTime(row.expiresMs) },
       },
-      unchanged: db.always,
+      unchanged: always,
       statements: (d) => db.insertStatements(d, row),
       answer: {
         status: 201,

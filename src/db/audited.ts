@@ -39,6 +39,14 @@ export interface Statement {
 
 export type Statements = readonly BatchItem<'sqlite'>[];
 
+/** What drizzle built, to be run elsewhere. Each of its statements can say what it is, which the type of a batch hides. */
+export function statementOf(query: Statements[number]): Statement {
+  return (query as unknown as { toSQL(): Statement }).toSQL();
+}
+
+/** SQL for "it can be made": its unique columns say the rest. */
+export const always: SQL = sql`1`;
+
 /** The rows of each of some statements. */
 export type RowsOf<All extends Statements> = {
   readonly [Index in keyof All]: All[Index]['_']['result'];

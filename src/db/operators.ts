@@ -31,9 +31,6 @@ export async function anyLiveToken(d1: D1Database, nowMs: number): Promise<boole
   return rows.length > 0;
 }
 
-/** SQL for "it can be made": its unique columns say the rest. */
-export const always: SQL = sql`1`;
-
 /** SQL for "nobody has revoked it since". */
 export function notRevoked(token: OperatorToken): SQL {
   return sql`EXISTS (SELECT 1 FROM operator_tokens WHERE id = ${token.id} AND revoked_ms IS NULL)`;

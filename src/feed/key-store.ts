@@ -18,6 +18,7 @@ import {
   lastSealed,
   refusalOf,
   rowsAfter,
+  statementOf,
   textOf,
   writeSeals,
   type AuditHead,
@@ -52,7 +53,7 @@ export interface News {
 }
 
 export type Commit =
-  | { readonly kind: 'done'; readonly results: readonly D1Result[]; readonly mark: StoreMark }
+  | { readonly kind: 'done'; readonly mark: StoreMark }
   | Refusal
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
@@ -218,13 +219,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       d1.prepare(text).bind(...params),
     );
     const results = await d1.batch(prepared);
-    const own = results.slice(before.length, -after.length);
     const [mark, untold, newKeys = []] = results.slice(-after.length).map(({ results: rows }) => rows) as [
       [StoreMark],
       db.Untold[],
       NewKey[]?,
     ];
-    const [row] = own[0]?.results as { seq: number }[];
+    const [row] = results[before.length]?.results as { seq: number }[];
     if (!row) throw new Error('a mutation without its audit row');
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await settle.next();
@@ -232,7 +232,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     for (const key of newKeys) memory.noteNewKey(key);
     if (news.gone !== undefined) memory.forgetBouncer(news.gone);
     if (news.noEngineOn !== undefined) memory.forgetEngineKey(news.noEngineOn);
-    return { kind: 'done', results: own, mark: mark[0] };
+    return { kind: 'done', mark: mark[0] };
   };
 
   return {
@@ -257,8 +257,4 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     },
     seal,
   };
-}
-
-function statementOf(query: { toSQL(): { sql: string; params: unknown[] } }): Statement {
-  return query.toSQL();
 }
