@@ -14,8 +14,9 @@
       eachSystem = make: lib.genAttrs systems (system: make nixpkgs.legacyPackages.${system});
     in
     {
-      # Paths, so that a module that is imported twice counts once and errors name a file.
-      nixosModules = {
+      # Imported by path, so that a module that is imported twice counts once and errors name a file; in a set, since an
+      # older `nix flake check` takes no path for a module.
+      nixosModules = lib.mapAttrs (_: path: { imports = [ path ]; }) {
         lapidary-keys = ./nix/modules/lapidary-keys.nix;
         crowdsec-firewall-bouncer = ./nix/modules/crowdsec-firewall-bouncer.nix;
         crowdsec = ./nix/modules/crowdsec.nix;
@@ -34,17 +35,20 @@
         default = lapidary;
       });
 
+      # With the folders of an ordinary Linux: the programs that npm installs (node, workerd, esbuild) look for them there.
       devShells = eachSystem (pkgs: {
-        default = pkgs.mkShell {
-          packages = [
-            pkgs.jq
-            pkgs.nixfmt
-            pkgs.nodejs
-            pkgs.openssh
-            pkgs.shellcheck
-          ];
-          NIXPKGS_LIB = "${nixpkgs}/lib";
-        };
+        default =
+          (pkgs.buildFHSEnv {
+            name = "lapidary-shell";
+            targetPkgs = pkgs: [
+              pkgs.jq
+              pkgs.nixfmt
+              pkgs.nodejs
+              pkgs.openssh
+              pkgs.shellcheck
+            ];
+            profile = "export NIXPKGS_LIB=${nixpkgs}/lib";
+          }).env;
       });
 
       formatter = eachSystem (pkgs: pkgs.nixfmt-tree);

@@ -1,5 +1,5 @@
 # Lapidary as a package: the built Worker, workerd, and `lapidary`, which is `npm start` with Nix's programs.
-# Sources and their hashes are package-lock.json's, so nothing here has to follow an update.
+# Versions and hashes are package-lock.json's, so nothing here has to follow an update.
 {
   autoPatchelfHook,
   buildNpmPackage,
@@ -7,11 +7,39 @@
   lib,
   makeWrapper,
   nodejs,
-  stdenv,
+  pnpm ? null,
+  pnpm_9 ? null,
+  pnpm_10 ? null,
+  # Where npm's packages come from. The lock file does not say it; nixpkgs does, of a pnpm that is one of them.
+  registry ?
+    let
+      urls = map (pnpm: pnpm.src.url or "") [
+        pnpm_10
+        pnpm_9
+        pnpm
+      ];
+      parts = lib.splitString "/pnpm/-/" (lib.findFirst (lib.hasInfix "/pnpm/-/") "" urls);
+    in
+    if lib.length parts == 2 then
+      lib.head parts
+    else
+      throw "lapidary: nixpkgs' pnpm does not say where npm's packages are; override `registry` with the registry's address",
 }:
 let
   root = ../.;
   manifest = lib.importJSON ../package.json;
+  lock = lib.importJSON ../package-lock.json;
+
+  # importNpmLock fetches what has an address, and leaves out what has none.
+  withAddress =
+    path: module:
+    let
+      name = module.name or (lib.last (lib.splitString "node_modules/" path));
+    in
+    module
+    // lib.optionalAttrs (module ? integrity) {
+      resolved = "${registry}/${name}/-/${baseNameOf name}-${module.version}.tgz";
+    };
 in
 buildNpmPackage {
   pname = manifest.name;
@@ -29,7 +57,12 @@ buildNpmPackage {
     ];
   };
 
-  npmDeps = importNpmLock { npmRoot = root; };
+  npmDeps = importNpmLock {
+    package = manifest;
+    packageLock = lock // {
+      packages = lib.mapAttrs withAddress lock.packages;
+    };
+  };
   npmConfigHook = importNpmLock.npmConfigHook;
   # The packages' own scripts run programs that are not patched yet.
   npmFlags = [ "--ignore-scripts" ];
@@ -38,7 +71,6 @@ buildNpmPackage {
     autoPatchelfHook
     makeWrapper
   ];
-  buildInputs = [ stdenv.cc.cc.lib ];
 
   buildPhase = ''
     runHook preBuild

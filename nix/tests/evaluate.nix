@@ -24,6 +24,7 @@ let
       "jq"
       "nixfmt"
       "nixfmt-tree"
+      "nftables"
       "nodejs"
       "openssh"
       "shellcheck"
@@ -35,17 +36,34 @@ let
       writeShellScript = name: text: (script name "#!/usr/bin/env bash\n${text}").outPath;
       writeShellApplication = { name, ... }: package name;
       symlinkJoin = { name, ... }: package name;
-      buildNpmPackage = { pname, ... }: package pname;
+      buildNpmPackage = { pname, npmDeps, ... }: package pname // { inherit npmDeps; };
       autoPatchelfHook = package "hook";
       makeWrapper = package "hook";
-      stdenv.cc.cc.lib = package "libc++";
       stdenv.hostPlatform.system = "x86_64-linux";
-      mkShell = _: package "shell";
+      buildFHSEnv = { name, ... }: package name // { env = package "shell"; };
       runCommand = name: _: _: package name;
-      writeText = name: _: package name;
+      writeText = name: text: (script name text).outPath;
       testers.runNixOSTest = test: package (import test).name;
+      pnpm.src.url = "https://example.net/pnpm/archive/12.0.0.tar.gz";
+      pnpm_10.src.url = "https://packages.example.net/pnpm/-/pnpm-10.0.0.tgz";
       importNpmLock = {
-        __functor = _: _: package "npm-deps";
+        # What nixpkgs' own reads: address and hash of each package that has an address, and the address of each that
+        # package.json names.
+        __functor =
+          _:
+          {
+            npmRoot ? null,
+            package ? lib.importJSON (npmRoot + "/package.json"),
+            packageLock ? lib.importJSON (npmRoot + "/package-lock.json"),
+          }:
+          {
+            fetched = lib.mapAttrs (_: module: { inherit (module) resolved integrity; }) (
+              lib.filterAttrs (_: module: module ? resolved) packageLock.packages
+            );
+            named = lib.mapAttrs (name: _: packageLock.packages."node_modules/${name}".resolved) (
+              package.dependencies // package.devDependencies
+            );
+          };
         npmConfigHook = package "hook";
       };
     };
@@ -116,6 +134,7 @@ rec {
     in
     {
       inherit (self) nixosModules;
+      npmDeps = self.packages.x86_64-linux.lapidary.npmDeps;
       packages = names self.packages;
       checks = names self.checks;
       devShells = names self.devShells;

@@ -163,7 +163,9 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
   });
 
   test('the flake has its outputs for both systems', () => {
-    const flake = evaluate('flake // { nixosModules = map toString (lib.attrValues flake.nixosModules); }');
+    const imported =
+      'lib.concatMap (module: map toString module.imports) (lib.attrValues flake.nixosModules)';
+    const flake = evaluate(`flake // { nixosModules = ${imported}; }`);
     for (const path of flake.nixosModules) expect(existsSync(path), path).toBe(true);
     for (const system of ['x86_64-linux', 'aarch64-linux']) {
       const packages = { default: 'lapidary', lapidary: 'lapidary', 'lapidary-key': 'lapidary-key' };
@@ -172,6 +174,26 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       expect(flake.formatter[system]).toBe('nixfmt-tree');
     }
     expect(flake.overlay).toEqual({ lapidary: 'lapidary', 'lapidary-key': 'lapidary-key' });
+  });
+
+  test('the server’s package has an address and a hash for each package that npm would install', () => {
+    const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'));
+    const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+    const { fetched, named } = evaluate('flake.npmDeps');
+    expect(Object.keys(fetched)).toEqual(
+      Object.keys(packages)
+        .filter((path) => path !== '')
+        .sort(),
+    );
+    expect(Object.keys(named).sort()).toEqual(Object.keys({ ...dependencies, ...devDependencies }).sort());
+    for (const [path, { resolved, integrity }] of Object.entries<any>(fetched)) {
+      const { version, integrity: hash } = packages[path];
+      const name = path.split('node_modules/').at(-1) as string;
+      expect(integrity).toBe(hash);
+      expect(resolved).toBe(
+        `https://packages.example.net/${name}/-/${name.split('/').at(-1)}-${version}.tgz`,
+      );
+    }
   });
 
   test('the option reference is that of the modules', async () => {
