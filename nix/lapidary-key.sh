@@ -4,8 +4,8 @@
 # A mistake here locks a host out of its ban list, or shows a secret: none may stand in an argument, in the environment,
 # or in the output.
 #
-# Files in --state, replaced by rename only: `generation` (how often the broker has registered this host), and the empty
-# `changed` (made before something new is published; whoever restarts the consumer removes it);
+# Files in --state, replaced by rename only: `generation` (how often the broker has registered this host), and `changed`
+# (made before something new is published, `first` where there was nothing; whoever restarts the consumer removes it);
 # `key` (the last one that the broker took), and `key.next` (made before the first request about it and kept until the
 # broker's yes, so that a lost answer costs nothing);
 # `credentials.yaml` (an account that the engine takes, for `api.client.credentials_path`), and `password` (made before
@@ -19,8 +19,10 @@ usage() {
 usage: lapidary-key --broker URL --host NAME --bouncer NAME --state DIR [option...]
        lapidary-key --broker URL --host NAME --machine --state DIR [option...]
        lapidary-key --broker URL --host NAME --engine-key FILE --state DIR [option...]
+  NAME may begin with %H or %l: this machine's name, whole or up to its first dot
   --host-key FILE         SSH host key that signs (default /etc/ssh/ssh_host_ed25519_key)
   --enrol-token FILE      one-time token (cse_...) for a host that the broker does not know; used at first contact
+  --every SPAN            how often this is run, and after a failure within a minute: only said, in each last line
   --identity-token FILE   OIDC token of this instance, likewise; the word gce asks Google's metadata service
 exit codes: 0 a new key is in DIR/key (--machine: DIR/credentials.yaml), 10 unchanged, 11 broker out of reach, or DIR
   cannot be written (what is cached stays), 75 the same with nothing cached, 76 the account waits for
@@ -29,7 +31,7 @@ USAGE
   exit 64
 }
 
-broker='' host='' bouncer='' wants_machine='' state='' engine_key='' enrol_token='' identity_token=''
+broker='' host='' bouncer='' wants_machine='' state='' engine_key='' enrol_token='' identity_token='' every=''
 host_key=/etc/ssh/ssh_host_ed25519_key
 while (($# > 0)); do
   if [[ $1 == --machine ]]; then
@@ -45,12 +47,18 @@ while (($# > 0)); do
     --state) state=$2 ;;
     --host-key) host_key=$2 ;;
     --engine-key) engine_key=$2 ;;
+    --every) every=$2 ;;
     --enrol-token) enrol_token=$2 ;;
     --identity-token) identity_token=$2 ;;
     *) usage ;;
   esac
   shift 2
 done
+# An image's instance has its name only when it runs.
+hostname=$(</proc/sys/kernel/hostname)
+named() { REPLY=${1/#%H/$hostname} REPLY=${REPLY/#%l/${hostname%%.*}}; }
+named "$host" && host=$REPLY
+named "$bouncer" && bouncer=$REPLY
 name_rule='^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$'
 [[ $broker =~ ^https?://[^[:space:]]+$ && $host =~ $name_rule && -n $state ]] || usage
 case ${bouncer:+bouncer}${wants_machine:+machine}${engine_key:+engine} in
@@ -68,6 +76,14 @@ namespace=bootstrap-v1@lapidary
 address=$broker/bootstrap/v1/$subject
 
 say() { printf 'lapidary-key: %s\n' "$1" >&2; }
+
+# Ends with a status and one line: what happened, and what happens next.
+finish() {
+  local next="asks again in $every"
+  case $1 in 0 | 10 | 11) ;; *) next='asks again within a minute' ;; esac
+  say "$2${every:+; $next}"
+  exit "$1"
+}
 
 # The last 6 characters of a secret: CRC32 of what is before them, in base62.
 checksum() {
@@ -119,21 +135,15 @@ cached() {
 }
 
 out_of_reach() {
-  if cached; then
-    say "$1; goes on with the $thing that it has"
-    exit 11
-  fi
-  say "$1; and there is no $thing yet"
-  exit 75
+  if cached; then finish 11 "$1; goes on with the $thing that it has"; fi
+  finish 75 "$1; and there is no $thing yet"
 }
 
+unchanged() { finish 10 "$broker has the $thing, and nothing is new"; }
+
 refused() {
-  if cached; then
-    say "REFUSED: $1; goes on with the $thing that it has, which may stop working"
-    exit 78
-  fi
-  say "REFUSED: $1; and there is no $thing yet"
-  exit 77
+  if cached; then finish 78 "REFUSED: $1; goes on with the $thing that it has, which may stop working"; fi
+  finish 77 "REFUSED: $1; and there is no $thing yet"
 }
 
 # Redirects are not followed: a broker has one address, and it is signed.
@@ -204,7 +214,7 @@ exchange() {
   [[ $nonce =~ ^[A-Za-z0-9_-]{1,200}\.[A-Za-z0-9_-]{1,200}$ ]] || out_of_reach "$broker does not answer as a broker"
   text=$(payload "$1" "$nonce") || out_of_reach 'the request could not be made'
   signature=$(printf %s "$text" | ssh-keygen -Y sign -q -n "$namespace" -f "$host_key") ||
-    refused "$host_key cannot sign"
+    refused "$host_key cannot sign; one in PEM format must be written anew by \`ssh-keygen -p\`"
   answer=$({ printf %s "$text" | base64 -w0 && printf '\n%s' "$signature"; } |
     jq -cRs 'split("\n") | {payload: .[0], signature: (.[1:] | join("\n") + "\n")}' |
     fetch --max-time 15 -w '\n%{http_code}' -H 'content-type: application/json' --data-binary @- "$address") ||
@@ -267,24 +277,27 @@ accept() {
   esac
 }
 
+# Before a file is published.
+announce() {
+  [[ -e $state/changed ]] || if [[ -e $state/$1 ]]; then write changed again; else write changed first; fi
+}
+
 publish_key() {
-  : >"$state/changed"
+  announce key
   mv -f "$state/key.next" "$state/key"
   sync "$state"
-  say "registered a new key for $bouncer at $broker"
-  exit 0
+  finish 0 "registered a new key for $bouncer at $broker"
 }
 
 publish_credentials() {
   local text
   text=$(jq -nr --rawfile password "$state/password" --arg url "$broker$lapi_path" --arg login "$machine" \
     '{$url, $login, $password} | to_entries[] | "\(.key): \(.value | tojson)"')
-  [[ ! -f $state/credentials.yaml || $(<"$state/credentials.yaml") != "$text" ]] || exit 10
-  : >"$state/changed"
+  [[ ! -f $state/credentials.yaml || $(<"$state/credentials.yaml") != "$text" ]] || unchanged
+  announce credentials.yaml
   write credentials.yaml "$text"$'\n'
   sync "$state"
-  say "has the account $machine at $broker$lapi_path"
-  exit 0
+  finish 0 "has the account $machine at $broker$lapi_path"
 }
 
 public_key=''
@@ -295,13 +308,11 @@ fi
 case $subject in
   engine-key)
     if ! [[ -f $engine_key && $(<"$engine_key") =~ ^[[:graph:]]{16,200}$ ]]; then
-      say 'the engine has made no key yet'
-      exit 75
+      finish 75 'the engine has made no key yet'
     fi
     register key || refused "$broker knows this key as another's"
-    [[ $registered == registered ]] || exit 10
-    say "sent the engine's key to $broker"
-    exit 0
+    [[ $registered == registered ]] || unchanged
+    finish 0 "sent the engine's key to $broker"
     ;;
   machine)
     if ! { holds csm_ "$state/password" && register password; }; then
@@ -309,8 +320,7 @@ case $subject in
       register password || refused "$(complaint)"
     fi
     if [[ $registered == waiting ]]; then
-      say "WAITS: the engine wants to be told \`cscli machines validate $machine\`"
-      exit 76
+      finish 76 "WAITS: the engine wants to be told \`cscli machines validate $machine\`"
     fi
     publish_credentials
     ;;
@@ -319,7 +329,7 @@ case $subject in
     if ! holds csb_ "$state/key.next"; then
       if holds csb_ "$state/key"; then
         if register key; then
-          [[ $rotate == true ]] || exit 10
+          [[ $rotate == true ]] || unchanged
           say "$broker asks for a new key"
         fi
         # Not registered: the key was revoked. The broker takes a new one, or says why not.

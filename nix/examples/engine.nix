@@ -25,16 +25,13 @@
 
   services.lapidary = {
     brokerUrl = "https://lapidary.example.net";
+    crowdsec.journal = true;
     engine = {
       enable = true;
-      journal = true;
       consoleTokenFile = "/run/secrets/crowdsec-console";
     };
     firewallBouncer.enable = true;
-    keys.proxy = {
-      unit = "my-proxy";
-      bouncer = "engine-1-proxy";
-    };
+    keys.proxy.unit = "my-proxy";
   };
 
   systemd.services.my-proxy.serviceConfig.ExecStart = "/run/current-system/sw/bin/my-proxy --crowdsec-key-file %d/lapidary-key";

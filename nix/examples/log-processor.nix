@@ -22,9 +22,7 @@
   services.lapidary = {
     brokerUrl = "https://lapidary.example.net";
     firewallBouncer.enable = true;
-    machine = {
-      enable = true;
-      journal = true;
-    };
+    crowdsec.journal = true;
+    machine.enable = true;
   };
 }

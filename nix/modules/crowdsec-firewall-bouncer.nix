@@ -5,6 +5,7 @@
   config,
   lib,
   options,
+  pkgs,
   ...
 }:
 let
@@ -14,34 +15,82 @@ let
   inherit (config.services.crowdsec-firewall-bouncer) settings;
   known = options.services ? crowdsec-firewall-bouncer;
 
+  nft = lib.getExe' pkgs.nftables "nft";
+  systemctl = lib.getExe' config.systemd.package "systemctl";
+
   nftables = settings.mode == "nftables";
   firewallUnit = if nftables then "nftables.service" else "firewall.service";
 
-  table =
-    version:
-    let
-      ipv6 = version == "ipv6";
-      names = settings.nftables.${version};
-      set = settings."blacklists_${version}";
-      chain = hook: ''
-        chain ${if hook == "input" then names.chain else "${names.chain}-${hook}"} {
-          type filter hook ${hook} priority filter; policy accept;
-          ${if ipv6 then "ip6" else "ip"} saddr @${set} drop
-        }
-      '';
-    in
-    lib.mkIf (names.enabled && names.set-only) {
-      ${names.table} = {
-        family = if ipv6 then "ip6" else "ip";
-        content = ''
+  families = lib.filter ({ names, ... }: names.enabled) [
+    {
+      family = "ip";
+      type = "ipv4_addr";
+      set = settings.blacklists_ipv4;
+      names = settings.nftables.ipv4;
+    }
+    {
+      family = "ip6";
+      type = "ipv6_addr";
+      set = settings.blacklists_ipv6;
+      names = settings.nftables.ipv6;
+    }
+  ];
+  setOnly = lib.filter ({ names, ... }: names.set-only) families;
+
+  denyAction = lib.toUpper (settings.deny_action or "DROP");
+  # nft knows no escapes inside a text.
+  denyLogPrefix = lib.replaceStrings [ "\"" ] [ "" ] (settings.deny_log_prefix or "crowdsec: ");
+  deny =
+    lib.optionalString (settings.deny_log or false) "log prefix \"${denyLogPrefix}\" " + lib.toLower denyAction;
+
+  # Begins with empty sets: the bouncer asks for the whole list at its start.
+  tables = pkgs.writeText "lapidary-nftables-tables" (
+    lib.concatMapStrings (
+      {
+        family,
+        type,
+        set,
+        names,
+      }:
+      let
+        chain = hook: ''
+          chain ${if hook == "input" then names.chain else "${names.chain}-${hook}"} {
+            type filter hook ${hook} priority ${toString (names.priority or "filter")}; policy accept;
+            ${family} saddr @${set} ${deny}
+          }
+        '';
+      in
+      ''
+        table ${family} ${names.table}
+        delete table ${family} ${names.table}
+        table ${family} ${names.table} {
           set ${set} {
-            type ${version}_addr
+            type ${type}
             flags timeout
           }
+        ${lib.concatMapStrings chain settings.nftables_hooks}}
+      ''
+    ) setOnly
+  );
+
+  # After a reload of nftables.service, which may have flushed everything: the bouncer itself would never notice, and get
+  # deltas only. Sets that somebody else makes are always new then.
+  refill = pkgs.writeShellScript "lapidary-refill-sets" ''
+    refill() {
+      ${systemctl} --no-block try-restart crowdsec-firewall-bouncer.service
+      exit
+    }
+    ${
+      if setOnly != [ ] && !cfg.createRulesets then
+        "refill"
+      else
         ''
-        + lib.concatMapStrings chain cfg.hooks;
-      };
-    };
+          tables=$'\n'$(${nft} list tables)$'\n'
+          for table in ${lib.concatMapStringsSep " " ({ family, names, ... }: lib.escapeShellArg "${family} ${names.table}") families}; do
+            [[ $tables == *$'\n'"table $table"$'\n'* ]] || refill
+          done''
+    }
+  '';
 in
 {
   imports = [ ./lapidary-keys.nix ];
@@ -60,15 +109,19 @@ in
         "input"
         "forward"
       ];
-      description = "Which traffic is filtered: to this host, and, on a router, through it.";
+      description = ''
+        Which traffic is filtered: to this host, and, on a router, through it. Another choice is `iptables_chains` or
+        `nftables_hooks` in the bouncer's settings.
+      '';
     };
     createRulesets = mkOption {
       type = types.bool;
       default = true;
       description = ''
-        In nftables mode, make the tables, sets and chains under the names that
-        `services.crowdsec-firewall-bouncer.settings` gives them. Takes the place of nixpkgs' option of this name, which
-        knows one pair of set names only and filters no forwarded traffic.
+        In nftables mode with `set-only`, make the tables, sets and chains under the names and with the priority, hooks,
+        action and logging that `services.crowdsec-firewall-bouncer.settings` has. They are made when the bouncer starts,
+        and a reload of nftables.service leaves them alone. Takes the place of nixpkgs' option of this name, whose sets
+        are empty after each reload.
       '';
     };
   };
@@ -81,10 +134,23 @@ in
           message = "services.lapidary.firewallBouncer extends nixpkgs' services.crowdsec-firewall-bouncer, which NixOS has since 25.11.";
         }
       ]
-      ++ lib.optional known {
-        assertion = settings.mode != "ipset";
-        message = "services.lapidary.firewallBouncer is for the modes nftables and iptables; in ipset mode the rules are yours, use services.lapidary.keys.";
-      };
+      ++ lib.optionals known [
+        {
+          assertion = settings.mode != "ipset";
+          message = "services.lapidary.firewallBouncer is for the modes nftables and iptables; in ipset mode the rules are yours, use services.lapidary.keys.";
+        }
+        {
+          assertion = nftables -> config.networking.nftables.enable;
+          message = "services.crowdsec-firewall-bouncer.settings.mode is nftables, and this host's firewall is not: set networking.nftables.enable.";
+        }
+        {
+          assertion = lib.elem denyAction [
+            "DROP"
+            "REJECT"
+          ];
+          message = "services.crowdsec-firewall-bouncer.settings.deny_action is DROP or REJECT.";
+        }
+      ];
       services.lapidary.keys.crowdsec-firewall-bouncer = { };
     }
     (lib.optionalAttrs known {
@@ -99,21 +165,24 @@ in
           retry_initial_connect = lib.mkDefault true;
           # Before nixpkgs' own default, after what the user sets.
           iptables_chains = lib.mkOverride 900 (map lib.toUpper cfg.hooks);
+          nftables_hooks = lib.mkOverride 900 cfg.hooks;
         };
       };
 
-      networking.nftables.tables = lib.mkIf (nftables && cfg.createRulesets) (
-        lib.mkMerge [
-          (table "ipv4")
-          (table "ipv6")
-        ]
-      );
-
-      systemd.services.crowdsec-firewall-bouncer = {
-        after = [ firewallUnit ];
-        partOf = [ firewallUnit ];
-        # nixpkgs loads the key under this name.
-        serviceConfig.SetCredential = [ "API_KEY_FILE:unset" ];
+      systemd.services = {
+        crowdsec-firewall-bouncer = {
+          after = [ firewallUnit ];
+          partOf = [ firewallUnit ];
+          serviceConfig = {
+            # nixpkgs loads the key under this name.
+            SetCredential = [ "API_KEY_FILE:unset" ];
+            # After the key is there, before nixpkgs' own commands.
+            ExecStartPre = lib.mkIf (nftables && cfg.createRulesets && setOnly != [ ]) (
+              lib.mkOrder 600 [ "+${nft} -f ${tables}" ]
+            );
+          };
+        };
+        nftables = lib.mkIf nftables { serviceConfig.ExecReload = lib.mkAfter [ "-${refill}" ]; };
       };
     })
   ]);

@@ -14,7 +14,6 @@ let
   cfg = lapidary.machine;
   shared = import ./shared.nix { inherit lib; };
   fetched = import ./fetched.nix { inherit config lib pkgs; };
-  unit = import ./crowdsec-unit.nix { inherit lib pkgs; };
   known = options.services ? crowdsec;
 
   account = shared.hostClient lapidary // {
@@ -40,9 +39,12 @@ let
   main = if (options.services.crowdsec.settings.type.getSubOptions [ ]) ? config then "config" else "general";
 in
 {
-  imports = [ ./lapidary-keys.nix ];
+  imports = [
+    ./crowdsec-unit.nix
+    ./lapidary-keys.nix
+  ];
 
-  options.services.lapidary.machine = unit.options // {
+  options.services.lapidary.machine = {
     enable = lib.mkEnableOption "this host's log processor as a machine of the engine behind the Lapidary at `services.lapidary.brokerUrl`. The broker must know this host with `\"machine\"`, or its enrolment token must give one";
     renewEvery = mkOption {
       type = shared.timeSpan;
@@ -62,9 +64,9 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
+        services.lapidary.crowdsec.enable = true;
         assertions =
-          unit.assertions "machine" config known
-          ++ shared.clientAssertions "services.lapidary.machine" account
+          shared.clientAssertions "services.lapidary.machine" account
           ++ [
             {
               assertion = !lapidary.engine.enable;
@@ -74,25 +76,19 @@ in
         warnings = lib.optional (shared.isPlainHttp lapidary.brokerUrl) "services.lapidary.brokerUrl is plain http: the machine's password can be read on the way.";
       }
       (lib.optionalAttrs known {
-        services.crowdsec = {
-          package = unit.package cfg;
-          settings =
-            {
-              general = {
-                general.api.server.enable = false;
-                lapi.credentialsFile = credentialsFile;
-              };
-              config.config.api = {
-                server.enable = false;
-                client.credentials_path = credentialsFile;
-              };
-            }
-            .${main};
-        };
-        systemd.services = lib.mkMerge [
-          (fetched.services account)
-          { crowdsec.serviceConfig = unit.serviceConfig cfg; }
-        ];
+        services.crowdsec.settings =
+          {
+            general = {
+              general.api.server.enable = false;
+              lapi.credentialsFile = credentialsFile;
+            };
+            config.config.api = {
+              server.enable = false;
+              client.credentials_path = credentialsFile;
+            };
+          }
+          .${main};
+        systemd.services = fetched.services account;
         systemd.timers = fetched.timers account;
       })
     ]

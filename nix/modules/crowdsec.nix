@@ -14,7 +14,6 @@ let
   lapidary = config.services.lapidary;
   cfg = lapidary.engine;
   shared = import ./shared.nix { inherit lib; };
-  unit = import ./crowdsec-unit.nix { inherit lib pkgs; };
   known = options.services ? crowdsec;
 
   systemctl = lib.getExe' config.systemd.package "systemctl";
@@ -43,6 +42,7 @@ let
       StateDirectory = "lapidary-engine";
       StateDirectoryMode = "0700";
       ReadWritePaths = cfg.dataDirs;
+      EnvironmentFile = cfg.environmentFiles;
       TimeoutStartSec = 60;
     };
   };
@@ -50,10 +50,11 @@ in
 {
   imports = [
     ./crowdsec-machine.nix
+    ./crowdsec-unit.nix
     ./lapidary-keys.nix
   ];
 
-  options.services.lapidary.engine = unit.options // {
+  options.services.lapidary.engine = {
     enable = lib.mkEnableOption "the engine of this host behind the Lapidary at `services.lapidary.brokerUrl`. The broker must know this host with `\"engine\": true`";
     bouncerName = mkOption {
       type = types.strMatching "[A-Za-z][A-Za-z0-9]*";
@@ -80,6 +81,13 @@ in
       default = [ "/var/lib/crowdsec" ];
       description = "Where cscli must be able to write: the engine's database.";
     };
+    environmentFiles = mkOption {
+      type = types.listOf types.str;
+      default = lib.toList (config.systemd.services.crowdsec.serviceConfig.EnvironmentFile or [ ]);
+      defaultText = lib.literalExpression "config.systemd.services.crowdsec.serviceConfig.EnvironmentFile";
+      example = [ "/run/secrets/crowdsec-database" ];
+      description = "Files with the variables that the engine's configuration names: the password of its database, say. cscli reads them, too.";
+    };
     consoleTokenFile = mkOption {
       type = types.nullOr types.externalPath;
       default = null;
@@ -94,14 +102,13 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
-        assertions = unit.assertions "engine" config known ++ shared.clientAssertions "services.lapidary.engine" key;
+        assertions = shared.clientAssertions "services.lapidary.engine" key;
         warnings = lib.optional (shared.isPlainHttp key.brokerUrl) "services.lapidary.brokerUrl is plain http: the engine's key can be read on the way.";
       }
+      { services.lapidary.crowdsec.enable = true; }
       (lib.optionalAttrs known {
-        services.crowdsec.package = unit.package cfg;
-
         systemd.services = {
-          crowdsec.serviceConfig = unit.serviceConfig cfg // {
+          crowdsec.serviceConfig = {
             # After nixpkgs' own set-up, which makes the database; a failure here does not keep the engine down.
             ExecStartPre = lib.mkAfter [ "-+${systemctl} start lapidary-engine-register.service" ];
             Restart = lib.mkDefault "always";

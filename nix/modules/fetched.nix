@@ -10,6 +10,9 @@ let
   cfg = config.services.lapidary;
   shared = import ./shared.nix { inherit lib; };
   systemctl = lib.getExe' config.systemd.package "systemctl";
+
+  # lapidary-key@proxy: lapidary-key-retry@proxy.
+  retry = it: if lib.hasInfix "@" it.fetcher then lib.replaceStrings [ "@" ] [ "-retry@" ] it.fetcher else "${it.fetcher}-retry";
 in
 {
   # it: fetcher (its unit's name, from which its folder and its scripts have theirs), description (what is fetched, and
@@ -33,11 +36,17 @@ in
 
       restartConsumer = pkgs.writeShellScript "lapidary-restart-consumer-${script}" ''
         changed=/var/lib/${stateDir}/changed
+        consumer=${lib.escapeShellArg it.unit}.service
         [ -e "$changed" ] || exit 0
-        case $(${systemctl} show --property=SubState --value ${lib.escapeShellArg it.unit}.service) in
+        case $(<"$changed")-$(${systemctl} show --property=SubState --value "$consumer") in
+          # It had nothing to start with until now, and may have given up, or be about to: its unit's limit is its own.
+          first-auto-restart* | first-failed)
+            ${systemctl} reset-failed "$consumer"
+            ${systemctl} --no-block start "$consumer"
+            ;;
           # Not running, or waiting for this very unit: it reads what is new when it starts.
-          start-pre | auto-restart* | dead | failed) ;;
-          *) ${systemctl} --no-block try-restart ${lib.escapeShellArg it.unit}.service ;;
+          *-start-pre | *-auto-restart* | *-dead | *-failed) ;;
+          *) ${systemctl} --no-block try-restart "$consumer" ;;
         esac
         rm -f "$changed"
       '';
@@ -46,6 +55,8 @@ in
       ${it.fetcher} = {
         description = "${it.description}, from ${toString it.brokerUrl}";
         inherit (shared.brokerOrder) wants after;
+        # A consumer that has given up asks no more.
+        onFailure = [ "${retry it}.timer" ];
         startLimitIntervalSec = 0;
         serviceConfig = shared.fetcherSandbox // {
           Type = "oneshot";
@@ -57,6 +68,8 @@ in
               ++ [
                 "--state"
                 "%S/${stateDir}"
+                "--every"
+                it.renewEvery
               ]
             )
           }";
@@ -98,6 +111,16 @@ in
         OnUnitInactiveSec = it.renewEvery;
         RandomizedDelaySec = shared.quarter it.renewEvery;
         FixedRandomDelay = true;
+      };
+    };
+    ${retry it} = {
+      description = "Asks ${toString it.brokerUrl} again, after a failure";
+      timerConfig = {
+        Unit = "${it.fetcher}.service";
+        OnActiveSec = "30s";
+        RandomizedDelaySec = "30s";
+        # So that the next failure can start it anew.
+        RemainAfterElapse = false;
       };
     };
   };

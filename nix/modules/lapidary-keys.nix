@@ -32,8 +32,10 @@ let
         };
         bouncer = mkOption {
           type = shared.name;
-          default = config.host;
-          defaultText = lib.literalExpression "host";
+          default = if name == "crowdsec-firewall-bouncer" then config.host else "${config.host}-${name}";
+          defaultText = lib.literalExpression ''
+            if it is the firewall bouncer's then host else "''${host}-<name>"
+          '';
           description = "Name of the bouncer whose key this is. The host must own it, or its enrolment token must name it.";
         };
         unit = mkOption {
@@ -52,7 +54,7 @@ let
           description = "Name of the credential: the service reads the key from `$CREDENTIALS_DIRECTORY/<credential>`, or `%d/<credential>` in its unit.";
         };
         hostKeyFile = mkOption {
-          type = types.externalPath;
+          type = types.nullOr types.externalPath;
           default = cfg.hostKeyFile;
           defaultText = lib.literalExpression "config.services.lapidary.hostKeyFile";
           description = "SSH host key that signs. It must be in OpenSSH's own format, as those that NixOS makes are.";
@@ -120,6 +122,27 @@ let
       isUnset = "there is no key yet";
       place = lib.mkBefore;
     };
+
+  bouncerOf =
+    name:
+    let
+      key = cfg.keys.${name};
+    in
+    "${toString key.brokerUrl} ${key.host} ${key.bouncer}";
+
+  isUnit =
+    name:
+    let
+      service = config.systemd.services.${name};
+    in
+    service.serviceConfig ? ExecStart || service.overrideStrategy == "asDropin";
+
+  mayRestart =
+    name:
+    let
+      service = config.systemd.services.${name}.serviceConfig;
+    in
+    service.Type or "simple" == "oneshot" -> service.Restart == "on-failure" || service.Restart == "no";
 in
 {
   options.services.lapidary = {
@@ -131,13 +154,25 @@ in
     };
     host = mkOption {
       type = shared.name;
-      default = config.networking.hostName;
-      defaultText = lib.literalExpression "config.networking.hostName";
-      description = "Name by which the broker knows this host.";
+      default = if config.networking.hostName == "" then "%H" else config.networking.hostName;
+      defaultText = lib.literalExpression ''
+        if config.networking.hostName == "" then "%H" else config.networking.hostName
+      '';
+      example = "%l";
+      description = ''
+        Name by which the broker knows this host. `%H` is the name that the machine has when it asks, and `%l` that name
+        up to its first dot: for one image of many instances.
+      '';
     };
     hostKeyFile = mkOption {
-      type = types.externalPath;
-      default = "/etc/ssh/ssh_host_ed25519_key";
+      type = types.nullOr types.externalPath;
+      default =
+        let
+          inherit (config.services.openssh) enable hostKeys;
+          keys = lib.filter (key: key.type == "ed25519") hostKeys ++ hostKeys;
+        in
+        if enable && keys != [ ] then (lib.head keys).path else null;
+      defaultText = lib.literalMD "the first ed25519 key of `services.openssh.hostKeys`, or else the first key, where sshd is enabled";
       description = "SSH host key that signs this host's requests.";
     };
     enrolTokenFile = mkOption {
@@ -178,9 +213,21 @@ in
             assertion = builtins.match "[A-Za-z0-9:_.-]+" name != null;
             message = "services.lapidary.keys.\"${name}\": the name becomes part of a unit's name.";
           }
+          {
+            assertion = isUnit key.unit;
+            message = "services.lapidary.keys.${name}: there is no ${key.unit}.service. Set `unit`; for a service that a package brings set systemd.services.${key.unit}.overrideStrategy = \"asDropin\", too.";
+          }
+          {
+            assertion = mayRestart key.unit;
+            message = "services.lapidary.keys.${name}: ${key.unit}.service is of Type=oneshot, which systemd does not restart after a success. Set systemd.services.${key.unit}.serviceConfig.Restart = \"on-failure\".";
+          }
         ]
         ++ shared.clientAssertions "services.lapidary.keys.${name}" key) cfg.keys
       )
+      ++ lib.mapAttrsToList (_: names: {
+        assertion = lib.length names == 1;
+        message = "services.lapidary.keys: ${lib.concatStringsSep " and " names} are keys of one bouncer, ${cfg.keys.${lib.head names}.bouncer}; a key can be in one place only. Set `bouncer`.";
+      }) (lib.groupBy bouncerOf (lib.attrNames cfg.keys))
       ++ [
         {
           assertion = lib.allUnique (lib.mapAttrsToList (_: key: "${key.unit} ${key.credential}") cfg.keys);

@@ -50,8 +50,8 @@ let
   };
 in
 {
-  # The broker's own rule of names.
-  name = lib.types.strMatching "[A-Za-z0-9][A-Za-z0-9._@-]{0,63}";
+  # The broker's own rule of names. %H and %l are this machine's name when it asks, whole and up to its first dot.
+  name = lib.types.strMatching "(%[Hl]|[A-Za-z0-9])[A-Za-z0-9._@-]{0,63}";
 
   url = lib.types.strMatching "https?://[][A-Za-z0-9._~:/-]*[]A-Za-z0-9_~-]" // {
     description = "http(s) address without a slash at its end";
@@ -89,12 +89,16 @@ in
       assertion = it.enrolTokenFile == null || it.identityToken == null;
       message = "${user}: enrolTokenFile and identityToken exclude each other.";
     }
+    {
+      assertion = it.hostKeyFile != null;
+      message = "${user}: there is no SSH host key to sign with; enable services.openssh, or name one in services.lapidary.hostKeyFile.";
+    }
   ];
 
-  # Arguments for ExecStart=. Every value is of a type without anything that systemd would expand.
+  # Arguments for ExecStart=; the client itself expands a machine's name, which may come after systemd has read the unit.
   clientArguments =
     key: own:
-    lib.concatStringsSep " " (
+    lib.concatMapStringsSep " " (lib.replaceStrings [ "%H" "%l" ] [ "%%H" "%%l" ]) (
       [
         "--broker"
         (toString key.brokerUrl)

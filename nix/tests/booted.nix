@@ -2,10 +2,12 @@
 # cannot be had there. What a bouncer's unit needs from these modules is the same.
 {
   networking.hostName = "web-1";
+  services.openssh.enable = true;
 
   services.lapidary = {
     brokerUrl = "http://127.0.0.1:8080";
     keys.firewall = {
+      bouncer = "web-1";
       unit = "bouncer";
       renewEvery = "1h";
       waitSeconds = 10;

@@ -101,7 +101,6 @@ rec {
     }
     // lib.optionalAttrs (refusals == [ ]) {
       inherit (config.systemd) services timers;
-      inherit (config.networking.nftables) tables;
       firewallBouncer = config.services.crowdsec-firewall-bouncer.settings;
       crowdsec = config.services.crowdsec.settings;
       ports = config.networking.firewall.allowedTCPPorts;
@@ -142,5 +141,11 @@ rec {
       overlay = lib.mapAttrs (_: built: built.name) (self.overlays.default pkgs { });
     };
 
-  cases = lib.mapAttrs (_: module: report [ module ]) (import ./cases.nix);
+  cases = lib.mapAttrs (
+    _: module:
+    report [
+      { services.openssh.enable = lib.mkDefault true; }
+      module
+    ]
+  ) (import ./cases.nix);
 }

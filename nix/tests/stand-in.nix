@@ -40,11 +40,20 @@ let
       requires = list;
       partOf = list;
       wantedBy = list;
+      onFailure = list;
+      overrideStrategy = mkOption {
+        type = types.str;
+        default = "asDropinIfExists";
+      };
       environment = mkOption {
         type = types.attrsOf types.str;
         default = { };
       };
       startLimitIntervalSec = mkOption {
+        type = types.nullOr types.int;
+        default = null;
+      };
+      startLimitBurst = mkOption {
         type = types.nullOr types.int;
         default = null;
       };
@@ -78,16 +87,9 @@ in
           type = types.bool;
           default = false;
         };
-        tables = mkOption {
-          default = { };
-          type = types.attrsOf (
-            types.submodule {
-              options = {
-                family = mkOption { type = types.str; };
-                content = mkOption { type = types.lines; };
-              };
-            }
-          );
+        flushRuleset = mkOption {
+          type = types.bool;
+          default = false;
         };
       };
       firewall.allowedTCPPorts = mkOption {
@@ -107,9 +109,25 @@ in
       };
     };
     services = {
-      openssh.enable = mkOption {
-        type = types.bool;
-        default = false;
+      openssh = {
+        enable = mkOption {
+          type = types.bool;
+          default = false;
+        };
+        hostKeys = mkOption {
+          type = types.listOf types.attrs;
+          default = [
+            {
+              type = "rsa";
+              bits = 4096;
+              path = "/etc/ssh/ssh_host_rsa_key";
+            }
+            {
+              type = "ed25519";
+              path = "/etc/ssh/ssh_host_ed25519_key";
+            }
+          ];
+        };
       };
       crowdsec = {
         enable = mkOption {
@@ -187,6 +205,20 @@ in
   };
 
   config = lib.mkMerge [
+    (lib.mkIf config.networking.nftables.enable {
+      # nixpkgs makes its tables anew at each reload, those of the reload before included; or flushes everything.
+      systemd.services.nftables = {
+        description = "nftables firewall";
+        wantedBy = [ "multi-user.target" ];
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+          ExecStart = [ "/nixpkgs/nftables-rules" ];
+          ExecReload = [ "/nixpkgs/nftables-rules" ];
+          ExecStop = [ "/nixpkgs/nftables-deletions" ];
+        };
+      };
+    })
     (lib.mkIf firewall.enable {
       assertions = [
         {
@@ -222,7 +254,12 @@ in
           DynamicUser = true;
           RuntimeDirectory = "crowdsec-firewall-bouncer";
           LoadCredential = "API_KEY_FILE:${firewall.secrets.apiKeyPath}";
-          ExecStartPre = [ "/nixpkgs/write-config" ];
+          AmbientCapabilities = [ "CAP_NET_ADMIN" ];
+          CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
+          ExecStartPre = [
+            "/nixpkgs/write-config"
+            "/nixpkgs/cs-firewall-bouncer -c /run/crowdsec-firewall-bouncer/config.yaml -t"
+          ];
           ExecStart = [ "/nixpkgs/cs-firewall-bouncer -c /run/crowdsec-firewall-bouncer/config.yaml" ];
         };
       };

@@ -1,6 +1,16 @@
 // nix/engine.sh and nix/cscli-offline.sh with a real engine and its cscli: what a unit of an engine's host runs.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -168,13 +178,13 @@ describeWith('an engine’s host', ['lab', 'hostTools'], () => {
   });
 
   describe('without a connection to the hub', () => {
-    const offline = (args: string[], unit: boolean) => {
+    const offline = (args: string[], unit: boolean, real = cscli) => {
       const env = {
         PATH: process.env['PATH'] ?? '',
-        REAL_CSCLI: cscli,
+        REAL_CSCLI: real,
         // A proxy that nobody listens on: the hub is out of reach whatever this machine's network is.
         HTTPS_PROXY: 'http://127.0.0.1:9',
-        ...(unit ? { INVOCATION_ID: 'x' } : {}),
+        ...(unit ? { CSCLI_OFFLINE_START: '1' } : {}),
       };
       return spawnSync('bash', [join(scripts, 'cscli-offline.sh'), ...args], { env, encoding: 'utf8' });
     };
@@ -184,7 +194,30 @@ describeWith('an engine’s host', ['lab', 'hostTools'], () => {
       rmSync(index);
       expect(offline(['hub', 'update'], true).status).toBe(0);
       expect(existsSync(index)).toBe(true);
-      expect(offline(['collections', 'install', 'crowdsecurity/linux'], true).status).toBe(0);
+      const { status, stderr } = offline(['collections', 'install', 'crowdsecurity/linux'], true);
+      expect(status).toBe(0);
+      expect(stderr).toContain('cscli collections install failed, and is forgiven');
+    });
+
+    test('an enrolment fails, but in the engine’s unit, where its key is not shown', () => {
+      const enrol = ['console', 'enroll', '--name', 'engine-1', 'enrolment-key'];
+      expect(offline(enrol, false).status).not.toBe(0);
+      const { status, stderr } = offline(enrol, true);
+      expect(status).toBe(0);
+      expect(stderr).toContain('cscli console enroll failed');
+      expect(stderr).not.toContain('enrolment-key');
+    });
+
+    test('an item of a wrong name is a failure once the hub answers', () => {
+      const online = join(engine.dir, 'cscli-online');
+      writeFileSync(
+        online,
+        `#!/bin/sh\ncase "$*" in *'hub update') exit 0 ;; *) exec ${cscli} "$@" ;; esac\n`,
+      );
+      chmodSync(online, 0o755);
+      const install = ['collections', 'install', 'crowdsecurity/linnux'];
+      expect(offline(install, true).status).toBe(0);
+      expect(offline(install, true, online).status).not.toBe(0);
     });
 
     test('a person is told, and other failures are failures', () => {

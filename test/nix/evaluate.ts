@@ -24,8 +24,10 @@ export interface Unit {
   requires: string[];
   partOf: string[];
   wantedBy: string[];
+  onFailure: string[];
   environment: Record<string, string>;
   startLimitIntervalSec: number | null;
+  startLimitBurst: number | null;
   serviceConfig: Record<string, unknown>;
   timerConfig: Record<string, unknown>;
 }
@@ -36,7 +38,6 @@ export interface Report {
   warnings: string[];
   services: Record<string, Unit>;
   timers: Record<string, Unit>;
-  tables: Record<string, { family: string; content: string }>;
   firewallBouncer: any;
   crowdsec: any;
   ports: number[];
@@ -70,7 +71,9 @@ function unitFile(
         Wants: unit.wants.join(' ') || [],
         Requires: unit.requires.join(' ') || [],
         PartOf: unit.partOf.join(' ') || [],
+        OnFailure: unit.onFailure.join(' ') || [],
         StartLimitIntervalSec: unit.startLimitIntervalSec ?? [],
+        StartLimitBurst: unit.startLimitBurst ?? [],
       },
     ],
     [

@@ -8,9 +8,9 @@ import { root, store } from './evaluate.ts';
 export function installUnits(system: string, units: string, change = (text: string) => text): void {
   const folder = join(root, 'nix/tests/units', units);
   const installed = join(system, 'etc/systemd/system');
-  for (const tool of ['coreutils', 'systemd']) {
+  for (const [tool, programs] of Object.entries({ coreutils: 'bin', nftables: 'sbin', systemd: 'bin' })) {
     mkdirSync(join(system, `${store}-${tool}`), { recursive: true });
-    symlinkSync('/usr/bin', join(system, `${store}-${tool}/bin`));
+    symlinkSync(`/usr/${programs}`, join(system, `${store}-${tool}/bin`));
   }
   for (const name of readdirSync(folder)) {
     const text = readFileSync(join(folder, name), 'utf8');

@@ -47,8 +47,8 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       await expectUnits(name, report);
     });
 
-    test('the host that is booted is the one in nix/tests/units', async () => {
-      await expectUnits('booted', evaluate(`report [ ${root}/nix/tests/booted.nix ]`));
+    test.each(['booted', 'switched'])('the host that is %s is the one in nix/tests/units', async (name) => {
+      await expectUnits(name, evaluate(`report [ ${root}/nix/tests/${name}.nix ]`));
     });
 
     async function expectUnits(name: string, report: Report) {
@@ -70,11 +70,18 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       'engine-without-engine': 'which must be enabled',
       'machine-without-crowdsec': 'which must be enabled',
       'machine-and-engine': 'enable one of them',
+      'two-keys-one-bouncer': 'caddy and crowdsec-firewall-bouncer are keys of one bouncer, web-1;',
+      'no-such-unit': 'there is no caddy.service',
+      oneshot: 'systemd.services.job.serviceConfig.Restart = "on-failure"',
+      'no-host-key': 'there is no SSH host key to sign with',
+      'nftables-without-nftables': 'set networking.nftables.enable',
+      'unknown-action': 'deny_action is DROP or REJECT',
       ipset: 'in ipset mode the rules are yours',
     };
     const warning: Record<string, string[]> = {
       'plain-http': ['is plain http'],
       'plain-http-machine': ["the machine's password can be read on the way"],
+      'own-package': ['offlineBoot does nothing: set services.lapidary.crowdsec.basePackage'],
       'open-server': ['listens on 0.0.0.0 with plain http', 'PUBLIC_URL is not set'],
     };
 
@@ -106,7 +113,7 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       ],
       ['a time without a unit', '{ services.lapidary.keys.a.renewEvery = "3600"; }'],
     ])('is stopped by the type: %s', (_, module) => {
-      const complete = `{ imports = [ ${module} ]; services.lapidary.brokerUrl = "https://example.net"; services.lapidary.keys.a = { }; }`;
+      const complete = `{ imports = [ ${module} ]; services.lapidary.brokerUrl = "https://example.net"; services.lapidary.keys.a = { }; services.openssh.enable = true; systemd.services.a.serviceConfig.ExecStart = "/a"; }`;
       expect(() => evaluate(`report [ ${complete} ]`)).toThrow('is not of type');
     });
 
@@ -116,12 +123,59 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       expect(firewallBouncer.mode).toBe('iptables');
     });
 
-    test('of a router filters what passes through it, in sets of the names that are set', () => {
-      const { tables, firewallBouncer } = cases['router'] as Report;
-      expect(tables['crowdsec']?.content).toContain('set bans {');
-      expect(tables['crowdsec']?.content).toMatch(/hook forward[^}]*saddr @bans drop/);
-      expect(tables['crowdsec6']?.content).toMatch(/hook forward[^}]*ip6 saddr @crowdsec6-blacklists drop/);
+    test('of a router filters what passes through it, in sets of the names that are set, as the bouncer would', () => {
+      const { firewallBouncer } = cases['router'] as Report;
+      const text = files(cases['router'] as Report);
+      expect(text.get('crowdsec-firewall-bouncer.service')).toContain('nft -f /nix/store');
+      const tables = text.get('lapidary-nftables-tables');
+      expect(tables).toContain('set bans {');
+      const deny = 'log prefix "crowdsec: " reject';
+      for (const hook of ['input', 'forward']) {
+        expect(tables).toMatch(new RegExp(`hook ${hook} priority filter;[^}]*ip saddr @bans ${deny}`));
+        expect(tables).toMatch(
+          new RegExp(`hook ${hook} priority -10;[^}]*ip6 saddr @crowdsec6-blacklists ${deny}`),
+        );
+      }
       expect(firewallBouncer.iptables_chains).toEqual(['INPUT', 'FORWARD']);
+    });
+
+    test('whose bouncer makes its own tables has its hooks there, and gets them back after a reload', () => {
+      const report = cases['bouncers-own-tables'] as Report;
+      const text = files(report);
+      expect(report.firewallBouncer.nftables_hooks).toEqual(['input', 'forward']);
+      expect(text.get('crowdsec-firewall-bouncer.service')).not.toContain('nft -f');
+      expect(text.get('nftables.service')).toMatch(/ExecReload=-.*lapidary-refill-sets\n/);
+      expect(text.get('lapidary-refill-sets')).toContain("for table in 'ip crowdsec'; do");
+    });
+
+    test('with rules of its own has its sets refilled after each reload', () => {
+      const text = files(cases['own-rules'] as Report).get('lapidary-refill-sets');
+      expect(text).toMatch(/^refill$/m);
+    });
+
+    test('of an image takes its name, and the bouncers’ of it, when it runs', () => {
+      const text = files(cases['nameless'] as Report);
+      expect(text.get('lapidary-key@caddy.service')).toContain(' --host %%H --host-key ');
+      expect(text.get('lapidary-key@caddy.service')).toContain(' --bouncer %%H-caddy ');
+    });
+
+    test('whose SSH keys are elsewhere signs with the ed25519 one', () => {
+      const text = files(cases['other-host-keys'] as Report).get(
+        'lapidary-key@crowdsec-firewall-bouncer.service',
+      );
+      expect(text).toContain('LoadCredential=host-key:/persist/ssh/ed25519\n');
+    });
+
+    test('without a broker has its engine read the journal, start offline and reload', () => {
+      const crowdsec = files(cases['without-broker'] as Report).get('crowdsec.service');
+      expect(crowdsec).toContain('CSCLI_OFFLINE_START=1');
+      expect(crowdsec).toContain('SupplementaryGroups=systemd-journal');
+      expect(crowdsec).toContain('kill -HUP $MAINPID');
+    });
+
+    test('whose engine has a database password has it for cscli, too', () => {
+      const text = files(cases['database-password'] as Report).get('lapidary-engine-register.service');
+      expect(text).toContain('EnvironmentFile=/run/secrets/crowdsec-database\n');
     });
 
     test.each([
@@ -148,7 +202,7 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       );
       expect(text.get('lapidary-key@mine.service')).toContain(
         'lapidary-key --broker https://lapidary.example.net/lapi --host web-9 --host-key %d/host-key ' +
-          '--identity-token gce --bouncer web-9 --state %S/lapidary-key/mine\n',
+          '--identity-token gce --bouncer web-9-mine --state %S/lapidary-key/mine --every 1d\n',
       );
       expect(text.get('lapidary-key@mine.timer')).toContain('RandomizedDelaySec=21600s');
     });
