@@ -4,7 +4,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { digestOf } from '../src/secret.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
-import { bouncer, everything, feed, type WireDecision } from './support/bouncer.ts';
+import { bouncer, everything, feed, limitsOf, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 
 const hour = 3_600_000;
@@ -67,26 +67,89 @@ describe('the number of tombstones is bounded', () => {
     expect(await tombstones()).toBeGreaterThan(200_000);
   });
 
-  test('an end that is kept back is not among them', async () => {
+  /** Bans of many addresses under two texts, the first of which has ended for who has both. */
+  async function keepBack(count: number) {
+    const add = (value: string) => engine.add({ value, untilMs: Date.now() + 1000 * hour, origin: 'lists' });
+    const at = Array.from({ length: count }, (_, index) => (index + 1).toString(16));
+    const [first, second] = [
+      at.map((host) => add(`2001:DB8::${host}`)),
+      at.map((host) => add(`2001:db8::${host}`)),
+    ];
     const client = bouncer();
-    const { id } = engine.add({ value: '192.0.2.9/32', untilMs: Date.now() + hour });
     await sync();
-    await feed().addLocal({
-      value: '192.0.2.9',
-      scope: 'Ip',
-      type: 'ban',
-      scenario: 'by hand',
-      untilMs: Date.now() + 1000 * hour,
-    });
+    await client.pull(true);
+    expect(client.banned()).toHaveLength(2 * count);
+    for (const { id } of first) engine.expire(id);
+    await sync();
+    await client.pullAll();
+    expect(client.banned()).toHaveLength(2 * count);
+    const endAll = () => {
+      for (const { id } of second) engine.expire(id);
+      return sync();
+    };
+    return { client, endAll };
+  }
+
+  test('however many ends are kept back, none is lost when tombstones go by age, and none stays in memory', async () => {
+    const { client, endAll } = await keepBack(12_000);
+    await alarmAfter(8 * 24 * hour);
+    expect(await tombstones()).toBe(0);
+    await evictDurableObject(feed());
+    expect(await tombstones()).toBe(0);
+    await client.pullAll();
+    expect(client.banned()).toHaveLength(24_000);
+    await endAll();
+    await client.pullAll();
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('nor when there are more than an object can hold', async () => {
+    const { client, endAll } = await keepBack(6_000);
+    await haveEnded(400_000);
+    expect(await tombstones()).toBeLessThanOrEqual(300_000);
+    await endAll();
+    await client.pullAll();
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('nor where who saw it does not see another decision of the same text', async () => {
+    const client = bouncer({ view: { ...everything, origins: ['crowdsec'] } });
+    const add = (value: string, origin: string) =>
+      engine.add({ value, origin, untilMs: Date.now() + 1000 * hour });
+    const { id } = add('192.0.2.9/32', 'crowdsec');
+    add('192.0.2.9/32', 'lists');
+    const last = add('192.0.2.9', 'crowdsec');
+    await sync();
     await client.pull(true);
     engine.expire(id);
     await sync();
     await alarmAfter(8 * 24 * hour);
-    await haveEnded(400_000);
-    expect(await tombstones()).toBeLessThanOrEqual(300_001);
-    await feed().removeLocal({ value: '192.0.2.9' });
-    for (let poll = 0; poll < 3; poll++) await client.pull(false);
+    engine.expire(last.id);
+    await sync();
+    await client.pullAll();
     expect(client.banned()).toEqual([]);
+  });
+
+  test.each([
+    ['limits', limitsOf({ origins: ['crowdsec'] })],
+    ['a cap', limitsOf({ maxDecisions: 1 })],
+  ])('nor where the ban that kept it back falls out by %s', async (_, limits) => {
+    const client = bouncer();
+    const add = (value: string, origin: string, hours = 1000) =>
+      engine.add({ value, origin, untilMs: Date.now() + hours * hour });
+    const { id } = add('192.0.2.9/32', 'cscli');
+    add('192.0.2.9', 'cscli');
+    add('198.51.100.1', 'crowdsec', 2000);
+    await sync();
+    await client.pull(true);
+    engine.expire(id);
+    await sync();
+    await client.pullAll();
+    await alarmAfter(8 * 24 * hour);
+    await client.pullAll();
+    client.limit(limits);
+    await client.pullAll();
+    expect(client.banned()).toEqual(['198.51.100.1']);
   });
 
   test('a large list that goes at once is told to everybody first', async () => {

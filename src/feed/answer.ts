@@ -164,7 +164,8 @@ function keptBack(mirror: Mirror, view: View, unbanned: readonly Row[]): Row[] {
   const active = values.flatMap((value) => mirror.byCanonicalValue.get(value) ?? []);
   // Without dedup a network of one text has ends that were kept back, too.
   const ended = view.dedup ? values.flatMap((value) => mirror.respelled.get(value) ?? []) : mirror.removed;
-  return [...active.filter(isKeptBack), ...ended.filter(isKeptBack)];
+  const stored = values.flatMap((value) => (mirror.respelled.has(value) ? mirror.keptBack.of(value) : []));
+  return [...stored, ...active, ...ended].filter(isKeptBack);
 }
 
 /** The tombstones after a sequence. */

@@ -70,6 +70,11 @@ export function sameContent(a: Decision, b: Decision): boolean {
   );
 }
 
+/** Equal for rows of one content and engine: no view has one of them without the other. */
+export function contentKey({ scope, type, value, origin, scenario, engine }: Row): string {
+  return JSON.stringify([scope, type, value, origin, scenario, engine]);
+}
+
 const interned = createGenerations<string>(4 * 1024 * 1024, (text) => 50 + text.length);
 
 /**

@@ -1,4 +1,4 @@
-// The SQL of the feed's Durable Object: its tables but those of clients-log.ts and new-keys.ts, and the statements on
+// The SQL of the feed's Durable Object: its tables but those of clients-log.ts, new-keys.ts and kept-back.ts, and the statements on
 // all but those of engines-log.ts and ends-log.ts.
 //
 // decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
@@ -134,13 +134,36 @@ type Texts = [origin: string, scenario: string, scope: string, type: string, val
 type Own = [addedSeq: number, removedSeq: number, removedMs: number, engine: string, engineId: number];
 type Cells = [rowId: number, id: number, uuid: string | null, ...Texts, untilMs: number, ...Own];
 
-/** All rows, tombstones too. */
-export function readRows(sql: SqlStorage): Row[] {
-  const rows: Row[] = [];
-  const cursor = sql.exec(
-    `SELECT row_id, id, uuid, origin, scenario, scope, type, value, until_ms, added_seq, removed_seq, removed_ms,
-       engine, engine_id FROM decisions`,
+const columns = `row_id, id, uuid, origin, scenario, scope, type, value, until_ms, added_seq, removed_seq, removed_ms,
+  engine, engine_id`;
+
+/** Active decisions, and the tombstones after a sequence. */
+export function readRows(sql: SqlStorage, afterSequence: number): Row[] {
+  return rowsOf(
+    sql.exec(`SELECT ${columns} FROM decisions WHERE removed_seq = 0 OR removed_seq > ?`, afterSequence),
   );
+}
+
+/** A page of the tombstones up to a sequence: those after a row id, by row id. */
+export function readTombstones(
+  sql: SqlStorage,
+  upToSequence: number,
+  afterRowId: number,
+  limit: number,
+): Row[] {
+  return rowsOf(
+    sql.exec(
+      `SELECT ${columns} FROM decisions WHERE row_id > ? AND removed_seq > 0 AND removed_seq <= ?
+         ORDER BY row_id LIMIT ?`,
+      afterRowId,
+      upToSequence,
+      limit,
+    ),
+  );
+}
+
+function rowsOf(cursor: SqlStorageCursor<Record<string, SqlStorageValue>>): Row[] {
+  const rows: Row[] = [];
   for (const cells of cursor.raw()) {
     const [rowId, id, uuid, origin, scenario, scope, type, value, untilMs, ...own] = cells as Cells;
     const [addedSeq, removedSeq, removedMs, engine, engineId] = own;
@@ -190,6 +213,7 @@ export function createRow(
 
 /** Writes one change by difference: one billed row per decision that came, went or was renewed. */
 export function writeChange(sql: SqlStorage, change: Change): void {
+  for (const row of change.again) insertRow(sql, row);
   for (const { row, seq, atMs } of change.removed) {
     sql.exec(`UPDATE decisions SET removed_seq = ?, removed_ms = ? WHERE row_id = ?`, seq, atMs, row.rowId);
   }
@@ -205,24 +229,28 @@ export function writeChange(sql: SqlStorage, change: Change): void {
         row.engineId,
         row.rowId,
       );
-    } else {
-      sql.exec(
-        `INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)`,
-        row.rowId,
-        row.id,
-        row.uuid ?? null,
-        row.origin,
-        row.scenario,
-        row.scope,
-        row.type,
-        row.value,
-        row.untilMs,
-        row.addedSeq,
-        row.engine,
-        row.engineId,
-      );
-    }
+    } else insertRow(sql, row);
   }
+}
+
+function insertRow(sql: SqlStorage, row: Row): void {
+  sql.exec(
+    `INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    row.rowId,
+    row.id,
+    row.uuid ?? null,
+    row.origin,
+    row.scenario,
+    row.scope,
+    row.type,
+    row.value,
+    row.untilMs,
+    row.addedSeq,
+    row.removedSeq,
+    row.removedMs,
+    row.engine,
+    row.engineId,
+  );
 }
 
 /** The sequence of the newest tombstone but so many; null: there are no more. Not read are the rows themselves. */
@@ -233,22 +261,13 @@ export function tombstoneBefore(sql: SqlStorage, count: number): number | null {
   return Number(sql.exec(newest, count).one()['removed_seq']);
 }
 
-/** Which tombstones go: those after a sequence (0: all) and up to another, but for some. */
-export interface Purge {
-  readonly after: number;
-  readonly upTo: number;
-  readonly but: readonly Row[];
-}
-
-/** Forgets tombstones; the caller writes `purgedSequence` in the same transaction. */
-export function deleteTombstones(sql: SqlStorage, { after, upTo, but }: Purge): void {
-  const staying = JSON.stringify(but.map(({ rowId }) => rowId));
+/** Forgets the tombstones up to a sequence, but for some; the caller writes `purgedSequence` in the same transaction. */
+export function deleteTombstones(sql: SqlStorage, upToSequence: number, but: readonly Row[]): void {
   sql.exec(
-    `DELETE FROM decisions WHERE removed_seq > ? AND removed_seq <= ?
+    `DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?
        AND row_id NOT IN (SELECT value FROM json_each(?))`,
-    after,
-    upTo,
-    staying,
+    upToSequence,
+    JSON.stringify(but.map(({ rowId }) => rowId)),
   );
 }
 

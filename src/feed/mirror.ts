@@ -17,8 +17,13 @@ export interface Mirror {
   readonly byEngine: Map<string, Map<number, Row>>;
   /** Active decisions by canonical value: the siblings among which a view picks, and those that keep an end back. */
   readonly byCanonicalValue: Map<string, Row[]>;
-  /** By the canonical values that some row has in another spelling: their tombstones, which may have been kept back. */
-  respelled: Map<string, readonly Row[]>;
+  /**
+   * By the canonical values that some row has in another spelling, or one that is kept back: their tombstones, which may
+   * have been kept back.
+   */
+  respelled: Map<string, Row[]>;
+  /** Ends that are kept back in storage alone. */
+  readonly keptBack: KeptBack;
   /** In order of `addedSeq`. Rows that ended or were renewed since stay in until compaction. */
   added: Row[];
   /** Tombstones in order of `removedSeq`. */
@@ -31,23 +36,35 @@ export interface Mirror {
   networks: NetworkIndex | undefined;
 }
 
+/** Reads kept-back.ts's table. */
+export interface KeptBack {
+  values(): readonly string[];
+  of(canonicalValue: string): readonly Row[];
+}
+
 /** After a step of the clock: what an engine had at `sequence` does not end before `untilMs` (clock-step.ts). */
 export interface Hold {
   readonly sequence: number;
   readonly untilMs: number;
 }
 
-const none: readonly Row[] = [];
-
-/** One change of the log, with the sequences it took. `renewed` is the row that `row` took the place of. */
+/**
+ * One change of the log, with the sequences it took. `again`: ends that were kept back in storage alone, which are
+ * tombstones once more. `renewed` is the row that `row` took the place of.
+ */
 export interface Change {
+  readonly again: readonly Row[];
   readonly added: readonly { readonly row: Row; readonly renewed?: Row }[];
   readonly removed: readonly { readonly row: Row; readonly seq: number; readonly atMs: number }[];
   readonly sequence: number;
 }
 
 /** `rows` in any order, active ones and tombstones. */
-export function createMirror(rows: readonly Row[], sequence: number, purgedSequence: number): Mirror {
+export function createMirror(
+  rows: readonly Row[],
+  { sequence, purgedSequence }: Pick<Mirror, 'sequence' | 'purgedSequence'>,
+  keptBack: KeptBack,
+): Mirror {
   const mirror: Mirror = {
     sequence,
     purgedSequence,
@@ -55,6 +72,7 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
     byEngine: new Map(),
     byCanonicalValue: new Map(),
     respelled: new Map(),
+    keptBack,
     added: [],
     removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
     nextExpiryMs: Infinity,
@@ -68,6 +86,11 @@ export function createMirror(rows: readonly Row[], sequence: number, purgedSeque
 }
 
 export function applyChange(mirror: Mirror, change: Change): void {
+  for (const row of change.again) {
+    mirror.removed.push(row);
+    noteSpelling(mirror, row);
+    noteTombstone(mirror, row);
+  }
   for (const { row, seq, atMs } of change.removed) {
     withdraw(mirror, row);
     row.removedSeq = seq;
@@ -95,16 +118,19 @@ export function forget(mirror: Mirror, upToSequence: number, but: readonly Row[]
 }
 
 function noteSpelling(mirror: Mirror, row: Row): void {
-  const { canonicalValue } = row;
-  if (isRespelled(row) && !mirror.respelled.has(canonicalValue)) mirror.respelled.set(canonicalValue, none);
+  if (isRespelled(row)) noteSeveral(mirror, row.canonicalValue);
+}
+
+function noteSeveral({ respelled }: Mirror, canonicalValue: string): void {
+  if (!respelled.has(canonicalValue)) respelled.set(canonicalValue, []);
 }
 
 function noteTombstone(mirror: Mirror, row: Row): void {
-  const others = mirror.respelled.get(row.canonicalValue);
-  if (others) mirror.respelled.set(row.canonicalValue, [...others, row]);
+  mirror.respelled.get(row.canonicalValue)?.push(row);
 }
 
 function noteTombstones(mirror: Mirror): void {
+  for (const value of mirror.keptBack.values()) noteSeveral(mirror, value);
   for (const row of mirror.removed) noteSpelling(mirror, row);
   for (const row of mirror.removed) noteTombstone(mirror, row);
 }

@@ -10,12 +10,19 @@ import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } 
 import * as enginesLog from './engines-log.ts';
 import type { EngineState } from './engines-log.ts';
 import { identify, lastNames, type Names } from './identity.ts';
+import {
+  deleteKeptBack,
+  openKeptBack,
+  readKeptBack,
+  readKeptBackValues,
+  writeKeptBack,
+} from './kept-back.ts';
 import { whyLeftBehind } from './left-behind.ts';
 import * as log from './log.ts';
 import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './mirror.ts';
 import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
-import { keptBackUpTo, mostYoungTombstones } from './tombstones.ts';
+import { isKeptBack, mostYoungTombstones, outlastingUpTo } from './tombstones.ts';
 
 export interface Store extends Watched {
   /**
@@ -35,6 +42,7 @@ export function openStore(
   syncIntervalMs: number,
 ): Store {
   log.openLog(storage, firstLocalId);
+  openKeptBack(storage.sql);
   const { sql } = storage;
   const before = enginesLog.readNames(sql);
   const handles = identify(settings, enginesLog.readKnownEngines(sql), before);
@@ -49,12 +57,13 @@ export function openStore(
       return [handle, enginesLog.readEngine(sql, handle, url)] as const;
     });
   });
-  const tooMany = log.tombstoneBefore(sql, mostYoungTombstones);
   const read = log.readState(sql);
-  // What was kept back by an earlier purge stays: which others are is not known before they are read.
-  const state =
-    tooMany === null ? read : purge(storage, read, { after: read.purgedSequence, upTo: tooMany, but: [] });
-  const mirror = createMirror(log.readRows(sql), state.sequence, state.purgedSequence);
+  const tooMany = log.tombstoneBefore(sql, mostYoungTombstones);
+  const mirror = createMirror(log.readRows(sql, tooMany ?? 0), read, {
+    values: () => readKeptBackValues(sql),
+    of: (canonicalValue) => readKeptBack(sql, canonicalValue),
+  });
+  const state = tooMany === null ? read : forgetUnread(storage, read, mirror, tooMany);
   const names = enginesLog.readNames(sql);
   return {
     state,
@@ -88,7 +97,7 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
   const giveId = createIds(store.mirror, state);
   const isOwn = ({ id }: Decision): boolean => engine.keepsIds && id < firstLocalId;
   const added: { row: Row; renewed?: Row }[] = [];
-  const removed = sync.remove.map((row) => removal(row, state, nowMs));
+  const ends = removal(store.mirror, sync.remove, state, nowMs);
   // Orphans before additions: they step aside for decisions that come in under their ids.
   for (const row of sync.orphan) added.push(orphan(row, state, giveId));
   for (const { row, decision } of sync.renew) {
@@ -118,7 +127,7 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
     engine.url = sync.url;
   }
   engine.progress = sync.progress(engine);
-  write(storage, store, { added, removed, sequence: state.sequence }, state, () => {
+  write(storage, store, { ...ends, added, sequence: state.sequence }, state, () => {
     enginesLog.writeEngine(storage.sql, sync.engine, engine);
     if (engine.held.size + heldBefore.size > 0 && engine.held !== heldBefore) {
       enginesLog.writeHeld(storage.sql, sync.engine, engine.held);
@@ -170,7 +179,7 @@ export function addLocal(
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
   const told = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
   const row = log.createRow(place, told, state.sequence);
-  write(storage, store, { added: [{ row }], removed: [], sequence: state.sequence }, state);
+  write(storage, store, { again: [], removed: [], added: [{ row }], sequence: state.sequence }, state);
   return row;
 }
 
@@ -183,8 +192,8 @@ export function remove(
 ): void {
   if (rows.length === 0) return;
   const state = { ...store.state };
-  const removed = rows.map((row) => removal(row, state, nowMs));
-  write(storage, store, { added: [], removed, sequence: state.sequence }, state);
+  const ends = removal(store.mirror, rows, state, nowMs);
+  write(storage, store, { ...ends, added: [], sequence: state.sequence }, state);
 }
 
 /** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
@@ -196,8 +205,23 @@ export function removeAbandoned(storage: DurableObjectStorage, store: Store, now
   return rows.length;
 }
 
-function removal(row: Row, state: log.FeedState, nowMs: number): Change['removed'][number] {
-  return { row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) };
+/** The ends of rows, and before them those of their networks that were kept back: this may be what they waited for. */
+function removal(
+  { respelled, keptBack }: Mirror,
+  rows: readonly Row[],
+  state: log.FeedState,
+  nowMs: number,
+): Pick<Change, 'again' | 'removed'> {
+  const values = new Set(
+    rows.map(({ canonicalValue }) => canonicalValue).filter((value) => respelled.has(value)),
+  );
+  const again = [...values].flatMap((value) => keptBack.of(value));
+  for (const row of again) {
+    row.removedSeq = ++state.sequence;
+    row.removedMs = nowMs;
+  }
+  const removed = rows.map((row) => ({ row, seq: ++state.sequence, atMs: Math.min(nowMs, row.untilMs) }));
+  return { again, removed };
 }
 
 /** A row that no engine knows any more, out of the way of its engine's ids. */
@@ -223,6 +247,7 @@ function write(
 ): void {
   demandFreeIds(store.mirror, change);
   storage.transactionSync(() => {
+    deleteKeptBack(storage.sql, change.again);
     log.writeChange(storage.sql, change);
     // Where nothing changed there is nothing to count on.
     if (state.sequence !== store.state.sequence) log.writeState(storage.sql, state);
@@ -280,19 +305,42 @@ export function writeIfPossible(store: Store, nowMs: number, write: () => void):
   }
 }
 
-/** Forgets tombstones up to a sequence, but for ends that are kept back; cursors from before it get the full state. */
+/** Forgets tombstones up to a sequence, but for those that outlast it; cursors from before it get the full state. */
 export function forgetTombstones(storage: DurableObjectStorage, store: Store, upToSequence: number): void {
   if (upToSequence <= store.mirror.purgedSequence) return;
-  const but = keptBackUpTo(store.mirror, upToSequence);
-  store.state = purge(storage, store.state, { after: 0, upTo: upToSequence, but });
-  forget(store.mirror, upToSequence, but);
-}
-
-function purge(storage: DurableObjectStorage, before: log.FeedState, gone: log.Purge): log.FeedState {
-  const state = { ...before, purgedSequence: gone.upTo };
+  const { keptBack, waiting } = outlastingUpTo(store.mirror, upToSequence);
+  const state = { ...store.state, purgedSequence: upToSequence };
   storage.transactionSync(() => {
-    log.deleteTombstones(storage.sql, gone);
+    writeKeptBack(storage.sql, keptBack);
+    log.deleteTombstones(storage.sql, upToSequence, waiting);
     log.writeState(storage.sql, state);
   });
+  store.state = state;
+  forget(store.mirror, upToSequence, waiting);
+}
+
+const pageRows = 10_000;
+
+/** Forgets the tombstones that were not read since they are too many. */
+function forgetUnread(
+  storage: DurableObjectStorage,
+  before: log.FeedState,
+  mirror: Mirror,
+  purgedSequence: number,
+): log.FeedState {
+  const { sql } = storage;
+  const isLeft = (row: Row): boolean =>
+    isKeptBack(mirror.byCanonicalValue.get(row.canonicalValue) ?? [], row);
+  const state = { ...before, purgedSequence };
+  storage.transactionSync(() => {
+    for (let lastRowId: number | undefined = 0; lastRowId !== undefined;) {
+      const page = log.readTombstones(sql, purgedSequence, lastRowId, pageRows);
+      writeKeptBack(sql, page.filter(isLeft));
+      lastRowId = page.at(-1)?.rowId;
+    }
+    log.deleteTombstones(sql, purgedSequence, []);
+    log.writeState(sql, state);
+  });
+  forget(mirror, purgedSequence, []);
   return state;
 }

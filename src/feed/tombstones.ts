@@ -1,9 +1,8 @@
 // How many ends the feed remembers. A tombstone tells a bouncer that was away of an unban: one that goes too early
 // leaves a ban in every bouncer without a clock of its own, too many of them end the object, again at each wake.
 
-import { lastOfEach } from './answer.ts';
 import { sameNetwork, sameText } from './canonical.ts';
-import type { Row } from './decision.ts';
+import { contentKey, type Row } from './decision.ts';
 import type { Mirror } from './mirror.ts';
 
 /** In workerd some 15 MB, beside 30 MB for 100,000 decisions: a day of one end a second. */
@@ -16,8 +15,8 @@ const youngMs = 10 * 60_000;
 /** They take no more room than the decisions that they were. More than this are purged all the same. */
 export const mostYoungTombstones = 300_000;
 
-/** Ends that are kept back outlast all this, since nobody was told of them yet. Of more than these the oldest go. */
-const mostKeptBack = 5_000;
+/** Of the ends that are told with a younger one of their network no more than this outlast their time. */
+const mostWaiting = mostTombstones - leftTombstones;
 
 /** Where the feed stood, so that what is older than some minutes can be told from what is younger. */
 export interface Marks {
@@ -42,21 +41,38 @@ export function forgettable(mirror: Mirror, marks: Marks, cutoffMs: number, nowM
   return Math.max(old, Math.min(tooMany, marks.older), before(removed.length - mostYoungTombstones));
 }
 
-/**
- * The tombstones up to a sequence that stay, one of each text: their network is banned under another text, or its last
- * end is younger and they are told with it.
- */
-export function keptBackUpTo({ respelled, byCanonicalValue }: Mirror, sequence: number): Row[] {
-  const stay: Row[] = [];
+/** What is not simply forgotten of the tombstones up to a sequence, one of each content. */
+export interface Outlasting {
+  /** Their network is banned under another text: nobody needs them before another ban of it ends. */
+  readonly keptBack: readonly Row[];
+  /** The last end of their network is younger: whoever is told of that is told of them. */
+  readonly waiting: readonly Row[];
+}
+
+export function outlastingUpTo({ respelled, byCanonicalValue }: Mirror, sequence: number): Outlasting {
+  const keptBack: Row[] = [];
+  const waiting: Row[] = [];
   for (const [value, ended] of respelled) {
-    const old = ended.filter((row) => row.removedSeq <= sequence);
+    const old = new Map(
+      ended.filter((row) => row.removedSeq <= sequence).map((row) => [contentKey(row), row]),
+    );
     const young = ended.filter((row) => row.removedSeq > sequence);
-    const others = [...(byCanonicalValue.get(value) ?? []), ...young];
-    const isKeptBack = (row: Row): boolean =>
-      others.some((other) => sameNetwork(other, row)) && !others.some((other) => sameText(other, row));
-    stay.push(...lastOfEach(old).filter(isKeptBack));
+    const active = byCanonicalValue.get(value) ?? [];
+    for (const row of old.values()) {
+      if (isKeptBack(active, row)) keptBack.push(row);
+      else if (isKeptBack([...active, ...young], row)) waiting.push(row);
+    }
   }
-  return stay.sort((a, b) => a.removedSeq - b.removedSeq).slice(-mostKeptBack);
+  waiting.sort((a, b) => a.removedSeq - b.removedSeq);
+  return { keptBack, waiting: waiting.slice(-mostWaiting) };
+}
+
+/** Whether an end is told with one of these, and with none of the same content. */
+export function isKeptBack(others: readonly Row[], row: Row): boolean {
+  return (
+    others.some((other) => sameNetwork(other, row) && !sameText(other, row)) &&
+    !others.some((other) => contentKey(other) === contentKey(row))
+  );
 }
 
 function moveMarks({ sequence }: Mirror, marks: Marks, nowMs: number): void {

@@ -2,16 +2,7 @@
 // were changed, it has a cap, or its cursor is lost. Pure. The rules are answer.ts's: never one value in both
 // lists, and an end only for what nothing in the new view bans.
 
-import {
-  announcedAgain,
-  bansOn,
-  everyEnd,
-  fullState,
-  lastOfEach,
-  removedSince,
-  stateOf,
-  type Answer,
-} from './answer.ts';
+import { announcedAgain, bansOn, everyEnd, fullState, removedSince, stateOf, type Answer } from './answer.ts';
 import type { Basis } from './basis.ts';
 import type { Row } from './decision.ts';
 import type { Mirror } from './mirror.ts';
@@ -62,7 +53,7 @@ export function fromNothing(mirror: Mirror, target: Target, since: number): Answ
     for (const row of removedSince(mirror, since)) if (asked(row) && bansOf(row).length === 0) rows.push(row);
     for (const row of mirror.byId.values()) if (asked(row) && bansOf(row).length === 0) rows.push(row);
   }
-  return { sequence, added, ended: view.dedup ? lastOfEach(rows) : [...new Set(rows)] };
+  return { sequence, added, ended: everyEnd(mirror, view, rows) };
 }
 
 interface Had {
