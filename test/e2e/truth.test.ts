@@ -303,18 +303,18 @@ describeWith('the mirror', ['lab'], () => {
       async () => {
         const interval = String(idleSyncSeconds);
         const edge = await begin({ SYNC_INTERVAL_SECONDS: interval, RESYNC_INTERVAL_SECONDS: interval });
-        await untilFresh(edge);
+        const patienceMs = 6 * idleSyncSeconds * 1000;
+        await untilFresh(edge, patienceMs);
         expect(await listed()).toHaveLength(1000);
         loseAllAfter(100);
         // From here on nobody asks: what the proxy sees is the feed's own doing.
         const lists = liar.answered('list') + 2;
-        const patienceMs = 6 * idleSyncSeconds * 1000;
         await until('two full lists are answered', () => liar.answered('list') >= lists, patienceMs);
         const streams = liar.asked('stream');
         await until('the next round begins', () => liar.asked('stream') > streams, patienceMs);
         await expectShrunk();
       },
-      60_000 + 12 * idleSyncSeconds * 1000,
+      60_000 + 18 * idleSyncSeconds * 1000,
     );
 
     it('believes the second list of a process that was started between the two', async () => {
