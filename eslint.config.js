@@ -14,6 +14,20 @@ export default tseslint.config(
     },
   },
   {
+    files: ['src/db/*.ts'],
+    ignores: ['src/db/ask.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        {
+          name: 'drizzle-orm/d1',
+          importNames: ['drizzle'],
+          message: 'ask D1 by askD1, which bounds it (ask.ts)',
+        },
+      ],
+    },
+  },
+  {
     files: ['test/**/*.ts'],
     languageOptions: {
       parserOptions: { project: ['./test/tsconfig.json', './test/tsconfig.workerd.json'] },

@@ -8,6 +8,7 @@ import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
 import { openApiDocument } from './broker/openapi.ts';
 import { referencePage } from './console/reference.ts';
 import { noteProxy, settingsOf, type AppEnv } from './context.ts';
+import { StoreError } from './db/ask.ts';
 import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { health } from './lapi/health.ts';
@@ -82,9 +83,15 @@ routes.notFound((c) => {
   return failed(c.req.path, { kind: 'not-found', what });
 });
 
+const storeOut: Failure = { kind: 'unavailable', problem: 'the key store is out of reach; try again' };
+
 routes.onError((error, c) => {
   const requestId = crypto.randomUUID();
   const cause = causeOf(error);
+  if (error instanceof StoreError) {
+    console.error(`the key store is out of reach: ${cause.message}`);
+    return failed(c.req.path, storeOut);
+  }
   console.error(`request ${requestId} failed: ${cause.stack ?? cause.message}`);
   return failed(c.req.path, { kind: 'internal', requestId });
 });

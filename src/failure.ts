@@ -118,9 +118,13 @@ function describe(failure: Failure): Public {
   }
 }
 
+/** After which to try again where nobody knows when it may be different. */
+const outageSeconds = 5;
+
 function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'method-not-allowed') return { allow: failure.allow.join(', ') };
-  if ('waitSeconds' in failure) return { 'retry-after': String(failure.waitSeconds) };
+  if (failure.kind === 'rate-limited') return { 'retry-after': String(failure.waitSeconds) };
+  if (failure.kind === 'unavailable') return { 'retry-after': String(failure.waitSeconds ?? outageSeconds) };
   if (failure.kind === 'unsupported-coding') return { 'accept-encoding': 'gzip' };
   if (failure.kind === 'login-refused') return { 'www-authenticate': 'JWT realm=Crowdsec API local' };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };

@@ -3,7 +3,7 @@
 // remembered, and an isolate asks at most a few times a second.
 
 import { sinceMs } from '../clock.ts';
-import { answerMs, isKnownDigest } from '../db/keys.ts';
+import { isKnownDigest } from '../db/keys.ts';
 import { acceptsKey } from '../feed/upstream.ts';
 import { createGenerations } from '../generations.ts';
 import { digestOf } from '../secret.ts';
@@ -61,7 +61,7 @@ async function decide(
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
   // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
-  const never = (await answerWithin(isKnownDigest(env.DB, digest), answerMs)) || (await isFeeds(digest));
+  const never = (await isKnownDigest(env.DB, digest)) || (await isFeeds(digest));
   if (never || !(await isKnown(engines, key, userAgent))) {
     refused.set(digest, nowMs);
     return false;

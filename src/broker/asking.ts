@@ -4,7 +4,7 @@
 // A request's I/O ends with the request, and with it the question that it asked for others: each waits for that no
 // longer than its own limit, and asks itself then. A mistake here lets requests hang.
 
-import { answerMs } from '../db/keys.ts';
+import { answerMs } from '../db/ask.ts';
 import { answerWithin } from '../wait.ts';
 
 /** So much later than its own end is heard of a question whose request is still there. */

@@ -1,7 +1,7 @@
 // Reading the audit log. Writing is audited.ts's, and nobody else's.
 
 import { and, desc, eq, lt } from 'drizzle-orm';
-import { drizzle } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import { rowsAfter, type AuditRow } from './audited.ts';
 import { audit } from './schema.ts';
 
@@ -24,13 +24,14 @@ export function listAudit(
     ...(filter.target === undefined ? [] : [eq(audit.target, filter.target)]),
     ...(beforeSeq === null ? [] : [lt(audit.seq, beforeSeq)]),
   ];
-  const db = drizzle(d1);
-  return db
-    .select()
-    .from(audit)
-    .where(and(...conditions))
-    .orderBy(desc(audit.seq))
-    .limit(limit);
+  return askD1(d1, (db) =>
+    db
+      .select()
+      .from(audit)
+      .where(and(...conditions))
+      .orderBy(desc(audit.seq))
+      .limit(limit),
+  );
 }
 
 const pageRows = 5000;
@@ -52,6 +53,6 @@ export async function* auditPages(
 
 /** A row by its number. */
 export async function findAuditRow(d1: D1Database, seq: number): Promise<AuditRow | null> {
-  const [row] = await drizzle(d1).select().from(audit).where(eq(audit.seq, seq));
+  const [row] = await askD1(d1, (db) => db.select().from(audit).where(eq(audit.seq, seq)));
   return row ?? null;
 }

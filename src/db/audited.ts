@@ -5,8 +5,9 @@
 
 import { desc, sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sha256Hex } from '../secret.ts';
+import { askD1 } from './ask.ts';
 import { keyEpoch, audit } from './schema.ts';
 
 export interface AuditEntry {
@@ -131,22 +132,26 @@ export function refusalOf(error: unknown): Refusal | null {
 
 /** The rows after a number, in order. */
 export function rowsAfter(d1: D1Database, seq: number, limit: number): Promise<AuditRow[]> {
-  return drizzle(d1)
-    .select()
-    .from(audit)
-    .where(sql`seq > ${seq}`)
-    .orderBy(audit.seq)
-    .limit(limit);
+  return askD1(d1, (db) =>
+    db
+      .select()
+      .from(audit)
+      .where(sql`seq > ${seq}`)
+      .orderBy(audit.seq)
+      .limit(limit),
+  );
 }
 
 /** The last row that has its place in the chain; null without one. */
 export async function lastSealed(d1: D1Database): Promise<AuditHead | null> {
-  const [row] = await drizzle(d1)
-    .select({ seq: audit.seq, hash: audit.hash })
-    .from(audit)
-    .where(sql`hash <> ''`)
-    .orderBy(desc(audit.seq))
-    .limit(1);
+  const [row] = await askD1(d1, (db) =>
+    db
+      .select({ seq: audit.seq, hash: audit.hash })
+      .from(audit)
+      .where(sql`hash <> ''`)
+      .orderBy(desc(audit.seq))
+      .limit(1),
+  );
   return row ?? null;
 }
 
@@ -156,6 +161,7 @@ export async function writeSeals(
   seals: readonly Pick<AuditRow, 'seq' | 'previousHash' | 'hash'>[],
 ): Promise<void> {
   const rows = JSON.stringify(seals.map(({ seq, previousHash, hash }) => [seq, previousHash, hash]));
-  await drizzle(d1).run(sql`UPDATE audit SET previous_hash = json_extract(value, '$[1]'),
-    hash = json_extract(value, '$[2]') FROM json_each(${rows}) WHERE seq = json_extract(value, '$[0]')`);
+  const update = sql`UPDATE audit SET previous_hash = json_extract(value, '$[1]'),
+    hash = json_extract(value, '$[2]') FROM json_each(${rows}) WHERE seq = json_extract(value, '$[0]')`;
+  await askD1(d1, (db) => db.run(update));
 }

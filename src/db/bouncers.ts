@@ -1,7 +1,8 @@
 // The named queries on bouncers. Routes never build SQL.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import { changedStatements, revokeStatements, type KeyVersion } from './keys.ts';
 import { bouncers, hostKeys, keyVersions } from './schema.ts';
 
@@ -59,7 +60,7 @@ export function noBouncer(name: string): SQL {
 }
 
 export async function findBouncer(d1: D1Database, name: string): Promise<Bouncer | null> {
-  const [row] = await selectBouncer(drizzle(d1), name);
+  const [row] = await askD1(d1, (db) => selectBouncer(db, name));
   return row ?? null;
 }
 
@@ -97,12 +98,16 @@ export function selectFirstKey(db: DrizzleD1Database, name: string) {
 
 /** A page by id. */
 export function listBouncers(d1: D1Database, afterId: number, limit: number): Promise<Bouncer[]> {
-  const db = drizzle(d1);
-  return db.select().from(bouncers).where(gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit);
+  return askD1(d1, (db) =>
+    db.select().from(bouncers).where(gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit),
+  );
 }
+
+/** How long D1 may take to keep them. */
+const metricsPatienceMs = 5_000;
 
 /** The newest usage metrics of a bouncer take the place of the last. No mutation: nobody's right changes. */
 export async function saveMetrics(d1: D1Database, id: number, json: string, nowMs: number): Promise<void> {
-  const db = drizzle(d1);
-  await db.update(bouncers).set({ metricsJson: json, metricsMs: nowMs }).where(eq(bouncers.id, id));
+  const to = { metricsJson: json, metricsMs: nowMs };
+  await askD1(d1, (db) => db.update(bouncers).set(to).where(eq(bouncers.id, id)), metricsPatienceMs);
 }

@@ -1,7 +1,8 @@
 // The named queries on enrolment tokens and who used them.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import { listed } from './keys.ts';
 import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from './schema.ts';
 
@@ -34,18 +35,14 @@ export function selectUses(db: DrizzleD1Database, ref: string) {
 
 /** A page by id. */
 export function listEnrolments(d1: D1Database, afterId: number, limit: number): Promise<Enrolment[]> {
-  const db = drizzle(d1);
-  return db
-    .select()
-    .from(enrolments)
-    .where(gt(enrolments.id, afterId))
-    .orderBy(asc(enrolments.id))
-    .limit(limit);
+  return askD1(d1, (db) =>
+    db.select().from(enrolments).where(gt(enrolments.id, afterId)).orderBy(asc(enrolments.id)).limit(limit),
+  );
 }
 
 export function usesOf(d1: D1Database, ids: readonly number[]): Promise<EnrolmentHost[]> {
   const own = sql`${enrolmentHosts.enrolmentId} IN ${listed(ids)}`;
-  return drizzle(d1).select().from(enrolmentHosts).where(own).orderBy(asc(enrolmentHosts.host));
+  return askD1(d1, (db) => db.select().from(enrolmentHosts).where(own).orderBy(asc(enrolmentHosts.host)));
 }
 
 export function insertStatements(db: DrizzleD1Database, enrolment: typeof enrolments.$inferInsert) {

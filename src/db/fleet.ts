@@ -1,10 +1,11 @@
 // The named queries on rotations of many bouncers: a thousand in a handful of statements, each with all its rows as one
 // JSON text, since D1 counts statements and bound parameters.
 
-import { asc, desc, eq, gt, inArray, lt, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { asc, desc, eq, inArray, lt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
-import type { Bouncer } from './bouncers.ts';
+import { askD1 } from './ask.ts';
+import { listBouncers, type Bouncer } from './bouncers.ts';
 import { listed, versionsOf, type KeyVersion } from './keys.ts';
 import {
   bouncers,
@@ -36,14 +37,8 @@ const pageRows = 1000;
 export async function* everyBouncer(
   d1: D1Database,
 ): AsyncGenerator<{ bouncer: Bouncer; versions: KeyVersion[] }[]> {
-  const db = drizzle(d1);
   for (let after = 0; ;) {
-    const page = await db
-      .select()
-      .from(bouncers)
-      .where(gt(bouncers.id, after))
-      .orderBy(asc(bouncers.id))
-      .limit(pageRows);
+    const page = await listBouncers(d1, after, pageRows);
     const ids = page.map(({ id }) => id);
     const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
     yield page.map((bouncer) => ({ bouncer, versions: versions.get(bouncer.id) ?? [] }));
@@ -54,7 +49,8 @@ export async function* everyBouncer(
 }
 
 export async function newestId(d1: D1Database): Promise<number> {
-  const [row] = await drizzle(d1).select().from(rotations).orderBy(desc(rotations.id)).limit(1);
+  const newest = (db: DrizzleD1Database) => db.select().from(rotations).orderBy(desc(rotations.id)).limit(1);
+  const [row] = await askD1(d1, newest);
   return row?.id ?? 0;
 }
 
@@ -158,16 +154,17 @@ export async function findRotation(
   d1: D1Database,
   id: number,
 ): Promise<{ rotation: Rotation; members: (Member & { versionCount: number | null })[] } | null> {
-  const db = drizzle(d1);
-  const [[rotation], rows] = await db.batch([
-    db.select().from(rotations).where(eq(rotations.id, id)),
-    db
-      .select({ member: rotationMembers, versionCount: bouncers.versionCount })
-      .from(rotationMembers)
-      .leftJoin(bouncers, eq(bouncers.id, rotationMembers.bouncerId))
-      .where(eq(rotationMembers.rotationId, id))
-      .orderBy(asc(rotationMembers.dueMs), asc(rotationMembers.bouncerId)),
-  ]);
+  const [[rotation], rows] = await askD1(d1, (db) =>
+    db.batch([
+      db.select().from(rotations).where(eq(rotations.id, id)),
+      db
+        .select({ member: rotationMembers, versionCount: bouncers.versionCount })
+        .from(rotationMembers)
+        .leftJoin(bouncers, eq(bouncers.id, rotationMembers.bouncerId))
+        .where(eq(rotationMembers.rotationId, id))
+        .orderBy(asc(rotationMembers.dueMs), asc(rotationMembers.bouncerId)),
+    ]),
+  );
   if (!rotation) return null;
   return {
     rotation,
@@ -181,14 +178,15 @@ export function listRotations(
   beforeId: number | null,
   limit: number,
 ): Promise<{ rotation: Rotation; bouncers: number }[]> {
-  const db = drizzle(d1);
-  return db
-    .select({
-      rotation: rotations,
-      bouncers: db.$count(rotationMembers, eq(rotationMembers.rotationId, rotations.id)),
-    })
-    .from(rotations)
-    .where(beforeId === null ? undefined : lt(rotations.id, beforeId))
-    .orderBy(desc(rotations.id))
-    .limit(limit);
+  return askD1(d1, (db) =>
+    db
+      .select({
+        rotation: rotations,
+        bouncers: db.$count(rotationMembers, eq(rotationMembers.rotationId, rotations.id)),
+      })
+      .from(rotations)
+      .where(beforeId === null ? undefined : lt(rotations.id, beforeId))
+      .orderBy(desc(rotations.id))
+      .limit(limit),
+  );
 }

@@ -1,7 +1,8 @@
 // The named queries on hosts: who they are, which keys they may register, and which nonces are used up.
 
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import { changedStatements, listed } from './keys.ts';
 import { endMachineStatements, type Taken } from './machines.ts';
 import {
@@ -40,7 +41,7 @@ export function isSlot({ kind, name }: Slot, { kind: ofKind, name: named }: Slot
 
 /** A host by its name, removed ones too. */
 export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
-  const [row] = await selectHost(drizzle(d1), name);
+  const [row] = await askD1(d1, (db) => selectHost(db, name));
   return row ?? null;
 }
 
@@ -51,12 +52,14 @@ export function selectHost(db: DrizzleD1Database, name: string) {
 /** A page by id, of those that are not removed. */
 export function listHosts(d1: D1Database, afterId: number, limit: number): Promise<Host[]> {
   const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
-  return drizzle(d1).select().from(hosts).where(live).orderBy(asc(hosts.id)).limit(limit);
+  return askD1(d1, (db) => db.select().from(hosts).where(live).orderBy(asc(hosts.id)).limit(limit));
 }
 
 export function hostKeysOf(d1: D1Database, hostIds: readonly number[]): Promise<HostKey[]> {
   const own = sql`${hostKeys.hostId} IN ${listed(hostIds)}`;
-  return drizzle(d1).select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name));
+  return askD1(d1, (db) =>
+    db.select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name)),
+  );
 }
 
 /** The keys that the host of a name may register. */
@@ -72,7 +75,8 @@ export interface Owned {
 
 /** Of some bouncers, those whose keys are a host's. */
 export function ownersOf(d1: D1Database, names: readonly string[]): Promise<Owned[]> {
-  return selectOwners(drizzle(d1), sql`kind = 'bouncer' AND host_keys.name IN ${listed(names)}`);
+  const own = sql`kind = 'bouncer' AND host_keys.name IN ${listed(names)}`;
+  return askD1(d1, (db) => selectOwners(db, own));
 }
 
 /** Whose a key is, and what it may be registered with; no row: no host's. */
@@ -261,16 +265,17 @@ export function burnStatements(db: DrizzleD1Database, { text, expiresMs }: Nonce
 
 /** Burns a nonce for a request that changes nothing else; false when it was burnt before. */
 export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: number): Promise<boolean> {
-  const db = drizzle(d1);
-  const [burnt] = await db.batch([
-    db
-      .insert(burntNonces)
-      .values({ nonce: nonce.text, expiresMs: nonce.expiresMs })
-      .onConflictDoNothing()
-      .returning(),
-    db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
-    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
-  ]);
+  const [burnt] = await askD1(d1, (db) =>
+    db.batch([
+      db
+        .insert(burntNonces)
+        .values({ nonce: nonce.text, expiresMs: nonce.expiresMs })
+        .onConflictDoNothing()
+        .returning(),
+      db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
+      db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
+    ]),
+  );
   return burnt.length > 0;
 }
 

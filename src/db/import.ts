@@ -2,7 +2,8 @@
 // counts statements and bound parameters.
 
 import { eq, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import type { RowsOf } from './audited.ts';
 import { listed } from './keys.ts';
 import { bouncers, keyVersions, revokedDigests } from './schema.ts';
@@ -76,11 +77,13 @@ export async function importedIds(
   d1: D1Database,
   createdMs: number,
 ): Promise<ReadonlyMap<string, { readonly bouncerId: number; readonly versionId: number }>> {
-  const rows = await drizzle(d1)
-    .select({ name: bouncers.name, bouncerId: bouncers.id, versionId: keyVersions.id })
-    .from(bouncers)
-    .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
-    .where(eq(bouncers.createdMs, createdMs));
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ name: bouncers.name, bouncerId: bouncers.id, versionId: keyVersions.id })
+      .from(bouncers)
+      .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
+      .where(eq(bouncers.createdMs, createdMs)),
+  );
   return new Map(rows.map(({ name, ...ids }) => [name, ids]));
 }
 

@@ -1,13 +1,10 @@
 // The named queries on keys: what opens what, and what a rotation changes.
 
 import { and, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1, answerMs } from './ask.ts';
 import type { VersionPlan } from '../broker/rotation.ts';
-import { answerWithin } from '../wait.ts';
 import { audit, bouncers, endsOutbox, keyChanges, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
-
-/** How long an answer of D1 is waited for: silence is an outage, too. */
-export const answerMs = 1_000;
 
 export type KeyVersion = typeof keyVersions.$inferSelect;
 
@@ -59,38 +56,36 @@ export async function askStore(
   sinceEpoch: number,
   digests: readonly string[],
 ): Promise<StoreAnswer> {
-  const db = drizzle(d1);
   const { viewJson, allowJson, rateLimit } = bouncers;
-  const [marks, changes, found] = await db.batch([
-    selectMark(db),
-    db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges),
-    db
-      .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
-      .from(keyVersions)
-      .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
-      .where(inArray(keyVersions.digest, listed(digests))),
-  ]);
+  const [marks, changes, found] = await askD1(d1, (db) =>
+    db.batch([
+      selectMark(db),
+      db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges),
+      db
+        .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
+        .from(keyVersions)
+        .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+        .where(inArray(keyVersions.digest, listed(digests))),
+    ]),
+  );
   return { mark: marks[0] ?? noMark, changes, found };
 }
 
 export async function readMark(d1: D1Database): Promise<StoreMark> {
-  const [row] = await answerWithin(Promise.resolve(selectMark(drizzle(d1))), answerMs);
+  const [row] = await askD1(d1, selectMark, answerMs);
   return row ?? noMark;
 }
 
 /** Notes the first use of a version that is in use by right. No mutation: nobody's right changes. */
 export async function saveFirstUse(d1: D1Database, id: number, nowMs: number): Promise<void> {
   const unused = and(eq(keyVersions.id, id), isNull(keyVersions.firstUsedMs));
-  await drizzle(d1).update(keyVersions).set({ firstUsedMs: nowMs }).where(unused);
+  await askD1(d1, (db) => db.update(keyVersions).set({ firstUsedMs: nowMs }).where(unused));
 }
 
 /** Of any number of bouncers: D1 binds no more than 100 values a statement, so a list is one JSON text. */
 export function versionsOf(d1: D1Database, bouncerIds: readonly number[]): Promise<KeyVersion[]> {
-  return drizzle(d1)
-    .select()
-    .from(keyVersions)
-    .where(inArray(keyVersions.bouncerId, listed(bouncerIds)))
-    .orderBy(keyVersions.number);
+  const own = inArray(keyVersions.bouncerId, listed(bouncerIds));
+  return askD1(d1, (db) => db.select().from(keyVersions).where(own).orderBy(keyVersions.number));
 }
 
 /** SQL for the values of a list, of any length. */
@@ -106,12 +101,12 @@ export function selectHolds(db: DrizzleD1Database, condition: SQL) {
 /** Whether one of these digests was taken away. */
 export async function isAnyRevoked(d1: D1Database, digests: readonly string[]): Promise<boolean> {
   const revoked = inArray(revokedDigests.digest, listed(digests));
-  const rows = await drizzle(d1).select().from(revokedDigests).where(revoked);
+  const rows = await askD1(d1, (db) => db.select().from(revokedDigests).where(revoked));
   return rows.length > 0;
 }
 
 export async function isKnownDigest(d1: D1Database, digest: string): Promise<boolean> {
-  const [row] = await selectHolds(drizzle(d1), isKnown(digest));
+  const [row] = await askD1(d1, (db) => selectHolds(db, isKnown(digest)), answerMs);
   return row?.holds === 1;
 }
 

@@ -1,7 +1,8 @@
 // The named queries on machines: which are hosts', and which are refused at the edge.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from './ask.ts';
 import { listed } from './keys.ts';
 import { blockedMachines, hostMachines } from './schema.ts';
 
@@ -26,14 +27,17 @@ export function selectAccount(db: DrizzleD1Database, host: string) {
 
 /** A page by name. */
 export function listBlocked(d1: D1Database, after: string, limit: number): Promise<BlockedMachine[]> {
-  const rows = drizzle(d1).select().from(blockedMachines).where(gt(blockedMachines.machine, after));
-  return rows.orderBy(asc(blockedMachines.machine)).limit(limit);
+  const { machine } = blockedMachines;
+  return askD1(d1, (db) =>
+    db.select().from(blockedMachines).where(gt(machine, after)).orderBy(asc(machine)).limit(limit),
+  );
 }
 
 /** All of them: an isolate keeps the whole list. */
 export async function blockedNames(d1: D1Database): Promise<string[]> {
-  const rows = await drizzle(d1).select({ machine: blockedMachines.machine }).from(blockedMachines);
-  return rows.map(({ machine }) => machine);
+  const { machine } = blockedMachines;
+  const rows = await askD1(d1, (db) => db.select({ machine }).from(blockedMachines));
+  return rows.map((row) => row.machine);
 }
 
 /** SQL for "it is blocked as it was read". */
@@ -55,7 +59,7 @@ export type HostMachine = typeof hostMachines.$inferSelect;
 /** The accounts of some hosts. */
 export function machinesOf(d1: D1Database, hostIds: readonly number[]): Promise<HostMachine[]> {
   const own = sql`${hostMachines.hostId} IN ${listed(hostIds)}`;
-  return drizzle(d1).select().from(hostMachines).where(own);
+  return askD1(d1, (db) => db.select().from(hostMachines).where(own));
 }
 
 /** SQL for "the host may have an account at this engine, and nobody refuses this name, or the one that it has". */
@@ -107,5 +111,5 @@ export async function noteState(
 ): Promise<void> {
   const changes = sql`${hostMachines.hostId} = ${hostId} AND machine = ${machine}
     AND (validated_ms IS NULL) <> (${validatedMs} IS NULL)`;
-  await drizzle(d1).update(hostMachines).set({ validatedMs }).where(changes);
+  await askD1(d1, (db) => db.update(hostMachines).set({ validatedMs }).where(changes));
 }

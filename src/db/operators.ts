@@ -1,17 +1,16 @@
 // The named queries on operators' tokens.
 
 import { and, asc, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { answerMs, askD1 } from './ask.ts';
 import { listed } from './keys.ts';
 import { endsOutbox, operatorTokens } from './schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;
 
 export function findByDigests(d1: D1Database, digests: readonly string[]): Promise<OperatorToken[]> {
-  return drizzle(d1)
-    .select()
-    .from(operatorTokens)
-    .where(inArray(operatorTokens.digest, listed(digests)));
+  const some = inArray(operatorTokens.digest, listed(digests));
+  return askD1(d1, (db) => db.select().from(operatorTokens).where(some));
 }
 
 export function selectByName(db: DrizzleD1Database, name: string) {
@@ -20,14 +19,16 @@ export function selectByName(db: DrizzleD1Database, name: string) {
 
 /** A page by id. */
 export function listTokens(d1: D1Database, afterId: number, limit: number): Promise<OperatorToken[]> {
-  const db = drizzle(d1);
-  const rows = db.select().from(operatorTokens).where(gt(operatorTokens.id, afterId));
-  return rows.orderBy(asc(operatorTokens.id)).limit(limit);
+  const { id } = operatorTokens;
+  return askD1(d1, (db) =>
+    db.select().from(operatorTokens).where(gt(id, afterId)).orderBy(asc(id)).limit(limit),
+  );
 }
 
 export async function anyLiveToken(d1: D1Database, nowMs: number): Promise<boolean> {
   const live = and(isNull(operatorTokens.revokedMs), gt(operatorTokens.expiresMs, nowMs));
-  const rows = await drizzle(d1).select({ id: operatorTokens.id }).from(operatorTokens).where(live).limit(1);
+  const { id } = operatorTokens;
+  const rows = await askD1(d1, (db) => db.select({ id }).from(operatorTokens).where(live).limit(1), answerMs);
   return rows.length > 0;
 }
 

@@ -1,19 +1,15 @@
 // The named queries on the address by which hosts know this broker, and on requests that were meant for another one.
 
 import { eq, lte, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { answerWithin } from '../wait.ts';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { answerMs, askD1 } from './ask.ts';
 import type { Host } from './hosts.ts';
-import { answerMs } from './keys.ts';
 import { hosts, publicUrl, relayedAudiences } from './schema.ts';
-
-/** How long a host waits to hear that D1 is silent. */
-const contactMs = 10_000;
 
 export type FixedUrl = typeof publicUrl.$inferSelect;
 
 export async function findFixedUrl(d1: D1Database): Promise<FixedUrl | null> {
-  const [row] = await answerWithin(Promise.resolve(selectFixedUrl(drizzle(d1))), answerMs);
+  const [row] = await askD1(d1, selectFixedUrl, answerMs);
   return row ?? null;
 }
 
@@ -30,9 +26,9 @@ export interface Contact {
 }
 
 export async function readContact(d1: D1Database, name: string): Promise<Contact> {
-  const db = drizzle(d1);
-  const asked = db.batch([db.select().from(hosts).where(eq(hosts.name, name)), selectFixedUrl(db)]);
-  const [found, fixed] = await answerWithin(asked, contactMs);
+  const [found, fixed] = await askD1(d1, (db) =>
+    db.batch([db.select().from(hosts).where(eq(hosts.name, name)), selectFixedUrl(db)]),
+  );
   return { host: found[0] ?? null, fixed: fixed[0]?.url ?? null };
 }
 
@@ -50,7 +46,7 @@ export function fixUrlStatements(db: DrizzleD1Database, fixed: Omit<FixedUrl, 'i
 
 export async function noteRefused(d1: D1Database, hostId: number, why: string, nowMs: number): Promise<void> {
   const to = { lastRefusedMs: nowMs, lastRefusedWhy: why };
-  await drizzle(d1).update(hosts).set(to).where(eq(hosts.id, hostId));
+  await askD1(d1, (db) => db.update(hosts).set(to).where(eq(hosts.id, hostId)));
 }
 
 /** SQL for "a relay for `audience` is to be noted": it is not one of the last hour's, and not after `atMost` others. */

@@ -1,8 +1,9 @@
 // The statements that compare D1 with what the feed's object remembers, and that put a restored backup right.
 
 import { inArray, lte, max, sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { End } from '../feed/ends-log.ts';
+import { askD1 } from './ask.ts';
 import { hasRow, type AuditHead } from './audited.ts';
 import { selectMark, type StoreMark } from './keys.ts';
 import { bouncers, endsOutbox, keyEpoch, keyVersions, operatorTokens, revokedDigests } from './schema.ts';
@@ -38,13 +39,14 @@ export function selectUntold(db: DrizzleD1Database) {
 
 /** All of it as of one moment. */
 export async function readStore(d1: D1Database, head: AuditHead): Promise<StoreState> {
-  const db = drizzle(d1);
-  const [marks, found, untold, highest] = await db.batch([
-    selectMark(db),
-    db.select({ id: keyEpoch.id }).from(keyEpoch).where(hasRow(head)),
-    selectUntold(db),
-    db.select({ id: max(bouncers.id) }).from(bouncers),
-  ]);
+  const [marks, found, untold, highest] = await askD1(d1, (db) =>
+    db.batch([
+      selectMark(db),
+      db.select({ id: keyEpoch.id }).from(keyEpoch).where(hasRow(head)),
+      selectUntold(db),
+      db.select({ id: max(bouncers.id) }).from(bouncers),
+    ]),
+  );
   const [mark] = marks;
   if (!mark) throw new Error('key_epoch has no row');
   return {
@@ -59,8 +61,9 @@ export async function readStore(d1: D1Database, head: AuditHead): Promise<StoreS
 export async function forgetTold(d1: D1Database, told: readonly Untold[]): Promise<void> {
   const ids = JSON.stringify(told.map(({ id }) => id));
   const digests = JSON.stringify(told.map(({ digest }) => digest));
-  await drizzle(d1).delete(endsOutbox).where(sql`id IN (SELECT value FROM json_each(${ids}))
-    AND digest IN (SELECT value FROM json_each(${digests}))`);
+  const those = sql`id IN (SELECT value FROM json_each(${ids}))
+    AND digest IN (SELECT value FROM json_each(${digests}))`;
+  await askD1(d1, (db) => db.delete(endsOutbox).where(those));
 }
 
 /** The same for all up to an id, in a batch that a restored D1 refuses. */
@@ -70,16 +73,16 @@ export function forgetUpToStatement(db: DrizzleD1Database, id: number) {
 
 /** Puts everything that ever ended into the outbox: for an object that remembers nothing. */
 export async function tellAllAgain(d1: D1Database): Promise<void> {
-  const db = drizzle(d1);
-  await db.batch([
-    db.insert(endsOutbox).select(sql`SELECT NULL, digest, revoked_ms FROM revoked_digests`),
-    db
-      .insert(endsOutbox)
-      .select(sql`SELECT NULL, digest, revoked_ms FROM operator_tokens WHERE revoked_ms IS NOT NULL`),
-    db.insert(endsOutbox)
-      .select(sql`SELECT NULL, digest, deadline_ms FROM key_versions WHERE state = 'previous'
-        AND deadline_ms IS NOT NULL`),
-  ]);
+  const ended = [
+    sql`SELECT NULL, digest, revoked_ms FROM revoked_digests`,
+    sql`SELECT NULL, digest, revoked_ms FROM operator_tokens WHERE revoked_ms IS NOT NULL`,
+    sql`SELECT NULL, digest, deadline_ms FROM key_versions WHERE state = 'previous' AND deadline_ms IS NOT NULL`,
+  ] as const;
+  await askD1(d1, (db) => {
+    const [first, ...rest] = ended;
+    const insert = (rows: SQL) => db.insert(endsOutbox).select(rows);
+    return db.batch([insert(first), ...rest.map(insert)]);
+  });
 }
 
 /** How a reconciliation names what was lost: there is one for each lost head. */
@@ -93,8 +96,9 @@ export function notReconciled(lost: AuditHead): SQL {
 }
 
 export async function isReconciled(d1: D1Database, lost: AuditHead): Promise<boolean> {
-  const rows = await drizzle(d1).all(sql`SELECT 1 FROM audit
-    WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)} LIMIT 1`);
+  const found = sql`SELECT 1 FROM audit
+    WHERE action = ${reconcileAction} AND target = ${lostTarget(lost)} LIMIT 1`;
+  const rows = await askD1(d1, (db) => db.all(found));
   return rows.length > 0;
 }
 
@@ -104,21 +108,19 @@ export async function isReconciled(d1: D1Database, lost: AuditHead): Promise<boo
  */
 export async function noteRevoked(d1: D1Database, ended: readonly End[]): Promise<void> {
   const rows = JSON.stringify(ended.map(({ digest, endsMs }) => [digest, endsMs]));
-  await drizzle(d1)
-    .insert(revokedDigests)
-    .select(
-      sql`SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(${rows}) WHERE true`,
-    )
-    .onConflictDoNothing();
+  const each = sql`SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(${rows})
+    WHERE true`;
+  await askD1(d1, (db) => db.insert(revokedDigests).select(each).onConflictDoNothing());
 }
 
 const isRevoked = sql`digest IN (SELECT digest FROM revoked_digests)`;
 
 /** What the statements below will take away. */
 export async function countRevived(d1: D1Database): Promise<{ keys: number; tokens: number }> {
-  const [row] = await drizzle(d1).all<{ keys: number; tokens: number }>(sql`SELECT
+  const count = sql`SELECT
     (SELECT COUNT(*) FROM key_versions WHERE ${isRevoked}) AS keys,
-    (SELECT COUNT(*) FROM operator_tokens WHERE revoked_ms IS NULL AND ${isRevoked}) AS tokens`);
+    (SELECT COUNT(*) FROM operator_tokens WHERE revoked_ms IS NULL AND ${isRevoked}) AS tokens`;
+  const [row] = await askD1(d1, (db) => db.all<{ keys: number; tokens: number }>(count));
   return row ?? { keys: 0, tokens: 0 };
 }
 

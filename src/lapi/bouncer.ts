@@ -16,14 +16,15 @@ import { isAllowed } from '../broker/policy.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { cut } from '../cut.ts';
 import { saveMetrics } from '../db/bouncers.ts';
-import { answerMs, saveFirstUse } from '../db/keys.ts';
+import { answerMs } from '../db/ask.ts';
+import { saveFirstUse } from '../db/keys.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../failure.ts';
 import { userAgentLength, type Sighting } from '../feed/clients.ts';
 import type { Decision } from '../feed/decision.ts';
 import { reportOf, type Report } from '../feed/metrics.ts';
 import { renderList } from '../feed/snapshot.ts';
 import { viewKey, type View } from '../feed/view.ts';
-import { answerWithin, withinMs } from '../wait.ts';
+import { withinMs } from '../wait.ts';
 import { readJson } from './body.ts';
 import { isMachines, withMachines } from './machine.ts';
 import { parseListQuery, parseStreamQuery } from './query.ts';
@@ -186,8 +187,6 @@ function emptyHead(): Response {
 }
 
 const metricsLimitBytes = 1024 * 1024;
-/** How long D1 may take to keep them. */
-const metricsMs = 5_000;
 
 /** Kept as it came, the newest in place of the last. 201 with an empty body is what Go bouncers insist on. */
 async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
@@ -196,8 +195,7 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   const component = oneComponent(body.value);
   if (!component.ok) return lapiError(component.failure);
   try {
-    const saved = saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
-    await answerWithin(saved, metricsMs);
+    await saveMetrics(c.env.DB, bouncer.id, JSON.stringify(component.value), Date.now());
   } catch (error) {
     console.error(`usage metrics were not kept: ${causeOf(error).message}`);
     return lapiError({ kind: 'unavailable', problem: 'usage metrics can not be kept now; try again' });

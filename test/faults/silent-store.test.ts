@@ -102,6 +102,30 @@ describe('while D1 is silent', () => {
     expect((await lapidary.operator('GET', '/feed')).status).toBe(200);
     expect((await lapidary.operator('POST', '/bouncers', { name: 'silent' })).status).toBe(503);
   });
+
+  test('whatever an operator reads of D1 is told to wait, and so is what is decided on it', async () => {
+    await lapidary.addBouncer('listed');
+    await lapidary.silence();
+    const reads = [
+      ...[
+        '/bouncers',
+        '/bouncers/listed',
+        '/rotations',
+        '/rotations/1',
+        '/hosts',
+        '/hosts/listed',
+        '/enrolments',
+      ],
+      ...['/blocked-machines', '/operator-tokens', '/audit', '/audit/verify'],
+    ];
+    const read = reads.map((path) => lapidary.operator('GET', path));
+    const rotated = lapidary.operator('POST', '/rotations', { selector: { names: ['*'] } });
+    for (const { status, headers, body } of await Promise.all([...read, rotated])) {
+      expect([status, headers.get('content-type')]).toEqual([503, 'application/problem+json']);
+      expect(Number(headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(body.type).toBe('urn:lapidary:unavailable');
+    }
+  });
 });
 
 describe('strangers', () => {

@@ -20,7 +20,7 @@ export interface Lapidary {
     path: string,
     body?: unknown,
     headers?: Record<string, string>,
-  ): Promise<{ status: number; body: any }>;
+  ): Promise<{ status: number; headers: Headers; body: any }>;
   /** Registers a bouncer and returns its key. */
   addBouncer(name: string): Promise<string>;
   ban(value: string, options?: { duration?: string; type?: string; scope?: string }): Promise<void>;
@@ -96,7 +96,8 @@ export function operatorAt(url: string, stateDir: string): Lapidary['operator'] 
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
     const text = await response.text();
-    return { status: response.status, body: text === '' ? null : JSON.parse(text) };
+    const { status, headers: answered } = response;
+    return { status, headers: answered, body: text === '' ? null : JSON.parse(text) };
   };
 }
 
