@@ -121,6 +121,7 @@ describe('what an isolate remembers', () => {
     const confirmation = createConfirmation();
     const asked = confirmation.ask(start);
     confirmation.forget();
+    expect([asked.isOvertaken(), confirmation.ask(start).isOvertaken()]).toEqual([true, false]);
     asked.confirm();
     expect(confirmation.isTrusted(start)).toBe(false);
     expect(confirmation.isGraced(start + 14 * minute)).toBe(true);

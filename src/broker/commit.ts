@@ -21,10 +21,15 @@ import { foundRight } from './restore.ts';
 /** The feed's object or D1 may be silent. Then it is not known whether the batch was written. */
 const patienceMs = 30_000;
 
-const memories = new Set<() => void>();
+type Written = Extract<Commit, { readonly kind: 'done' }>;
 
-/** `forget` is called after each commit of this isolate, also one that may have failed: what it remembers may be different now. */
-export function afterCommit(forget: () => void): void {
+const memories = new Set<(written: Written | null) => void>();
+
+/**
+ * `forget` is called after each commit of this isolate, before it is acknowledged: what was changed must not be remembered
+ * as it was, since D1 may be silent from now on. Null: the commit may have failed, and what it changed is not known.
+ */
+export function afterCommit(forget: (written: Written | null) => void): void {
   memories.add(forget);
 }
 
@@ -47,9 +52,10 @@ export async function commit(
   const d = drizzle(env.DB);
   const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);
   const written = await send(env, { digest: text.digest, statements: list, news });
-  if (written.kind === 'done') foundRight(written.mark);
+  const done = written.kind === 'done' ? written : null;
+  if (done) foundRight(done.mark);
   // What is not known to be written may be.
-  if (written.kind === 'done' || written.kind === 'unreachable') for (const forget of memories) forget();
+  if (done || written.kind === 'unreachable') for (const forget of memories) forget(done);
   return written;
 }
 

@@ -32,6 +32,8 @@ export interface Confirmation {
 export interface Asked {
   /** An answer to a later question was here first. */
   isLate(): boolean;
+  /** This isolate changed something meanwhile. */
+  isOvertaken(): boolean;
   /** D1 has answered. What it said before a change of this isolate's own is confirmed, and yet asked for anew. */
   confirm(): void;
 }
@@ -60,6 +62,7 @@ export function createConfirmation(): Confirmation {
       const changesBefore = changes;
       return {
         isLate: () => number < newest,
+        isOvertaken: () => changes !== changesBefore,
         confirm() {
           newest = number;
           confirmedMs = nowMs;

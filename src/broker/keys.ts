@@ -35,6 +35,8 @@ const lateMs = 5_000;
 const known = createGenerations<BouncerIdentity>(mostRemembered);
 let epoch = -1;
 const confirmation = createConfirmation();
+/** Bouncer's id → the epoch to which this isolate's own change brought D1: what D1 said before does not count. */
+const changedAt = createGenerations<number>(mostRemembered);
 /** Digest → when it was looked up in vain. */
 const refused = createGenerations<number>(mostRemembered);
 
@@ -80,9 +82,14 @@ export async function authenticate(
   }
 }
 
-/** This isolate changed a key itself: it asks anew at the next use. */
-afterCommit(() => {
+/** This isolate changed a key itself: it asks anew at the next use, and remembers nothing of those that it changed. */
+afterCommit((written) => {
   confirmation.forget();
+  if (written) {
+    const { bouncerIds } = written.changed;
+    forgetBouncers(new Set(bouncerIds));
+    for (const id of bouncerIds) changedAt.set(String(id), written.mark.epoch);
+  }
   forgetRefusals();
 });
 
@@ -133,7 +140,10 @@ async function lookUp(
     if (!asked.isLate()) {
       forgetChanged(sinceEpoch, answer);
       epoch = answer.mark.epoch;
-      for (const [digest, bouncer] of opened) learn(digest, bouncer, nowMs);
+      for (const [digest, bouncer] of opened) {
+        const isOld = bouncer !== null && answer.mark.epoch < (changedAt.get(String(bouncer.id)) ?? 0);
+        if (!isOld) learn(digest, bouncer, nowMs);
+      }
       asked.confirm();
     }
     return opened;
@@ -164,9 +174,12 @@ function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): 
 function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
   const changed = changedSince(sinceEpoch, answer);
   if (changed === 'all') known.clear();
-  else if (changed.size > 0) {
-    for (const { id, version } of known.values()) if (changed.has(id)) known.delete(version.digest);
-  }
+  else forgetBouncers(changed);
+}
+
+function forgetBouncers(ids: ReadonlySet<number>): void {
+  if (ids.size === 0) return;
+  for (const { id, version } of known.values()) if (ids.has(id)) known.delete(version.digest);
 }
 
 /** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */

@@ -59,7 +59,8 @@ const ask = createAsking<D1Database, ReadonlySet<string>>(
     const asked = confirmation.ask(Date.now());
     const read = new Set((await db.blockedNames(d1)).map(bareName));
     if (!asked.isLate()) {
-      names = read;
+      // What was blocked here while it was read may not be in it.
+      names = asked.isOvertaken() ? read.union(names) : read;
       asked.confirm();
     }
     return new Map([[wholeList, read]]);
@@ -94,8 +95,12 @@ export async function checkMachine(
   return list.has(bareName(machine)) ? fail(blocked) : succeed('passes');
 }
 
-/** This isolate may have changed the list itself: it reads anew at the next use. */
-afterCommit(() => confirmation.forget());
+/** This isolate may have changed the list itself: it reads anew at the next use, and what it blocked is blocked already. */
+afterCommit((written) => {
+  confirmation.forget();
+  const added = written?.changed.blockedMachines ?? [];
+  if (added.length > 0) names = new Set([...names, ...added.map(bareName)]);
+});
 
 export async function blockMachine(
   mutation: Mutation,

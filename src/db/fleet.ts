@@ -6,12 +6,11 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { askD1 } from './ask.ts';
 import { listBouncers, type Bouncer } from './bouncers.ts';
-import { listed, versionsOf, type KeyVersion } from './keys.ts';
+import { changedStatements, listed, versionsOf, type KeyVersion } from './keys.ts';
 import {
   bouncers,
   endsOutbox,
   hostKeys,
-  keyEpoch,
   keyVersions,
   revokedDigests,
   rotationMembers,
@@ -141,8 +140,7 @@ export function rotationStatements(
     db.insert(rotationMembers).select(sql`
       SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}
       FROM json_each(${JSON.stringify(members)})`),
-    // Of so many that every isolate had better look up all: none is told of by itself.
-    db.update(keyEpoch).set({ epoch: sql`epoch + 1` }),
+    ...changedStatements(db, listed(turns.map(({ bouncer }) => bouncer.id))),
   ];
 }
 

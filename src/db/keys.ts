@@ -48,7 +48,10 @@ export interface StoreAnswer {
   readonly found: readonly FoundKey[];
 }
 
-export const mostChanges = 1_000;
+/** More bouncers than an isolate remembers. */
+export const mostChanges = 50_000;
+/** Moves of the epoch whose bouncers are kept. */
+const mostMoves = 1_000;
 
 /** All of it as of one moment: read apart, a revocation between the two would be believed for an epoch more. */
 export async function askStore(
@@ -69,6 +72,19 @@ export async function askStore(
     ]),
   );
   return { mark: marks[0] ?? noMark, changes, found };
+}
+
+export function selectEpoch(db: DrizzleD1Database) {
+  return db.select({ epoch: keyEpoch.epoch }).from(keyEpoch);
+}
+
+/** The bouncers that the last move of the epoch was about. */
+export function selectLastChanged(db: DrizzleD1Database) {
+  const last = sql`epoch = (SELECT epoch FROM key_epoch)`;
+  return db
+    .select({ bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
+    .from(keyChanges)
+    .where(last);
 }
 
 export async function readMark(d1: D1Database): Promise<StoreMark> {
@@ -143,7 +159,7 @@ export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
       .set({ epoch: sql`epoch + 1` })
       .where(sql`EXISTS (SELECT 1 FROM ${changed})`),
     db.insert(keyChanges).select(sql`SELECT ${now}, id FROM ${changed}`),
-    db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostChanges}`),
+    db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostMoves}`),
   ];
 }
 

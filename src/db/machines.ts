@@ -40,6 +40,12 @@ export async function blockedNames(d1: D1Database): Promise<string[]> {
   return rows.map((row) => row.machine);
 }
 
+/** Those that the newest mutation blocked, whose time they have. */
+export function selectLastBlocked(db: DrizzleD1Database) {
+  const last = sql`blocked_ms = (SELECT at_ms FROM audit ORDER BY seq DESC LIMIT 1)`;
+  return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(last);
+}
+
 /** SQL for "it is blocked as it was read". */
 export function stillBlocked({ machine, blockedMs }: BlockedMachine): SQL {
   return sql`EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine} AND blocked_ms = ${blockedMs})`;

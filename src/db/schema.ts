@@ -90,7 +90,7 @@ export const keyEpoch = sqliteTable('key_epoch', {
 
 /**
  * Whose keys each of the last moves of the epoch was about, so that an isolate looks up these anew and no others. A move
- * that is not here (a restore, a rotation of many) was about all.
+ * that is not here (a restore) was about all.
  */
 export const keyChanges = sqliteTable(
   'key_changes',

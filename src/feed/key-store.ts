@@ -26,7 +26,8 @@ import {
   type Statement,
 } from '../db/audited.ts';
 import { selectFirstKey } from '../db/bouncers.ts';
-import { selectMark, type StoreMark } from '../db/keys.ts';
+import { selectEpoch, selectLastChanged, selectMark, type StoreMark } from '../db/keys.ts';
+import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
 import { answerWithin } from '../wait.ts';
@@ -53,10 +54,16 @@ export interface News {
 }
 
 export type Commit =
-  | { readonly kind: 'done'; readonly mark: StoreMark }
+  | { readonly kind: 'done'; readonly mark: StoreMark; readonly changed: Changed }
   | Refusal
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
+
+/** What nobody may go on remembering as it was. */
+export interface Changed {
+  readonly bouncerIds: readonly number[];
+  readonly blockedMachines: readonly string[];
+}
 
 export interface KeyStore {
   /** Writes a mutation; once this answers, no restore undoes its ends. */
@@ -209,22 +216,29 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     const before = [
       ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
       db.forgetUpToStatement(d, keptUpTo),
+      selectEpoch(d),
     ].map(statementOf);
     const after = [
       selectMark(d),
       db.selectUntold(d),
+      selectLastChanged(d),
+      selectLastBlocked(d),
       ...(news.newKeyOf === undefined ? [] : [selectFirstKey(d, news.newKeyOf)]),
     ].map(statementOf);
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
       d1.prepare(text).bind(...params),
     );
     const results = await d1.batch(prepared);
-    const [mark, untold, newKeys = []] = results.slice(-after.length).map(({ results: rows }) => rows) as [
+    const rows = results.map((result) => result.results);
+    const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
+    const [[mark], untold, changed, blocked, newKeys = []] = rows.slice(-after.length) as [
       [StoreMark],
       db.Untold[],
+      { bouncerId: number }[],
+      { machine: string }[],
       NewKey[]?,
     ];
-    const [row] = results[before.length]?.results as { seq: number }[];
+    const [row] = rows[before.length] as { seq: number }[];
     if (!row) throw new Error('a mutation without its audit row');
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await settle.next();
@@ -232,7 +246,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     for (const key of newKeys) memory.noteNewKey(key);
     if (news.gone !== undefined) memory.forgetBouncer(news.gone);
     if (news.noEngineOn !== undefined) memory.forgetEngineKey(news.noEngineOn);
-    return { kind: 'done', mark: mark[0] };
+    const bouncerIds = mark.epoch === epochBefore.epoch ? [] : changed.map(({ bouncerId }) => bouncerId);
+    return {
+      kind: 'done',
+      mark,
+      changed: { bouncerIds, blockedMachines: blocked.map(({ machine }) => machine) },
+    };
   };
 
   return {

@@ -1,15 +1,33 @@
 // D1 answers nobody: it is as out of reach as one that fails. And what strangers may ask of it when it does answer.
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { mintSecret } from '../../src/mint.ts';
 import { type Gated, startGated } from '../lab/gate.ts';
 
 let lapidary: Gated;
+/** Has no decisions, and is down for every machine. */
+let engine: Server;
 beforeAll(async () => {
-  lapidary = await startGated({ settings: { CLIENT_ADDRESS_HEADER: 'x-forwarded-for' } });
+  engine = createServer((request, answer) => {
+    answer.setHeader('content-type', 'application/json');
+    if (request.url?.startsWith('/v1/decisions/stream')) return answer.end('{"new":[],"deleted":[]}');
+    answer.writeHead(request.url?.startsWith('/v1/decisions') ? 200 : 502).end('null');
+  }).listen(0, '127.0.0.1');
+  await once(engine, 'listening');
+  const { port } = engine.address() as AddressInfo;
+  lapidary = await startGated({
+    settings: { CLIENT_ADDRESS_HEADER: 'x-forwarded-for' },
+    upstream: { url: `http://127.0.0.1:${port}`, key: 'of-nobody' },
+  });
 });
 afterEach(() => lapidary?.open());
-afterAll(() => lapidary?.close());
+afterAll(async () => {
+  await lapidary?.close();
+  engine?.close();
+});
 
 /** Above every wait for D1: nothing hangs. */
 const boundMs = 8_000;
@@ -36,6 +54,14 @@ async function statusOf(key: string | null, ask: Ask = {}): Promise<number> {
 
 /** What this isolate knew it asks D1 for anew: something was changed here. */
 const endTrust = (name: string): Promise<string> => lapidary.addBouncer(name);
+
+/** A machine's token as a stranger makes it up. */
+function tokenOf(machine: string): string {
+  const claims = { id: machine, exp: Math.floor(Date.now() / 1000) + 3600 };
+  return ['{}', JSON.stringify(claims), 'none']
+    .map((part) => Buffer.from(part).toString('base64url'))
+    .join('.');
+}
 
 const randomKey = (): string => randomBytes(24).toString('base64url');
 const many = <T>(count: number, make: (index: number) => Promise<T>): Promise<T[]> =>
@@ -77,6 +103,23 @@ describe('while D1 is silent', () => {
     }
     expect(await statusOf(randomKey())).toBe(503);
     expect(await statusOf(key)).toBe(200);
+  });
+
+  test('what was taken away just before is refused here, and nothing else is', async () => {
+    const keys = await many(4, (index) => lapidary.addBouncer(`taken-${index}`));
+    const beat = { path: '/v1/heartbeat', headers: { authorization: `Bearer ${tokenOf('stolen')}` } };
+    expect(await many(4, (index) => statusOf(keys[index]!))).toEqual(all(4, 200));
+    expect(await statusOf(null, beat)).not.toBe(403);
+    await lapidary.operator('DELETE', '/bouncers/taken-0');
+    await lapidary.operator('POST', '/bouncers/taken-1/versions/1/revoke');
+    const policy = { allowed_addresses: ['203.0.113.9'] };
+    const any = { 'if-match': '*' };
+    expect((await lapidary.operator('PATCH', '/bouncers/taken-2', policy, any)).status).toBe(200);
+    await lapidary.operator('PUT', '/blocked-machines/stolen', {});
+    await lapidary.silence();
+    expect(await many(3, (index) => statusOf(keys[index]!))).toEqual(all(3, 503));
+    expect(await statusOf(keys[3]!)).toBe(200);
+    expect(await statusOf(null, beat)).toBe(403);
   });
 
   test('usage metrics are told to wait', async () => {
@@ -180,6 +223,25 @@ describe('strangers', () => {
     expect(await many(500, ask)).toEqual(all(500, 401));
     expect(await lapidary.questions()).toBeLessThan(60);
   });
+});
+
+test('a rotation of many has each of them looked up once, and no other', async () => {
+  const rotated = await many(20, (index) => lapidary.addBouncer(`fleet-${index}`));
+  const others = await many(20, (index) => lapidary.addBouncer(`other-${index}`));
+  for (const key of [...rotated, ...others]) expect(await statusOf(key)).toBe(200);
+  const selector = { names: ['fleet-*'] };
+  expect((await lapidary.operator('POST', '/rotations', { selector, grace: '1h' })).status).toBe(201);
+  // What may have changed is asked for once.
+  expect(await statusOf(others[0]!)).toBe(200);
+  await lapidary.questions();
+  for (const key of others) expect(await statusOf(key)).toBe(200);
+  expect(await lapidary.questions()).toBeLessThan(3);
+  for (const key of rotated) expect(await statusOf(key)).toBe(200);
+  const asked = await lapidary.questions();
+  expect(asked).toBeGreaterThanOrEqual(20);
+  expect(asked).toBeLessThan(25);
+  for (const key of rotated) expect(await statusOf(key)).toBe(200);
+  expect(await lapidary.questions()).toBeLessThan(3);
 });
 
 test('a rotation and a first use have one key looked up anew, and no other', async () => {
