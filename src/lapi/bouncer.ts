@@ -249,10 +249,14 @@ function searchOf(url: string): string {
   return mark < 0 ? '' : url.slice(mark);
 }
 
-/** Whether the client itself asked for gzip: on Cloudflare the header says `br, gzip` for everybody. */
+/**
+ * Whether the client itself asked for gzip. On Cloudflare, which has a `colo`, the header is `br, gzip` for everybody, and
+ * nowhere is it said that what a client without one sent is told apart: there the header never counts.
+ */
 function acceptsGzip(request: Request): boolean {
-  const asked = (request.cf as { clientAcceptEncoding?: string } | undefined)?.clientAcceptEncoding;
-  const accepted = (asked ?? request.headers.get('accept-encoding') ?? '').toLowerCase();
+  const { colo, clientAcceptEncoding } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
+  const asked = colo === undefined ? request.headers.get('accept-encoding') : clientAcceptEncoding;
+  const accepted = (asked ?? '').toLowerCase();
   return accepted.split(',').some((part) => {
     const [coding, ...parameters] = part.split(';').map((text) => text.trim());
     return coding === 'gzip' && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
