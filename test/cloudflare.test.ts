@@ -1,11 +1,12 @@
 // What Cloudflare does and local workerd does not, by what stands in its place: requests as it hands them on, and
 // bindings that answer as its own may.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
+import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../src/app.ts';
+import { DecisionFeed } from '../src/feed/feed.ts';
 import { addBouncer, call, operator, operatorToken } from './support/http.ts';
-import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
+import { startModelEngine, startModelEngines, type ModelEngine } from './support/model-engine.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -58,4 +59,87 @@ test('a rate limit that throws lets the poll through, and the log says so', asyn
   const response = await poll('?startup=true', {}, { RATE_LIMIT_60: broken });
   expect(response.status).toBe(200);
   expect(logged.mock.calls.flat()).toEqual(['a rate limit does not answer: internal error']);
+});
+
+test.each([
+  ['Access', 403, 'text/html', '<title>Forbidden</title>'],
+  ['a firewall', 403, 'text/plain', 'error code: 1020'],
+  ['Access, of an unknown token', 401, 'text/plain', ''],
+])('a refusal by %s is none of the engine’s', async (_, status, type, text) => {
+  vi.spyOn(console, 'error').mockReturnValue();
+  engine.fault = () => new Response(text, { status, headers: { 'content-type': type } });
+  await operator('POST', '/feed/sync');
+  const [known] = (await operator('GET', '/feed')).body.engines;
+  expect(known).toMatchObject({
+    state: 'failing',
+    last_error: `what stands before the engine answers with status ${status}`,
+  });
+});
+
+test('no question to an engine may be answered by a cache before it', async () => {
+  await operator('POST', '/feed/sync?full=true');
+  expect(vi.mocked(fetch).mock.calls.length).toBeGreaterThan(2);
+  for (const [, init] of vi.mocked(fetch).mock.calls) expect(init?.cache).toBe('no-store');
+});
+
+describe('six requests of an object may wait for their answers at once', () => {
+  const silent = ['s1', 's2', 's3', 's4', 's5', 's6'];
+  const settings = {
+    UPSTREAM_URL: '',
+    UPSTREAM_TIMEOUT_SECONDS: '1',
+    UPSTREAMS: JSON.stringify(
+      [...silent, 'good'].map((name) => ({ name, key: 'k', url: `http://${name}.example` })),
+    ),
+  };
+
+  /** Cloudflare's own: a seventh begins when one of six has its answer; its signal counts meanwhile. */
+  function sixAtOnce(answer: typeof fetch): typeof fetch {
+    let free = 6;
+    const waiting: (() => void)[] = [];
+    return async (input, init) => {
+      if (free === 0) await new Promise<void>((resolve) => waiting.push(resolve));
+      else free--;
+      try {
+        init?.signal?.throwIfAborted();
+        return await answer(input, init);
+      } finally {
+        const next = waiting.shift();
+        if (next) next();
+        else free++;
+      }
+    };
+  }
+
+  /** A good engine is far away as well. */
+  const wayMs = 50;
+  const never = (signal: AbortSignal): Promise<Response> =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason as Error)));
+
+  test('six silent engines keep a seventh from nothing', async () => {
+    vi.spyOn(console, 'error').mockReturnValue();
+    startModelEngines('good.example');
+    const answer = vi.mocked(fetch).getMockImplementation() as typeof fetch;
+    const network: typeof fetch = async (input, init) => {
+      const signal = init?.signal as AbortSignal;
+      if (new URL(String(input)).hostname !== 'good.example') return never(signal);
+      await scheduler.wait(wayMs);
+      signal.throwIfAborted();
+      return answer(input, init);
+    };
+    vi.mocked(fetch).mockImplementation(sixAtOnce(network));
+    await runInDurableObject(env.DECISION_FEED.getByName('seven'), async (_, state) => {
+      const feed = new DecisionFeed(state, { ...env, ...settings } as Env);
+      const sync = (engine?: string) => feed.sync({ engine, full: true, believe: false });
+      const links = () => Object.fromEntries(feed.status().engines.map(({ name, link }) => [name, link]));
+      await sync();
+      const allSilent = Object.fromEntries(silent.map((name) => [name, 'failing']));
+      expect(links()).toEqual({ ...allSilent, good: 'ok' });
+
+      let over = false;
+      const others = Promise.all(silent.map((name) => sync(name))).then(() => (over = true));
+      expect(await sync('good')).toMatchObject({ ok: true });
+      expect(over).toBe(false);
+      await others;
+    });
+  });
 });

@@ -4,6 +4,7 @@
 
 import { sinceMs } from '../clock.ts';
 import { isKnownDigest } from '../db/keys.ts';
+import { createPlaces } from '../feed/places.ts';
 import { acceptsKey } from '../feed/upstream.ts';
 import { createGenerations } from '../generations.ts';
 import { digestOf } from '../secret.ts';
@@ -76,7 +77,9 @@ async function decide(
 
 /** Whether an engine lets it in. */
 async function isKnown(engines: readonly EngineSettings[], key: string, userAgent: string): Promise<boolean> {
-  const answers = await Promise.all(engines.map((engine) => acceptsKey(engine, key, userAgent)));
+  const places = createPlaces();
+  const asked = engines.map((engine) => acceptsKey({ ...engine, enter: places() }, key, userAgent));
+  const answers = await Promise.all(asked);
   return answers.includes(true);
 }
 

@@ -2,12 +2,12 @@
 // gone costs the others nothing.
 
 import { sinceMs } from '../clock.ts';
-import type { EngineSettings } from '../engines.ts';
 import type { Settings } from '../settings.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import { handleOf } from './identity.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
 import { listIntervalMs, type Intervals, type LinkState } from './progress.ts';
+import { createPlaces } from './places.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { engineState, type Store } from './store.ts';
 
@@ -50,7 +50,9 @@ export interface EngineStatus {
 }
 
 export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
-  return settings.engines.map((engine: EngineSettings) => {
+  const places = createPlaces();
+  return settings.engines.map((each) => {
+    const engine = { ...each, enter: places() };
     const handle = handleOf(store.names, engine.name);
     const keys = createEngineKeys(storage, settings, engine, handle);
     return {

@@ -2,9 +2,8 @@
 // the feed's own component carries the reports of many. A mistake here costs the engine figures, or posts without
 // number; never a bouncer its 201, nor the feed a round.
 
-import type { EngineSettings } from '../engines.ts';
 import type { EngineKeys } from './engine-keys.ts';
-import { postMetrics } from './upstream.ts';
+import { postMetrics, type Reached } from './upstream.ts';
 
 /** One bouncer's report, without anything that tells where the bouncer is or what its key is. */
 export interface Report {
@@ -75,7 +74,7 @@ function wholeNumber(value: unknown): number | null {
 }
 
 /** In memory: what a restart of the object loses is at most one report of each bouncer. */
-export function createForwarder(engine: EngineSettings, keys: EngineKeys): Forwarder {
+export function createForwarder(engine: Reached, keys: EngineKeys): Forwarder {
   const startedMs = Date.now();
   /** By bouncer, the one that waits longest first. */
   const waiting = new Map<string, string>();

@@ -2,7 +2,6 @@
 // A delta with its tail is one round; a full list may take minutes and goes beside them. One of each at a time; whoever
 // asks for one while it runs shares the next. Whatever happens upstream, the last good state stays served.
 
-import type { EngineSettings } from '../engines.ts';
 import type { Unreadable } from '../lapi/wire.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
@@ -61,7 +60,7 @@ export function createRounds(
   storage: DurableObjectStorage,
   store: Store,
   settings: Settings,
-  engine: EngineSettings & { readonly handle: string },
+  engine: upstream.Reached & { readonly handle: string },
   keys: EngineKeys,
 ): Rounds {
   const { handle } = engine;
@@ -87,11 +86,8 @@ export function createRounds(
     return { state: linkState, error };
   };
 
-  const failed = (
-    kind: RoundKind,
-    pull: upstream.Pull & { readonly ok: false },
-    startMs: number,
-  ): RoundResult => {
+  const failed = (kind: RoundKind, pull: upstream.Pull & { readonly ok: false }): RoundResult => {
+    const { startedMs } = pull;
     const error = pull.failure.kind === 'unavailable' ? pull.failure.problem : pull.failure.kind;
     const link = linked(kind === 'full' ? 'full' : 'delta', pull.refused ? 'refused' : 'failing', error);
     const { failures, lateLists, lateDeltas } = now();
@@ -99,11 +95,11 @@ export function createRounds(
     if (kind === 'full') {
       const listMs = Date.now();
       const late = pull.late ? lateLists + 1 : 0;
-      const attempt = { listMs, listTookMs: listMs - startMs, failures: failures + 1, lateLists: late };
+      const attempt = { listMs, listTookMs: listMs - startedMs, failures: failures + 1, lateLists: late };
       save({ full: link, urgency, ...attempt });
     } else {
       answers = !pull.away && !pull.refused;
-      save({ delta: link, urgency, lateDeltas: pull.late ? lateDeltas + 1 : 0, roundMs: startMs });
+      save({ delta: link, urgency, lateDeltas: pull.late ? lateDeltas + 1 : 0, roundMs: startedMs });
     }
     return { ...nothing, ok: false, error };
   };
@@ -115,7 +111,6 @@ export function createRounds(
     belief: Belief,
     idGreaterThan = 0,
   ): Promise<RoundResult> => {
-    const startMs = Date.now();
     const isFirst = state().lastResyncMs === 0;
     const planner = createPlanner(store.mirror, {
       kind,
@@ -147,7 +142,8 @@ export function createRounds(
       : kind === 'full'
         ? upstream.pullFull(from, progress.listPatienceMs(now(), timeoutMs), reader)
         : upstream.pullTail(from, idGreaterThan, progress.deltaPatienceMs(now(), timeoutMs), reader));
-    if (!pull.ok) return failed(kind, pull, startMs);
+    if (!pull.ok) return failed(kind, pull);
+    const { startedMs: startMs } = pull;
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
     const { plan, leftOut } = withinCeiling(planner.finish(nowMs), store.mirror, settings.maxDecisions);
@@ -208,9 +204,8 @@ export function createRounds(
   const placeCursor = async (from: upstream.Engine): Promise<RoundResult> => {
     const head = (await digestOf(from.apiKey)).slice(0, 16);
     if (now().cursorOf === head) return nothing;
-    const startMs = Date.now();
     const touch = await upstream.touchCursor(from);
-    if (!touch.ok) return failed('delta', touch, startMs);
+    if (!touch.ok) return failed('delta', touch);
     // The cursor of this key begins here: what came since the last pull with another one is in no delta of it.
     save({ cursorOf: head, urgency: 'now' });
     return nothing;

@@ -3,10 +3,12 @@
 // used: what was read of it is thrown away by the caller.
 
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
+import { foreignAnswer } from '../lapi/foreign.ts';
 import { decodeDecision, type Unreadable } from '../lapi/wire.ts';
 import type { EngineSettings } from '../engines.ts';
 import type { Decision } from './decision.ts';
 import { createSplitter, SplitError, type ListName } from './json-split.ts';
+import type { Enter } from './places.ts';
 
 const ownUserAgent = 'lapidary/v1';
 
@@ -18,11 +20,16 @@ export interface Reader {
   passOver(list: 'new' | 'deleted', element: Unreadable): void;
 }
 
-/** The engine, and what to ask it with. `keyName`: the key, for an operator to read. */
-export type Engine = EngineSettings & { readonly apiKey: string; readonly keyName: string };
+/** The engine, and its way in among the others. */
+export type Reached = EngineSettings & { readonly enter: Enter };
+
+/** What to ask it with, too. `keyName`: the key, for an operator to read. */
+export type Engine = Reached & { readonly apiKey: string; readonly keyName: string };
 
 /** The engine's refusal of our key is told apart: it needs an operator, not patience. */
 export type Pull = Result<'whole'> & {
+  /** When it was asked: before that it may have waited for others. */
+  readonly startedMs: number;
   readonly refused?: boolean;
   /** It took longer than we waited. */
   readonly late?: boolean;
@@ -77,18 +84,16 @@ export function touchCursor(upstream: Engine): Promise<Pull> {
  * User-Agent is that of whoever will use the key, since the engine notes it as the bouncer's type. Anything but a
  * plain 200 is a no.
  */
-export async function acceptsKey(
-  upstream: EngineSettings,
-  key: string,
-  userAgent = ownUserAgent,
-): Promise<boolean> {
+export async function acceptsKey(upstream: Reached, key: string, userAgent = ownUserAgent): Promise<boolean> {
+  const begins = await upstream.enter();
   try {
-    const response = await fetch(`${upstream.url}/v1/decisions?ip=192.0.2.1`, {
-      method: 'HEAD',
-      redirect: 'manual',
-      headers: { ...upstream.headers, 'x-api-key': key, 'user-agent': userAgent },
-      signal: AbortSignal.timeout(upstream.timeoutMs),
-    });
+    const response = await begins(
+      ask(upstream, '/v1/decisions?ip=192.0.2.1', key, {
+        method: 'HEAD',
+        headers: { 'user-agent': userAgent },
+        signal: AbortSignal.timeout(upstream.timeoutMs),
+      }),
+    );
     await response.body?.cancel();
     return response.status === 200;
   } catch {
@@ -109,19 +114,16 @@ export async function postMetrics(
   const [type, version] = ownUserAgent.split('/');
   const head = JSON.stringify({ type, version, feature_flags: [], utc_startup_timestamp: startedSeconds });
   const body = `{"remediation_components":[${head.slice(0, -1)},"metrics":[${metrics}]}]}`;
+  const begins = await upstream.enter();
   try {
-    const response = await fetch(`${upstream.url}/v1/usage-metrics`, {
-      method: 'POST',
-      redirect: 'manual',
-      headers: {
-        ...upstream.headers,
-        'x-api-key': upstream.apiKey,
-        'user-agent': ownUserAgent,
-        'content-type': 'application/json',
-      },
-      body,
-      signal: AbortSignal.timeout(upstream.timeoutMs),
-    });
+    const response = await begins(
+      ask(upstream, '/v1/usage-metrics', upstream.apiKey, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body,
+        signal: AbortSignal.timeout(upstream.timeoutMs),
+      }),
+    );
     await response.body?.cancel();
     return response.status;
   } catch {
@@ -129,30 +131,48 @@ export async function postMetrics(
   }
 }
 
+function ask(
+  upstream: EngineSettings,
+  path: string,
+  key: string,
+  { headers, ...init }: RequestInit & { readonly headers?: Readonly<Record<string, string>> },
+): Promise<Response> {
+  return fetch(upstream.url + path, {
+    ...init,
+    // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
+    redirect: 'manual',
+    // A cache before the engine would stop the feed, and would not know one key from another.
+    cache: 'no-store',
+    headers: { ...upstream.headers, 'x-api-key': key, 'user-agent': ownUserAgent, ...headers },
+  });
+}
+
 async function pull(upstream: Engine, path: string, patienceMs: number, reader: Reader): Promise<Pull> {
+  const begins = await upstream.enter();
   const deadline = createDeadline(upstream.timeoutMs, patienceMs);
   const startedMs = Date.now();
   try {
-    const response = await fetch(upstream.url + path, {
-      // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
-      redirect: 'manual',
-      headers: { ...upstream.headers, 'x-api-key': upstream.apiKey, 'user-agent': ownUserAgent },
-      signal: deadline.signal,
-    });
-    if (response.status !== 200) {
-      await response.body?.cancel();
-      const refused = response.status === 401 || response.status === 403;
-      return { ...unavailable(refusal(upstream, response.status)), refused };
+    const response = await begins(ask(upstream, path, upstream.apiKey, { signal: deadline.signal }));
+    const foreign = foreignAnswer(response);
+    const { status, body } = response;
+    if (foreign !== undefined || status !== 200) {
+      await body?.cancel();
+      const refused = foreign === undefined && (status === 401 || status === 403);
+      return { ...unavailable(foreign ?? refusal(upstream, status)), startedMs, refused };
     }
-    if (!response.body) return unavailable('the engine answers with an empty body');
-    const lists = await split(response.body, startedMs, reader, (bytes) => deadline.heard(bytes));
+    if (!body) return { ...unavailable('the engine answers with an empty body'), startedMs };
+    const lists = await split(body, startedMs, reader, (bytes) => deadline.heard(bytes));
     const whole = path.startsWith('/v1/decisions/stream')
       ? lists.has('new') && lists.has('deleted')
       : lists.has('all');
-    return whole ? succeed('whole') : unavailable('the engine answers with the wrong kind of list');
+    const result = whole
+      ? succeed('whole' as const)
+      : unavailable('the engine answers with the wrong kind of list');
+    return { ...result, startedMs };
   } catch (error) {
     const late = deadline.signal.aborted;
-    return { ...unavailable(describe(error, deadline.signal)), late, away: !(error instanceof SplitError) };
+    const away = !(error instanceof SplitError);
+    return { ...unavailable(describe(error, deadline.signal)), startedMs, late, away };
   } finally {
     deadline.end();
   }

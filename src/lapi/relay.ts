@@ -5,6 +5,7 @@
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { EngineSettings } from '../engines.ts';
 import { plainBody, readBytes } from './body.ts';
+import { foreignAnswer } from './foreign.ts';
 import { parseNetwork } from './ip.ts';
 
 export interface Passage {
@@ -40,10 +41,12 @@ export async function relay(
     const response = await fetch(upstream.url + passage.target, {
       method: request.method,
       redirect: 'manual',
+      cache: 'no-store',
       headers: headersFor(request.headers, upstream, passage.address),
       body: body.value.content,
       signal: silence.signal,
     });
+    // Agents try again after a 503, and after no other refusal of these.
     const foreign = foreignAnswer(response);
     // An engine that got half of a body says what it makes of that; the client is told what was wrong.
     const refused = response.ok ? null : body.value.refused();
@@ -72,19 +75,6 @@ function headersFor(from: Headers, upstream: EngineSettings, address: string): H
   headers.delete('x-forwarded-for');
   if (parseNetwork(address)) headers.set('x-forwarded-for', address);
   return headers;
-}
-
-/**
- * Why an answer can't be the engine's; undefined when it can. LAPI refuses in JSON, knows no error above 500, and
- * never speaks HTML. Agents try again after a 503, and after no other of these.
- */
-function foreignAnswer({ status, headers }: Response): string | undefined {
-  if (status >= 300 && status < 400) return `the engine answers with a redirect (status ${status})`;
-  const type = headers.get('content-type') ?? '';
-  const refusal = status === 401 || status === 403;
-  const foreign =
-    status > 500 || /^text\/html\b/i.test(type) || (refusal && !/^application\/json\b/i.test(type));
-  return foreign ? `what stands before the engine answers with status ${status}` : undefined;
 }
 
 interface Outgoing {

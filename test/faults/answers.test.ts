@@ -29,7 +29,7 @@ const expected: Record<
   'empty lists': { state: 'ok', says: /another database/ },
   'empty lists of the chunked dialect': { state: 'ok', says: /another database/ },
   'half of the list': { state: 'ok', says: /misses \d+ of \d+ decisions/ },
-  'a redirect to a login page': { state: 'failing', says: /answers with status 302/ },
+  'a redirect to a login page': { state: 'failing', says: /status 302/ },
   'bytes of no meaning': { state: 'failing', says: /can't be read/ },
   // With nothing to read in it the list tells of no database, and the unban is in no delta either.
   'durations that are none': { state: 'ok', says: null, atOnce: /another database/ },
