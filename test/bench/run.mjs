@@ -11,6 +11,7 @@ import { until } from '../lab/wait.ts';
 import { measureAlerts } from './alerts.ts';
 import { measureAuthentication } from './authentication.ts';
 import { fullSizes, quickSizes } from './bench.ts';
+import { measureBill } from './bill.ts';
 import { measureBouncers } from './bouncers.ts';
 import { pidOf } from './cpu.ts';
 import { makeDecisions } from './decisions.ts';
@@ -71,6 +72,7 @@ try {
     return measureHeap(bench, () => engine.importDecisions(all.slice(sizes.decisions)));
   });
   await measure('i', 'memory with everything at its bound', () => measureBounds(sizes));
+  await measure('k', 'what a request costs on Cloudflare', () => measureBill());
 } finally {
   await lapidary?.close();
   await engine.close();
