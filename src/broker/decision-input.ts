@@ -14,42 +14,43 @@ interface Target {
   readonly scope: string;
 }
 
-type Refusal = { readonly field: 'value' | 'scope'; readonly mustBe: string };
+type Refusal = { readonly mustBe: string };
 
 /** A decision's value and scope in LAPI's spelling; the scope of an address is told from the address. */
 function readTarget(value: string, scope: string | undefined): Target | Refusal {
   const name = scope === undefined ? undefined : scopeName(scope);
   const network = parseNetwork(value);
   if (name === undefined || name === 'Ip' || name === 'Range') {
-    if (!network) return refuse('value', addressMustBe);
+    if (!network) return refuse(addressMustBe);
     const isAddress = !value.includes('/');
-    if (name === 'Ip' && !isAddress) return refuse('value', 'is a range: the scope Ip takes one address');
+    if (name === 'Ip' && !isAddress) return refuse('is a range: the scope Ip takes one address');
     if (name === 'Range' && isAddress) {
-      return refuse('value', 'is an address: the scope Range takes a CIDR range');
+      return refuse('is an address: the scope Range takes a CIDR range');
     }
     const whole = network.prefixBits === network.bytes.length * 8 && !isAddress;
     const text = formatNetwork(network) + (whole ? `/${network.prefixBits}` : '');
     return { value: text, scope: isAddress ? 'Ip' : 'Range' };
   }
   if (name === 'Country') {
-    if (!/^[A-Za-z]{2}$/.test(value)) return refuse('value', 'must be a country code of two letters');
+    if (!/^[A-Za-z]{2}$/.test(value)) return refuse('must be a country code of two letters');
     return { value: value.toUpperCase(), scope: name };
   }
   if (name === 'AS') {
     const number = /^(?:AS)?(\d{1,10})$/i.exec(value)?.[1];
-    return number === undefined
-      ? refuse('value', 'must be the number of an AS')
-      : { value: number, scope: name };
+    return number === undefined ? refuse('must be the number of an AS') : { value: number, scope: name };
   }
-  if (!/^[A-Za-z][\w-]{0,31}$/.test(name)) {
-    return refuse('scope', 'must be a name of 1 to 32 letters or digits');
-  }
-  if (!/^[^\p{Cc}]{1,256}$/u.test(value)) return refuse('value', 'must be 1 to 256 printable characters');
+  if (!printable(256).test(value)) return refuse('must be 1 to 256 printable characters');
   return { value, scope: name };
 }
 
-function refuse(field: Refusal['field'], mustBe: string): Refusal {
-  return { field, mustBe };
+/** No control characters. Written out: not every reader of /openapi.json knows `\p{Cc}`. */
+function printable(atMost: number): RegExp {
+  return new RegExp(`^[^\\x00-\\x1f\\x7f-\\x9f]{1,${atMost}}$`, 'u');
+}
+
+/** What the value must be. */
+function refuse(mustBe: string): Refusal {
+  return { mustBe };
 }
 
 const scenarioMustBe = 'must be 1 to 200 printable characters';
@@ -67,17 +68,17 @@ export const newDecision = z
     value,
     duration: duration(1000, longestMs),
     type: z.enum(types, `must be one of ${types.join(', ')}`).default('ban'),
-    scope: scope.optional(),
+    scope: scope.regex(/^[A-Za-z][\w-]{0,31}$/, 'must be a name of 1 to 32 letters or digits').optional(),
     scenario: z
       .string(scenarioMustBe)
-      .regex(/^[^\p{Cc}]{1,200}$/u, scenarioMustBe)
+      .regex(printable(200), scenarioMustBe)
       .optional()
       .meta({ description: 'Why. `manual …` when it is not given.' }),
   })
   .transform((input, context) => {
     const target = readTarget(input.value, input.scope);
-    if ('field' in target) {
-      context.addIssue({ code: 'custom', path: [target.field], message: target.mustBe });
+    if ('mustBe' in target) {
+      context.addIssue({ code: 'custom', path: ['value'], message: target.mustBe });
       return z.NEVER;
     }
     const { type, scenario = `manual '${type}' from lapidary` } = input;

@@ -25,12 +25,16 @@ export const digest = z
 /** The longest that a key or a ban may last. */
 export const longestMs = 10 * 365 * 86_400_000;
 
+/** What `parseOperatorDuration` reads, for those who send it: a Go duration, days in front of it, or days alone. */
+const durationRule = /^(\d{1,5}d|(\d{1,5}d)?[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+))$/;
+
 /** A duration within bounds; milliseconds behind the check. */
 export function duration(leastMs: number, mostMs: number) {
   const bounds = `must be ${formatDuration(leastMs / 1000)} to ${Math.floor(mostMs / 86_400_000)}d`;
   const mustBe = 'must be a duration like 4h, 30m or 7d';
   return z
     .string(mustBe)
+    .regex(durationRule, mustBe)
     .transform((text, context): number => {
       const ms = parseOperatorDuration(text);
       if (ms !== undefined && ms >= leastMs && ms <= mostMs) return ms;
@@ -82,7 +86,7 @@ function digits(least: number, most: number, mustBe: string) {
 const limit = digits(1, 1000, 'must be a whole number from 1 to 1000');
 
 /** A place in a list: the `next` that the page before answered. */
-export const cursor = digits(0, 1e15, 'must be the `next` of the page before');
+export const cursor = digits(0, 1e15 - 1, 'must be the `next` of the page before');
 
 export const pageFields = {
   limit: limit.default(100).meta({ description: 'How many, at most.', override: { default: 100 } }),

@@ -36,7 +36,10 @@ export const newRotation = z.strictObject({
       selectorMustBe,
     )
     .refine((selector) => Object.values(selector).some((part) => part !== undefined), selectorMustBe)
-    .meta({ description: 'Which bouncers: those that fit all that is given. `{"names":["*"]}` is all.' }),
+    .meta({
+      minProperties: 1,
+      description: 'Which bouncers: those that fit all that is given. `{"names":["*"]}` is all.',
+    }),
   ...overlapFields,
   spread: duration(0, longestOverlapMs).default(0).meta({
     description: 'Over how long they are spread: each is due at its own moment of it.',

@@ -36,7 +36,7 @@ const shown = z
   .unknown()
   .optional()
   .transform((value) => (typeof value === 'string' ? value.slice(0, 100) : ''))
-  .meta({ override: { type: ['string', 'null'] } });
+  .meta({ description: 'What is no text counts as none.' });
 
 /** Columns that are not needed may be there: an export of all of them will do. */
 const lapiRow = z
@@ -52,7 +52,9 @@ const lapiRow = z
       type: shown,
       version: shown,
       ip_address: shown,
-      last_pull: shown.meta({ description: 'As SQLite, PostgreSQL or MySQL writes a time.' }),
+      last_pull: shown.meta({
+        description: 'As SQLite, PostgreSQL or MySQL writes a time; what is none counts as none.',
+      }),
     },
     'not an object',
   )

@@ -181,13 +181,16 @@ export async function readIdempotency(
   return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
 }
 
+/** What `If-Match` may be. */
+export const etagRule = /^(?:\*|(?:W\/)?"(\d{1,15})")$/;
+
 /**
  * The revision of an `If-Match` (`"7"`); null without one, or for `*`. `W/"7"` counts as well, other than RFC 9110 has it:
  * ours are strong, and proxies that compress make them weak on the way.
  */
 export function readIfMatch(header: string | null): Result<number | null> {
   if (header === null || header === '*') return succeed(null);
-  const revision = /^(?:W\/)?"(\d{1,15})"$/.exec(header)?.[1];
+  const revision = etagRule.exec(header)?.[1];
   if (revision === undefined) return badInput('If-Match', 'must be an ETag as it was answered, or *');
   return succeed(Number(revision));
 }

@@ -2,6 +2,7 @@
 
 import * as z from 'zod';
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiPathsObject } from 'zod-openapi';
+import { etagRule } from './mutations.ts';
 import type { Operation } from './operation.ts';
 
 /** Operations below one path, told apart by what they are about. */
@@ -138,7 +139,10 @@ export function refusalsOf(operation: Operation): number[] {
 }
 
 function ifMatch(need: 'optional' | 'required') {
-  const etag = z.string().meta({ description: 'The ETag that was read, or `*`.', example: '"3"' });
+  const etag = z
+    .string()
+    .regex(etagRule)
+    .meta({ description: 'The ETag that was read, or `*`.', example: '"3"' });
   return need === 'required' ? etag : etag.optional();
 }
 

@@ -106,7 +106,8 @@ export const policyChange = z
   })
   .refine((change) => Object.values(change).some((field) => field !== undefined), {
     message: 'must have at least one of view, allowed_addresses and rate_limit',
-  });
+  })
+  .meta({ minProperties: 1 });
 
 export type PolicyChange = z.output<typeof policyChange>;
 
