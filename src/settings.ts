@@ -42,6 +42,8 @@ export interface Settings {
   readonly maxDecisions: number;
   /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
   readonly tombstoneMs: number;
+  /** `AUDIT_RETENTION_DAYS`, 400: how old a row of the audit log becomes; 0: as old as it likes. */
+  readonly auditKeptMs: number;
   /** `OPERATOR_TOKEN`: opens all of `/api/v1`, for when nothing else does; each use is marked in the audit log. */
   readonly operatorToken: string | null;
   /** `OPERATOR_ISSUERS`, a JSON list, none: whose OIDC tokens name operators, and by which rules of what role. */
@@ -95,6 +97,7 @@ export const settingNames = [
   'TAIL_INTERVAL_SECONDS',
   'MAX_DECISIONS',
   'TOMBSTONE_DAYS',
+  'AUDIT_RETENTION_DAYS',
   'OPERATOR_TOKEN',
   'OPERATOR_ISSUERS',
   'ADOPT_ENGINE_KEYS',
@@ -142,6 +145,7 @@ export function readSettings(env: Source): Settings {
     tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', syncIntervalMs / 1000, 1, 86_400),
     maxDecisions: wholeNumber(env, 'MAX_DECISIONS', Infinity, 1, 100_000_000),
     tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
+    auditKeptMs: readAuditKept(env),
     operatorToken: operatorToken || null,
     operatorIssuers: issuers.entries,
     adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
@@ -239,6 +243,13 @@ function readSwitch(env: Source, name: SettingName): boolean {
   const value = text(env, name);
   if (!['', 'on', 'off'].includes(value)) throw new SettingError(name, 'on or off');
   return value !== 'off';
+}
+
+/** Not shorter than a tombstone may live: the log tells which bouncers there were (db/bouncers.ts). */
+function readAuditKept(env: Source): number {
+  const days = wholeNumber(env, 'AUDIT_RETENTION_DAYS', 400, 0, 36_500);
+  if (days > 0 && days < 90) throw new SettingError('AUDIT_RETENTION_DAYS', '0, or a whole number from 90');
+  return days === 0 ? Infinity : days * 86_400_000;
 }
 
 function readNetworks(env: Source, name: SettingName): Network[] {

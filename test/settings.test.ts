@@ -13,6 +13,7 @@ describe('settings', () => {
       tailIntervalMs: 10_000,
       maxDecisions: Infinity,
       tombstoneMs: 7 * 86_400_000,
+      auditKeptMs: 400 * 86_400_000,
       operatorToken: null,
       bootstrap: null,
       publicUrl: '',
@@ -24,6 +25,10 @@ describe('settings', () => {
       scopes: ['ip', 'range', 'country', 'as'],
       headers: {},
     });
+  });
+
+  test('keep the audit log for ever where its age is 0', () => {
+    expect(readSettings({ AUDIT_RETENTION_DAYS: '0' }).auditKeptMs).toBe(Infinity);
   });
 
   test('take extra headers for what stands before the engine', () => {
@@ -113,6 +118,7 @@ describe('settings', () => {
     ['RESYNC_INTERVAL_SECONDS', { RESYNC_INTERVAL_SECONDS: '-1' }],
     ['TAIL_INTERVAL_SECONDS', { TAIL_INTERVAL_SECONDS: '1e9' }],
     ['TOMBSTONE_DAYS', { TOMBSTONE_DAYS: '365' }],
+    ['AUDIT_RETENTION_DAYS', { AUDIT_RETENTION_DAYS: '89' }],
     ['OPERATOR_TOKEN', { OPERATOR_TOKEN: 'hidden' }],
     ['CLIENT_ADDRESS_HEADER', { CLIENT_ADDRESS_HEADER: 'x forwarded for' }],
     ['BOOTSTRAP_SECRET', { BOOTSTRAP_SECRET: 'hidden' }],

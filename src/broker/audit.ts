@@ -1,7 +1,8 @@
 // The audit log as operators read it, and whether it is whole.
 
 import * as z from 'zod';
-import { digestOfText, hashOf, type AuditHead, type AuditRow } from '../db/audited.ts';
+import { auditPages, findAuditRow } from '../db/audit.ts';
+import { faultOf, type AuditHead, type AuditRow } from '../db/audited.ts';
 import type { LostTail } from '../feed/ends-log.ts';
 import { parseJson } from '../lapi/body.ts';
 import { isoTime, time } from './describe.ts';
@@ -18,11 +19,18 @@ export const auditShape = z
   })
   .meta({ id: 'AuditRow' });
 
+const headShape = z.object({ seq: z.int(), hash: z.string() });
+
 export const verdictShape = z.union([
   z.object({
     ok: z.literal(true),
-    rows: z.int(),
-    head: z.object({ seq: z.int(), hash: z.string() }),
+    rows: z.int().meta({ description: 'How many there are up to `head`.' }),
+    head: headShape.meta({
+      description: 'The hash stands for all rows up to here: ask for those behind it with both.',
+    }),
+    removed: headShape
+      .optional()
+      .meta({ description: 'The last row that was removed by its age: the log begins behind it.' }),
     next: z.int().nullable().meta({ description: 'Ask again with `after` set to it: the log goes on.' }),
     lost: z
       .array(
@@ -51,6 +59,8 @@ type Verdict = z.input<typeof verdictShape>;
 
 /** What the feed's object remembers of the log. */
 export interface Remembered {
+  /** The last row that was removed by its age. */
+  readonly removed: AuditHead;
   /** The last row that is sealed. */
   readonly anchor: AuditHead;
   /**
@@ -66,14 +76,36 @@ const unsealedMs = 60_000;
 /** Rows that are followed in one request: a million would be more of CPU and of D1 than one may take. */
 export const mostVerified = 50_000;
 
+/** Where somebody begins: behind a row, which he may know by its hash. */
+export interface After {
+  readonly after: number;
+  readonly hash?: string | undefined;
+}
+
+/** Follows the chain from there, or from the first row that was not removed by its age. */
+export async function verifyLog(
+  d1: D1Database,
+  { after, hash }: After,
+  remembered: Remembered,
+  nowMs: number,
+): Promise<Verdict> {
+  const { removed } = remembered;
+  const start = after <= removed.seq ? removed : await findAuditRow(d1, after);
+  if (!start) return { ok: false, seq: after, problem: 'a row is missing' };
+  if (hash !== undefined && start.seq === after && start.hash !== hash) {
+    return { ok: false, seq: after, problem: 'the chain was written anew' };
+  }
+  return verifyChain(start, auditPages(d1, start.seq, mostVerified), remembered, nowMs);
+}
+
 /**
  * Follows the chain from behind `start` (its hash as D1 has it: whoever asked for the rows before has looked at that one)
  * through `pages`, the rows in order of `seq`.
  */
-export async function verifyChain(
+async function verifyChain(
   start: AuditHead,
   pages: AsyncIterable<readonly AuditRow[]>,
-  { anchor, lost }: Remembered,
+  { removed, anchor, lost }: Remembered,
   nowMs: number,
 ): Promise<Verdict> {
   let head = start;
@@ -84,7 +116,13 @@ export async function verifyChain(
       head = { seq: row.seq, hash: row.hash };
     }
   }
-  if (head.seq - start.seq >= mostVerified) return { ok: true, rows: head.seq, head, next: head.seq };
+  const good = {
+    ok: true,
+    rows: head.seq - removed.seq,
+    head,
+    ...(removed.seq === 0 ? {} : { removed }),
+  } as const;
+  if (head.seq - start.seq >= mostVerified) return { ...good, next: head.seq };
   if (head.seq < anchor.seq)
     return { ok: false, seq: head.seq + 1, problem: `the log ended at row ${anchor.seq} before` };
   const open = lost.find(({ acknowledgedMs }) => acknowledgedMs === null);
@@ -95,7 +133,7 @@ export async function verifyChain(
     return { ok: false, seq: open.goesOnAt, problem };
   }
   const named = lost.length === 0 ? {} : { lost: lost.map(describeLostTail) };
-  return { ok: true, rows: head.seq, head, next: null, ...named };
+  return { ...good, next: null, ...named };
 }
 
 /** What is wrong with a row behind `before`; null: nothing. */
@@ -105,12 +143,12 @@ async function problemOf(
   anchor: AuditHead,
   nowMs: number,
 ): Promise<string | null> {
-  if (row.seq !== before.seq + 1) return 'a row is missing';
-  if (row.digest !== null && row.digest !== (await digestOfText(row))) return 'a row was changed';
-  if (row.hash === '' && row.seq > anchor.seq) {
+  const fault = await faultOf(row, before);
+  if (fault !== null) return fault;
+  if (row.hash === '') {
+    if (row.seq <= anchor.seq) return 'a row was changed';
     return nowMs - row.atMs > unsealedMs ? 'the row was never sealed' : null;
   }
-  if (row.previousHash !== before.hash || row.hash !== (await hashOf(row))) return 'a row was changed';
   if (row.seq === anchor.seq && row.hash !== anchor.hash) return 'the chain was written anew';
   return null;
 }

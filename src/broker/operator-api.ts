@@ -2,10 +2,16 @@
 
 import * as z from 'zod';
 import { askFeed } from '../context.ts';
-import { auditPages, findAuditRow, listAudit } from '../db/audit.ts';
-import { chainStart } from '../db/audited.ts';
+import { listAudit } from '../db/audit.ts';
 import { problem } from '../failure.ts';
-import { auditShape, describeAudit, mostVerified, verdictShape, verifyChain } from './audit.ts';
+import {
+  auditShape,
+  describeAudit,
+  mostVerified,
+  verdictShape,
+  verifyLog,
+  type Remembered,
+} from './audit.ts';
 import { acknowledgeLostTails } from './decisions.ts';
 import { cursor, nextOf, nothing, page, pageFields } from './fields.ts';
 import { mutation, mutationOf, operation } from './operation.ts';
@@ -18,6 +24,33 @@ const auditPage = z.strictObject({
   before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
   ...pageFields,
 });
+
+const verifyQuery = z
+  .strictObject({
+    after: cursor
+      .optional()
+      .meta({ description: 'The `next` of the answer before, or the `seq` of its `head`.' }),
+    hash: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits')
+      .optional()
+      .meta({ description: 'The hash that row `after` had.' }),
+  })
+  .refine(({ after, hash }) => hash === undefined || after !== undefined, {
+    path: ['after'],
+    error: 'must be there where hash is',
+  });
+
+function whatIsRemembered(env: Env): Promise<Remembered> {
+  return askFeed(env, async (feed) => {
+    const [anchor, lost, removed] = await Promise.all([
+      feed.sealAudit(),
+      feed.lostTails(),
+      feed.auditStart(),
+    ]);
+    return { anchor, lost, removed };
+  });
+}
 
 export const operatorOperations = [
   mutation({
@@ -86,23 +119,23 @@ export const operatorOperations = [
     path: '/audit/verify',
     needs: 'viewer',
     summary: 'Whether the log is whole: no row changed, missing, or cut off at its end',
-    description: `At most ${mostVerified} rows at once: while \`next\` is a number, ask again with \`after\` set to it.`,
-    query: z.strictObject({
-      after: cursor.optional().meta({ description: 'The `next` of the answer before.' }),
-    }),
+    description:
+      `At most ${mostVerified} rows at once: while \`next\` is a number, ask again with \`after\` set to it. With ` +
+      '`after` and `hash` of a `head` that you kept, only what came since is looked at.',
+    query: verifyQuery,
     answers: {
       200: { description: 'It is.', body: verdictShape },
       409: { description: 'It is not; at which row, and how.', body: verdictShape },
     },
-    reply: async (c, { query: { after = 0 } }) => {
-      const [anchor, lost] = await askFeed(c.env, async (feed) =>
-        Promise.all([feed.sealAudit(), feed.lostTails()]),
-      );
-      const before = await findAuditRow(c.env.DB, after);
-      const start = { seq: after, hash: before?.hash ?? chainStart };
-      const rows = auditPages(c.env.DB, after, mostVerified);
-      const verdict = await verifyChain(start, rows, { anchor, lost }, Date.now());
-      return c.json(verdict, verdict.ok ? 200 : 409);
+    reply: async (c, { query: { after = 0, hash } }) => {
+      for (let remembered = await whatIsRemembered(c.env); ;) {
+        const verdict = await verifyLog(c.env.DB, { after, hash }, remembered, Date.now());
+        if (verdict.ok) return c.json(verdict);
+        // Rows that went by their age under this very look are not missing.
+        const now = await whatIsRemembered(c.env);
+        if (now.removed.seq === remembered.removed.seq) return c.json(verdict, 409);
+        remembered = now;
+      }
     },
   }),
   operation({

@@ -3,12 +3,12 @@
 // once neither wait for each other nor leave a number out. The hash chain follows: the feed's object, through which every
 // mutation goes (feed/key-store.ts), seals the rows in their order.
 
-import { desc, sql, type SQL } from 'drizzle-orm';
+import { desc, lte, sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sha256Hex } from '../secret.ts';
 import { askD1 } from './ask.ts';
-import { keyEpoch, audit } from './schema.ts';
+import { audit, auditStart, keyEpoch } from './schema.ts';
 
 export interface AuditEntry {
   readonly actor: string;
@@ -75,6 +75,14 @@ export async function hashOf(row: Omit<AuditRow, 'hash'>): Promise<string> {
   const { previousHash, seq, atMs, actor, action, target, detailJson, digest } = row;
   const said = digest === null ? [atMs, actor, action, target, detailJson] : [digest];
   return sha256Hex(JSON.stringify([previousHash, seq, ...said]));
+}
+
+/** What is wrong with a row as it stands behind `before`; null: nothing. Whether it should be sealed by now is not asked. */
+export async function faultOf(row: AuditRow, before: AuditHead): Promise<string | null> {
+  if (row.seq !== before.seq + 1) return 'a row is missing';
+  if (row.digest !== null && row.digest !== (await digestOfText(row))) return 'a row was changed';
+  if (row.hash === '') return null;
+  return row.previousHash === before.hash && row.hash === (await hashOf(row)) ? null : 'a row was changed';
 }
 
 /**
@@ -153,6 +161,26 @@ export async function lastSealed(d1: D1Database): Promise<AuditHead | null> {
       .limit(1),
   );
   return row ?? null;
+}
+
+/** The last row that was removed by its age; null: none was. */
+export async function readStart(d1: D1Database): Promise<AuditHead | null> {
+  const [row] = await askD1(d1, (db) =>
+    db.select({ seq: auditStart.seq, hash: auditStart.hash }).from(auditStart),
+  );
+  return row ?? null;
+}
+
+/** The statements that remove the rows up to one, and say that it was the last of them. */
+export function removeRowsStatements(db: DrizzleD1Database, { seq, hash }: AuditHead) {
+  const set = { seq, hash };
+  return [
+    db.delete(audit).where(lte(audit.seq, seq)),
+    db
+      .insert(auditStart)
+      .values({ id: 0, ...set })
+      .onConflictDoUpdate({ target: auditStart.id, set }),
+  ];
 }
 
 /** Writes the places of rows in the chain. */

@@ -102,6 +102,18 @@ export async function isReconciled(d1: D1Database, lost: AuditHead): Promise<boo
   return rows.length > 0;
 }
 
+/** Whether nothing in a restored D1 is as young as a moment, and something in it opens: before that nobody knows what ended. */
+export async function isForgotten(d1: D1Database, beforeMs: number): Promise<boolean> {
+  const found = sql`SELECT 1 FROM key_epoch
+    WHERE MAX(COALESCE((SELECT at_ms FROM audit ORDER BY seq DESC LIMIT 1), 0),
+        COALESCE((SELECT MAX(created_ms) FROM key_versions), 0)) < ${beforeMs}
+      AND (EXISTS (SELECT 1 FROM key_versions)
+        OR EXISTS (SELECT 1 FROM operator_tokens WHERE revoked_ms IS NULL)
+        OR EXISTS (SELECT 1 FROM enrolments WHERE revoked_ms IS NULL))`;
+  const rows = await askD1(d1, (db) => db.all(found));
+  return rows.length > 0;
+}
+
 /**
  * Digests that were taken away. By itself that changes nothing but that they can't be registered; what they open is
  * taken away by `reconcileStatements`, whatever their number in a few statements.

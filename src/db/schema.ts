@@ -70,11 +70,15 @@ export const operatorTokens = sqliteTable('operator_tokens', {
   revokedMs: integer('revoked_ms'),
 });
 
-/** Digests that were taken away. They open nothing and can't be registered again. */
-export const revokedDigests = sqliteTable('revoked_digests', {
-  digest: text('digest').primaryKey(),
-  revokedMs: integer('revoked_ms').notNull(),
-});
+/** Digests that were taken away. They open nothing and can't be registered again, for as long as ages.ts says. */
+export const revokedDigests = sqliteTable(
+  'revoked_digests',
+  {
+    digest: text('digest').primaryKey(),
+    revokedMs: integer('revoked_ms').notNull(),
+  },
+  (table) => [index('revoked_digests_revoked').on(table.revokedMs)],
+);
 
 /**
  * One row: counts the mutations that can take a key's right away. An isolate that sees it unchanged may go on
@@ -137,6 +141,16 @@ export const audit = sqliteTable(
     index('audit_target').on(table.target),
   ],
 );
+
+/**
+ * One row, once rows of the audit log were removed by their age: the last of them. The feed's object has the same; from
+ * here it is told to an object that is new, or that finds D1 restored.
+ */
+export const auditStart = sqliteTable('audit_start', {
+  id: integer('id').primaryKey(),
+  seq: integer('seq').notNull(),
+  hash: text('hash').notNull(),
+});
 
 /** Answers to mutations that carried an `Idempotency-Key`, without the secrets in them, for a day. */
 export const idempotentAnswers = sqliteTable(

@@ -1,7 +1,7 @@
-// What the feed's object remembers of D1, and the SQL statements on it: audit_anchor, unsealed_rows, ended_keys and
-// lost_tails (log.ts has the tables).
+// What the feed's object remembers of D1, and the SQL statements on it: audit_anchor, audit_start, unsealed_rows,
+// ended_keys and lost_tails (log.ts has the tables).
 
-import type { AuditHead } from '../db/audited.ts';
+import { chainStart, type AuditHead } from '../db/audited.ts';
 
 /** From `endsMs` on the key or token with this digest opens nothing. */
 export interface End {
@@ -43,10 +43,27 @@ export function moveAnchor(sql: SqlStorage, { seq, hash }: AuditHead): void {
   sql.exec(`DELETE FROM unsealed_rows WHERE seq <= ?`, seq);
 }
 
-/** The log is another one: sealed up to `sealed`, and seen up to `head`. */
-export function startAnew(sql: SqlStorage, sealed: AuditHead | null, head: AuditHead): void {
-  sql.exec(`DELETE FROM unsealed_rows`);
-  sql.exec(`DELETE FROM audit_anchor`);
+/** The last row that was removed by its age: what the first one that is there follows. */
+export function readStart(sql: SqlStorage): AuditHead {
+  const [row] = sql.exec<{ seq: number; hash: string }>(`SELECT seq, hash FROM audit_start`).toArray();
+  return row ?? { seq: 0, hash: chainStart };
+}
+
+/** The rows up to this one are to go. */
+export function moveStart(sql: SqlStorage, { seq, hash }: AuditHead): void {
+  sql.exec(`INSERT OR REPLACE INTO audit_start VALUES (0, ?, ?)`, seq, hash);
+}
+
+/** A log as D1 has it: what was removed of it, and how far it is sealed. */
+export interface Extent {
+  readonly start: AuditHead | null;
+  readonly sealed: AuditHead | null;
+}
+
+/** The log is another one, or nothing was known of it yet; it was seen up to `head`. */
+export function startAnew(sql: SqlStorage, { start, sealed }: Extent, head: AuditHead): void {
+  for (const table of ['unsealed_rows', 'audit_anchor', 'audit_start']) sql.exec(`DELETE FROM ${table}`);
+  if (start) moveStart(sql, start);
   if (sealed) moveAnchor(sql, sealed);
   writeUnsealed(sql, head);
 }
@@ -69,6 +86,14 @@ export function readEnds(sql: SqlStorage, afterRowId: number, limit: number): Ke
       limit,
     )
     .toArray();
+}
+
+/** Forgets some of the ends before a moment; answers how many. */
+export function forgetEnds(sql: SqlStorage, beforeMs: number, limit: number): number {
+  const old = `SELECT row_id FROM ended_keys WHERE ends_ms < ? LIMIT ?`;
+  return sql
+    .exec(`DELETE FROM ended_keys WHERE row_id IN (${old}) RETURNING row_id`, beforeMs, limit)
+    .toArray().length;
 }
 
 /** An end of D1's audit log that D1 does not have any more. */
@@ -95,6 +120,13 @@ export function writeLostTail(sql: SqlStorage, tail: Omit<LostTail, 'acknowledge
 export function readLostTails(sql: SqlStorage): LostTail[] {
   const columns = `seq, hash, goes_on_at AS goesOnAt, found_ms AS foundMs, acknowledged_ms AS acknowledgedMs`;
   return sql.exec(`SELECT ${columns} FROM lost_tails ORDER BY found_ms`).toArray() as unknown as LostTail[];
+}
+
+/** Forgets those that an operator knows of, where the log does not reach back to the break any more. */
+export function forgetLostTails(sql: SqlStorage): void {
+  sql.exec(
+    `DELETE FROM lost_tails WHERE acknowledged_ms IS NOT NULL AND goes_on_at <= (SELECT seq FROM audit_start)`,
+  );
 }
 
 export function acknowledgeLostTails(sql: SqlStorage, foundUntilMs: number, nowMs: number): void {

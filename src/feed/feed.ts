@@ -12,6 +12,7 @@ import { withinMs } from '../wait.ts';
 import { createAlarm, type Alarm } from './alarm.ts';
 import { activeRows, byStrictness, removedUpTo } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, type Bases } from './basis.ts';
+import { createCleaning } from './cleaning.ts';
 import * as clients from './clients.ts';
 import { createClientLog, openClients, type ClientLog } from './clients-log.ts';
 import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
@@ -57,6 +58,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #marks: Marks;
   readonly #newKeys: NewKeys;
   readonly #keyStore: KeyStore;
+  readonly #clean: (nowMs: number) => Promise<void>;
   #forgotMs = 0;
   /** When a cold feed was first asked; 0: it was not. */
   #contactMs = 0;
@@ -91,6 +93,7 @@ export class DecisionFeed extends DurableObject<Env> {
       },
       forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
     });
+    this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
     this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
@@ -112,9 +115,14 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   async #round(): Promise<void> {
-    this.#keepHouse(Date.now());
+    const nowMs = Date.now();
+    this.#keepHouse(nowMs);
     // No alarm comes while this one runs: who is slow must not keep the others waiting.
-    const all = [...this.#engines.map((engine) => this.#hear(engine)), this.#writeClients(Date.now())];
+    const all = [
+      ...this.#engines.map((engine) => this.#hear(engine)),
+      this.#writeClients(nowMs),
+      this.#clean(nowMs),
+    ];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
   }
 
@@ -362,6 +370,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** Seals the audit log as far as it has come; answers the last row. */
   sealAudit(): Promise<AuditHead> {
     return this.#keyStore.seal();
+  }
+
+  /** The last row of the audit log that was removed by its age. */
+  auditStart(): AuditHead {
+    return endsLog.readStart(this.ctx.storage.sql);
   }
 
   lostTails(): endsLog.LostTail[] {

@@ -16,6 +16,7 @@ import {
   hashOf,
   hasRowStatement,
   lastSealed,
+  readStart,
   refusalOf,
   rowsAfter,
   statementOf,
@@ -26,6 +27,7 @@ import {
   type Statement,
 } from '../db/audited.ts';
 import { selectFirstKey } from '../db/bouncers.ts';
+import { endsKeptMs } from '../db/ages.ts';
 import { selectEpoch, selectLastChanged, selectMark, type StoreMark } from '../db/keys.ts';
 import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
@@ -116,9 +118,10 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
         continue;
       }
       if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
-        // The object is new, or a new one: what ended before it is told to it as well.
+        // The object is new, or a new one: what ended before it is told to it as well, and what was sealed it believes.
         toldAgain = true;
         await db.tellAllAgain(d1);
+        log.startAnew(sql, await readExtent(), before);
         continue;
       }
       keep(untold, mark);
@@ -131,6 +134,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   /** Does to a restored D1 what is remembered here. Done again after a crash it does no more. */
   const reconcile = async (mark: StoreMark, lost: AuditHead): Promise<void> => {
     const nowMs = Date.now();
+    if (await db.isForgotten(d1, nowMs - endsKeptMs)) {
+      throw new Error(
+        `D1 was restored from a backup of more than ${endsKeptMs / 86_400_000} days ago: which of its keys ended since ` +
+          `nobody remembers. Put back a newer one, or take the keys out of it (README, Back-up and restore)`,
+      );
+    }
     const ending: log.KeptEnd[] = [];
     for (let after = 0; ;) {
       const page = log.readEnds(sql, after, endsPage);
@@ -163,19 +172,25 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
 
   /** Goes on with a restored D1 that was put right. */
   const startAnew = async (lost: AuditHead, mark: StoreMark, highestBouncerId: number): Promise<void> => {
-    const sealed = await lastSealed(d1);
+    const extent = await readExtent();
     // An answer that was given up may come later.
     if (head !== lost) return;
-    log.startAnew(sql, sealed, mark);
+    log.startAnew(sql, extent, mark);
     log.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
     head = { seq: mark.seq, hash: mark.hash };
     keptUpTo = 0;
     memory.forgetBouncersAfter(highestBouncerId);
   };
 
+  const readExtent = async (): Promise<log.Extent> => {
+    const [start, sealed] = await Promise.all([readStart(d1), lastSealed(d1)]);
+    return { start, sealed };
+  };
+
   const sealing = shared(() => answerWithin(sealAll(), patienceMs));
 
   const sealAll = async (): Promise<AuditHead> => {
+    if (head.seq === 0) await settle.next();
     for (;;) {
       const anchor = log.readAnchor(sql);
       const rows = await rowsAfter(d1, anchor.seq, sealPage);

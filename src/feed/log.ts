@@ -9,8 +9,8 @@
 // missing    what the newest full list of an engine missed and is kept until a second one does. Losing it costs a list.
 // engine_names  what engines are or were called. Losing a row: a view by a former name has nothing of its engine.
 // engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
-// audit_anchor  one row: how far D1's audit log was sealed, and unsealed_rows, what was written since. Apart from D1 on
-//            purpose: they show a row that was changed or lost.
+// audit_anchor  one row: how far D1's audit log was sealed, and unsealed_rows, what was written since; audit_start, the last
+//            row that was removed by its age. Apart from D1 on purpose: they show a row that was changed or lost.
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
 // once       bans by their request, for a day: a request that is sent again bans once.
@@ -37,6 +37,8 @@ const otherTables = [
      added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL, removed_ms INTEGER NOT NULL,
      engine TEXT NOT NULL, engine_id INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS audit_anchor (
+     id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS audit_start (
      id INTEGER PRIMARY KEY CHECK (id = 0), seq INTEGER NOT NULL, hash TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS unsealed_rows (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS ended_keys (
