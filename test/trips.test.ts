@@ -57,7 +57,7 @@ async function asked(method: string, path: string, body: object = {}): Promise<[
   trips = { d1: 0, feed: 0 };
   const request = new Request(`http://edge.example/api/v1${path}`, {
     method,
-    headers: { authorization: `Bearer ${token}`, 'idempotency-key': crypto.randomUUID() },
+    headers: { authorization: `Bearer ${token}`, 'idempotency-key': crypto.randomUUID(), 'if-match': '*' },
     body: JSON.stringify(body),
   });
   const ctx = createExecutionContext();
@@ -70,7 +70,9 @@ const least = { d1: 3, feed: 1 };
 
 test.each([
   ['POST', '/bouncers', 201, { name: 'b' }],
+  ['POST', '/bouncers/fw/rotate', 200, {}],
   ['POST', '/bouncers/fw/versions/1/revoke', 200, {}],
+  ['PATCH', '/bouncers/fw', 200, { rate_limit: { per_minute: 600 } }],
   ['DELETE', '/bouncers/fw', 204, {}],
   ['POST', '/enrolments', 201, { hosts: 'web-*' }],
   ['POST', '/operator-tokens', 201, { name: 'other', role: 'viewer', expires_in: '1d' }],

@@ -4,10 +4,7 @@ import type { Context } from 'hono';
 import * as z from 'zod';
 import { askFeed, type AppEnv } from '../context.ts';
 import * as db from '../db/bouncers.ts';
-import { ownersOf } from '../db/hosts.ts';
-import { versionsOf } from '../db/keys.ts';
 import { badInput, problem } from '../failure.ts';
-import type { SeenClient } from '../feed/clients.ts';
 import * as bouncers from './bouncers.ts';
 import { bouncerShape, describeBouncer, isoTime, time } from './describe.ts';
 import { keyOf, name, newKey, nextOf, nothing, page } from './fields.ts';
@@ -40,19 +37,10 @@ export const bouncerOperations = [
     },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await db.listBouncers(c.env.DB, after, limit);
-      const ids = rows.map((row) => row.id);
+      const ids = rows.map(({ bouncer }) => bouncer.id);
       const clients = await askFeed(c.env, async (feed) => feed.clientsOf(ids));
-      const versions = await versionsOf(c.env.DB, ids);
-      const owners = await ownersOf(
-        c.env.DB,
-        rows.map((row) => row.name),
-      );
-      const all = rows.map((row, index) => {
-        const own = versions.filter(({ bouncerId }) => bouncerId === row.id);
-        const owner = owners.find(({ hostKey }) => hostKey.name === row.name);
-        return describeBouncer(row, own, clients[index] ?? [], owner);
-      });
-      return c.json({ bouncers: all, next: nextOf(rows, limit, ({ id }) => id) });
+      const all = rows.map((facts, index) => describeBouncer(facts, clients[index] ?? []));
+      return c.json({ bouncers: all, next: nextOf(rows, limit, ({ bouncer }) => bouncer.id) });
     },
   }),
   mutation({
@@ -115,7 +103,7 @@ export const bouncerOperations = [
       const names = c.get('settings').engines.map(({ name }) => name);
       const unknown = policy.view?.engines?.find((engine) => !names.includes(engine));
       if (unknown !== undefined) return badInput('view.engines', `there is no engine ${unknown}`);
-      return bouncers.changePolicy(change, nameOf(c), policy, await clientsNamed(c));
+      return bouncers.changePolicy(change, nameOf(c), policy);
     },
   }),
   mutation({
@@ -145,10 +133,7 @@ export const bouncerOperations = [
       202: { description: 'Its host was asked for a new key.', body: described },
     },
     refusals: [404, 409],
-    change: async (change, body, c) => {
-      const clients = await clientsNamed(c);
-      return bouncers.rotateKey(change, nameOf(c), keyOf(body), overlapOf(body), clients);
-    },
+    change: (change, body, c) => bouncers.rotateKey(change, nameOf(c), keyOf(body), overlapOf(body)),
   }),
   mutation({
     method: 'POST',
@@ -167,27 +152,16 @@ export const bouncerOperations = [
 ];
 
 async function showBouncer(c: Context<AppEnv>): Promise<Response> {
-  const bouncer = await db.findBouncer(c.env.DB, nameOf(c));
-  if (!bouncer) return problem({ kind: 'not-found', what: `bouncer ${nameOf(c)}` });
-  const { metricsJson, metricsMs } = bouncer;
+  const found = await db.findBouncer(c.env.DB, nameOf(c));
+  if (!found) return problem({ kind: 'not-found', what: `bouncer ${nameOf(c)}` });
+  const { facts, metricsJson } = found;
+  const { id, revision, metricsMs } = facts.bouncer;
   const metrics: unknown = metricsJson === null ? null : JSON.parse(metricsJson);
-  const versions = await versionsOf(c.env.DB, [bouncer.id]);
-  const [clients] = await askFeed(c.env, async (feed) => feed.clientsOf([bouncer.id]));
-  const [owner] = await ownersOf(c.env.DB, [bouncer.name]);
-  c.header('etag', etagOf(bouncer.revision));
-  return c.json({
-    ...describeBouncer(bouncer, versions, clients ?? [], owner),
-    metrics,
-    metrics_at: isoTime(metricsMs),
-  });
+  const [clients] = await askFeed(c.env, async (feed) => feed.clientsOf([id]));
+  c.header('etag', etagOf(revision));
+  return c.json({ ...describeBouncer(facts, clients ?? []), metrics, metrics_at: isoTime(metricsMs) });
 }
 
 function nameOf(c: Context<AppEnv>): string {
   return c.req.param('name') ?? '';
-}
-
-async function clientsNamed(c: Context<AppEnv>): Promise<readonly SeenClient[]> {
-  const known = await db.findBouncer(c.env.DB, nameOf(c));
-  const [clients] = known ? await askFeed(c.env, async (feed) => feed.clientsOf([known.id])) : [];
-  return clients ?? [];
 }

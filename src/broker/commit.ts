@@ -10,7 +10,6 @@ import {
   statementOf,
   textOf,
   type AuditEntry,
-  type Refusal,
   type Statements,
 } from '../db/audited.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
@@ -33,12 +32,6 @@ export function afterCommit(forget: (written: Written | null) => void): void {
   memories.add(forget);
 }
 
-export type Committed =
-  | { readonly kind: 'done' }
-  | Refusal
-  /** Whether it was written is not known. */
-  | { readonly kind: 'unreachable' };
-
 /** `unchanged`: SQL that must hold before any of the statements. `news`: what the feed's object is told with them. */
 export async function commit(
   env: Env,
@@ -47,7 +40,7 @@ export async function commit(
   statements: (d: DrizzleD1Database) => Statements,
   nowMs: number,
   news: News = {},
-): Promise<Committed> {
+): Promise<Commit> {
   const text = await textOf(entry, nowMs);
   const d = drizzle(env.DB);
   const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);

@@ -1,8 +1,7 @@
 // Bouncers as operators read them. Pure; no secret gets this far, and of a digest its first 8 hex.
 
 import * as z from 'zod';
-import type { Bouncer } from '../db/bouncers.ts';
-import type { Owned } from '../db/hosts.ts';
+import type { BouncerFacts } from '../db/bouncers.ts';
 import type { KeyVersion } from '../db/keys.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { describePolicy, policyShape } from './policy.ts';
@@ -48,10 +47,8 @@ export const bouncerShape = z
 
 /** `type` and `version` are the two halves of the User-Agent, as LAPI takes it apart (middlewares/v1/api_key.go). */
 export function describeBouncer(
-  bouncer: Bouncer,
-  versions: readonly KeyVersion[],
+  { bouncer, versions, owner }: BouncerFacts,
   clients: readonly SeenClient[],
-  owner?: Owned,
 ): z.input<typeof bouncerShape> {
   const newest = clients[0];
   const [type, version, ...rest] = (newest?.userAgent ?? '').split('/');

@@ -4,14 +4,14 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/enrolments.ts';
-import { always } from '../db/audited.ts';
+import { always, type RowsOf } from '../db/audited.ts';
 import { badInput, fail, succeed, type Result } from '../failure.ts';
 import { mintSecret } from '../mint.ts';
 import { digestOf } from '../secret.ts';
 import { isoTime, time } from './describe.ts';
 import { duration } from './fields.ts';
 import { machineField } from './hosts.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Draft, type Mutation, type Shown } from './mutations.ts';
 
 const patternMustBe = 'must be a name in which * stands for any text, like web-*';
 const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
@@ -51,7 +51,7 @@ export const enrolmentShape = z
   })
   .meta({ id: 'Enrolment' });
 
-export { listEnrolments, usesOf } from '../db/enrolments.ts';
+export { listEnrolments } from '../db/enrolments.ts';
 
 export function nameOfBouncer(pattern: string, host: string): string {
   return pattern.replaceAll('{host}', host);
@@ -81,8 +81,7 @@ export async function createEnrolment(
     createdMs: nowMs,
     expiresMs: nowMs + expiresInMs,
   };
-  const described = describeEnrolment({ ...row, id: 0, revokedMs: null }, [], nowMs);
-  return mutate(mutation, nothingRead, () =>
+  const decide = (): Result<Draft> =>
     succeed({
       entry: {
         action: 'enrolment.create',
@@ -93,22 +92,31 @@ export async function createEnrolment(
           bouncer,
           machine,
           start: digest.slice(0, 8),
-          expires_at: described.expires_at,
+          expires_at: isoTime(row.expiresMs),
         },
       },
       unchanged: always,
       statements: (d) => db.insertStatements(d, row),
-      answer: { status: 201, body: { enrolment: described }, secret: { token } },
+      answer: { status: 201, secret: { token } },
       clash: () => ({ kind: 'conflict', field: 'id', problem: 'two enrolments got one id; try again' }),
-    }),
-  );
+    });
+  return mutate(mutation, nothingRead, decide, shownEnrolment(row.ref, nowMs));
+}
+
+/** An enrolment as a GET shows it. */
+function shownEnrolment(ref: string, nowMs: number): Shown<db.EnrolmentFacts> {
+  return {
+    json: db.enrolmentJson(ref),
+    describe: (facts) => ({ enrolment: describeEnrolment(facts, nowMs) }),
+  };
 }
 
 export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const reads = (d: DrizzleD1Database) => [db.selectEnrolment(d, ref), db.selectUses(d, ref)] as const;
-  return mutate(mutation, reads, ([[enrolment], uses]) => {
-    if (!enrolment) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
+  const reads = (d: DrizzleD1Database) => [db.selectFacts(d, ref)] as const;
+  const decide = ([[found]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
+    if (!found) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
+    const { enrolment, uses } = found.facts;
     if (enrolment.revokedMs !== null) {
       return fail({ kind: 'conflict', field: 'id', problem: `enrolment ${ref} is revoked already` });
     }
@@ -116,17 +124,14 @@ export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<
       entry: { action: 'enrolment.revoke', target: ref, detail: { used: uses.length } },
       unchanged: db.notRevoked(enrolment),
       statements: (d) => db.revokeStatements(d, enrolment, nowMs),
-      answer: {
-        status: 200,
-        body: { enrolment: describeEnrolment({ ...enrolment, revokedMs: nowMs }, uses, nowMs) },
-      },
+      answer: { status: 200 },
     });
-  });
+  };
+  return mutate(mutation, reads, decide, shownEnrolment(ref, nowMs));
 }
 
 export function describeEnrolment(
-  enrolment: db.Enrolment,
-  uses: readonly db.EnrolmentHost[],
+  { enrolment, uses }: db.EnrolmentFacts,
   nowMs: number,
 ): z.input<typeof enrolmentShape> {
   const { ref, hosts, maxHosts, bouncer, machineEngine, digest, createdMs, expiresMs, revokedMs } = enrolment;

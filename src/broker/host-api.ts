@@ -30,14 +30,10 @@ export const hostOperations = [
     },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await hosts.listHosts(c.env.DB, after, limit);
-      const ids = rows.map(({ id }) => id);
-      const keys = await hosts.hostKeysOf(c.env.DB, ids);
-      const machines = await hosts.machinesOf(c.env.DB, ids);
-      const all = rows.map((row) => {
-        const own = keys.filter(({ hostId }) => hostId === row.id);
-        return hosts.describeHost(row, own, machines.find(({ hostId }) => hostId === row.id) ?? null);
+      return c.json({
+        hosts: rows.map(hosts.describeHost),
+        next: nextOf(rows, limit, ({ host }) => host.id),
       });
-      return c.json({ hosts: all, next: nextOf(rows, limit, ({ id }) => id) });
     },
   }),
   operation({
@@ -49,12 +45,12 @@ export const hostOperations = [
     refusals: [404],
     reply: async (c) => {
       const name = c.req.param('name') ?? '';
-      const host = await hosts.findHost(c.env.DB, name);
-      if (!host || host.removedMs !== null) return problem({ kind: 'not-found', what: `host ${name}` });
-      c.header('etag', etagOf(host.revision));
-      const keys = await hosts.hostKeysOf(c.env.DB, [host.id]);
-      const [machine] = await hosts.machinesOf(c.env.DB, [host.id]);
-      return c.json({ host: hosts.describeHost(host, keys, machine ?? null) });
+      const found = await hosts.findHostFacts(c.env.DB, name);
+      if (!found || found.host.removedMs !== null) {
+        return problem({ kind: 'not-found', what: `host ${name}` });
+      }
+      c.header('etag', etagOf(found.host.revision));
+      return c.json({ host: hosts.describeHost(found) });
     },
   }),
   mutation({
@@ -149,15 +145,8 @@ export const hostOperations = [
     },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await enrolments.listEnrolments(c.env.DB, after, limit);
-      const uses = await enrolments.usesOf(
-        c.env.DB,
-        rows.map(({ id }) => id),
-      );
-      const all = rows.map((row) => {
-        const own = uses.filter(({ enrolmentId }) => enrolmentId === row.id);
-        return enrolments.describeEnrolment(row, own, Date.now());
-      });
-      return c.json({ enrolments: all, next: nextOf(rows, limit, ({ id }) => id) });
+      const all = rows.map((facts) => enrolments.describeEnrolment(facts, Date.now()));
+      return c.json({ enrolments: all, next: nextOf(rows, limit, ({ enrolment }) => enrolment.id) });
     },
   }),
   mutation({

@@ -3,12 +3,13 @@
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
+import type { RowsOf } from '../db/audited.ts';
 import * as db from '../db/hosts.ts';
-import { endMachineStatements, selectAccount, type HostMachine, type Taken } from '../db/machines.ts';
+import { endMachineStatements, type Taken } from '../db/machines.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { isoTime, time } from './describe.ts';
 import { name } from './fields.ts';
-import { checkRevision, mutate, type Answer, type Mutation } from './mutations.ts';
+import { checkRevision, mutate, type Answer, type Draft, type Mutation, type Shown } from './mutations.ts';
 import { fingerprintOf, formatKey, parsePublicKey } from './ssh-key.ts';
 
 /** Whether there is an engine of this name is for those to say who know the settings. */
@@ -91,15 +92,9 @@ export const hostShape = z
   })
   .meta({ id: 'Host' });
 
-export { findHost, hostKeysOf, listHosts } from '../db/hosts.ts';
+export { findHostFacts, listHosts } from '../db/hosts.ts';
 
-export { machinesOf } from '../db/machines.ts';
-
-export function describeHost(
-  host: db.Host,
-  keys: readonly db.HostKey[],
-  machine: HostMachine | null,
-): z.input<typeof hostShape> {
+export function describeHost({ host, keys, machine }: db.HostFacts): z.input<typeof hostShape> {
   const used = keys.some(({ generation }) => generation > 0);
   return {
     name: host.name,
@@ -161,14 +156,14 @@ export async function putHost(
     ...(machine === null ? [] : [db.machineSlot(name)]),
   ];
   const fresh = (slot: db.Slot): db.NewHostKey => ({ ...slot, recoveriesLeft: mode === 'strict' ? 0 : 1 });
-  const reads = (d: DrizzleD1Database) => [...selectState(d, name), db.selectOwnersOf(d, slots)] as const;
-  return mutate(mutation, reads, ([[there], keysThere, [had], owners]) => {
-    const host = there?.removedMs === null ? there : null;
+  const reads = (d: DrizzleD1Database) => [db.selectHostFacts(d, name), db.selectOwnersOf(d, slots)] as const;
+  const decide = ([[found], owners]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
+    const there = found?.facts.host.removedMs === null ? found.facts : null;
+    const host = there?.host ?? null;
     const expected = checkRevision(mutation, host?.revision ?? 0);
     if (!expected.ok) return expected;
-    const keys = host ? keysThere : [];
-    const account = host ? had?.account : undefined;
-    const kept = account?.engine === machine ? (account ?? null) : null;
+    const keys = there?.keys ?? [];
+    const keepsMachine = there?.machine?.engine === machine;
     const other = owners.find((owner) => owner.host !== name);
     if (other) return fail(ownedBy(other));
     const newKey = host !== null && host.publicKey !== publicKey;
@@ -182,10 +177,6 @@ export async function putHost(
       ...(newKey ? { suspectedMs: null, instance: null, lastRefusedMs: null, lastRefusedWhy: null } : {}),
     };
     const made = { name, ...to, createdMs: nowMs };
-    const after = host ? { ...host, ...to, revision: host.revision + 1 } : { ...blankHost, ...made };
-    const left = keys.filter((each) => !remove.includes(each));
-    const added = add.map((slot) => ({ ...blankKey, ...fresh(slot) }));
-    const keysAfter = [...left.map((each) => (newKey ? { ...each, recoveryAllowed: true } : each)), ...added];
     return succeed({
       entry: {
         action: host ? 'host.change' : 'host.create',
@@ -197,17 +188,23 @@ export async function putHost(
         host
           ? [
               ...db.changeHostStatements(d, host, to, add.map(fresh), remove, newKey),
-              ...(kept
+              ...(keepsMachine
                 ? []
                 : endMachineStatements(d, host.id, takenBy(mutation, 'an operator took it from its host'))),
             ]
           : db.insertHostStatements(d, made, add.map(fresh)),
-      answer: { status: host ? 200 : 201, body: { host: describeHost(after, keysAfter, kept) } },
+      answer: { status: host ? 200 : 201 },
       clash: (column) =>
         column === 'hosts.public_key' ? keyTaken : slotTaken('bouncers', 'one is another host’s'),
       ...(engine ? {} : { news: { noEngineOn: name } }),
     });
-  });
+  };
+  return mutate(mutation, reads, decide, shownHost(name));
+}
+
+/** A host as a GET shows it. */
+function shownHost(name: string): Shown<db.HostFacts> {
+  return { json: db.hostJson(name), describe: (facts) => ({ host: describeHost(facts) }) };
 }
 
 function ownedBy({ hostKey: { kind, name }, host }: db.Owned): Failure {
@@ -216,52 +213,14 @@ function ownedBy({ hostKey: { kind, name }, host }: db.Owned): Failure {
     : slotTaken('bouncers', `${name} is registered by host ${host}`);
 }
 
-const blankHost = {
-  id: 0,
-  revision: 1,
-  suspectedMs: null,
-  seenMs: null,
-  removedMs: null,
-  instance: null,
-  lastRefusedMs: null,
-  lastRefusedWhy: null,
-};
-
-const blankKey = {
-  hostId: 0,
-  generation: 0,
-  recoveriesLeft: 1,
-  recoveryAllowed: false,
-  rotationAskedMs: null,
-  graceMs: null,
-  maxOverlapMs: null,
-  lifeMs: null,
-} satisfies Omit<db.HostKey, 'kind' | 'name'>;
-
 function takenBy({ nowMs, actor }: Mutation, reason: string): Taken {
   return { blockedMs: nowMs, actor, reason };
 }
 
-/** A host, the keys that it may register, and its account at an engine. */
-function selectState(d: DrizzleD1Database, name: string) {
-  return [db.selectHost(d, name), db.selectKeysOf(d, name), selectAccount(d, name)] as const;
-}
-
-function checkHost(mutation: Mutation, name: string, found: db.Host | undefined): Result<db.Host> {
-  if (!found || found.removedMs !== null) return fail({ kind: 'not-found', what: `host ${name}` });
-  const expected = checkRevision(mutation, found.revision);
-  return expected.ok ? succeed(found) : expected;
-}
-
 /** Removes a host: its bouncers' keys are revoked, its machine is refused, and it is told so when it comes again. */
 export async function removeHost(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  const reads = (d: DrizzleD1Database) => selectState(d, name);
-  return mutate(mutation, reads, ([[found], keys, [had]]) => {
-    const read = checkHost(mutation, name, found);
-    if (!read.ok) return read;
-    const host = read.value;
-    const machine = had?.account ?? null;
-    return succeed({
+  return change(mutation, name, ({ host, keys, machine }) =>
+    succeed({
       entry: {
         action: 'host.remove',
         target: name,
@@ -275,21 +234,14 @@ export async function removeHost(mutation: Mutation, name: string): Promise<Resu
       statements: (d) => db.removeHostStatements(d, host, takenBy(mutation, 'its host was removed')),
       answer: { status: 204, body: {} },
       news: { noEngineOn: name },
-    });
-  });
+    }),
+  );
 }
 
 /** Lets each of its keys be registered once more, whatever the host thinks of its count; takes the suspicion back. */
 export async function allowRecovery(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  const reads = (d: DrizzleD1Database) => selectState(d, name);
-  return mutate(mutation, reads, ([[found], keys, [had]]) => {
-    const read = checkHost(mutation, name, found);
-    if (!read.ok) return read;
-    const host = read.value;
-    const machine = had?.account ?? null;
-    const after = { ...host, suspectedMs: null, revision: host.revision + 1 };
-    const allowed = keys.map((key) => ({ ...key, recoveryAllowed: true }));
-    return succeed({
+  return change(mutation, name, ({ host }) =>
+    succeed({
       entry: {
         action: 'host.allow-recovery',
         target: name,
@@ -297,7 +249,24 @@ export async function allowRecovery(mutation: Mutation, name: string): Promise<R
       },
       unchanged: db.atHostRevision(host),
       statements: (d) => db.changeHostStatements(d, host, { suspectedMs: null }, [], [], true),
-      answer: { status: 200, body: { host: describeHost(after, allowed, machine) } },
-    });
-  });
+      answer: { status: 200 },
+    }),
+  );
+}
+
+/** Changes a host that is there. */
+function change(
+  mutation: Mutation,
+  name: string,
+  decide: (facts: db.HostFacts) => Result<Draft>,
+): Promise<Result<Answer>> {
+  const reads = (d: DrizzleD1Database) => [db.selectHostFacts(d, name)] as const;
+  const decideOn = ([[found]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
+    if (!found || found.facts.host.removedMs !== null) {
+      return fail({ kind: 'not-found', what: `host ${name}` });
+    }
+    const expected = checkRevision(mutation, found.facts.host.revision);
+    return expected.ok ? decide(found.facts) : expected;
+  };
+  return mutate(mutation, reads, decideOn, shownHost(name));
 }

@@ -12,7 +12,7 @@ import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';
 import { createConfirmation } from './confirmation.ts';
 import { isoTime, time } from './describe.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Draft, type Mutation, type Shown } from './mutations.ts';
 
 export const blockedShape = z
   .object({
@@ -110,14 +110,18 @@ export async function blockMachine(
   const checked = checkName(machine);
   if (!checked.ok) return checked;
   const row = { machine, blockedMs: mutation.nowMs, actor: mutation.actor, reason: why ?? null };
-  return mutate(mutation, nothingRead, () =>
+  const shown: Shown<db.BlockedMachine> = {
+    json: db.blockedJson(machine),
+    describe: (now) => ({ blocked_machine: describeBlocked(now) }),
+  };
+  const decide = (): Result<Draft> =>
     succeed({
       entry: { action: 'machine.block', target: machine, detail: { reason: row.reason } },
       unchanged: always,
       statements: (d) => db.blockStatements(d, row),
-      answer: { status: 200, body: { blocked_machine: describeBlocked(row) } },
-    }),
-  );
+      answer: { status: 200 },
+    });
+  return mutate(mutation, nothingRead, decide, shown);
 }
 
 export async function unblockMachine(mutation: Mutation, machine: string): Promise<Result<Answer>> {

@@ -2,12 +2,15 @@
 // again when what it was decided on had changed. Safe to repeat with an `Idempotency-Key`, safe against a lost
 // update with `If-Match` (RFC 9110 §13.1.1).
 
-import type { SQL } from 'drizzle-orm';
+import { sql, type SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import { askFeed } from '../context.ts';
 import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
+import { selectText } from '../db/facts.ts';
 import { keepStatements, selectAnswer, type IdempotentAnswer } from '../db/idempotency.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
-import type { News } from '../feed/key-store.ts';
+import type { SeenClient } from '../feed/clients.ts';
+import type { Done, News } from '../feed/key-store.ts';
 import { sha256Hex } from '../secret.ts';
 import { answerWithin } from '../wait.ts';
 import { commit } from './commit.ts';
@@ -35,7 +38,8 @@ export interface Draft {
   /** SQL that must still hold when it is written. */
   readonly unchanged: SQL;
   readonly statements: (d: DrizzleD1Database) => Statements;
-  readonly answer: Answer;
+  /** Without a body: what is shown. */
+  readonly answer: Pick<Answer, 'status' | 'secret'> & Partial<Pick<Answer, 'body'>>;
   /** What the caller is told instead, once it is written: of a suspicion. */
   readonly refusal?: Failure;
   /** What a unique column's clash means; `bouncers.name` and the like. */
@@ -58,6 +62,20 @@ export interface Answer {
   readonly replayed?: boolean;
 }
 
+export type ClientsOf = (bouncerId: number) => readonly SeenClient[];
+
+/**
+ * What a mutation's answer shows as it is once that is written. It is read in the same batch, kept there for the request's
+ * repetition, and described as a GET describes it.
+ */
+export interface Shown<Facts> {
+  /** SQL for it, as JSON. */
+  readonly json: SQL;
+  readonly describe: (facts: Facts, clientsOf: ClientsOf) => Answer['body'];
+  /** The bouncers whose clients are in it. They are not kept: a bouncer may have 50,000, and they change by themselves. */
+  readonly bouncersIn?: (facts: Facts) => readonly number[];
+}
+
 const unread: Failure = {
   kind: 'unavailable',
   problem: 'the key store is out of reach; nothing was written: try again',
@@ -70,7 +88,7 @@ const unreachable: Failure = {
     'Idempotency-Key',
 };
 
-const restored: Failure = {
+export const restored: Failure = {
   kind: 'unavailable',
   problem: 'the key store was restored from a backup, and is put right now; nothing was written: try again',
   waitSeconds: 1,
@@ -90,47 +108,84 @@ export function nothingRead(): readonly [] {
  * Decides and writes. `reads`: all that is decided on, read in one batch and afresh at each try, so that a mutation takes
  * two trips to D1.
  */
-export async function mutate<const Reads extends Statements>(
+export async function mutate<const Reads extends Statements, Facts = unknown>(
   mutation: Mutation,
   reads: (d: DrizzleD1Database) => Reads,
   decide: (rows: RowsOf<Reads>) => Result<Draft | Unchanged> | Promise<Result<Draft | Unchanged>>,
+  shown: Shown<Facts> | null = null,
 ): Promise<Result<Answer>> {
-  const { env, actor, breakGlass, nowMs, idempotency } = mutation;
+  const { env, actor, breakGlass, nowMs } = mutation;
   for (let attempt = 0; attempt < mostTries; attempt++) {
     const read = await readAll(mutation, reads);
     if (!read.ok) return read;
     const { rows, earlier } = read.value;
-    if (earlier && idempotency) return replay(earlier, idempotency.requestHash);
+    if (earlier) return replay(mutation, earlier, shown);
     const draft = await decide(rows);
     if (!draft.ok) return draft;
     if ('as' in draft.value) return succeed(draft.value.as);
     const { entry, unchanged, statements, answer, refusal, clash, news } = draft.value;
-    const kept = idempotency && {
-      actor,
-      key: idempotency.key,
-      requestHash: idempotency.requestHash,
-      status: answer.status,
-      bodyJson: JSON.stringify(answer.body),
-      expiresMs: nowMs + answerKeptMs,
-    };
-    const all = (d: DrizzleD1Database) => [...statements(d), ...(kept ? keepStatements(d, kept, nowMs) : [])];
+    const all = (d: DrizzleD1Database) => [
+      ...statements(d),
+      ...bodyStatements(d, mutation, answer, shown?.json ?? null),
+    ];
     const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
     const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs, news);
-    if (written.kind === 'done') return refusal ? fail(refusal) : succeed(answer);
+    if (written.kind === 'done') return refusal ? fail(refusal) : answerOf(answer, shown, written, news);
     if (written.kind === 'unreachable') return fail(unreachable);
     // The caller, too, may be one that only the backup knows: who he is is asked again.
     if (written.kind === 'restored') return fail(restored);
     if (written.kind === 'clash' && !written.column.startsWith('idempotent_answers.')) {
       if (!clash) throw new Error(`an unexpected clash on ${written.column}`);
       // A copy of this request may have been the faster one.
-      const again = idempotency && (await readAll(mutation, () => []));
-      if (idempotency && again?.ok && again.value.earlier)
-        return replay(again.value.earlier, idempotency.requestHash);
+      const again = mutation.idempotency && (await readAll(mutation, () => []));
+      if (again?.ok && again.value.earlier) return replay(mutation, again.value.earlier, shown);
       return fail(clash(written.column));
     }
     // Stale, or the same request at the same moment: the next try decides on what is there now.
   }
   return fail({ kind: 'unavailable', problem: 'too many changes of the same thing at once; try again' });
+}
+
+/** The statements that keep the answer's body and read it, where that is to be done. */
+function bodyStatements(
+  d: DrizzleD1Database,
+  { actor, idempotency, nowMs }: Mutation,
+  { status, body }: Draft['answer'],
+  json: SQL | null,
+): Statements {
+  const read = body === undefined && json ? sql`json_object('facts', ${json})` : null;
+  if (!idempotency) return read ? [selectText(d, read)] : [];
+  const kept = { actor, ...idempotency, status, expiresMs: nowMs + answerKeptMs };
+  return keepStatements(d, kept, read ?? sql`${JSON.stringify(body ?? {})}`, nowMs);
+}
+
+/** An object of the release before reads nothing back; then the secret alone is better than no answer. */
+function answerOf<Facts>(
+  { status, body, secret }: Draft['answer'],
+  shown: Shown<Facts> | null,
+  { bodyJson, clients }: Partial<Done>,
+  news: News = {},
+): Result<Answer> {
+  const clientsOf = byId(news.clientsOf ?? [], clients ?? []);
+  const all = body ?? (bodyJson ? describe(bodyJson, shown, clientsOf) : {});
+  return succeed({ status, body: all, ...(secret ? { secret } : {}) });
+}
+
+/** `bodyJson`: what is shown, as facts; any other body as it is. */
+function describe<Facts>(bodyJson: string, shown: Shown<Facts> | null, clientsOf: ClientsOf): Answer['body'] {
+  const kept = JSON.parse(bodyJson) as Kept<Facts>;
+  return shown && isFacts(kept) ? shown.describe(kept.facts, clientsOf) : (kept as Answer['body']);
+}
+
+type Kept<Facts> = Answer['body'] | { readonly facts: Facts };
+
+function isFacts<Facts>(kept: Kept<Facts>): kept is { readonly facts: Facts } {
+  return 'facts' in kept;
+}
+
+function byId(ids: readonly number[], clients: readonly (readonly SeenClient[])[]): ClientsOf {
+  const all = new Map(ids.map((id, index) => [id, clients[index]]));
+  return (id) => all.get(id) ?? [];
 }
 
 interface Read<Reads extends Statements> {
@@ -156,16 +211,22 @@ async function readAll<const Reads extends Statements>(
   }
 }
 
-async function replay(earlier: IdempotentAnswer, requestHash: string): Promise<Result<Answer>> {
-  if (earlier.requestHash !== requestHash) {
+async function replay<Facts>(
+  { env, idempotency }: Mutation,
+  { requestHash, status, bodyJson }: IdempotentAnswer,
+  shown: Shown<Facts> | null,
+): Promise<Result<Answer>> {
+  if (requestHash !== idempotency?.requestHash) {
     return fail({
       kind: 'unprocessable',
       field: 'Idempotency-Key',
       problem: 'was sent with another request in the last 24 hours',
     });
   }
-  const body = JSON.parse(earlier.bodyJson) as Record<string, unknown>;
-  return succeed({ status: earlier.status, body, replayed: true });
+  const kept = JSON.parse(bodyJson) as Kept<Facts>;
+  const ids = isFacts(kept) ? (shown?.bouncersIn?.(kept.facts) ?? []) : [];
+  const clients = ids.length > 0 ? await askFeed(env, async (feed) => feed.clientsOf(ids)) : [];
+  return succeed({ status, body: describe(bodyJson, shown, byId(ids, clients)), replayed: true });
 }
 
 /** The `Idempotency-Key` of a request with what it asks for; null when it has none. */

@@ -9,7 +9,7 @@ import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
 import * as db from '../db/hosts.ts';
 import { takeMachineStatements } from '../db/machines.ts';
 import { fail, succeed, type Failure, type Result } from '../failure.ts';
-import { mutate, mutationBy, type Answer, type Draft, type Mutation } from './mutations.ts';
+import { mutate, mutationBy, restored, type Answer, type Draft, type Mutation } from './mutations.ts';
 import { settleStore } from './restore.ts';
 
 /** What a host asks for, its signature checked. */
@@ -96,12 +96,9 @@ export async function register<const Reads extends Statements>(
   });
   if (!done.ok || !isUnchanged) return done;
   // Of what a restored backup says nobody may go on; and the nonce is used up.
-  if ((await settleStore(env)) === 'restored')
-    return fail({ kind: 'unavailable', problem: restoredMeanwhile });
+  if ((await settleStore(env)) === 'restored') return fail(restored);
   return (await db.burn(env.DB, nonce, asked.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
 }
-
-const restoredMeanwhile = 'the key store was restored from a backup; ask once more';
 
 function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: db.Slot) {
   return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), db.selectOwner(d, slot)] as const;

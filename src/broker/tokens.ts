@@ -4,7 +4,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import { sinceMs } from '../clock.ts';
-import { always } from '../db/audited.ts';
+import { always, type RowsOf } from '../db/audited.ts';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import { createGenerations } from '../generations.ts';
@@ -14,7 +14,7 @@ import { digestOf } from '../secret.ts';
 import { createAsking } from './asking.ts';
 import { isoTime, time } from './describe.ts';
 import { duration, name } from './fields.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
+import { mutate, nothingRead, type Answer, type Draft, type Mutation, type Shown } from './mutations.ts';
 import type { Identity } from './oidc.ts';
 import { noteStranger, refusedMs, waitAsStranger } from './strangers.ts';
 
@@ -106,7 +106,7 @@ export async function createToken(
     field: 'name',
     problem: `there is or was an operator token ${name}`,
   };
-  return mutate(mutation, nothingRead, () =>
+  const decide = (): Result<Draft> =>
     succeed({
       entry: {
         action: 'operator-token.create',
@@ -115,20 +115,24 @@ export async function createToken(
       },
       unchanged: always,
       statements: (d) => db.insertStatements(d, row),
-      answer: {
-        status: 201,
-        body: { operator_token: describeToken(row, nowMs) },
-        secret: { token },
-      },
+      answer: { status: 201, secret: { token } },
       clash: () => taken,
-    }),
-  );
+    });
+  return mutate(mutation, nothingRead, decide, shownToken(name, nowMs));
+}
+
+/** A token as a GET shows it. */
+function shownToken(name: string, nowMs: number): Shown<db.OperatorToken> {
+  return {
+    json: db.tokenJson(name),
+    describe: (token) => ({ operator_token: describeToken(token, nowMs) }),
+  };
 }
 
 export async function revokeToken(mutation: Mutation, name: string): Promise<Result<Answer>> {
   const { nowMs } = mutation;
   const reads = (d: DrizzleD1Database) => [db.selectByName(d, name)] as const;
-  return mutate(mutation, reads, ([[token]]) => {
+  const decide = ([[token]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
     if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });
     if (token.revokedMs !== null) {
       return fail({ kind: 'conflict', field: 'name', problem: `operator token ${name} is revoked already` });
@@ -141,18 +145,13 @@ export async function revokeToken(mutation: Mutation, name: string): Promise<Res
       },
       unchanged: db.notRevoked(token),
       statements: (d) => db.revokeStatements(d, token, nowMs),
-      answer: {
-        status: 200,
-        body: { operator_token: describeToken({ ...token, revokedMs: nowMs }, nowMs) },
-      },
+      answer: { status: 200 },
     });
-  });
+  };
+  return mutate(mutation, reads, decide, shownToken(name, nowMs));
 }
 
-export function describeToken(
-  token: Omit<db.OperatorToken, 'id'>,
-  nowMs: number,
-): z.input<typeof tokenShape> {
+export function describeToken(token: db.OperatorToken, nowMs: number): z.input<typeof tokenShape> {
   return {
     name: token.name,
     role: token.role,
@@ -165,7 +164,7 @@ export function describeToken(
 }
 
 /** A row without an end is none of ours: it is taken for one that has ended. */
-function stateOf(token: Omit<db.OperatorToken, 'id'>, nowMs: number): 'live' | 'expired' | 'revoked' {
+function stateOf(token: db.OperatorToken, nowMs: number): 'live' | 'expired' | 'revoked' {
   if (token.revokedMs !== null) return 'revoked';
   return nowMs < (token.expiresMs ?? 0) ? 'live' : 'expired';
 }

@@ -3,10 +3,39 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from './ask.ts';
+import { factsOf, listJson, oneJson, rowJson } from './facts.ts';
+import type { Owned } from './hosts.ts';
 import { changedStatements, revokeStatements, type KeyVersion } from './keys.ts';
 import { bouncers, hostKeys, keyVersions } from './schema.ts';
 
 export type Bouncer = typeof bouncers.$inferSelect;
+
+/** A bouncer, the versions of its key in their order, and the host that registers it, if one does. */
+export interface BouncerFacts {
+  readonly bouncer: Omit<Bouncer, 'metricsJson'>;
+  readonly versions: readonly KeyVersion[];
+  readonly owner: Owned | null;
+}
+
+const facts = sql`json_object(
+  'bouncer', ${rowJson(bouncers, ['metricsJson'])},
+  'versions', ${listJson(rowJson(keyVersions), sql`key_versions WHERE bouncer_id = bouncers.id ORDER BY number`)},
+  'owner', ${oneJson(
+    sql`json_object('hostKey', ${rowJson(hostKeys)}, 'host', hosts.name)`,
+    sql`host_keys JOIN hosts ON hosts.id = host_id WHERE kind = 'bouncer' AND host_keys.name = bouncers.name`,
+  )})`;
+
+/** SQL for the facts of a bouncer, as JSON. */
+export function bouncerJson(name: string): SQL {
+  return sql`(SELECT ${facts} FROM bouncers WHERE name = ${name})`;
+}
+
+export function selectFacts(db: DrizzleD1Database, name: string) {
+  return db
+    .select({ facts: factsOf<BouncerFacts>(facts) })
+    .from(bouncers)
+    .where(sql`name = ${name}`);
+}
 
 /** The statements that make a bouncer and the first version of its key. */
 export function insertStatements(
@@ -24,12 +53,7 @@ export function insertStatements(
 }
 
 /** The statements that take a bouncer and its keys away, and move the epoch with them. */
-export function deleteStatements(
-  db: DrizzleD1Database,
-  bouncer: Bouncer,
-  versions: readonly KeyVersion[],
-  nowMs: number,
-) {
+export function deleteStatements(db: DrizzleD1Database, { bouncer, versions }: BouncerFacts, nowMs: number) {
   return [
     ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
     ...changedStatements(db, sql`(${bouncer.id})`),
@@ -42,7 +66,7 @@ export function deleteStatements(
 /** The statements that change what a bouncer's keys may do; the epoch moves, so it holds everywhere within 5 s. */
 export function policyStatements(
   db: DrizzleD1Database,
-  bouncer: Bouncer,
+  bouncer: Pick<Bouncer, 'id'>,
   to: Partial<Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>>,
 ) {
   return [
@@ -59,8 +83,17 @@ export function noBouncer(name: string): SQL {
   return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name = ${name})`;
 }
 
-export async function findBouncer(d1: D1Database, name: string): Promise<Bouncer | null> {
-  const [row] = await askD1(d1, (db) => selectBouncer(db, name));
+/** A bouncer with its newest usage metrics. */
+export async function findBouncer(
+  d1: D1Database,
+  name: string,
+): Promise<{ facts: BouncerFacts; metricsJson: string | null } | null> {
+  const [row] = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<BouncerFacts>(facts), metricsJson: bouncers.metricsJson })
+      .from(bouncers)
+      .where(eq(bouncers.name, name)),
+  );
   return row ?? null;
 }
 
@@ -97,10 +130,20 @@ export function selectFirstKey(db: DrizzleD1Database, name: string) {
 }
 
 /** A page by id. */
-export function listBouncers(d1: D1Database, afterId: number, limit: number): Promise<Bouncer[]> {
-  return askD1(d1, (db) =>
-    db.select().from(bouncers).where(gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit),
+export async function listBouncers(
+  d1: D1Database,
+  afterId: number,
+  limit: number,
+): Promise<readonly BouncerFacts[]> {
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<BouncerFacts>(facts) })
+      .from(bouncers)
+      .where(gt(bouncers.id, afterId))
+      .orderBy(asc(bouncers.id))
+      .limit(limit),
   );
+  return rows.map((row) => row.facts);
 }
 
 /** How long D1 may take to keep them. */

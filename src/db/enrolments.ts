@@ -3,14 +3,35 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from './ask.ts';
-import { listed } from './keys.ts';
+import { factsOf, listJson, rowJson } from './facts.ts';
 import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from './schema.ts';
 
 export type Enrolment = typeof enrolments.$inferSelect;
 export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
 
-export function selectEnrolment(db: DrizzleD1Database, ref: string) {
-  return db.select().from(enrolments).where(eq(enrolments.ref, ref));
+/** An enrolment, and who used it. */
+export interface EnrolmentFacts {
+  readonly enrolment: Enrolment;
+  readonly uses: readonly EnrolmentHost[];
+}
+
+const facts = sql`json_object(
+  'enrolment', ${rowJson(enrolments)},
+  'uses', ${listJson(
+    rowJson(enrolmentHosts),
+    sql`enrolment_hosts WHERE enrolment_id = enrolments.id ORDER BY host`,
+  )})`;
+
+/** SQL for the facts of an enrolment, as JSON. */
+export function enrolmentJson(ref: string): SQL {
+  return sql`(SELECT ${facts} FROM enrolments WHERE ref = ${ref})`;
+}
+
+export function selectFacts(db: DrizzleD1Database, ref: string) {
+  return db
+    .select({ facts: factsOf<EnrolmentFacts>(facts) })
+    .from(enrolments)
+    .where(eq(enrolments.ref, ref));
 }
 
 /** By its digest, unless that was taken away, or it has no place for this host. */
@@ -24,25 +45,21 @@ export function selectByDigest(db: DrizzleD1Database, digest: string, host: stri
     );
 }
 
-/** Who used it, by its name. */
-export function selectUses(db: DrizzleD1Database, ref: string) {
-  return db
-    .select()
-    .from(enrolmentHosts)
-    .where(sql`enrolment_id = (SELECT id FROM enrolments WHERE ref = ${ref})`)
-    .orderBy(asc(enrolmentHosts.host));
-}
-
 /** A page by id. */
-export function listEnrolments(d1: D1Database, afterId: number, limit: number): Promise<Enrolment[]> {
-  return askD1(d1, (db) =>
-    db.select().from(enrolments).where(gt(enrolments.id, afterId)).orderBy(asc(enrolments.id)).limit(limit),
+export async function listEnrolments(
+  d1: D1Database,
+  afterId: number,
+  limit: number,
+): Promise<EnrolmentFacts[]> {
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<EnrolmentFacts>(facts) })
+      .from(enrolments)
+      .where(gt(enrolments.id, afterId))
+      .orderBy(asc(enrolments.id))
+      .limit(limit),
   );
-}
-
-export function usesOf(d1: D1Database, ids: readonly number[]): Promise<EnrolmentHost[]> {
-  const own = sql`${enrolmentHosts.enrolmentId} IN ${listed(ids)}`;
-  return askD1(d1, (db) => db.select().from(enrolmentHosts).where(own).orderBy(asc(enrolmentHosts.host)));
+  return rows.map((row) => row.facts);
 }
 
 export function insertStatements(db: DrizzleD1Database, enrolment: typeof enrolments.$inferInsert) {

@@ -5,8 +5,8 @@ import { asc, desc, eq, inArray, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { askD1 } from './ask.ts';
-import { listBouncers, type Bouncer } from './bouncers.ts';
-import { changedStatements, listed, versionsOf, type KeyVersion } from './keys.ts';
+import { listBouncers, type Bouncer, type BouncerFacts } from './bouncers.ts';
+import { changedStatements, listed } from './keys.ts';
 import {
   bouncers,
   endsOutbox,
@@ -35,15 +35,13 @@ const pageRows = 1000;
 /** Every bouncer with its versions, in pages by id. */
 export async function* everyBouncer(
   d1: D1Database,
-): AsyncGenerator<{ bouncer: Bouncer; versions: KeyVersion[] }[]> {
+): AsyncGenerator<readonly Pick<BouncerFacts, 'bouncer' | 'versions'>[]> {
   for (let after = 0; ;) {
     const page = await listBouncers(d1, after, pageRows);
-    const ids = page.map(({ id }) => id);
-    const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
-    yield page.map((bouncer) => ({ bouncer, versions: versions.get(bouncer.id) ?? [] }));
+    yield page;
     const last = page.at(-1);
     if (!last || page.length < pageRows) return;
-    after = last.id;
+    after = last.bouncer.id;
   }
 }
 

@@ -3,14 +3,16 @@
 import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from './ask.ts';
+import { factsOf, listJson, oneJson, rowJson } from './facts.ts';
 import { changedStatements, listed } from './keys.ts';
-import { endMachineStatements, type Taken } from './machines.ts';
+import { endMachineStatements, type HostMachine, type Taken } from './machines.ts';
 import {
   bouncers,
   burntNonces,
   endsOutbox,
   engineKeys,
   hostKeys,
+  hostMachines,
   hosts,
   keyVersions,
   revokedDigests,
@@ -49,23 +51,48 @@ export function selectHost(db: DrizzleD1Database, name: string) {
   return db.select().from(hosts).where(eq(hosts.name, name));
 }
 
+/** A host, the keys that it may register, and its account at an engine. */
+export interface HostFacts {
+  readonly host: Host;
+  readonly keys: readonly HostKey[];
+  readonly machine: HostMachine | null;
+}
+
+const facts = sql`json_object(
+  'host', ${rowJson(hosts)},
+  'keys', ${listJson(rowJson(hostKeys), sql`host_keys WHERE host_id = hosts.id ORDER BY kind, name`)},
+  'machine', ${oneJson(rowJson(hostMachines), sql`host_machines WHERE host_id = hosts.id`)})`;
+
+/** SQL for the facts of a host, as JSON. */
+export function hostJson(name: string): SQL {
+  return sql`(SELECT ${facts} FROM hosts WHERE name = ${name})`;
+}
+
+/** By its name, removed ones too. */
+export function selectHostFacts(db: DrizzleD1Database, name: string) {
+  return db
+    .select({ facts: factsOf<HostFacts>(facts) })
+    .from(hosts)
+    .where(eq(hosts.name, name));
+}
+
+export async function findHostFacts(d1: D1Database, name: string): Promise<HostFacts | null> {
+  const [row] = await askD1(d1, (db) => selectHostFacts(db, name));
+  return row?.facts ?? null;
+}
+
 /** A page by id, of those that are not removed. */
-export function listHosts(d1: D1Database, afterId: number, limit: number): Promise<Host[]> {
+export async function listHosts(d1: D1Database, afterId: number, limit: number): Promise<HostFacts[]> {
   const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
-  return askD1(d1, (db) => db.select().from(hosts).where(live).orderBy(asc(hosts.id)).limit(limit));
-}
-
-export function hostKeysOf(d1: D1Database, hostIds: readonly number[]): Promise<HostKey[]> {
-  const own = sql`${hostKeys.hostId} IN ${listed(hostIds)}`;
-  return askD1(d1, (db) =>
-    db.select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name)),
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<HostFacts>(facts) })
+      .from(hosts)
+      .where(live)
+      .orderBy(asc(hosts.id))
+      .limit(limit),
   );
-}
-
-/** The keys that the host of a name may register. */
-export function selectKeysOf(db: DrizzleD1Database, host: string) {
-  const own = sql`${hostKeys.hostId} = ${hostId(host)}`;
-  return db.select().from(hostKeys).where(own).orderBy(asc(hostKeys.kind), asc(hostKeys.name));
+  return rows.map((row) => row.facts);
 }
 
 export interface Owned {

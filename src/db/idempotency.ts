@@ -1,7 +1,7 @@
 // Answers to repeated mutations. Written in the mutation's own batch, so a mutation that happened is never done
 // again, whatever became of its answer.
 
-import { lt, sql } from 'drizzle-orm';
+import { lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { idempotentAnswers } from './schema.ts';
 
@@ -14,10 +14,21 @@ export function selectAnswer(db: DrizzleD1Database, actor: string, key: string, 
     .where(sql`actor = ${actor} AND key = ${key} AND expires_ms > ${nowMs}`);
 }
 
-/** The statements that keep an answer, and forget those whose day is over. */
-export function keepStatements(db: DrizzleD1Database, answer: IdempotentAnswer, nowMs: number) {
+/**
+ * The statements that keep an answer, and forget those whose day is over. `bodyJson`: SQL for its text, which the last of
+ * them answers.
+ */
+export function keepStatements(
+  db: DrizzleD1Database,
+  answer: Omit<IdempotentAnswer, 'bodyJson'>,
+  bodyJson: SQL,
+  nowMs: number,
+) {
   return [
     db.delete(idempotentAnswers).where(lt(idempotentAnswers.expiresMs, nowMs)),
-    db.insert(idempotentAnswers).values(answer),
+    db
+      .insert(idempotentAnswers)
+      .values({ ...answer, bodyJson })
+      .returning({ bodyJson: idempotentAnswers.bodyJson }),
   ];
 }

@@ -3,6 +3,7 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from './ask.ts';
+import { rowJson } from './facts.ts';
 import { listed } from './keys.ts';
 import { blockedMachines, hostMachines } from './schema.ts';
 
@@ -51,6 +52,11 @@ export function stillBlocked({ machine, blockedMs }: BlockedMachine): SQL {
   return sql`EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine} AND blocked_ms = ${blockedMs})`;
 }
 
+/** SQL for a blocked machine, as JSON. */
+export function blockedJson(machine: string): SQL {
+  return sql`(SELECT ${rowJson(blockedMachines)} FROM blocked_machines WHERE machine = ${machine})`;
+}
+
 export function blockStatements(db: DrizzleD1Database, row: BlockedMachine) {
   const target = blockedMachines.machine;
   return [db.insert(blockedMachines).values(row).onConflictDoUpdate({ target, set: row })];
@@ -61,12 +67,6 @@ export function unblockStatements(db: DrizzleD1Database, machine: string) {
 }
 
 export type HostMachine = typeof hostMachines.$inferSelect;
-
-/** The accounts of some hosts. */
-export function machinesOf(d1: D1Database, hostIds: readonly number[]): Promise<HostMachine[]> {
-  const own = sql`${hostMachines.hostId} IN ${listed(hostIds)}`;
-  return askD1(d1, (db) => db.select().from(hostMachines).where(own));
-}
 
 /** SQL for "the host may have an account at this engine, and nobody refuses this name, or the one that it has". */
 export function mayHave(hostId: number, machine: string, engine: string): SQL {

@@ -3,6 +3,7 @@
 import { and, asc, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { answerMs, askD1 } from './ask.ts';
+import { rowJson } from './facts.ts';
 import { listed } from './keys.ts';
 import { endsOutbox, operatorTokens } from './schema.ts';
 
@@ -15,6 +16,11 @@ export function findByDigests(d1: D1Database, digests: readonly string[]): Promi
 
 export function selectByName(db: DrizzleD1Database, name: string) {
   return db.select().from(operatorTokens).where(eq(operatorTokens.name, name));
+}
+
+/** SQL for a token, as JSON. */
+export function tokenJson(name: string): SQL {
+  return sql`(SELECT ${rowJson(operatorTokens)} FROM operator_tokens WHERE name = ${name})`;
 }
 
 /** A page by id. */

@@ -92,6 +92,7 @@ export class DecisionFeed extends DurableObject<Env> {
         if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
       },
       forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
+      clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));

@@ -33,6 +33,7 @@ import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
 import { answerWithin } from '../wait.ts';
+import type { SeenClient } from './clients.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
 import { shared } from './shared.ts';
@@ -53,10 +54,22 @@ export interface News {
   readonly gone?: number;
   /** The name of a host that has no engine (any more): a key that it sent is given up. */
   readonly noEngineOn?: string;
+  /** The ids of bouncers whose clients are to be in the answer. */
+  readonly clientsOf?: readonly number[];
+}
+
+export interface Done {
+  readonly kind: 'done';
+  readonly mark: StoreMark;
+  readonly changed: Changed;
+  /** What the last of the statements answers, as JSON; null: nothing. */
+  readonly bodyJson: string | null;
+  /** Of each bouncer in `clientsOf`. */
+  readonly clients: readonly (readonly SeenClient[])[];
 }
 
 export type Commit =
-  | { readonly kind: 'done'; readonly mark: StoreMark; readonly changed: Changed }
+  | Done
   | Refusal
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
@@ -90,6 +103,7 @@ export interface Memory {
   readonly forgetBouncer: (bouncerId: number) => void;
   readonly noteNewKey: (key: NewKey) => void;
   readonly forgetEngineKey: (host: string) => void;
+  readonly clientsOf: (bouncerIds: readonly number[]) => readonly (readonly SeenClient[])[];
 }
 
 export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory): KeyStore {
@@ -254,6 +268,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       NewKey[]?,
     ];
     const [row] = rows[before.length] as { seq: number }[];
+    const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
     if (!row) throw new Error('a mutation without its audit row');
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await settle.next();
@@ -266,6 +281,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       kind: 'done',
       mark,
       changed: { bouncerIds, blockedMachines: blocked.map(({ machine }) => machine) },
+      bodyJson: said?.body_json ?? null,
+      clients: news.clientsOf?.length ? memory.clientsOf(news.clientsOf) : [],
     };
   };
 

@@ -1,0 +1,41 @@
+// Facts as JSON that SQL makes: what an operator is shown of a change is read in the batch that makes it, kept there for
+// its repetition, and read in the same way by a GET.
+
+import { getTableColumns, getTableName, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core';
+import { keyEpoch } from './schema.ts';
+
+/**
+ * SQL for a row as a JSON object, by the names that the schema gives its columns. D1 takes 32 arguments for a function:
+ * 16 columns.
+ */
+export function rowJson(table: SQLiteTable, but: readonly string[] = []): SQL {
+  const fields = Object.entries(getTableColumns(table))
+    .filter(([key]) => !but.includes(key))
+    .map(([key, { name, dataType }]) => {
+      const column = `${getTableName(table)}.${name}`;
+      return `'${key}', ${dataType === 'boolean' ? `json(iif(${column}, 'true', 'false'))` : column}`;
+    });
+  return sql.raw(`json_object(${fields.join(', ')})`);
+}
+
+/** SQL for what a row has beside it: one object, or null. `from`: what follows FROM. */
+export function oneJson(object: SQL, from: SQL): SQL {
+  return sql`json((SELECT ${object} FROM ${from}))`;
+}
+
+/** SQL for a list of what a row has beside it, in the order of `from`. */
+export function listJson(object: SQL, from: SQL): SQL {
+  return sql`json((SELECT json_group_array(json(item)) FROM (SELECT ${object} AS item FROM ${from})))`;
+}
+
+/** A column of facts, for a selection. */
+export function factsOf<Facts>(json: SQL) {
+  return json.mapWith((text: string) => JSON.parse(text) as Facts).as('facts');
+}
+
+/** A statement whose one row is a text. */
+export function selectText(db: DrizzleD1Database, text: SQL) {
+  return db.select({ bodyJson: sql<string>`${text}`.as('body_json') }).from(keyEpoch);
+}
