@@ -58,7 +58,7 @@ async function asked(method: string, path: string, body: object = {}): Promise<[
   const request = new Request(`http://edge.example/api/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, 'idempotency-key': crypto.randomUUID(), 'if-match': '*' },
-    body: JSON.stringify(body),
+    ...(method === 'GET' ? {} : { body: JSON.stringify(body) }),
   });
   const ctx = createExecutionContext();
   const { status } = await serve(request, { ...env, ...counting } as unknown as Env, ctx);
@@ -107,4 +107,8 @@ test('a host’s first registration, its next key and its engine’s do', async 
   trips = { d1: 0, feed: 0 };
   expect((await host.register(next, { settings })).body).toMatchObject({ state: 'unchanged' });
   expect(trips.d1 + trips.feed).toBeLessThanOrEqual(5);
+});
+
+test('verifying the audit log takes a trip for each 5,000 rows, and three besides', async () => {
+  expect(await asked('GET', '/audit/verify?after=1')).toEqual([200, { d1: 3 + 1, feed: 1 }]);
 });

@@ -3,7 +3,7 @@
 import * as z from 'zod';
 import { auditPages, findAuditRow } from '../db/audit.ts';
 import { faultOf, type AuditHead, type AuditRow } from '../db/audited.ts';
-import type { LostTail } from '../feed/ends-log.ts';
+import type { AuditMemory, LostTail } from '../feed/ends-log.ts';
 import { parseJson } from '../lapi/body.ts';
 import { isoTime, time } from './describe.ts';
 
@@ -57,19 +57,6 @@ export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
 
 type Verdict = z.input<typeof verdictShape>;
 
-/** What the feed's object remembers of the log. */
-export interface Remembered {
-  /** The last row that was removed by its age. */
-  readonly removed: AuditHead;
-  /** The last row that is sealed. */
-  readonly anchor: AuditHead;
-  /**
-   * Ends of the log that were missed when D1 was found restored. A cut looks the same from here, so each is a fault until
-   * an operator says that he knows of it.
-   */
-  readonly lost: readonly LostTail[];
-}
-
 /** So long the sealing of a row may take. */
 const unsealedMs = 60_000;
 
@@ -82,11 +69,11 @@ export interface After {
   readonly hash?: string | undefined;
 }
 
-/** Follows the chain from there, or from the first row that was not removed by its age. */
+/** Follows the chain from there, or from the first row that is left. `remembered` is what the feed's object knows of it. */
 export async function verifyLog(
   d1: D1Database,
   { after, hash }: After,
-  remembered: Remembered,
+  remembered: AuditMemory,
   nowMs: number,
 ): Promise<Verdict> {
   const { removed } = remembered;
@@ -105,7 +92,7 @@ export async function verifyLog(
 async function verifyChain(
   start: AuditHead,
   pages: AsyncIterable<readonly AuditRow[]>,
-  { removed, anchor, lost }: Remembered,
+  { removed, anchor, lost }: AuditMemory,
   nowMs: number,
 ): Promise<Verdict> {
   let head = start;

@@ -4,14 +4,8 @@ import * as z from 'zod';
 import { askFeed } from '../context.ts';
 import { listAudit } from '../db/audit.ts';
 import { problem } from '../failure.ts';
-import {
-  auditShape,
-  describeAudit,
-  mostVerified,
-  verdictShape,
-  verifyLog,
-  type Remembered,
-} from './audit.ts';
+import type { AuditMemory } from '../feed/ends-log.ts';
+import { auditShape, describeAudit, mostVerified, verdictShape, verifyLog } from './audit.ts';
 import { acknowledgeLostTails } from './decisions.ts';
 import { cursor, nextOf, nothing, page, pageFields } from './fields.ts';
 import { mutation, mutationOf, operation } from './operation.ts';
@@ -41,16 +35,7 @@ const verifyQuery = z
     error: 'must be there where hash is',
   });
 
-function whatIsRemembered(env: Env): Promise<Remembered> {
-  return askFeed(env, async (feed) => {
-    const [anchor, lost, removed] = await Promise.all([
-      feed.sealAudit(),
-      feed.lostTails(),
-      feed.auditStart(),
-    ]);
-    return { anchor, lost, removed };
-  });
-}
+const seal = (env: Env): Promise<AuditMemory> => askFeed(env, async (feed) => feed.sealAudit());
 
 export const operatorOperations = [
   mutation({
@@ -128,11 +113,11 @@ export const operatorOperations = [
       409: { description: 'It is not; at which row, and how.', body: verdictShape },
     },
     reply: async (c, { query: { after = 0, hash } }) => {
-      for (let remembered = await whatIsRemembered(c.env); ;) {
+      for (let remembered = await seal(c.env); ;) {
         const verdict = await verifyLog(c.env.DB, { after, hash }, remembered, Date.now());
         if (verdict.ok) return c.json(verdict);
         // Rows that went by their age under this very look are not missing.
-        const now = await whatIsRemembered(c.env);
+        const now = await seal(c.env);
         if (now.removed.seq === remembered.removed.seq) return c.json(verdict, 409);
         remembered = now;
       }

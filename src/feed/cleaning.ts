@@ -57,7 +57,8 @@ export function createCleaning(
   /** The last row of a slice that is older than `beforeMs`; where there is none, the one that went last. */
   const lastToGo = async (beforeMs: number): Promise<AuditHead> => {
     const start = log.readStart(sql);
-    if (beforeMs === -Infinity) return start;
+    const [oldest] = await rowsAfter(d1, start.seq, 1);
+    if (!oldest || oldest.atMs >= beforeMs) return start;
     const rows = await rowsAfter(d1, start.seq, sliceRows);
     const { last, fault } = await wholeUntil(rows, start, log.readAnchor(sql), beforeMs);
     if (fault !== null) {

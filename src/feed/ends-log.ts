@@ -107,6 +107,19 @@ export interface LostTail {
   readonly acknowledgedMs: number | null;
 }
 
+/** What is remembered of the audit log, apart from D1. */
+export interface AuditMemory {
+  /** The last row that was removed by its age. */
+  readonly removed: AuditHead;
+  /** The last row that is sealed. */
+  readonly anchor: AuditHead;
+  /**
+   * Ends of the log that were missed when D1 was found restored. A cut looks the same from here, so each is a fault until
+   * an operator says that he knows of it.
+   */
+  readonly lost: readonly LostTail[];
+}
+
 export function writeLostTail(sql: SqlStorage, tail: Omit<LostTail, 'acknowledgedMs'>): void {
   sql.exec(
     `INSERT OR REPLACE INTO lost_tails VALUES (?, ?, ?, ?, NULL)`,

@@ -4,7 +4,6 @@
 
 import { DurableObject } from 'cloudflare:workers';
 import { sinceMs } from '../clock.ts';
-import type { AuditHead } from '../db/audited.ts';
 import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
@@ -368,14 +367,10 @@ export class DecisionFeed extends DurableObject<Env> {
     return this.#keyStore.settle();
   }
 
-  /** Seals the audit log as far as it has come; answers the last row. */
-  sealAudit(): Promise<AuditHead> {
-    return this.#keyStore.seal();
-  }
-
-  /** The last row of the audit log that was removed by its age. */
-  auditStart(): AuditHead {
-    return endsLog.readStart(this.ctx.storage.sql);
+  /** Seals the audit log as far as it has come. */
+  async sealAudit(): Promise<endsLog.AuditMemory> {
+    const anchor = await this.#keyStore.seal();
+    return { anchor, removed: endsLog.readStart(this.ctx.storage.sql), lost: this.lostTails() };
   }
 
   lostTails(): endsLog.LostTail[] {
