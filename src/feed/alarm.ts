@@ -6,22 +6,50 @@ export interface Alarm {
   load(): Promise<void>;
   /** Sets the next one, an interval from now. */
   set(): Promise<void>;
-  isLost(): boolean;
+  /** Sets one that was lost anew, and answers whether it was; where that fails, whoever looks next tries again. */
+  mend(): Promise<boolean>;
 }
+
+/** A Durable Object that does nothing for 10 s is put away; a timer is something. */
+const longestNapMs = 30_000;
+/** Who asks an engine more seldom than this wants little of it, and nothing between. */
+const mostAwakeMs = 300_000;
 
 export function createAlarm(storage: DurableObjectStorage, intervalMs: number): Alarm {
   let dueMs = 0;
+  const set = async (): Promise<void> => {
+    dueMs = Date.now() + intervalMs;
+    await storage.setAlarm(dueMs);
+  };
+  const isLost = (): boolean => {
+    const awayMs = dueMs - Date.now();
+    return awayMs > 2 * intervalMs || awayMs < -3 * intervalMs;
+  };
   return {
     async load() {
       dueMs = (await storage.getAlarm()) ?? 0;
     },
-    async set() {
-      dueMs = Date.now() + intervalMs;
-      await storage.setAlarm(dueMs);
-    },
-    isLost() {
-      const awayMs = dueMs - Date.now();
-      return awayMs > 2 * intervalMs || awayMs < -3 * intervalMs;
+    set,
+    async mend() {
+      if (!isLost()) return false;
+      try {
+        await set();
+      } catch (error) {
+        console.error(`the feed's alarm could not be set: ${(error as Error).message}`);
+      }
+      return true;
     },
   };
+}
+
+/**
+ * Between rounds the object is kept, since what is in memory, cursors that were not yet written above all, would be read
+ * anew each time. Timers go by no clock that can be set: they see an alarm that was lost, and `round` is then due.
+ */
+export async function stayAwake(alarm: Alarm, intervalMs: number, round: () => Promise<void>): Promise<void> {
+  if (intervalMs > mostAwakeMs) return;
+  for (;;) {
+    await scheduler.wait(Math.min(intervalMs, longestNapMs));
+    if (await alarm.mend()) await round();
+  }
 }

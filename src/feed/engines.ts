@@ -65,6 +65,17 @@ export function createEngines(storage: DurableObjectStorage, store: Store, setti
   });
 }
 
+/** A round with one engine that nobody waits for. */
+export async function hear({ name, rounds, forwarder }: Engine): Promise<void> {
+  try {
+    const { ok } = await rounds.run();
+    // Not waited for: the next round must not be late for it.
+    if (ok) void forwarder.forward();
+  } catch (error) {
+    console.error(`engine ${name}: a round broke off: ${(error as Error).message}`);
+  }
+}
+
 /** Of some engines at once, each at its own pace. What went wrong says where, when there are several. */
 export async function runRounds(
   engines: readonly Engine[],

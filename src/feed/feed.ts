@@ -8,7 +8,7 @@ import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
-import { createAlarm, type Alarm } from './alarm.ts';
+import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
 import { activeRows, byStrictness, removedUpTo } from './answer.ts';
 import { aimAt, createBases, forgetBases, grounded, limitsMoved, type Bases } from './basis.ts';
 import { createCleaning } from './cleaning.ts';
@@ -19,7 +19,7 @@ import { advance, isSettled, sameCursor, usable, type Position } from './cursor.
 import { decisionOf, type Decision, type Row } from './decision.ts';
 import * as endsLog from './ends-log.ts';
 import { createKeyStore, type Commit, type CommitAsk, type KeyStore } from './key-store.ts';
-import { createEngines, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
+import { createEngines, hear, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import { byHandles, handleOf } from './identity.ts';
 import { countLeftBehind, type LeftBehind } from './left-behind.ts';
 import * as local from './local.ts';
@@ -27,20 +27,15 @@ import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import { endOf } from './mirror.ts';
 import { openNewKeys, type NewKeys } from './new-keys.ts';
-import { takeTurns, type Turn } from './owed.ts';
+import { takeTurns } from './owed.ts';
 import { answerOf, nameOf, type Poll } from './poll.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
 import type { RoundResult, Write } from './rounds.ts';
-import { gzipped, keptAnswer, renderList, renderStream, smallAnswerRows, streamOf } from './snapshot.ts';
-import type { GzipCache, Kept } from './snapshot.ts';
+import { bodyOf, keptAnswer, renderList, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible, type Store } from './store.ts';
 import { createMarks, forgettable, type Marks } from './tombstones.ts';
 import { choosesEngines, isLookup, requestKey, type View } from './view.ts';
 
-/** A Durable Object that does nothing for 10 s is put away; a timer is something. */
-const longestNapMs = 30_000;
-/** Who asks an engine more seldom than this wants little of it, and nothing between. */
-const mostAwakeMs = 300_000;
 const forgetIntervalMs = 3_600_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
 const onceKeptMs = 25 * 3_600_000;
@@ -99,10 +94,10 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
     void ctx.blockConcurrencyWhile(async () => {
       await this.#alarm.load();
-      if (this.#alarm.isLost()) await this.#mendAlarm();
+      await this.#alarm.mend();
     });
-    const isBusy = this.#engines.length > 0 && this.#settings.syncIntervalMs <= mostAwakeMs;
-    if (isBusy) void this.#stayAwake();
+    if (this.#engines.length === 0) return;
+    void stayAwake(this.#alarm, this.#settings.syncIntervalMs, () => this.#round());
   }
 
   /**
@@ -118,51 +113,15 @@ export class DecisionFeed extends DurableObject<Env> {
     const nowMs = Date.now();
     this.#keepHouse(nowMs);
     // No alarm comes while this one runs: who is slow must not keep the others waiting.
-    const all = [
-      ...this.#engines.map((engine) => this.#hear(engine)),
-      this.#writeClients(nowMs),
-      this.#clean(nowMs),
-    ];
+    const all = [...this.#engines.map(hear), this.#writeClients(nowMs), this.#clean(nowMs)];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
-  }
-
-  async #hear({ name, rounds, forwarder }: Engine): Promise<void> {
-    try {
-      const { ok } = await rounds.run();
-      // Not waited for: the next round must not be late for it.
-      if (ok) void forwarder.forward();
-    } catch (error) {
-      console.error(`engine ${name}: a round broke off: ${(error as Error).message}`);
-    }
-  }
-
-  /** Sets an alarm that was lost anew; where that fails, whoever looks next tries again. */
-  async #mendAlarm(): Promise<void> {
-    try {
-      await this.#alarm.set();
-    } catch (error) {
-      console.error(`the feed's alarm could not be set: ${(error as Error).message}`);
-    }
-  }
-
-  /**
-   * Between rounds the object is kept, since what is in memory, cursors that were not yet written above all, would
-   * be read anew each time. Timers go by no clock that can be set.
-   */
-  async #stayAwake(): Promise<void> {
-    for (;;) {
-      await scheduler.wait(Math.min(this.#settings.syncIntervalMs, longestNapMs));
-      if (!this.#alarm.isLost()) continue;
-      await this.#mendAlarm();
-      await this.#round();
-    }
   }
 
   /** Before every answer, so that none is made from the past. */
   #look(): number {
     const nowMs = Date.now();
     sweep(this.ctx.storage, this.#store, nowMs);
-    if (this.#alarm.isLost()) void this.#mendAlarm();
+    void this.#alarm.mend();
     return nowMs;
   }
 
@@ -232,26 +191,9 @@ export class DecisionFeed extends DurableObject<Env> {
       if (!sameCursor(clients.cursorOf(client, slot), next)) return;
       clients.setCursor(this.#clients, client, slot, ask.startup ? undefined : cursor);
     };
-    const body = await this.#body(ask, name, turn, nowMs, undo);
+    const rendering = { name, gzip: ask.gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
+    const body = await bodyOf(this.#gzipped, turn, rendering, undo);
     return { kind: 'stream', sequence, settled: false, ...body };
-  }
-
-  async #body(
-    ask: StreamAsk,
-    name: string,
-    turn: Turn | Kept,
-    nowMs: number,
-    onCancel: () => void,
-  ): Promise<Pick<StreamAnswer, 'body' | 'gzip'>> {
-    if ('slices' in turn) return { body: streamOf(await turn.slices, onCancel), gzip: true };
-    const ends = (row: Row): number => endOf(this.#store.mirror, row);
-    const { answer } = turn;
-    if (answer.added.length + answer.ended.length <= smallAnswerRows) {
-      return { body: [...renderStream(answer, nowMs, ends)].join(''), gzip: false };
-    }
-    if (!ask.gzip) return { body: streamOf(renderStream(answer, nowMs, ends), onCancel), gzip: false };
-    const { slices } = gzipped(this.#gzipped, name, turn, nowMs, ends);
-    return { body: streamOf(await slices, onCancel), gzip: true };
   }
 
   /** A live lookup, or the whole list: active decisions of a view. */
@@ -404,7 +346,7 @@ export class DecisionFeed extends DurableObject<Env> {
     if (isComplete(engines, this.#store, view)) return true;
     if (this.#contactMs === 0) {
       this.#contactMs = Date.now();
-      for (const engine of engines) void this.#hear(engine);
+      for (const engine of engines) void hear(engine);
     }
     return untilKnown(engines, this.#store, view, this.#contactMs, patienceMs);
   }

@@ -113,6 +113,32 @@ export interface Kept {
 /** Gzipped answers by what was asked (view and start). Bounded in age and in bytes. */
 export type GzipCache = Map<string, Kept>;
 
+export interface Rendering {
+  /** Equal for equal answers (`nameOf` in poll.ts). */
+  readonly name: string;
+  /** Whether the client takes it. */
+  readonly gzip: boolean;
+  readonly nowMs: number;
+  readonly endOf: EndOf;
+}
+
+/** The body of an answer, made now or kept from an earlier one; `gzip`: whether it is compressed. */
+export async function bodyOf(
+  cache: GzipCache,
+  turn: Turn | Kept,
+  { name, gzip, nowMs, endOf }: Rendering,
+  onCancel: () => void,
+): Promise<{ body: ReadableStream<Uint8Array> | string; gzip: boolean }> {
+  if ('slices' in turn) return { body: streamOf(await turn.slices, onCancel), gzip: true };
+  const { answer } = turn;
+  if (answer.added.length + answer.ended.length <= smallAnswerRows) {
+    return { body: [...renderStream(answer, nowMs, endOf)].join(''), gzip: false };
+  }
+  if (!gzip) return { body: streamOf(renderStream(answer, nowMs, endOf), onCancel), gzip: false };
+  const { slices } = gzipped(cache, name, turn, nowMs, endOf);
+  return { body: streamOf(await slices, onCancel), gzip: true };
+}
+
 /** The answer of this name that was gzipped, while it is true: until the feed moves or 5 s have passed. */
 export function keptAnswer(
   cache: GzipCache,
@@ -130,13 +156,7 @@ export function keptAnswer(
  * The answer gzipped, for all that ask for the same. Durations are those at the end of the time that it is kept, so none
  * is ever longer than the truth.
  */
-export function gzipped(
-  cache: GzipCache,
-  name: string,
-  { answer, owed }: Turn,
-  nowMs: number,
-  endOf: EndOf,
-): Kept {
+function gzipped(cache: GzipCache, name: string, { answer, owed }: Turn, nowMs: number, endOf: EndOf): Kept {
   const earliestEndMs = answer.added.reduce((least, row) => {
     const endMs = endOf(row);
     return endMs - nowMs >= 1000 && endMs < least ? endMs : least;
