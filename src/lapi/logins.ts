@@ -1,15 +1,14 @@
 // Machines' tries to log in: guessing is slowed down, by network and by name. Only failures count: any number of good
-// log-ins may come from one address, and nobody's guessing locks out who has just logged in from elsewhere. Each isolate
-// counts. Cloudflare's rate limits, where they are bound, add up what fails in all isolates of a location; they can be
-// asked only by counting, hence after the engine's answer.
+// log-ins may come from one address, and nobody's guessing locks out who has just logged in from elsewhere.
 
 import { bareName } from '../broker/machines.ts';
 import { sinceMs } from '../clock.ts';
 import { fail, type Result } from '../failure.ts';
-import { createGenerations, type Generations } from '../generations.ts';
+import { createGenerations } from '../generations.ts';
 import { sha256Hex } from '../secret.ts';
+import { createFailureLimit, enterTry, leaveTries, waitOf, waitOfPending, type Try } from './failures.ts';
 import { limitedNetwork } from './ip.ts';
-import { letsThrough, mostCounted, windowMs, type LimitName, type Wait } from './rate.ts';
+import { mostCounted } from './rate.ts';
 
 export interface Login {
   readonly body: Uint8Array;
@@ -17,29 +16,9 @@ export interface Login {
   readonly machine: string | null;
 }
 
-interface Limit {
-  /** In wrangler.toml, with the same number. */
-  readonly binding: LimitName;
-  readonly perMinute: number;
-  readonly counts: Generations<Count>;
-}
-
-/** In the window that began at `startMs`. What is not answered yet may fail: guesses at once are no way around. */
-interface Count {
-  readonly startMs: number;
-  failures: number;
-  pending: number;
-}
-
-interface Counted {
-  readonly limit: Limit;
-  readonly key: string;
-  readonly count: Count;
-}
-
-const networkLimit = createLimit('LOGIN_LIMIT_ADDRESS', 30);
+const networkLimit = createFailureLimit('LOGIN_LIMIT_ADDRESS', 30);
 /** More than of one network: an attacker's keeps no machine out alone. */
-const nameLimit = createLimit('LOGIN_LIMIT_MACHINE', 60);
+const nameLimit = createFailureLimit('LOGIN_LIMIT_MACHINE', 60);
 
 /** Networks, and machines by network, that logged in well → when. */
 const goodAt = createGenerations<number>(mostCounted);
@@ -62,9 +41,9 @@ export async function tryLogIn(
 ): Promise<Result<Response>> {
   const startMs = Date.now();
   const network = limitedNetwork(address);
-  const here = enter(networkLimit, network, startMs);
+  const here = enterTry(networkLimit, network, startMs);
   const entered = [here];
-  let failed: readonly Counted[] = [];
+  let failed: readonly Try[] = [];
   try {
     // Where a machine has logged in well, the body tells whether this is it again.
     const early = isGood(network, startMs) ? waitOfPending(here) : waitOf(here, startMs);
@@ -79,8 +58,8 @@ export async function tryLogIn(
     const itself = `${network} ${name}`;
     // Known to be good from here it counts by itself: neither a neighbour nor who guesses its name keeps it out.
     const by = isGood(itself, startMs)
-      ? [enter(networkLimit, itself, startMs)]
-      : [here, ...(machine === null ? [] : [enter(nameLimit, name, startMs)])];
+      ? [enterTry(networkLimit, itself, startMs)]
+      : [here, ...(machine === null ? [] : [enterTry(nameLimit, name, startMs)])];
     entered.push(...by.filter((each) => each !== here));
     const waits = by.map((each) => waitOf(each, startMs)).filter((wait) => wait !== null);
     if (waits.length > 0) return limited(Math.max(...waits));
@@ -89,14 +68,8 @@ export async function tryLogIn(
     else if (result.ok && result.value.ok && machine !== null) await noteGood(address, machine, Date.now());
     return result;
   } finally {
-    for (const { count } of entered) count.pending--;
-    for (const { count } of failed) count.failures++;
-    await tellBindings(env, failed);
+    await leaveTries(env, entered, failed);
   }
-}
-
-function createLimit(binding: LimitName, perMinute: number): Limit {
-  return { binding, perMinute, counts: createGenerations(mostCounted) };
 }
 
 /** Of any length and content, where a key has bounds. */
@@ -109,26 +82,6 @@ function isGood(key: string, nowMs: number): boolean {
   return atMs !== undefined && sinceMs(atMs, nowMs) < goodMs;
 }
 
-function enter(limit: Limit, key: string, nowMs: number): Counted {
-  let count = limit.counts.get(key);
-  if (!count || sinceMs(count.startMs, nowMs) >= windowMs) {
-    limit.counts.set(key, (count = { startMs: nowMs, failures: 0, pending: 0 }));
-  }
-  count.pending++;
-  return { limit, key, count };
-}
-
-function waitOf(counted: Counted, nowMs: number): Wait {
-  const { startMs, failures } = counted.count;
-  if (failures >= counted.limit.perMinute) return Math.ceil((startMs + windowMs - nowMs) / 1000);
-  return waitOfPending(counted, failures);
-}
-
-/** Those before it are answered soon, and leave their places if they are good. */
-function waitOfPending({ limit, count }: Counted, failures = 0): Wait {
-  return failures + count.pending > limit.perMinute ? 1 : null;
-}
-
 function limited(waitSeconds: number): Result<never> {
   return fail({ kind: 'rate-limited', waitSeconds });
 }
@@ -136,10 +89,4 @@ function limited(waitSeconds: number): Result<never> {
 /** Also an operator's, who blocked the machine. An engine that is out of reach refuses nobody. */
 function isRefusal(result: Result<Response>): boolean {
   return result.ok ? [401, 403].includes(result.value.status) : result.failure.kind !== 'unavailable';
-}
-
-async function tellBindings(env: Partial<Env>, failed: readonly Counted[]): Promise<void> {
-  for (const { limit, key, count } of failed) {
-    if (!(await letsThrough(env[limit.binding], key))) count.failures = limit.perMinute;
-  }
 }

@@ -14,10 +14,11 @@ import { forgetAnswers, keepAnswer, noteAdmitted, recallAnswer } from './allowli
 import { readBytes } from './body.ts';
 import { forStrangers } from './login-errors.ts';
 import { noteGood, tryLogIn, type Login } from './logins.ts';
+import { isGoodToken, noteGiven, tryToken } from './machine-tokens.ts';
 import { parseQuery } from './query.ts';
 import { forgetHead } from './quiet.ts';
 import { relay } from './relay.ts';
-import { checkToken, claimedMachine, machineIn, mayAsLocal } from './trust.ts';
+import { checkToken, claimedMachine, machineIn, mayAsLocal, tokenOf } from './trust.ts';
 
 type Reply = (c: Context<AppEnv>) => Promise<Response>;
 type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
@@ -32,7 +33,7 @@ const passages: Readonly<Record<string, Partial<Record<Method, Reply>>>> = {
   '/watchers': { POST: register },
   '/watchers/login': { POST: logIn },
   '/watchers/self': { DELETE: pass },
-  '/refresh_token': { GET: pass },
+  '/refresh_token': { GET: renew },
   '/heartbeat': { GET: beat },
   '/alerts': { GET: pass, POST: writing('added'), HEAD: pass, DELETE: deleteAlerts },
   '/alerts/:id': { GET: pass, HEAD: pass, DELETE: deleteAlerts },
@@ -104,7 +105,11 @@ async function register(c: Context<AppEnv>): Promise<Response> {
 async function logIn(c: Context<AppEnv>): Promise<Response> {
   const address = clientAddress(c.req.raw, c.get('settings'));
   const read = () => readLogin(c.req.raw);
-  const pass = async (login: Login) => forStrangers(await passOn(c, loginLimitBytes, login));
+  const pass = async (login: Login) => {
+    const result = await forStrangers(await passOn(c, loginLimitBytes, login));
+    await noteGiven(openEngine(c).name, result);
+    return result;
+  };
   return answered(await tryLogIn(c.env, address, read, pass));
 }
 
@@ -123,7 +128,7 @@ async function deleteAlerts(c: Context<AppEnv>): Promise<Response> {
 /** Log processors do so once a minute, which keeps them known to be good. */
 async function beat(c: Context<AppEnv>): Promise<Response> {
   const askedMs = Date.now();
-  const result = await passOn(c, limitBytes);
+  const result = await passWithToken(c);
   if (result.ok && result.value.ok) {
     await noteAdmitted(openEngine(c).name, c.req.header('authorization') ?? '', askedMs);
     const machine = claimedMachine(c.req.raw.headers);
@@ -141,14 +146,20 @@ async function askAllowlists(c: Context<AppEnv>): Promise<Response> {
   if (!passes.ok) return lapiError(passes.failure);
   const kept = await recallAnswer(name, authorization, question, askedMs);
   if (kept) return kept;
-  const result = await passOn(c, limitBytes);
+  const result = await passWithToken(c);
   if (!result.ok) return lapiError(result.failure);
   if (result.value.ok) await noteAdmitted(name, authorization, askedMs);
   return answered(await keepAnswer(question, result.value, askedMs));
 }
 
 async function pass(c: Context<AppEnv>): Promise<Response> {
-  return answered(await passOn(c, limitBytes));
+  return answered(await passWithToken(c));
+}
+
+async function renew(c: Context<AppEnv>): Promise<Response> {
+  const result = await passWithToken(c);
+  await noteGiven(openEngine(c).name, result);
+  return answered(result);
 }
 
 /** How long a machine waits for this feed to have what it wrote; the work goes on after that. */
@@ -169,13 +180,16 @@ function writing(effect: Write['effect']): Reply {
  */
 async function write(c: Context<AppEnv>, effect: Write['effect']): Promise<Response> {
   const startMs = Date.now();
-  const result = await passOn(c, limitBytes);
+  const result = await passWithToken(c);
   // An engine that failed, or fell silent, may have written all the same: then nobody waits, but it is looked for.
   if (result.ok && result.value.status >= 400 && result.value.status < 500) return result.value;
   if (!result.ok && result.failure.kind !== 'unavailable') return lapiError(result.failure);
-  forgetAnswers(Date.now());
   const done = result.ok && result.value.ok;
   const tookMs = Date.now() - startMs;
+  if (!done && !(await isGoodToken(openEngine(c).name, tokenOf(c.req.raw.headers)))) {
+    c.executionCtx.waitUntil(followSeldom(c, { effect, certain: false, tookMs }));
+    return answered(result);
+  }
   const certain = done && effect === 'dropped' && (await deletedSome(result.value));
   const followed = follow(c, { effect, certain, tookMs });
   c.executionCtx.waitUntil(followed);
@@ -192,7 +206,25 @@ async function deletedSome(answer: Response): Promise<boolean> {
   }
 }
 
+/** How often what somebody may have written, whom nobody knows, is looked for. */
+const seldomMs = 10_000;
+/** Engine and effect → when that is next done, or was last. */
+const seldomAtMs = new Map<string, number>();
+
+/** Anybody can make a token up, and have an engine that is down asked: all that come meanwhile share the next look. */
+async function followSeldom(c: Context<AppEnv>, write: Write): Promise<void> {
+  const key = `${openEngine(c).name} ${write.effect}`;
+  const nowMs = Date.now();
+  const inMs = (seldomAtMs.get(key) ?? -Infinity) - nowMs;
+  if (inMs > 0 && inMs <= seldomMs) return;
+  const waitMs = inMs > 0 ? 0 : Math.max(0, inMs + seldomMs);
+  seldomAtMs.set(key, nowMs + waitMs);
+  if (waitMs > 0) await scheduler.wait(waitMs);
+  await follow(c, { ...write, tookMs: write.tookMs + waitMs });
+}
+
 async function follow(c: Context<AppEnv>, write: Write): Promise<void> {
+  forgetAnswers(Date.now());
   try {
     await askFeed(c.env, async (feed) => feed.syncAfter(openEngine(c).name, write));
   } catch (error) {
@@ -212,6 +244,13 @@ async function admit(c: Context<AppEnv>, login: string | null = null): Promise<R
     if (passes && !passes.ok) return passes;
   }
   return succeed('passes');
+}
+
+/** On all routes but a log-in and a registration: by their token. */
+async function passWithToken(c: Context<AppEnv>): Promise<Result<Response>> {
+  const address = clientAddress(c.req.raw, c.get('settings'));
+  const token = tokenOf(c.req.raw.headers);
+  return tryToken(openEngine(c).name, token, address, () => passOn(c, limitBytes));
 }
 
 /** `login`: what was read of the body before. */

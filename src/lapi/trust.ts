@@ -36,7 +36,8 @@ function refused(problem: string): Result<never> {
   return fail({ kind: 'login-refused', problem });
 }
 
-function tokenOf(headers: Headers): string {
+/** The token of a request; empty without one. */
+export function tokenOf(headers: Headers): string {
   return /^Bearer (.*)$/.exec(headers.get('authorization') ?? '')?.[1] ?? '';
 }
 

@@ -17,6 +17,10 @@ describe('a write', () => {
   let asked: string[] = [];
   let onWrite: (request: IncomingMessage, response: ServerResponse) => void;
   let onDelta: (response: ServerResponse) => void;
+  const onBeat = ({ headers }: IncomingMessage, response: ServerResponse) => {
+    const isGood = headers.authorization === `Bearer ${tokenOf('good')}`;
+    response.writeHead(isGood ? 200 : 401, json).end('{"code":401,"message":"signature is invalid"}');
+  };
   const noNews = (response: ServerResponse) => response.writeHead(200, json).end('{"new":[],"deleted":[]}');
   beforeAll(async () => {
     const port = await freePort();
@@ -24,6 +28,7 @@ describe('a write', () => {
       const { pathname } = new URL(request.url as string, 'http://engine.example');
       asked.push(`${request.method} ${pathname}`);
       if (pathname === '/v1/alerts') onWrite(request, response);
+      else if (pathname === '/v1/heartbeat') onBeat(request, response);
       else if (pathname === '/v1/decisions/stream') onDelta(response);
       else response.writeHead(200, json).end('null');
     });
@@ -31,7 +36,11 @@ describe('a write', () => {
     onDelta = noNews;
     lapidary = await startLapidary({
       upstream: { url: `http://127.0.0.1:${port}`, key: 'key' },
-      settings: { SYNC_INTERVAL_SECONDS: '3600', UPSTREAM_TIMEOUT_SECONDS: '1' },
+      settings: {
+        SYNC_INTERVAL_SECONDS: '3600',
+        UPSTREAM_TIMEOUT_SECONDS: '1',
+        CLIENT_ADDRESS_HEADER: 'x-edge',
+      },
     });
     await lapidary.sync({ full: true });
   });
@@ -107,4 +116,54 @@ describe('a write', () => {
       onDelta = noNews;
     }
   });
+
+  const send = async (method: string, path: string, machine: string, address: string): Promise<number> => {
+    const response = await fetch(`${lapidary.url}/v1${path}`, {
+      method,
+      headers: { authorization: `Bearer ${tokenOf(machine)}`, 'x-edge': address },
+      ...(method === 'POST' ? { body: '[]' } : {}),
+    });
+    await response.text();
+    return response.status;
+  };
+  const reads = () => asked.filter((each) => each.includes('/v1/decisions')).length;
+
+  it('is looked for when its answer is lost: at once of a machine, and of strangers together', async () => {
+    onWrite = (_, response) => response.writeHead(500, json).end('{"message":"down"}');
+    const looked = (what: string) =>
+      until(what, (saw) => {
+        saw(asked);
+        return reads() > 0;
+      });
+    asked = [];
+    expect(await send('POST', '/alerts', 'stranger', '198.51.100.1')).toBe(500);
+    await looked('the first of a stranger is looked for');
+    asked = [];
+    for (let i = 0; i < 60; i++) await send('POST', '/alerts', `stranger-${i}`, `198.51.100.${i}`);
+    expect(reads()).toBeLessThan(20);
+    await looked('what the others may have written is looked for, too');
+    expect(await send('GET', '/heartbeat', 'good', '192.0.2.1')).toBe(200);
+    asked = [];
+    expect(await send('POST', '/alerts', 'good', '192.0.2.1')).toBe(500);
+    await looked('that of a machine is looked for');
+  });
+
+  it('of a stranger does not reach the engine as often as they like; a machine beside them does', async () => {
+    const forge = (i: number) => send('GET', '/heartbeat', `forged-${i}`, '198.51.100.200');
+    asked = [];
+    const statuses: number[] = [];
+    for (let i = 0; i < 150; i++) statuses.push(await forge(i));
+    const atOnce = await Promise.all(Array.from({ length: 150 }, (_, i) => forge(1_000 + i)));
+    expect(new Set([...statuses, ...atOnce])).toEqual(new Set([401, 429]));
+    // And one a second.
+    expect(asked.length).toBeLessThan(150);
+    expect(asked.length).toBeGreaterThan(119);
+    expect(await send('GET', '/heartbeat', 'forged', '198.51.100.201')).toBe(401);
+    expect(await send('GET', '/heartbeat', 'good', '198.51.100.200')).toBe(200);
+  });
 });
+
+function tokenOf(machine: string): string {
+  const claims = { id: machine, exp: Math.floor(Date.UTC(2100, 0) / 1000) };
+  return ['{}', JSON.stringify(claims), 'x'].map((part) => Buffer.from(part).toString('base64url')).join('.');
+}
