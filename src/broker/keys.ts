@@ -3,7 +3,6 @@
 // with the clock at each use.
 
 import { waitUntil } from 'cloudflare:workers';
-import { sinceMs } from '../clock.ts';
 import { askStore, mostChanges, type FoundKey, type KeyVersion, type StoreAnswer } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { createGenerations } from '../generations.ts';
@@ -15,7 +14,7 @@ import { createConfirmation } from './confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';
 import { confirmStore } from './restore.ts';
 import { isLive } from './rotation.ts';
-import { noteStranger, refusedMs, waitAsStranger } from './strangers.ts';
+import { createRefusals, noteStranger, waitAsStranger } from './strangers.ts';
 
 /** Who asks, and with which version of the key. */
 export interface BouncerIdentity {
@@ -37,8 +36,9 @@ let epoch = -1;
 const confirmation = createConfirmation();
 /** Bouncer's id → the epoch to which this isolate's own change brought D1: what D1 said before does not count. */
 const changedAt = createGenerations<number>(mostRemembered);
-/** Digest → when it was looked up in vain. */
-const refused = createGenerations<number>(mostRemembered);
+const refusals = createRefusals();
+/** What opened nothing may open something now: it is looked up anew. */
+export const forgetRefusals = refusals.clear;
 
 const ask = createAsking<Env, BouncerIdentity | null>(
   (env, digests) => {
@@ -90,13 +90,8 @@ afterCommit((written) => {
     forgetBouncers(new Set(bouncerIds));
     for (const id of bouncerIds) changedAt.set(String(id), written.mark.epoch);
   }
-  forgetRefusals();
+  refusals.clear();
 });
-
-/** What opened nothing may open something now: it is looked up anew. */
-export function forgetRefusals(): void {
-  refused.clear();
-}
 
 /** Whether D1 failed when it was last asked: what can wait need not be written now. */
 export function isStoreFailing(): boolean {
@@ -117,7 +112,7 @@ function admit(bouncer: BouncerIdentity | null, nowMs: number): Result<BouncerId
 function recall(digest: string, nowMs: number): BouncerIdentity | null | undefined {
   const bouncer = known.get(digest);
   if (bouncer && confirmation.isTrusted(nowMs)) return bouncer;
-  return sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs ? null : undefined;
+  return refusals.has(digest, nowMs) ? null : undefined;
 }
 
 async function lookUp(
@@ -164,10 +159,10 @@ function identityOf({ name, version, policy }: FoundKey): BouncerIdentity | unde
 function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): void {
   if (bouncer) {
     known.set(digest, bouncer);
-    refused.delete(digest);
+    refusals.forget(digest);
   } else {
     known.delete(digest);
-    refused.set(digest, nowMs);
+    refusals.note(digest, nowMs);
   }
 }
 

@@ -6,8 +6,8 @@ import { sinceMs } from '../clock.ts';
 import { createGenerations } from '../generations.ts';
 import { limitedNetwork } from '../lapi/ip.ts';
 
-/** A key that was looked up in vain is refused for this long without asking again. */
-export const refusedMs = 5_000;
+const refusedMs = 5_000;
+const mostRefused = 20_000;
 const windowMs = 60_000;
 const freePerWindow = 30;
 const tickMs = 1_000;
@@ -15,6 +15,25 @@ const mostNetworks = 20_000;
 
 /** Network → what it had looked up in vain in the window that began at `startMs`. */
 const lookedUp = createGenerations<{ readonly startMs: number; keys: number }>(mostNetworks);
+
+/** By digest: what was looked up in vain is refused for 5 s without asking again. */
+export interface Refusals {
+  has(digest: string, nowMs: number): boolean;
+  note(digest: string, nowMs: number): void;
+  forget(digest: string): void;
+  /** What opened nothing may open something now. */
+  clear(): void;
+}
+
+export function createRefusals(): Refusals {
+  const atMs = createGenerations<number>(mostRefused);
+  return {
+    has: (digest, nowMs) => sinceMs(atMs.get(digest) ?? -Infinity, nowMs) < refusedMs,
+    note: atMs.set,
+    forget: atMs.delete,
+    clear: atMs.clear,
+  };
+}
 
 /** Something from this address was looked up, and opens nothing. */
 export function noteStranger(address: string, nowMs: number): void {

@@ -3,11 +3,9 @@
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
-import { sinceMs } from '../clock.ts';
 import { always, type RowsOf } from '../db/audited.ts';
 import * as db from '../db/operators.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
-import { createGenerations } from '../generations.ts';
 import { isMinted, mintSecret } from '../mint.ts';
 import { roles } from '../roles.ts';
 import { digestOf } from '../secret.ts';
@@ -16,7 +14,7 @@ import { isoTime, time } from './describe.ts';
 import { duration, name } from './fields.ts';
 import { mutate, nothingRead, type Answer, type Draft, type Mutation, type Shown } from './mutations.ts';
 import type { Identity } from './oidc.ts';
-import { noteStranger, refusedMs, waitAsStranger } from './strangers.ts';
+import { createRefusals, noteStranger, waitAsStranger } from './strangers.ts';
 
 export const newToken = z.strictObject({
   name,
@@ -42,16 +40,14 @@ export function looksLikeToken(text: string): boolean {
   return /^cso_[0-9A-Za-z]{49}$/.test(text);
 }
 
-const mostRefused = 20_000;
-/** Digest → when it was looked up in vain. */
-const refused = createGenerations<number>(mostRefused);
+const refusals = createRefusals();
 
 const ask = createAsking<D1Database, db.OperatorToken | null>(
   async (d1, digests) => {
     const nowMs = Date.now();
     const found = new Map<string, db.OperatorToken | null>(digests.map((digest) => [digest, null]));
     for (const token of await db.findByDigests(d1, digests)) found.set(token.digest, token);
-    for (const [digest, token] of found) if (!token) refused.set(digest, nowMs);
+    for (const [digest, token] of found) if (!token) refusals.note(digest, nowMs);
     return found;
   },
   (error) => console.error(`the key store is out of reach: ${causeOf(error).message}`),
@@ -70,7 +66,7 @@ export async function authenticateToken(
   const notValid: Failure = { kind: 'unauthorised', problem: 'this operator token is not valid' };
   if (!isMinted(token)) return fail(notValid);
   const digest = await digestOf(token);
-  if (sinceMs(refused.get(digest) ?? -Infinity, nowMs) < refusedMs) return fail(notValid);
+  if (refusals.has(digest, nowMs)) return fail(notValid);
   await waitAsStranger(address, nowMs);
   let found: db.OperatorToken | null;
   try {
