@@ -112,3 +112,21 @@ test('a host’s first registration, its next key and its engine’s do', async 
 test('verifying the audit log takes a trip for each 5,000 rows, and three besides', async () => {
   expect(await asked('GET', '/audit/verify?after=1')).toEqual([200, { d1: 3 + 1, feed: 1 }]);
 });
+
+test('an address that is fixed once is read no more', async () => {
+  // Of one isolate.
+  const unset = { ...env, ...counting, PUBLIC_URL: '' } as unknown as Env;
+  const read = async (): Promise<typeof trips> => {
+    trips = { d1: 0, feed: 0 };
+    const headers = { authorization: `Bearer ${token}` };
+    const ctx = createExecutionContext();
+    const asked = new Request('http://edge.example/api/v1/bouncers', { headers });
+    expect((await serve(asked, unset, ctx)).status).toBe(200);
+    await waitOnExecutionContext(ctx);
+    return trips;
+  };
+  const [, set] = await asked('GET', '/bouncers');
+  const first = await read();
+  // Its mutation reads once and writes once.
+  expect([first.d1 - set.d1, (await read()).d1 - set.d1]).toEqual([2, 0]);
+});

@@ -7,12 +7,15 @@ import * as z from 'zod';
 import { isLoopback, isLoopbackUrl, parsePublicUrl, publicUrlMustBe, publicUrls } from '../audience.ts';
 import { clientAddress, type AppEnv } from '../context.ts';
 import { always } from '../db/audited.ts';
+import { answerMs } from '../db/ask.ts';
 import * as db from '../db/public-url.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
 import { mayAct } from '../roles.ts';
 import type { Settings } from '../settings.ts';
+import { withinMs } from '../wait.ts';
 import { isoTime, time } from './describe.ts';
 import { mutate, mutationBy, nothingRead, type Answer, type Mutation } from './mutations.ts';
+import { lastReconciledMs } from './restore.ts';
 
 export const publicUrlFields = z.strictObject({
   url: z
@@ -77,6 +80,9 @@ export async function describePublicUrls(d1: D1Database, settings: Settings) {
   }
 }
 
+/** With an isolate's settings: since which restore one is known to be fixed. Another may replace it, none takes it away. */
+const knownFixed = new WeakMap<Settings, number>();
+
 /**
  * An operator calls: the name by which they do is ours, if none was fixed before. Not that of this machine, by which
  * nobody else reaches it, and not a viewer's. Throws nothing: the request goes on without.
@@ -86,14 +92,19 @@ export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<v
   const host = hostOf(c.req.raw);
   if (settings.bootstrap === null || isSet(settings)) return;
   if (isLoopbackUrl(host) || !mayAct(c.get('role'), 'operator')) return;
-  const d1 = c.env.DB;
-  const fixed = { url: `//${host}`, fixedMs: nowMs, actor: c.get('actor') };
+  if (knownFixed.get(settings) === lastReconciledMs()) return;
+  const fixing = fix(c, `//${host}`, nowMs);
+  c.executionCtx.waitUntil(fixing);
+  await withinMs(fixing, answerMs);
+}
+
+async function fix(c: Context<AppEnv>, url: string, nowMs: number): Promise<void> {
+  const fixed = { url, fixedMs: nowMs, actor: c.get('actor') };
   const mutation = { ...mutationBy(c.env, fixed.actor, nowMs), breakGlass: c.get('breakGlass') };
+  const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
   try {
-    if (await db.findFixedUrl(d1)) return;
-    const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
-    await mutate(mutation, reads, ([[there]]) => {
-      if (there) return fail({ kind: 'conflict', field: 'url', problem: 'one is fixed already' });
+    const answer = await mutate(mutation, reads, ([[there]]) => {
+      if (there) return succeed({ as: { status: 200, body: {} } });
       return succeed({
         entry: { action: 'public-url.fix', target: fixed.url, detail: {} },
         unchanged: db.noneFixed,
@@ -101,6 +112,7 @@ export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<v
         answer: { status: 200, body: {} },
       });
     });
+    if (answer.ok) knownFixed.set(c.get('settings'), lastReconciledMs());
   } catch (error) {
     console.error(`the address of this broker was not fixed: ${causeOf(error).message}`);
   }

@@ -27,6 +27,11 @@ export function foundRight(mark: StoreMark): void {
   confirmed = mark;
 }
 
+/** When the restored backup was put right that D1 goes on from, as far as this isolate knows; 0: never. */
+export function lastReconciledMs(): number {
+  return confirmed?.reconciledMs ?? 0;
+}
+
 /** Reads where D1 is, and sees to it that what is read from now on is true. */
 export async function settleStore(env: Env): Promise<'same' | 'restored'> {
   for (let attempt = 0; attempt < mostTries; attempt++) {
