@@ -2,6 +2,7 @@
 import { env } from 'cloudflare:workers';
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { DecisionFeed } from '../src/feed/feed.ts';
 import { digestOf } from '../src/secret.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from './support/bouncer.ts';
@@ -65,6 +66,15 @@ describe('the number of tombstones is bounded', () => {
     await haveEnded(400_000);
     expect(await tombstones()).toBeLessThanOrEqual(300_000);
     expect(await tombstones()).toBeGreaterThan(200_000);
+  });
+
+  test('where there is a ceiling, a whole list that was replaced is all that is remembered', async () => {
+    await haveEnded(250_000);
+    await runInDurableObject(feed(), (_, state) => {
+      const withCeiling = new DecisionFeed(state, { ...env, MAX_DECISIONS: '90000' } as Env);
+      expect(withCeiling.status().tombstones).toBeLessThanOrEqual(100_000);
+      expect(withCeiling.status().tombstones).toBeGreaterThanOrEqual(90_000);
+    });
   });
 
   /** Bans of many addresses under two texts, the first of which has ended for who has both. */

@@ -33,7 +33,7 @@ import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, Sy
 import type { RoundResult, Write } from './rounds.ts';
 import { bodyOf, keptAnswer, renderList, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible, type Store } from './store.ts';
-import { createMarks, forgettable, type Marks } from './tombstones.ts';
+import { createMarks, forgettable, mostAtOnce, type Marks } from './tombstones.ts';
 import { choosesEngines, isLookup, requestKey, type View } from './view.ts';
 
 const forgetIntervalMs = 3_600_000;
@@ -60,7 +60,7 @@ export class DecisionFeed extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#settings = readSettings({ ...env });
-    this.#store = openStore(ctx.storage, this.#settings.engines, this.#settings.syncIntervalMs);
+    this.#store = openStore(ctx.storage, this.#settings);
     this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#newKeys = openNewKeys(ctx.storage.sql);
     this.#clients = openClients(ctx.storage);
@@ -132,7 +132,8 @@ export class DecisionFeed extends DurableObject<Env> {
     sweep(storage, store, nowMs);
     const isDue = sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs;
     const cutoffMs = isDue ? nowMs - this.#settings.tombstoneMs : -Infinity;
-    const tooOld = forgettable(store.mirror, this.#marks, cutoffMs, nowMs);
+    const most = mostAtOnce(this.#settings.maxDecisions);
+    const tooOld = forgettable(store.mirror, this.#marks, { most, cutoffMs }, nowMs);
     if (isDue) clients.forgetBefore(this.#clients, cutoffMs);
     if (!isDue && tooOld <= store.mirror.purgedSequence) return;
     writeIfPossible(store, nowMs, () => {

@@ -4,7 +4,7 @@
 // that a crash could take back.
 
 import { sinceMs } from '../clock.ts';
-import type { EngineSettings } from '../engines.ts';
+import type { Settings } from '../settings.ts';
 import { release, watchClock, type Watched } from './clock-step.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
 import * as enginesLog from './engines-log.ts';
@@ -22,7 +22,7 @@ import * as log from './log.ts';
 import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './mirror.ts';
 import type { Progress } from './progress.ts';
 import type { Plan } from './sync.ts';
-import { isKeptBack, mostYoungTombstones, outlastingUpTo } from './tombstones.ts';
+import { isKeptBack, mostAtOnce, outlastingUpTo } from './tombstones.ts';
 
 export interface Store extends Watched {
   /**
@@ -38,8 +38,7 @@ export interface Store extends Watched {
 
 export function openStore(
   storage: DurableObjectStorage,
-  settings: readonly EngineSettings[],
-  syncIntervalMs: number,
+  { engines: settings, syncIntervalMs, maxDecisions }: Settings,
 ): Store {
   log.openLog(storage, firstLocalId);
   openKeptBack(storage.sql);
@@ -58,7 +57,7 @@ export function openStore(
     });
   });
   const read = log.readState(sql);
-  const tooMany = log.tombstoneBefore(sql, mostYoungTombstones);
+  const tooMany = log.tombstoneBefore(sql, mostAtOnce(maxDecisions));
   const mirror = createMirror(log.readRows(sql, tooMany ?? 0), read, {
     values: () => readKeptBackValues(sql),
     of: (canonicalValue) => readKeptBack(sql, canonicalValue),

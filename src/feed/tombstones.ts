@@ -7,16 +7,24 @@ import type { Mirror } from './mirror.ts';
 
 /** In workerd some 15 MB, beside 30 MB for 100,000 decisions: a day of one end a second. */
 export const mostTombstones = 100_000;
-/** So many are left when there are more: each purge looks at every row in storage. */
-const leftTombstones = 90_000;
+/** So many go when there are more: each purge looks at every row in storage. */
+const purgedAtOnce = 10_000;
 
 /** Younger ones stay beyond that, so that a list that goes at once is told to whoever polls. */
 const youngMs = 10 * 60_000;
 /** They take no more room than the decisions that they were. More than this are purged all the same. */
-export const mostYoungTombstones = 300_000;
+const mostYoungTombstones = 300_000;
+
+/**
+ * How many tombstones, young ones too, are left when there are some more: where there is a ceiling, those of a whole list
+ * that was replaced.
+ */
+export function mostAtOnce(maxDecisions: number): number {
+  return Math.min(mostYoungTombstones, Math.max(mostTombstones, maxDecisions));
+}
 
 /** Of the ends that are told with a younger one of their network no more than this outlast their time. */
-const mostWaiting = mostTombstones - leftTombstones;
+const mostWaiting = purgedAtOnce;
 
 /** Where the feed stood, so that what is older than some minutes can be told from what is younger. */
 export interface Marks {
@@ -31,14 +39,21 @@ export function createMarks({ purgedSequence, sequence }: Mirror, nowMs: number)
 }
 
 /** The sequence up to which tombstones may go: those that ended before `cutoffMs`, and those that are too many. */
-export function forgettable(mirror: Mirror, marks: Marks, cutoffMs: number, nowMs: number): number {
+export function forgettable(
+  mirror: Mirror,
+  marks: Marks,
+  { most, cutoffMs }: { readonly most: number; readonly cutoffMs: number },
+  nowMs: number,
+): number {
   moveMarks(mirror, marks, nowMs);
   const { removed, purgedSequence } = mirror;
   const before = (count: number): number => removed[count - 1]?.removedSeq ?? purgedSequence;
   const kept = removed.findIndex((row) => row.removedMs >= cutoffMs);
   const old = before(kept < 0 ? removed.length : kept);
-  const tooMany = removed.length <= mostTombstones ? 0 : before(removed.length - leftTombstones);
-  return Math.max(old, Math.min(tooMany, marks.older), before(removed.length - mostYoungTombstones));
+  const tooMany =
+    removed.length <= mostTombstones ? 0 : before(removed.length - mostTombstones + purgedAtOnce);
+  const farTooMany = removed.length <= most + purgedAtOnce ? 0 : before(removed.length - most);
+  return Math.max(old, Math.min(tooMany, marks.older), farTooMany);
 }
 
 /** What is not simply forgotten of the tombstones up to a sequence, one of each content. */

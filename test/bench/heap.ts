@@ -12,7 +12,7 @@ import { limitMb, watch, type Watched } from './watched.ts';
 
 /** With the decisions that the engine has, then with twice as many. */
 export async function measureHeap({ sizes, engine }: Bench, importMore: () => Promise<void>): Promise<Row[]> {
-  return withWatched(engine, async (lapidary, watched) => {
+  return withWatched(engine, {}, async (lapidary, watched) => {
     const key = await lapidary.addBouncer('heap');
     await synced(lapidary, sizes.decisions);
     const single = await watched.figures(nameOf(sizes.decisions), key);
@@ -30,15 +30,22 @@ export async function measureHeap({ sizes, engine }: Bench, importMore: () => Pr
 export async function measureBounds(sizes: Sizes): Promise<Row[]> {
   const engine = await startEngine();
   try {
-    return await withWatched(engine, async (lapidary, watched) => {
-      const ended = makeDecisions(sizes.tombstones).map(({ value }) => ({ value }));
-      insertDecisions(engine, ended);
-      await synced(lapidary, ended.length);
-      const database = openDatabase(engine);
-      database.exec('DELETE FROM decisions');
-      database.close();
-      await lapidary.sync({ full: true, believe: true });
-      await synced(lapidary, 0);
+    const most = { MAX_DECISIONS: String(Math.max(sizes.tombstones, sizes.ceiling)) };
+    return await withWatched(engine, most, async (lapidary, watched) => {
+      const all = makeDecisions(sizes.tombstones + 2 * sizes.ceiling).map(({ value }) => ({
+        value,
+        seconds: 24 * 3600,
+      }));
+      const replaceAll = async (from: number, to: number) => {
+        const database = openDatabase(engine);
+        database.exec('DELETE FROM decisions');
+        database.close();
+        insertDecisions(engine, all.slice(from, to));
+        await lapidary.sync({ full: true, believe: true });
+        await synced(lapidary, to - from);
+      };
+      await replaceAll(0, sizes.tombstones);
+      await replaceAll(0, 0);
       const keys = await Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map((at) => lapidary.addBouncer(`heap-${at}`)));
       const requests = Array.from({ length: sizes.clients }, (_, at) => {
         const address = `2001:db8::${(1 + (at >> 16)).toString(16)}:${(at & 0xffff).toString(16)}`;
@@ -58,14 +65,20 @@ export async function measureBounds(sizes: Sizes): Promise<Row[]> {
       const { tombstones, cursors } = await lapidary.feed();
       const bounds = `${thousands(tombstones)} ends, ${thousands(cursors)} clients`;
       const empty = alone(`${bounds}: at rest`, 'MB', await watched.rest());
-      const active = makeDecisions(sizes.tombstones + sizes.ceiling).slice(sizes.tombstones);
-      insertDecisions(
-        engine,
-        active.map(({ value }) => ({ value, seconds: 24 * 3600 })),
-      );
-      const growing = await watched.most(() => synced(lapidary, sizes.ceiling));
+      const first = sizes.tombstones + sizes.ceiling;
+      const growing = await watched.most(() => replaceAll(sizes.tombstones, first));
       const figures = await watched.figures(
         `${nameOf(sizes.ceiling)} beside them`,
+        keys[0] as string,
+        limitMb,
+      );
+      const replacing = await watched.most(() => replaceAll(first, first + sizes.ceiling));
+      await until('the oldest ends are forgotten', async () => {
+        return (await lapidary.feed()).tombstones <= Math.max(1.1 * sizes.tombstones, sizes.ceiling);
+      });
+      const young = thousands((await lapidary.feed()).tombstones);
+      const replaced = await watched.figures(
+        `replaced by as many, ${young} ends`,
         keys[0] as string,
         limitMb,
       );
@@ -76,6 +89,8 @@ export async function measureBounds(sizes: Sizes): Promise<Row[]> {
         empty,
         alone(`  most while ${thousands(sizes.ceiling)} decisions come in`, 'MB', growing, limitMb),
         ...figures,
+        alone(`  most while as many take their place`, 'MB', replacing, limitMb),
+        ...replaced,
         alone(woken, 'MB', await watched.rest(), limitMb),
       ];
     });
@@ -91,10 +106,11 @@ const userAgent =
 
 async function withWatched(
   engine: Engine,
+  more: Record<string, string>,
   work: (lapidary: Lapidary, watched: Watched) => Promise<Row[]>,
 ): Promise<Row[]> {
   const upstream = { url: engine.url, key: await engine.addBouncer('heap') };
-  const settings = { SYNC_INTERVAL_SECONDS: '10', CLIENT_ADDRESS_HEADER: addressHeader };
+  const settings = { SYNC_INTERVAL_SECONDS: '10', CLIENT_ADDRESS_HEADER: addressHeader, ...more };
   const lapidary = await startLapidary({ upstream, settings });
   let watched: Watched | undefined;
   try {
