@@ -21,10 +21,15 @@ export function isLoopback(address: string): boolean {
   return network !== undefined && loopback.some((own) => covers(own, network));
 }
 
-/** Of `https://host:1/path`, `//host:1` or `host:1`. A name that is no address of this machine may still lead to it. */
+/**
+ * Of `https://host:1/path`, `//host:1` or `host:1`, read as clients do: `127.1` and `2130706433` are this machine, too. A
+ * name that is no address of this machine may still lead to it; what nobody can call is nobody else's.
+ */
 export function isLoopbackUrl(url: string): boolean {
-  const [, bracketed, name = ''] = /^(?:https?:)?(?:\/\/)?(?:\[([^\]]*)\]|([^:/]*))/.exec(url) ?? [];
-  return isLoopback(bracketed ?? name) || /^(.+\.)?localhost\.?$/i.test(name);
+  const address = `http://${url.replace(/^(https?:)?\/\//, '')}`;
+  if (!URL.canParse(address)) return true;
+  const name = new URL(address).hostname.replace(/^\[|\]$/g, '');
+  return isLoopback(name) || /^(.+\.)?localhost\.?$/.test(name);
 }
 
 /**
