@@ -47,7 +47,7 @@ const config = new URL('../dist/config.capnp', import.meta.url).pathname;
 
 if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535) stop('PORT must be a number up to 65535');
 // Before anything that runs is ended: a start that can not be must not end what serves.
-const prefix = checkSettings({
+const { pathPrefix: prefix, engines } = checkSettings({
   ...process.env,
   OPERATOR_TOKEN: process.env.OPERATOR_TOKEN || mintSecret('cso_'),
   BOOTSTRAP_SECRET: process.env.BOOTSTRAP_SECRET || newSecret(),
@@ -77,10 +77,10 @@ process.on('SIGTERM', end);
 process.on('SIGINT', end);
 await keepRunning();
 
-/** The prefix of every path. */
+/** What the settings say, with every one right. */
 function checkSettings(environment) {
   try {
-    return readSettings(environment).pathPrefix;
+    return readSettings(environment);
   } catch (error) {
     if (!(error instanceof SettingError)) throw error;
     return stop(error.message);
@@ -313,8 +313,7 @@ function introduce() {
     ? '"Authorization: Bearer $OPERATOR_TOKEN"'
     : `@${operatorHeader}`;
   if (token.made) console.log(`operator token made: it is in ${join(state, 'operator-token')}`);
-  const { UPSTREAM_URL, UPSTREAMS } = process.env;
-  console.log(`lapidary serves ${address()}${UPSTREAM_URL || UPSTREAMS ? '' : ' (no UPSTREAM_URL: local decisions only)'}
+  console.log(`lapidary serves ${address()}${engines.length > 0 ? '' : ' (no UPSTREAM_URL: local decisions only)'}
 
 # make a bouncer's key, ban an address, pull the stream:
 KEY=$(curl -sS -H ${header} ${address()}/api/v1/bouncers -d '{"name":"first"}' | sed 's/.*"key":"\\([^"]*\\)".*/\\1/')

@@ -1,4 +1,4 @@
-// `UPSTREAMS`: the engines beside the one of `UPSTREAM_URL`, and who of all is meant by a name or an address. Pure. A
+// `UPSTREAMS` and those after it: the engines beside the one of `UPSTREAM_URL`, and who of all is meant by a name or an address. Pure. A
 // mistake here sends machines, with what they know, to an engine that is not theirs.
 
 import { isObject, isText, isTexts, onlyKnows, readEntries, type EntriesRead } from './json-list.ts';
@@ -35,15 +35,16 @@ const nameRule = /^[a-z0-9][a-z0-9-]{0,31}$/;
 const hostRule = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 const fieldNames = ['name', 'url', 'key', 'registration_token', 'headers', 'hosts'];
 
-/** `first`: the engine of `UPSTREAM_URL`; null without one. */
+/** Those of one setting, after the engines `known` already. */
 export function readEngines(
+  setting: string,
   json: string,
-  first: EngineSettings | null,
+  known: readonly EngineSettings[],
   common: CommonSettings,
 ): EntriesRead<EngineSettings> {
-  const known = first ? [first] : [];
   const read = readEntries<EngineSettings>(json, 'engines', (entry, before) => {
-    return readEngine(entry, [...known, ...before], common);
+    const engine = readEngine(entry, [...known, ...before], common);
+    return typeof engine === 'string' ? engine : { ...engine, keyName: `${engine.keyName} in ${setting}` };
   });
   return read.ok ? { ok: true, entries: [...known, ...read.entries] } : read;
 }
@@ -79,7 +80,7 @@ function readEngine(
     name,
     url: address,
     apiKey: key,
-    keyName: `the key of engine ${name} in UPSTREAMS`,
+    keyName: `the key of engine ${name}`,
     registrationToken: token,
     headers,
     hosts: names,

@@ -21,8 +21,8 @@ import { parseNetwork, type Network } from './lapi/ip.ts';
 export interface Settings {
   /**
    * `UPSTREAM_URL` with `UPSTREAM_API_KEY`, `UPSTREAM_REGISTRATION_TOKEN` and `UPSTREAM_HEADERS`: the engine called
-   * `default`. `UPSTREAMS`, a JSON list: further ones. The first of all is the one that machines reach who name none;
-   * without any only local decisions are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`,
+   * `default`. `UPSTREAMS`, `UPSTREAMS_2` to `UPSTREAMS_4`, JSON lists: further ones (Cloudflare takes 5 KB a variable).
+   * The first of all is the one that machines reach who name none; without any only local decisions are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`,
    * `ip,range,country,as`.
    */
   readonly engines: readonly EngineSettings[];
@@ -90,6 +90,9 @@ export const settingNames = [
   'UPSTREAM_REGISTRATION_TOKEN',
   'UPSTREAM_HEADERS',
   'UPSTREAMS',
+  'UPSTREAMS_2',
+  'UPSTREAMS_3',
+  'UPSTREAMS_4',
   'UPSTREAM_TIMEOUT_SECONDS',
   'SCOPES',
   'SYNC_INTERVAL_SECONDS',
@@ -185,9 +188,14 @@ function readUpstreams(env: Source, sent: boolean): readonly EngineSettings[] {
     throw new SettingError('SCOPES', 'names of scopes with commas between them');
   }
   const common = { timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300), scopes };
-  const engines = readEngines(text(env, 'UPSTREAMS'), readUpstream(env, common, sent), common);
-  if (!engines.ok) throw new SettingError('UPSTREAMS', engines.mustBe);
-  return engines.entries;
+  const first = readUpstream(env, common, sent);
+  let engines: readonly EngineSettings[] = first ? [first] : [];
+  for (const name of ['UPSTREAMS', 'UPSTREAMS_2', 'UPSTREAMS_3', 'UPSTREAMS_4'] as const) {
+    const read = readEngines(name, text(env, name), engines, common);
+    if (!read.ok) throw new SettingError(name, read.mustBe);
+    engines = read.entries;
+  }
+  return engines;
 }
 
 function readUpstream(env: Source, common: CommonSettings, sent: boolean): EngineSettings | null {

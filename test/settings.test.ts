@@ -62,6 +62,21 @@ describe('settings', () => {
     expect(readSettings({ UPSTREAMS }).engines.map(({ name }) => name)).toEqual(['paris', 'lyon']);
   });
 
+  test('take engines from several variables, of which one holds a dozen on Cloudflare', () => {
+    const named = (name: string) => JSON.stringify([{ name, url: `https://${name}.example`, key: 'k' }]);
+    const lists = {
+      UPSTREAMS: named('a'),
+      UPSTREAMS_2: named('b'),
+      UPSTREAMS_3: named('c'),
+      UPSTREAMS_4: named('d'),
+    };
+    const { engines } = readSettings({ ...upstream, ...lists });
+    expect(engines.map(({ name }) => name)).toEqual(['default', 'a', 'b', 'c', 'd']);
+    expect(engines[2]?.keyName).toBe('the key of engine b in UPSTREAMS_2');
+    const twice = () => readSettings({ ...lists, UPSTREAMS_4: named('b') });
+    expect(twice).toThrow(/^UPSTREAMS_4 must be .* a name that no other engine has$/);
+  });
+
   const paris = { name: 'paris', url: 'https://paris.example', key: 'k1' };
   test.each([
     ['a list', { paris: 'hidden' }],
