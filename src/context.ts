@@ -1,8 +1,10 @@
 // What every route may use: the bindings, the settings, and who is calling from where.
 
 import type { EngineSettings } from './engines.ts';
+import { causeOf } from './failure.ts';
 import type { DecisionFeed } from './feed/feed.ts';
 import { readClientIp } from './lapi/ip.ts';
+import { isJurisdiction } from './location.ts';
 import type { Role } from './roles.ts';
 import { readSettings, type Settings } from './settings.ts';
 
@@ -48,7 +50,28 @@ export async function askFeed<T>(env: Env, ask: (feed: Feed) => Promise<T>): Pro
 
 /** The same for what must not be done twice. */
 export function askFeedOnce<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
-  return ask(env.DECISION_FEED.getByName('default'));
+  return ask(feedOf(env));
+}
+
+function feedOf(env: Env): Feed {
+  const { feedLocation: location } = settingsOf(env);
+  if (isJurisdiction(location)) return within(env.DECISION_FEED, location).getByName('default');
+  return env.DECISION_FEED.getByName('default', location === '' ? {} : { locationHint: location });
+}
+
+let jurisdictionNoted = false;
+
+/** Plain workerd has one place, and throws. */
+function within(feeds: Env['DECISION_FEED'], jurisdiction: DurableObjectJurisdiction): Env['DECISION_FEED'] {
+  try {
+    return feeds.jurisdiction(jurisdiction);
+  } catch (error) {
+    if (!causeOf(error).message.includes('not implemented in workerd')) throw error;
+    if (!jurisdictionNoted)
+      console.error(`FEED_LOCATION=${jurisdiction} means nothing here: this is no Cloudflare`);
+    jurisdictionNoted = true;
+    return feeds;
+  }
 }
 
 /**

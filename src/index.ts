@@ -2,13 +2,17 @@
 
 import { serve } from './app.ts';
 import { askFeed } from './context.ts';
+import { isFeedMade } from './db/location.ts';
 
 export { DecisionFeed } from './feed/feed.ts';
 
 export default {
   fetch: serve,
-  /** Wakes the feed, whose constructor sets its alarm: the one thing that starts a mirror nobody polls yet. */
+  /**
+   * Wakes the feed, whose constructor sets its alarm, should that be lost. It does not make it: a cron runs wherever there
+   * is room, and an object stays where it was made.
+   */
   async scheduled(_event, env) {
-    await askFeed(env, async (feed) => feed.status());
+    if (await isFeedMade(env.DB)) await askFeed(env, async (feed) => feed.status());
   },
 } satisfies ExportedHandler<Env>;

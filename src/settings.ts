@@ -17,6 +17,7 @@ import {
 import { readHostIssuers, type HostIssuer } from './host-issuers.ts';
 import { readIssuers, type Issuer } from './issuers.ts';
 import { parseNetwork, type Network } from './lapi/ip.ts';
+import { feedLocations, type FeedLocation } from './location.ts';
 
 export interface Settings {
   /**
@@ -48,6 +49,8 @@ export interface Settings {
   readonly operatorToken: string | null;
   /** `OPERATOR_ISSUERS`, a JSON list, none: whose OIDC tokens name operators, and by which rules of what role. */
   readonly operatorIssuers: readonly Issuer[];
+  /** `FEED_LOCATION`, empty: where the feed's object is made (location.ts). Once it is there, another one is refused. */
+  readonly feedLocation: FeedLocation;
   /** `ADOPT_ENGINE_KEYS`, false: whether a key that is unknown here but good at the engine becomes a bouncer. */
   readonly adoptEngineKeys: boolean;
   /** `CLIENT_ADDRESS_HEADER`: who says where a client is, in its last entry. Empty: the connection itself. */
@@ -103,6 +106,7 @@ export const settingNames = [
   'AUDIT_RETENTION_DAYS',
   'OPERATOR_TOKEN',
   'OPERATOR_ISSUERS',
+  'FEED_LOCATION',
   'ADOPT_ENGINE_KEYS',
   'CLIENT_ADDRESS_HEADER',
   'BOOTSTRAP_SECRET',
@@ -151,6 +155,7 @@ export function readSettings(env: Source): Settings {
     auditKeptMs: readAuditKept(env),
     operatorToken: operatorToken || null,
     operatorIssuers: issuers.entries,
+    feedLocation: readLocation(env),
     adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
     clientAddressHeader: header,
     bootstrap,
@@ -172,6 +177,12 @@ function secret(env: Source, name: SettingName): string {
   const value = text(env, name);
   if (value !== '' && value.length < 32) throw new SettingError(name, 'at least 32 characters long');
   return value;
+}
+
+function readLocation(env: Source): FeedLocation {
+  const location = feedLocations.find((each) => each === text(env, 'FEED_LOCATION'));
+  if (location !== undefined) return location;
+  throw new SettingError('FEED_LOCATION', `empty, or one of ${feedLocations.filter(Boolean).join(', ')}`);
 }
 
 function readPublicUrl(env: Source): string {

@@ -4,7 +4,11 @@ import { createExecutionContext, runInDurableObject, waitOnExecutionContext } fr
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../src/app.ts';
+import { fixLocation } from '../src/db/location.ts';
 import { DecisionFeed } from '../src/feed/feed.ts';
+import { settleLocation } from '../src/feed/location.ts';
+import worker from '../src/index.ts';
+import type { FeedLocation } from '../src/location.ts';
 import { addBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine, startModelEngines, type ModelEngine } from './support/model-engine.ts';
 
@@ -141,5 +145,69 @@ describe('six requests of an object may wait for their answers at once', () => {
       expect(over).toBe(false);
       await others;
     });
+  });
+});
+
+describe('where the feed lives', () => {
+  /** Its namespace, which notes how the feed is asked for. */
+  function noting(asked: unknown[]): Env['DECISION_FEED'] {
+    const within = (jurisdiction?: string) => ({
+      getByName(name: string, options?: object) {
+        asked.push({ jurisdiction, ...options });
+        return env.DECISION_FEED.getByName(name);
+      },
+      jurisdiction: (other: string) => within(other),
+    });
+    return within() as unknown as Env['DECISION_FEED'];
+  }
+
+  test.each([
+    ['', {}],
+    ['weur', { locationHint: 'weur' }],
+    ['eu', { jurisdiction: 'eu' }],
+  ])('FEED_LOCATION=%s holds each time that it is asked for', async (FEED_LOCATION, told) => {
+    const asked: unknown[] = [];
+    const bindings = { FEED_LOCATION, DECISION_FEED: noting(asked) };
+    for (const query of ['?startup=true', '']) expect((await poll(query, {}, bindings)).status).toBe(200);
+    expect(asked.length).toBeGreaterThan(1);
+    expect(new Set(asked.map((each) => JSON.stringify(each)))).toEqual(new Set([JSON.stringify(told)]));
+  });
+
+  test('a jurisdiction means nothing to workerd, which is said once', async () => {
+    const logged = vi.spyOn(console, 'error').mockReturnValue();
+    const bindings = { FEED_LOCATION: 'eu' };
+    for (const query of ['?startup=true', '']) expect((await poll(query, {}, bindings)).status).toBe(200);
+    expect(logged.mock.calls.flat()).toEqual(['FEED_LOCATION=eu means nothing here: this is no Cloudflare']);
+  });
+
+  test('the first one stands: the object knows it, and D1 for one that is new', async () => {
+    await runInDurableObject(env.DECISION_FEED.getByName('elsewhere'), async (_, { storage: { sql } }) => {
+      const settle = (location: FeedLocation) => settleLocation(sql, env.DB, location);
+      const refused = 'FEED_LOCATION must be empty, as it was when the feed was made';
+      await expect(settle('eu')).rejects.toThrow(refused);
+      sql.exec(`DELETE FROM location`);
+      await expect(settle('eu')).rejects.toThrow(refused);
+      await settle('');
+      await env.DB.exec(`DELETE FROM feed_location`);
+      await expect(settle('weur')).rejects.toThrow(refused);
+    });
+  });
+
+  test('a feed that was there before it could be said is where nobody said', async () => {
+    const [statement] = env.MIGRATIONS.at(-1)?.queries.slice(-1) ?? [];
+    await env.DB.exec(`DELETE FROM feed_location`);
+    await env.DB.prepare(statement as string).run();
+    expect(await fixLocation(env.DB, 'eu', Date.now())).toBe('');
+  });
+
+  test('the cron does not make it', async () => {
+    await env.DB.exec(`DELETE FROM feed_location`);
+    const asked: unknown[] = [];
+    const cron = () => worker.scheduled({} as never, { ...env, DECISION_FEED: noting(asked) } as Env);
+    await cron();
+    expect(asked).toEqual([]);
+    await fixLocation(env.DB, '', Date.now());
+    await cron();
+    expect(asked).toHaveLength(1);
   });
 });

@@ -142,6 +142,7 @@ describe('settings', () => {
     ['PUBLIC_URL', { PUBLIC_URL: 'lapidary.example' }],
     ['PUBLIC_URL', { PUBLIC_URL: 'https://user:hidden@lapidary.example' }],
     ['PUBLIC_URL', { PUBLIC_URL: 'https://lapidary.example/?hidden' }],
+    ['FEED_LOCATION', { FEED_LOCATION: 'hidden' }],
     ['MACHINE_ROUTES', { MACHINE_ROUTES: 'hidden' }],
     ['MACHINE_ALLOW', { MACHINE_ALLOW: '192.0.2.0/24,hidden' }],
     ['PATH_PREFIX', { PATH_PREFIX: 'lapi/' }],

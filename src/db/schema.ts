@@ -355,3 +355,10 @@ export const blockedMachines = sqliteTable('blocked_machines', {
   actor: text('actor').notNull(),
   reason: text('reason'),
 });
+
+/** One row, from the first request that reached the feed on: `FEED_LOCATION` as it was then. */
+export const feedLocation = sqliteTable('feed_location', {
+  id: integer('id').primaryKey(),
+  location: text('location').notNull(),
+  fixedMs: integer('fixed_ms').notNull(),
+});

@@ -23,6 +23,7 @@ import { createEngines, hear, oldestOf, runRounds, statusOf, worstOf, type Engin
 import { byHandles, handleOf } from './identity.ts';
 import { countLeftBehind, type LeftBehind } from './left-behind.ts';
 import * as local from './local.ts';
+import { settleLocation } from './location.ts';
 import * as log from './log.ts';
 import type { Report } from './metrics.ts';
 import { endOf } from './mirror.ts';
@@ -93,6 +94,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
     this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
     void ctx.blockConcurrencyWhile(async () => {
+      await settleLocation(sql, env.DB, this.#settings.feedLocation);
       await this.#alarm.load();
       await this.#alarm.mend();
     });

@@ -13,6 +13,7 @@
 //            row that was removed by its age. Apart from D1 on purpose: they show a row that was changed or lost.
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
+// location   one row: FEED_LOCATION as it was when this object was made. D1 has it, too, for the objects that it is not.
 // once       bans by their request, for a day: a request that is sent again bans once.
 
 import { canonicalValue } from './canonical.ts';
@@ -50,6 +51,7 @@ const otherTables = [
   `CREATE TABLE IF NOT EXISTS engine_keys (
      state TEXT PRIMARY KEY CHECK (state IN ('pending', 'used')), host TEXT NOT NULL, sealed TEXT NOT NULL,
      received_ms INTEGER NOT NULL, engine TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS location (id INTEGER PRIMARY KEY CHECK (id = 0), location TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
 ];
 

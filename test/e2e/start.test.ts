@@ -35,6 +35,30 @@ test('a bad setting stops the start and names itself, not its value', async () =
   await expect(start).rejects.not.toThrow('hidden');
 });
 
+test('FEED_LOCATION stands as it was when the feed was made: another one serves nothing and says why', async () => {
+  lapidary = await startLapidary({ settings: { FEED_LOCATION: 'weur' } });
+  await lapidary.ban('192.0.2.1');
+  const key = await lapidary.addBouncer('fw');
+  await lapidary.stop();
+  const port = await freePort();
+  const moved = runStart(lapidary.stateDir, port, { FEED_LOCATION: 'oc' });
+  try {
+    const why = 'FEED_LOCATION must be weur, as it was when the feed was made';
+    await until('it says why', () => moved.log().includes(why));
+    const headers = { 'x-api-key': key };
+    const poll = () => fetch(`http://127.0.0.1:${port}/v1/decisions/stream?startup=true`, { headers });
+    expect((await poll()).status).toBe(503);
+    expect(moved.log()).not.toContain('lapidary serves');
+  } finally {
+    await moved.end('SIGTERM');
+  }
+  await lapidary.start();
+  const again = await fetch(`${lapidary.url}/v1/decisions/stream?startup=true`, {
+    headers: { 'x-api-key': key },
+  });
+  expect(await again.text()).toContain('192.0.2.1');
+});
+
 test('a path prefix stands before every route, and nothing is served beside it', async () => {
   lapidary = await startLapidary({ settings: { PATH_PREFIX: '/lapi' } });
   expect(lapidary.log()).toContain(`${lapidary.url}/lapi/api/v1/bouncers`);

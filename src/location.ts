@@ -1,0 +1,33 @@
+// Where the feed's object lives, as `FEED_LOCATION` names it: decided when it is made, since no object moves.
+
+/** Where it is best to be near. Of an object that is there already it changes nothing. */
+export const locationHints = [
+  'wnam',
+  'enam',
+  'sam',
+  'weur',
+  'eeur',
+  'apac',
+  'apac-ne',
+  'apac-se',
+  'oc',
+  'afr',
+  'me',
+] as const satisfies readonly DurableObjectLocationHint[];
+
+/** What it may not leave. It is part of the object's id: with another one it is another object, which knows nothing. */
+export const jurisdictions = [
+  'eu',
+  'us',
+  'fedramp',
+  'fedramp-high',
+] as const satisfies readonly DurableObjectJurisdiction[];
+
+/** Empty: near whoever asks first. */
+export type FeedLocation = '' | (typeof locationHints)[number] | (typeof jurisdictions)[number];
+
+export const feedLocations: readonly FeedLocation[] = ['', ...locationHints, ...jurisdictions];
+
+export function isJurisdiction(location: FeedLocation): location is (typeof jurisdictions)[number] {
+  return (jurisdictions as readonly string[]).includes(location);
+}
