@@ -128,12 +128,15 @@ export const sendHalfAndWait: Lie = ({ body }, response) => {
 
 let evenTurn = false;
 
-/** Every other decision, and the next time the others: no two answers agree on what is gone. */
+/**
+ * Every other decision, and the next time the others: no two answers agree on what is gone. By their ids: places move
+ * when something ends between the two.
+ */
 const halfOfTheList = ({ subject, body }: Truth): Buffer | string => {
   if (subject !== 'list') return body;
   evenTurn = !evenTurn;
-  const all = JSON.parse(body.toString()) as unknown[];
-  return JSON.stringify(all.filter((_, index) => (index % 2 === 0) === evenTurn));
+  const all = JSON.parse(body.toString()) as { id: number }[];
+  return JSON.stringify(all.filter(({ id }) => (id % 2 === 0) === evenTurn));
 };
 
 const noDurations = ['soon', '', '1d', '-', '1.5', '４h'];
