@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Bench, Side } from './bench.ts';
-import { compared, type Row } from './table.ts';
+import { compared, median, type Row } from './table.ts';
 
 /** As long as a gzipped answer is kept, and a moment. */
 const gzipForgottenMs = 5_500;
@@ -89,9 +89,4 @@ function rowsOf(
     }),
     compared('  bytes', 'MB', { ...bytes, atLeastRatio: targets.bytesRatio }),
   ];
-}
-
-function median(values: number[]): number {
-  const sorted = values.sort((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
 }

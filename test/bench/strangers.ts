@@ -1,16 +1,19 @@
 // Part j: what strangers cost. CPU of a request that is refused, or open to all, beside that of one refused for want of a
 // key; and what a thousand of each ask of D1 and of the engine, in a Lapidary of its own that has met none before.
 import { randomBytes } from 'node:crypto';
+import { mintSecret } from '../../src/mint.ts';
 import { startGated } from '../lab/gate.ts';
 import { startLiar } from '../lab/liar.ts';
 import type { Bench } from './bench.ts';
-import { load, type LoadResult } from './load.ts';
-import { alone, type Row } from './table.ts';
+import { load } from './load.ts';
+import { alone, median, type Row } from './table.ts';
 
 const rounds = 5;
 /** Of each kind, all different where they can be: more than are sent in a second. */
 const made = 20_000;
 const counted = 1_000;
+/** Whose unknown keys wait for the next second answers no more in it than it has of these. */
+const connections = 100;
 
 interface Stranger {
   what: string;
@@ -19,7 +22,12 @@ interface Stranger {
   /** What a thousand may ask, where that is to be reached: fewer than so many questions. */
   d1Below?: number;
   engineBelow?: number;
+  /** What its CPU may be, where that is to be reached: fewer times that of one without a key. */
+  timesBelow?: number;
 }
+
+/** Of what may be good: 30 in a minute of a network are looked up at once, the others together, once a second. */
+const lookedUp = { d1Below: 100, engineBelow: 1, timesBelow: 6 };
 
 const strangers: readonly Stranger[] = [
   { what: 'no key', status: 403, request: () => ask('/v1/decisions'), d1Below: 1, engineBelow: 1 },
@@ -27,13 +35,21 @@ const strangers: readonly Stranger[] = [
     what: 'a made-up key',
     status: 403,
     request: () => ask('/v1/decisions', { 'X-Api-Key': randomBytes(16).toString('hex') }),
-    engineBelow: 1,
+    ...lookedUp,
   },
   {
     what: "an operator's token that is none",
     status: 401,
     request: () => ask('/api/v1/bouncers', { Authorization: `Bearer cso_${letters(49)}` }),
+    d1Below: 1,
     engineBelow: 1,
+    timesBelow: 3,
+  },
+  {
+    what: "a made-up operator's token",
+    status: 401,
+    request: () => ask('/api/v1/bouncers', { Authorization: `Bearer ${mintSecret('cso_')}` }),
+    ...lookedUp,
   },
   { what: '/health', status: 200, request: () => ask('/health'), d1Below: 1, engineBelow: 1 },
   { what: '/openapi.json', status: 200, request: () => ask('/openapi.json'), d1Below: 1, engineBelow: 1 },
@@ -52,29 +68,36 @@ const strangers: readonly Stranger[] = [
 export async function measureStrangers(bench: Bench): Promise<Row[]> {
   const cpu = await measureCpu(bench);
   const questions = await countQuestions(bench);
-  return strangers.flatMap(({ what, d1Below, engineBelow }, at) => [
-    alone(`${what}: CPU`, 'us', cpu[at]),
+  return strangers.flatMap(({ what, d1Below, engineBelow, timesBelow }, at) => [
+    alone(`${what}: CPU`, 'us', median(cpu.map((round) => round[at]))),
+    ...(at === 0
+      ? []
+      : [
+          alone(
+            '  times that of one without a key',
+            'x',
+            median(cpu.map((round) => round[at] / round[0])),
+            timesBelow,
+          ),
+        ]),
     alone(`  questions to D1, of ${counted} such requests`, '', questions[at].d1, d1Below),
     alone(`  requests to the engine`, '', questions[at].engine, engineBelow),
   ]);
 }
 
-/** In turns, so that whatever else the machine does falls on all kinds. */
-async function measureCpu({ sizes, ours }: Bench): Promise<number[]> {
-  const results: LoadResult[][] = strangers.map(() => []);
+/** Microseconds of each kind, by round. In turns, so that whatever else the machine does falls on all kinds. */
+async function measureCpu({ sizes, ours: { url, pid } }: Bench): Promise<number[][]> {
+  const measured: number[][] = [];
   for (let round = 0; round < rounds; round++) {
-    for (const [at, stranger] of strangers.entries()) {
-      const requests = Array.from({ length: made }, () => stranger.request());
-      const { url, pid } = ours;
-      const { status } = stranger;
+    const micros: number[] = [];
+    for (const { request, status } of strangers) {
+      const requests = Array.from({ length: made }, request);
       const seconds = sizes.lapidarySeconds / 4;
-      results[at].push(await load({ url, pid, connections: 16, requests, status, seconds }));
+      micros.push((await load({ url, pid, connections, requests, status, seconds })).cpuMicrosPerRequest);
     }
+    measured.push(micros);
   }
-  return results.map((each) => {
-    const answered = each.reduce((sum, result) => sum + result.answered, 0);
-    return each.reduce((sum, result) => sum + result.cpuMicrosPerRequest * result.answered, 0) / answered;
-  });
+  return measured;
 }
 
 async function countQuestions({ engine }: Bench): Promise<{ d1: number; engine: number }[]> {
@@ -91,7 +114,7 @@ async function countQuestions({ engine }: Bench): Promise<{ d1: number; engine: 
       const requests = Array.from({ length: counted }, request);
       // Whose CPU it is does not matter here.
       const { pid } = process;
-      await load({ url: gated.url, pid, connections: 16, requests, status, count: counted });
+      await load({ url: gated.url, pid, connections, requests, status, count: counted });
       questions.push({ d1: await gated.questions(), engine: liar.asked('elsewhere') - before });
     }
     return questions;

@@ -48,6 +48,11 @@ export function alone(what: string, unit: string, lapidary: number, below?: numb
     : { what, unit, lapidary, target: { below }, met: lapidary < below };
 }
 
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
 export function printTable(rows: readonly TableRow[], judged: boolean): void {
   const head = ['', '', 'LAPI', 'Lapidary', 'unit', 'better', 'to reach', ''];
   const cells = rows.map((row, at) => [
