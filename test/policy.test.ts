@@ -8,6 +8,7 @@ import { parseNetwork, type Network } from '../src/lapi/ip.ts';
 import { takeBootstrapTurn, takeTurn } from '../src/lapi/rate.ts';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
+import { wholeMinute } from './support/minute.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 
 const hour = 3_600_000;
@@ -399,6 +400,8 @@ describe('the addresses', () => {
 });
 
 describe('the rate', () => {
+  beforeEach(() => wholeMinute());
+
   test('beyond it: 429 with LAPI’s body and Retry-After, on the fast path too, for this bouncer only', async () => {
     const [key, other] = [await addBouncer('fw'), await addBouncer('other')];
     await patch('fw', { rate_limit: { per_minute: 10 } });
