@@ -23,6 +23,8 @@ export interface Abilities {
   sqlite: Ability;
   /** A small disk can be mounted. */
   mounts: Ability;
+  /** Python is here, and Schemathesis installed. */
+  schemathesis: Ability;
 }
 
 /** `optional`: CI's machine may lack it as well, so that nothing of the suite is counted as skipped. */

@@ -7,6 +7,7 @@ import { canRunDatabases } from './database-server.ts';
 import { debianTools } from './debian.ts';
 import { canMount } from './mount.ts';
 import { canUseNetns } from './netns.ts';
+import { canRunSchemathesis } from './schemathesis.ts';
 
 export default async function setup(project: TestProject): Promise<void> {
   await run(process.execPath, ['scripts/build.mjs'], { cwd: project.config.root });
@@ -27,6 +28,7 @@ export default async function setup(project: TestProject): Promise<void> {
     boot: optional(netns.ok ? await canBoot() : netns),
     sqlite: hasSqlite(),
     mounts: optional(await canMount()),
+    schemathesis: await canRunSchemathesis(),
   });
 }
 
