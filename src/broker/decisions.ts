@@ -41,7 +41,9 @@ export async function unban(env: Env, mutation: Mutation, match: DecisionMatch):
   const { value, ...detail } = match;
   const noted = await note({ ...mutation, idempotency: null }, 'decision.unban', value, detail);
   if (!noted.ok) return noted;
-  return succeed(await askFeed(env, async (feed) => feed.removeLocal(match)));
+  // Asked again, when the object went away over it, it says what it did at first.
+  const request = crypto.randomUUID();
+  return succeed(await askFeed(env, async (feed) => feed.removeLocal(match, request)));
 }
 
 /** One round of sync now, which is a change when an engine has one. */

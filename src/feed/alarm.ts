@@ -1,10 +1,15 @@
 // The alarm that starts a round, and a watch on it: a handler that throws seven times is never called again, and a clock
 // that is set back moves the next call as far away.
 
+import { sinceMs } from '../clock.ts';
+
+/** One that could not be set is tried again after this. */
+const retryMs = 1_000;
+
 export interface Alarm {
   /** Reads when the next one is due. */
   load(): Promise<void>;
-  /** Sets the next one, an interval from now. */
+  /** Sets the next one, an interval from now. Where that fails, the alarm is lost. */
   set(): Promise<void>;
   /** Sets one that was lost anew, and answers whether it was; where that fails, whoever looks next tries again. */
   mend(): Promise<boolean>;
@@ -15,14 +20,28 @@ const longestNapMs = 30_000;
 /** Who asks an engine more seldom than this wants little of it, and nothing between. */
 const mostAwakeMs = 300_000;
 
-export function createAlarm(storage: DurableObjectStorage, intervalMs: number): Alarm {
+export function createAlarm(
+  storage: DurableObjectStorage,
+  intervalMs: number,
+  onFailure: (error: unknown) => void,
+): Alarm {
   let dueMs = 0;
+  let triedMs = -Infinity;
   const set = async (): Promise<void> => {
-    dueMs = Date.now() + intervalMs;
-    await storage.setAlarm(dueMs);
+    triedMs = Date.now();
+    dueMs = 0;
+    const nextMs = triedMs + intervalMs;
+    try {
+      await storage.setAlarm(nextMs);
+      dueMs = nextMs;
+    } catch (error) {
+      onFailure(error);
+    }
   };
   const isLost = (): boolean => {
-    const awayMs = dueMs - Date.now();
+    const nowMs = Date.now();
+    if (sinceMs(triedMs, nowMs) < retryMs) return false;
+    const awayMs = dueMs - nowMs;
     return awayMs > 2 * intervalMs || awayMs < -3 * intervalMs;
   };
   return {
@@ -32,11 +51,7 @@ export function createAlarm(storage: DurableObjectStorage, intervalMs: number): 
     set,
     async mend() {
       if (!isLost()) return false;
-      try {
-        await set();
-      } catch (error) {
-        console.error(`the feed's alarm could not be set: ${(error as Error).message}`);
-      }
+      await set();
       return true;
     },
   };

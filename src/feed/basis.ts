@@ -29,8 +29,10 @@ export interface Bases {
   /** The newest basis of each key; `sequence`: as of when. */
   readonly newest: Map<string, { readonly sequence: number; readonly aim: Aim }>;
   nextId: number;
-  /** Writes a basis to storage. */
-  readonly write: (id: number, body: string) => void;
+  /** Those that are not in storage yet. */
+  readonly unwritten: Set<number>;
+  /** Writes a basis to storage; false: it can't be now. */
+  readonly write: (id: number, body: string) => boolean;
 }
 
 /** Row ids in all bases together: 16 MB. Beyond it the oldest are forgotten: those of devices that are away. */
@@ -38,7 +40,8 @@ const mostHeld = 2_000_000;
 
 export function createBases(bodies: ReadonlyMap<number, string>, write: Bases['write']): Bases {
   const byId = new Map([...bodies].map(([id, body]) => [id, decode(body)]));
-  return { byId, newest: new Map(), nextId: Math.max(0, ...byId.keys()) + 1, write };
+  const nextId = Math.max(0, ...byId.keys()) + 1;
+  return { byId, newest: new Map(), nextId, unwritten: new Set(), write };
 }
 
 /** What a view comes to now. Made once per view and sequence, whoever asks. */
@@ -84,8 +87,22 @@ function remember(bases: Bases, basis: Basis, target: Target, sequence: number):
   const aim = { ...target, basis: bases.nextId++ };
   bases.byId.set(aim.basis, basis);
   bases.newest.set(basis.key, { sequence, aim });
-  bases.write(aim.basis, encode(basis));
+  bases.unwritten.add(aim.basis);
+  writeBases(bases);
   return aim;
+}
+
+/**
+ * Whether all are in storage. Answers go out all the same where nothing can be written, but no place is written that
+ * stands on a basis which is not: after a restart its number would be another one's.
+ */
+export function writeBases(bases: Bases): boolean {
+  for (const id of bases.unwritten) {
+    const basis = bases.byId.get(id);
+    if (basis && !bases.write(id, encode(basis))) return false;
+    bases.unwritten.delete(id);
+  }
+  return true;
 }
 
 /** The cursor when its bases are known. */

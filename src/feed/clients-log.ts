@@ -10,6 +10,7 @@ import { causeOf } from '../failure.ts';
 import * as memory from './clients.ts';
 import type { Client, ClientRow, Clients, KeptClient } from './clients.ts';
 import { intern } from './decision.ts';
+import { createMissing } from './log.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS client_rows (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`;
 
@@ -31,7 +32,7 @@ type Use = readonly [versionId: number, usedMs: number];
 export function openClients(storage: DurableObjectStorage): Clients {
   const { sql } = storage;
   const clients = memory.createClients();
-  sql.exec(table);
+  createMissing(sql, [table]);
   for (const { id, body } of sql.exec<{ id: number; body: string }>(`SELECT id, body FROM client_rows`)) {
     const row = memory.addRow(clients, id);
     for (const kept of decode(body)) memory.insertClient(clients, kept, row);

@@ -3,6 +3,7 @@
 // position before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
 
 import type { Owed } from './owed.ts';
+import type { StreamAsk } from './questions.ts';
 
 /** What one answer brought a bouncer to: the feed's sequence, and the basis it was limited to (basis.ts; 0: none). */
 export interface Position {
@@ -30,15 +31,17 @@ const beforeEverything: Position = { sequence: -1, basis: 0 };
  * The cursor after an answer that brings the bouncer to `now`; `from` is the one that it had, usable or not.
  * A start-up leaves nothing to repeat, since bouncers ask for it until they have it, and one that was seen to
  * be cut off loses its cursor (feed.ts). A full state given to one that asked for a delta is repeated as any
- * change is: it would not ask again.
+ * change is: it would not ask again. An answer that takes the place of one that was lost counts for nothing more than
+ * that one: it starts where it would have started.
  */
 export function advance(
   from: Cursor | undefined,
   now: Position,
-  startup: boolean,
+  { startup, again = false }: Pick<StreamAsk, 'startup' | 'again'>,
   owed: readonly Owed[],
 ): Cursor {
   if (startup) return { before: now, last: now, owed };
+  if (again && from) return { before: from.before, last: now, owed };
   return { before: from?.last ?? beforeEverything, last: now, owed };
 }
 

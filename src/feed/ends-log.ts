@@ -2,6 +2,7 @@
 // ended_keys and lost_tails (log.ts has the tables).
 
 import { chainStart, type AuditHead } from '../db/audited.ts';
+import { unwritable } from '../unwritable.ts';
 
 /** From `endsMs` on the key or token with this digest opens nothing. */
 export interface End {
@@ -143,9 +144,25 @@ export function forgetLostTails(sql: SqlStorage): void {
 }
 
 export function acknowledgeLostTails(sql: SqlStorage, foundUntilMs: number, nowMs: number): void {
-  sql.exec(
-    `UPDATE lost_tails SET acknowledged_ms = ? WHERE acknowledged_ms IS NULL AND found_ms <= ?`,
-    nowMs,
-    foundUntilMs,
+  demandWritten(() =>
+    sql.exec(
+      `UPDATE lost_tails SET acknowledged_ms = ? WHERE acknowledged_ms IS NULL AND found_ms <= ?`,
+      nowMs,
+      foundUntilMs,
+    ),
   );
+}
+
+/** For what is not begun where its end could not be kept. */
+export function demandWritable(sql: SqlStorage): void {
+  demandWritten(() => sql.exec(`UPDATE feed SET version = version`));
+}
+
+/** Throws what `isUnwritable` knows when it can't be written. */
+export function demandWritten(write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    throw unwritable('the feed’s storage', error);
+  }
 }

@@ -7,6 +7,7 @@ import type { EngineSettings } from '../engines.ts';
 import { open } from '../sealed.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';
+import { unwritable } from '../unwritable.ts';
 import * as log from './engines-log.ts';
 
 export type KeySource = 'setting' | 'host';
@@ -62,12 +63,19 @@ export function createEngineKeys(
     const found = bootstrap && (await open(bootstrap, host, sealed));
     opened.set(sealed, found?.key ?? null);
     if (!found) console.error(`the engine's key of host ${host} was sealed under another BOOTSTRAP_SECRET`);
-    if (found?.resealed) {
-      log.resealEngineKey(sql, sealed, found.resealed);
-      opened.delete(sealed);
-      opened.set(found.resealed, found.key);
-    }
+    if (found?.resealed) reseal(sealed, found.resealed, found.key);
     return found?.key ?? null;
+  };
+
+  const reseal = (before: string, sealed: string, key: string): void => {
+    try {
+      log.resealEngineKey(sql, before, sealed);
+    } catch (error) {
+      console.error(unwritable('the feed’s storage', error).message);
+      return;
+    }
+    opened.delete(before);
+    opened.set(sealed, key);
   };
 
   /** The best first: what a host sent last, what it sent before, the setting's. */
@@ -91,9 +99,13 @@ export function createEngineKeys(
       const key = await keyOf({ host, sealed });
       if (key === null) return fail({ kind: 'unavailable', problem: 'the key can not be opened here' });
       const same = (await candidates()).find(({ row, key: known }) => row?.host === host && known === key);
-      if (!same?.row) log.writePendingEngineKey(sql, { host, sealed, engine: handle }, Date.now());
-      // Sent before, and sent again since: whatever came between is not what the host wants.
-      else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
+      try {
+        if (!same?.row) log.writePendingEngineKey(sql, { host, sealed, engine: handle }, Date.now());
+        // Sent before, and sent again since: whatever came between is not what the host wants.
+        else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
+      } catch (error) {
+        return fail({ kind: 'unavailable', problem: unwritable('the feed’s storage', error).message });
+      }
       return succeed(same ? 'unchanged' : 'registered');
     },
     forget(host) {

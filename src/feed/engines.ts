@@ -3,6 +3,7 @@
 
 import { sinceMs } from '../clock.ts';
 import type { Settings } from '../settings.ts';
+import { isUnwritable } from '../unwritable.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './engine-keys.ts';
 import { handleOf } from './identity.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
@@ -72,6 +73,8 @@ export async function hear({ name, rounds, forwarder }: Engine): Promise<void> {
     // Not waited for: the next round must not be late for it.
     if (ok) void forwarder.forward();
   } catch (error) {
+    // Of what can't be written the log has told (store.ts).
+    if (isUnwritable(error)) return;
     console.error(`engine ${name}: a round broke off: ${(error as Error).message}`);
   }
 }

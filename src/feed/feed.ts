@@ -10,7 +10,7 @@ import { readSettings, type Settings } from '../settings.ts';
 import { withinMs } from '../wait.ts';
 import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
 import { activeRows, byStrictness, removedUpTo } from './answer.ts';
-import { aimAt, createBases, forgetBases, grounded, limitsMoved, type Bases } from './basis.ts';
+import { aimAt, createBases, forgetBases, grounded, limitsMoved, writeBases, type Bases } from './basis.ts';
 import { createCleaning } from './cleaning.ts';
 import * as clients from './clients.ts';
 import { createClientLog, openClients, type ClientLog } from './clients-log.ts';
@@ -33,7 +33,8 @@ import { answerOf, nameOf, type Poll } from './poll.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { bodyOf, keptAnswer, renderList, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
-import { forgetTombstones, openStore, removeAbandoned, sweep, writeIfPossible, type Store } from './store.ts';
+import { forgetTombstones, noteFailedWrite, openStore, removeAbandoned, sweep } from './store.ts';
+import { tryToWrite, writeIfPossible, type Store } from './store.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from './tombstones.ts';
 import { choosesEngines, isLookup, requestKey, type View } from './view.ts';
 
@@ -90,9 +91,13 @@ export class DecisionFeed extends DurableObject<Env> {
       clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    this.#bases = createBases(log.readBases(sql), (id, body) => log.writeBasis(sql, id, body));
+    this.#bases = createBases(log.readBases(sql), (id, body) => {
+      return tryToWrite(this.#store, Date.now(), () => log.writeBasis(sql, id, body)) === null;
+    });
     this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
-    this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs);
+    this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs, (error) => {
+      noteFailedWrite(this.#store, Date.now(), error);
+    });
     void ctx.blockConcurrencyWhile(async () => {
       await settleLocation(sql, env.DB, this.#settings.feedLocation);
       await this.#alarm.load();
@@ -148,6 +153,7 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   async #writeClients(nowMs: number): Promise<void> {
+    if (!writeBases(this.#bases)) return;
     await this.#clientLog.write(nowMs);
     if (this.#bases.byId.size === 0) return;
     const { sql } = this.ctx.storage;
@@ -186,9 +192,11 @@ export class DecisionFeed extends DurableObject<Env> {
     const turn =
       (ask.gzip && keptAnswer(this.#gzipped, name, nowMs, sequence)) ||
       takeTurns(mirror, aim, answerOf(mirror, this.#bases, aim, poll), owed);
-    const next = advance(cursor, now, ask.startup, turn.owed);
+    const next = advance(cursor, now, ask, turn.owed);
     clients.setCursor(this.#clients, client, slot, next);
-    if (cursor && limitsMoved(this.#bases, cursor, aim)) this.#clientLog.writeNow(client);
+    if (cursor && limitsMoved(this.#bases, cursor, aim) && writeBases(this.#bases)) {
+      this.#clientLog.writeNow(client);
+    }
     // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
     const undo = (): void => {
       if (!sameCursor(clients.cursorOf(client, slot), next)) return;
@@ -332,9 +340,9 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** Takes back what was decided here. What only an engine can take back is counted instead. */
-  removeLocal(match: local.Match): local.Removal {
+  removeLocal(match: local.Match, request: string | null = null): local.Removal {
     this.#look();
-    return local.unban(this.ctx.storage, this.#store, match);
+    return local.unban(this.ctx.storage, this.#store, match, request);
   }
 
   /** Active decisions after an id, by id: a page of the operator's list. */

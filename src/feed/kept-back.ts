@@ -3,14 +3,14 @@
 // with which they are tombstones once more (store.ts). Losing one leaves a ban in every bouncer without a clock.
 
 import { contentKey, intern, type Row } from './decision.ts';
-import { createRow } from './log.ts';
+import { createMissing, createRow } from './log.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS kept_back (
   canonical_value TEXT NOT NULL, content TEXT NOT NULL, row TEXT NOT NULL,
   PRIMARY KEY (canonical_value, content)) WITHOUT ROWID`;
 
 export function openKeptBack(sql: SqlStorage): void {
-  sql.exec(table);
+  createMissing(sql, [table]);
 }
 
 /** One of each content: the newest. */

@@ -34,25 +34,38 @@ export function ban(
 ): Decision {
   const earlier = request === null ? null : log.readOnce(storage.sql, request);
   if (earlier !== null) return JSON.parse(earlier) as Decision;
-  const added = decisionOf(addLocal(storage, store, decision));
-  // In the same turn, hence in one transaction with the decision.
-  if (request !== null) log.writeOnce(storage.sql, request, JSON.stringify(added), Date.now());
-  return added;
+  const row = addLocal(storage, store, decision, (added) => {
+    remember(storage.sql, request, decisionOf(added));
+  });
+  return decisionOf(row);
 }
 
-export function unban(storage: DurableObjectStorage, store: Store, match: Match): Removal {
+/** The same `request` again within a day is told of the first time. */
+export function unban(
+  storage: DurableObjectStorage,
+  store: Store,
+  match: Match,
+  request: string | null,
+): Removal {
+  const earlier = request === null ? null : log.readOnce(storage.sql, request);
+  if (earlier !== null) return JSON.parse(earlier) as Removal;
   const rows = [...store.mirror.byId.values()].filter(matches(match));
   // Besides local decisions that is what a lost database or an engine that is no more left behind.
   const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store.engines, row) !== null;
   const ours = rows.filter(isOurs);
   const named = lastNames(store.names);
   const left = rows.filter((row) => !isOurs(row));
-  remove(storage, store, ours, Date.now());
-  return {
+  const removal = {
     removed: ours.length,
     leftAt: distinct(left.map(({ engine }) => named.get(engine) ?? engine)),
     leftValues: distinct(left.map(({ value }) => value)),
   };
+  remove(storage, store, ours, Date.now(), () => remember(storage.sql, request, removal));
+  return removal;
+}
+
+function remember(sql: SqlStorage, request: string | null, answer: Decision | Removal): void {
+  if (request !== null) log.writeOnce(sql, request, JSON.stringify(answer), Date.now());
 }
 
 /** Without a scope the value is read as each row's scope reads it. */

@@ -3,6 +3,7 @@
 
 import { fixLocation } from '../db/location.ts';
 import type { FeedLocation } from '../location.ts';
+import { unwritable } from '../unwritable.ts';
 
 /** Throws when the feed was made elsewhere, or when a new object can't be told, since D1 does not answer. */
 export async function settleLocation(sql: SqlStorage, d1: D1Database, wanted: FeedLocation): Promise<void> {
@@ -15,5 +16,11 @@ export async function settleLocation(sql: SqlStorage, d1: D1Database, wanted: Fe
         'would know no key that was taken away',
     );
   }
-  if (!kept) sql.exec(`INSERT INTO location VALUES (0, ?)`, location);
+  if (kept) return;
+  try {
+    sql.exec(`INSERT INTO location VALUES (0, ?)`, location);
+  } catch (error) {
+    // D1 says it again at the next wake.
+    console.error(unwritable('the feed’s storage', error).message);
+  }
 }

@@ -14,7 +14,7 @@
 // ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
 //            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
 // location   one row: FEED_LOCATION as it was when this object was made. D1 has it, too, for the objects that it is not.
-// once       bans by their request, for a day: a request that is sent again bans once.
+// once       answers to bans and unbans by their request, for a day: one that is sent again is done once.
 
 import { canonicalValue } from './canonical.ts';
 import { intern, type Decision, type Row } from './decision.ts';
@@ -106,14 +106,26 @@ export function openLog(storage: DurableObjectStorage, firstLocalId: number): vo
   const { sql } = storage;
   const run = (statements: readonly string[]): void => statements.forEach((statement) => sql.exec(statement));
   storage.transactionSync(() => {
-    sql.exec(feedTable);
+    createMissing(sql, [feedTable]);
     const [feed] = sql.exec(`SELECT version FROM feed`).toArray();
     if (feed?.['version'] === 1) run(toVersion2);
     if (feed && Number(feed['version']) < 3) run(toVersion3);
     if (feed && Number(feed['version']) < 4) run(toVersion4);
-    run(otherTables);
+    createMissing(sql, otherTables);
     if (!feed) sql.exec(`INSERT INTO feed VALUES (0, 4, 0, 0, ?)`, firstLocalId);
   });
+}
+
+/**
+ * Runs those of some `CREATE TABLE` that there is need of. Where nothing can be written even one that does nothing is
+ * refused, and with it the object's start.
+ */
+export function createMissing(sql: SqlStorage, statements: readonly string[]): void {
+  const tables = sql.exec(`SELECT name FROM sqlite_master WHERE type = 'table'`).toArray();
+  const there = new Set(tables.map(({ name }) => name));
+  for (const statement of statements) {
+    if (!there.has(/^CREATE TABLE (?:IF NOT EXISTS )?(\w+)/.exec(statement)?.[1] ?? '')) sql.exec(statement);
+  }
 }
 
 export function readState(sql: SqlStorage): FeedState {
@@ -289,14 +301,14 @@ export function deleteBasis(sql: SqlStorage, id: number): void {
   sql.exec(`DELETE FROM bases WHERE id = ?`, id);
 }
 
-/** The decision that a request made, as JSON. */
+/** What a request was answered, as JSON. */
 export function readOnce(sql: SqlStorage, request: string): string | null {
   const [row] = sql.exec(`SELECT decision FROM once WHERE request = ?`, request).toArray();
   return row ? (row['decision'] as string) : null;
 }
 
-export function writeOnce(sql: SqlStorage, request: string, decision: string, nowMs: number): void {
-  sql.exec(`INSERT INTO once VALUES (?, ?, ?)`, request, decision, nowMs);
+export function writeOnce(sql: SqlStorage, request: string, answer: string, nowMs: number): void {
+  sql.exec(`INSERT INTO once VALUES (?, ?, ?)`, request, answer, nowMs);
 }
 
 export function forgetOnce(sql: SqlStorage, cutoffMs: number): void {

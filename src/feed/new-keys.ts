@@ -4,6 +4,8 @@
 // bouncer, or it is older than the oldest tombstone. Sets in the kernel, files and key-value stores outlive the
 // programs that fill them. A mistake here leaves a ban where nobody takes it back.
 
+import { createMissing } from './log.ts';
+
 const table = `CREATE TABLE IF NOT EXISTS new_keys (
   version_id INTEGER PRIMARY KEY, bouncer_id INTEGER NOT NULL, sequence INTEGER NOT NULL)`;
 
@@ -27,7 +29,7 @@ export interface NewKeys {
 const mostKeys = 50_000;
 
 export function openNewKeys(sql: SqlStorage): NewKeys {
-  sql.exec(table);
+  createMissing(sql, [table]);
   const known = new Map<number, Pick<NewKey, 'bouncerId'> & { readonly sequence: number }>();
   const rows = sql.exec<{ versionId: number; bouncerId: number; sequence: number }>(
     `SELECT version_id AS versionId, bouncer_id AS bouncerId, sequence FROM new_keys`,

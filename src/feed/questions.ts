@@ -10,6 +10,8 @@ export interface StreamAsk {
   readonly view: View;
   readonly startup: boolean;
   readonly gzip: boolean;
+  /** Its answer may have been made before, and lost on its way. */
+  readonly again?: boolean;
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly Sighting[];
 }

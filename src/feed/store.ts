@@ -5,6 +5,7 @@
 
 import { sinceMs } from '../clock.ts';
 import type { Settings } from '../settings.ts';
+import { unwritable } from '../unwritable.ts';
 import { release, watchClock, type Watched } from './clock-step.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from './decision.ts';
 import * as enginesLog from './engines-log.ts';
@@ -146,7 +147,7 @@ export function saveProgress(
   const engine = { ...engineState(store, handle), progress };
   // What is in memory goes on, also where nothing can be written.
   store.engines.set(handle, engine);
-  enginesLog.writeEngine(storage.sql, handle, engine);
+  writeDown(storage, store, () => enginesLog.writeEngine(storage.sql, handle, engine));
 }
 
 /** Gives ids in their order, and those whose decision and tombstone are gone again when all were given once. */
@@ -168,31 +169,34 @@ export function engineState(store: Store, handle: string): EngineState {
   return store.engines.get(handle) as EngineState;
 }
 
-/** Decides here: the decision gets its id. */
+/** Decides here: the decision gets its id. `besides` is written with it. */
 export function addLocal(
   storage: DurableObjectStorage,
   store: Store,
   decision: Omit<Decision, 'id' | 'origin'>,
+  besides: (row: Row) => void,
 ): Row {
   const state = { ...store.state };
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
   const told = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
   const row = log.createRow(place, told, state.sequence);
-  write(storage, store, { again: [], removed: [], added: [{ row }], sequence: state.sequence }, state);
+  const change = { again: [], removed: [], added: [{ row }], sequence: state.sequence };
+  write(storage, store, change, state, () => besides(row));
   return row;
 }
 
-/** Ends rows here: their time has come, or an operator took them back. */
+/** Ends rows here: their time has come, or an operator took them back. `besides` is written with it. */
 export function remove(
   storage: DurableObjectStorage,
   store: Store,
   rows: readonly Row[],
   nowMs: number,
+  besides: () => void = () => undefined,
 ): void {
   if (rows.length === 0) return;
   const state = { ...store.state };
   const ends = removal(store.mirror, rows, state, nowMs);
-  write(storage, store, { ...ends, added: [], sequence: state.sequence }, state);
+  write(storage, store, { ...ends, added: [], sequence: state.sequence }, state, besides);
 }
 
 /** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
@@ -245,7 +249,7 @@ function write(
   besides: () => void = () => undefined,
 ): void {
   demandFreeIds(store.mirror, change);
-  storage.transactionSync(() => {
+  writeDown(storage, store, () => {
     deleteKeptBack(storage.sql, change.again);
     log.writeChange(storage.sql, change);
     // Where nothing changed there is nothing to count on.
@@ -291,17 +295,32 @@ function isTriedJustNow({ failedWriteMs }: Store, nowMs: number): boolean {
 
 /** A write that an answer does not need: where it fails it is tried again later, and the answer goes out. */
 export function writeIfPossible(store: Store, nowMs: number, write: () => void): void {
-  if (isTriedJustNow(store, nowMs)) return;
-  const isWaiting = store.failedWriteMs !== null;
+  if (!isTriedJustNow(store, nowMs)) tryToWrite(store, nowMs, write);
+}
+
+/** What went wrong; null: it is written. A failure is seen in `/health`, and once in the log. */
+export function tryToWrite(store: Store, nowMs: number, write: () => void): Error | null {
   try {
     write();
+    if (store.failedWriteMs !== null) console.error('the feed can write again');
     store.failedWriteMs = null;
-    if (isWaiting) console.error('the feed can write again');
+    return null;
   } catch (error) {
-    const { message } = error as Error;
-    if (!isWaiting) console.error(`the feed can't write, and goes on with what it has: ${message}`);
-    store.failedWriteMs = nowMs;
+    return noteFailedWrite(store, nowMs, error);
   }
+}
+
+export function noteFailedWrite(store: Store, nowMs: number, error: unknown): Error {
+  const failed = unwritable('the feed’s storage', error);
+  if (store.failedWriteMs === null) console.error(`${failed.message}; it goes on with what it has`);
+  store.failedWriteMs = nowMs;
+  return failed;
+}
+
+/** All of it or nothing. Throws what `isUnwritable` knows. */
+function writeDown(storage: DurableObjectStorage, store: Store, write: () => void): void {
+  const failed = tryToWrite(store, Date.now(), () => storage.transactionSync(write));
+  if (failed) throw failed;
 }
 
 /** Forgets tombstones up to a sequence, but for those that outlast it; cursors from before it get the full state. */
@@ -331,7 +350,7 @@ function forgetUnread(
   const isLeft = (row: Row): boolean =>
     isKeptBack(mirror.byCanonicalValue.get(row.canonicalValue) ?? [], row);
   const state = { ...before, purgedSequence };
-  storage.transactionSync(() => {
+  const forgetStored = (): void => {
     for (let lastRowId: number | undefined = 0; lastRowId !== undefined;) {
       const page = log.readTombstones(sql, purgedSequence, lastRowId, pageRows);
       writeKeptBack(sql, page.filter(isLeft));
@@ -339,7 +358,13 @@ function forgetUnread(
     }
     log.deleteTombstones(sql, purgedSequence, []);
     log.writeState(sql, state);
-  });
+  };
+  try {
+    storage.transactionSync(forgetStored);
+  } catch (error) {
+    // They are not in memory at any rate, and the next wake tries again.
+    console.error(`${unwritable('the feed’s storage', error).message}; it goes on with what it has`);
+  }
   forget(mirror, purgedSequence, []);
   return state;
 }
