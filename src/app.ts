@@ -13,6 +13,7 @@ import { causeOf, lapiError, problem, type Failure } from './failure.ts';
 import { bouncerRoutes } from './lapi/bouncer.ts';
 import { health } from './lapi/health.ts';
 import { machineRoutes } from './lapi/machine.ts';
+import { whyUnavailable } from './retry.ts';
 import { SettingError } from './settings.ts';
 
 export const routes = new Hono<AppEnv>({
@@ -88,9 +89,10 @@ const storeOut: Failure = { kind: 'unavailable', problem: 'the key store is out 
 routes.onError((error, c) => {
   const requestId = crypto.randomUUID();
   const cause = causeOf(error);
-  if (error instanceof StoreError) {
-    console.error(`the key store is out of reach: ${cause.message}`);
-    return failed(c.req.path, storeOut);
+  const known = error instanceof StoreError ? storeOut : whyUnavailable(cause);
+  if (known) {
+    console.error(`${c.req.method} ${c.req.path} failed: ${cause.message}`);
+    return failed(c.req.path, known);
   }
   console.error(`request ${requestId} failed: ${cause.stack ?? cause.message}`);
   return failed(c.req.path, { kind: 'internal', requestId });

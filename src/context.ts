@@ -5,6 +5,7 @@ import { causeOf } from './failure.ts';
 import type { DecisionFeed } from './feed/feed.ts';
 import { readClientIp } from './lapi/ip.ts';
 import { isJurisdiction } from './location.ts';
+import { withRetries } from './retry.ts';
 import type { Role } from './roles.ts';
 import { readSettings, type Settings } from './settings.ts';
 
@@ -33,24 +34,10 @@ export function settingsOf(env: Env): Settings {
 
 type Feed = DurableObjectStub<DecisionFeed>;
 
-/**
- * Asks the one feed. Once more when the object was moved or restarted under the question (a deploy does that):
- * Debian's firewall bouncer ends, and takes its rules down, when its first poll fails. Never again when the
- * object is overloaded.
- */
-export async function askFeed<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
-  try {
-    return await askFeedOnce(env, ask);
-  } catch (error) {
-    const { retryable, overloaded } = error as { retryable?: boolean; overloaded?: boolean };
-    if (!retryable || overloaded) throw error;
-    return askFeedOnce(env, ask);
-  }
-}
-
-/** The same for what must not be done twice. */
-export function askFeedOnce<T>(env: Env, ask: (feed: Feed) => Promise<T>): Promise<T> {
-  return ask(feedOf(env));
+/** Asks the one feed; again where the object went away under the question, so `ask` is what may be done twice. */
+export function askFeed<T>(env: Env, ask: (feed: Feed, again: boolean) => Promise<T>): Promise<T> {
+  // A stub that has failed does so from then on.
+  return withRetries((again) => ask(feedOf(env), again));
 }
 
 function feedOf(env: Env): Feed {

@@ -3,7 +3,7 @@
 
 import type { SQL } from 'drizzle-orm';
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
-import { askFeedOnce } from '../context.ts';
+import { askFeed } from '../context.ts';
 import {
   always,
   appendStatement,
@@ -12,21 +12,26 @@ import {
   type AuditEntry,
   type Statements,
 } from '../db/audited.ts';
+import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
-import type { Commit, CommitAsk, News } from '../feed/key-store.ts';
+import type { Changed, Commit, CommitAsk, News } from '../feed/key-store.ts';
 import { withinMs } from '../wait.ts';
 import { foundRight } from './restore.ts';
 
 /** The feed's object or D1 may be silent. Then it is not known whether the batch was written. */
 const patienceMs = 30_000;
 
-type Written = Extract<Commit, { readonly kind: 'done' }>;
+/** What a commit changed, and where the key store was then. */
+interface Written {
+  readonly mark: StoreMark;
+  readonly changed: Changed;
+}
 
 const memories = new Set<(written: Written | null) => void>();
 
 /**
  * `forget` is called after each commit of this isolate, before it is acknowledged: what was changed must not be remembered
- * as it was, since D1 may be silent from now on. Null: the commit may have failed, and what it changed is not known.
+ * as it was, since D1 may be silent from now on. Null: what it changed is not known, or whether it did.
  */
 export function afterCommit(forget: (written: Written | null) => void): void {
   memories.add(forget);
@@ -45,17 +50,21 @@ export async function commit(
   const d = drizzle(env.DB);
   const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);
   const written = await send(env, { digest: text.digest, statements: list, news });
-  const done = written.kind === 'done' ? written : null;
-  if (done) foundRight(done.mark);
-  // What is not known to be written may be.
-  if (done || written.kind === 'unreachable') for (const forget of memories) forget(done);
+  if (written.kind === 'done') {
+    const { mark, changed } = written;
+    foundRight(mark);
+    for (const forget of memories) forget(changed && { mark, changed });
+  } else if (written.kind === 'unreachable') {
+    // It may be written.
+    for (const forget of memories) forget(null);
+  }
   return written;
 }
 
 async function send(env: Env, ask: CommitAsk): Promise<Commit> {
   let written: Commit = { kind: 'unreachable' };
   try {
-    const asked = askFeedOnce(env, async (feed) => feed.commit(ask));
+    const asked = askFeed(env, async (feed, again) => feed.commit({ ...ask, again }));
     await withinMs(
       asked.then((answer) => (written = answer as Commit)),
       patienceMs,
@@ -70,5 +79,6 @@ async function send(env: Env, ask: CommitAsk): Promise<Commit> {
 export async function writeAuditRow(env: Env, entry: AuditEntry, nowMs: number): Promise<Result<'written'>> {
   const written = await commit(env, entry, always, () => [], nowMs);
   if (written.kind === 'done') return succeed('written');
+  if (written.kind === 'unwritable') return fail({ kind: 'unavailable', problem: written.problem });
   return fail({ kind: 'unavailable', problem: 'the audit log can not be written now; try again' });
 }

@@ -132,6 +132,9 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
     const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs, news);
     if (written.kind === 'done') return refusal ? fail(refusal) : answerOf(answer, shown, written, news);
     if (written.kind === 'unreachable') return fail(unreachable);
+    if (written.kind === 'unwritable') {
+      return fail({ kind: 'unavailable', problem: `${written.problem}; nothing was changed` });
+    }
     // The caller, too, may be one that only the backup knows: who he is is asked again.
     if (written.kind === 'restored') return fail(restored);
     if (written.kind === 'clash' && !written.column.startsWith('idempotent_answers.')) {

@@ -118,6 +118,16 @@ export function hasRowStatement(db: DrizzleD1Database, head: AuditHead) {
   return db.update(keyEpoch).set({ epoch: sql`CASE WHEN ${hasRow(head)} THEN epoch END` });
 }
 
+/** How many of the newest rows may hold a mutation that is sent again: those of a minute, at the utmost. */
+const rowsOfLate = 10_000;
+
+/** A statement that fails where this very mutation is in the log: it was sent before, and its answer lost. */
+export function notWrittenStatement(db: DrizzleD1Database, digest: string) {
+  const written = sql`EXISTS (SELECT 1 FROM audit
+    WHERE seq > (SELECT MAX(seq) FROM audit) - ${rowsOfLate} AND digest = ${digest})`;
+  return db.update(keyEpoch).set({ reconciledMs: sql`CASE WHEN NOT ${written} THEN reconciled_ms END` });
+}
+
 /** Why a batch was refused. */
 export type Refusal =
   /** What was decided on has changed meanwhile. */
@@ -127,12 +137,13 @@ export type Refusal =
   /** A unique column has this value already (`bouncers.name`). */
   | { readonly kind: 'clash'; readonly column: string };
 
-/** Reads a refusal from D1's error; null for any other error. */
-export function refusalOf(error: unknown): Refusal | null {
+/** Reads a refusal from D1's error; null for any other error. `written`: it was sent again, and the first time had been enough. */
+export function refusalOf(error: unknown): Refusal | { readonly kind: 'written' } | null {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const column = /(?:UNIQUE|NOT NULL) constraint failed: ([\w.]+)/.exec(cause.message)?.[1];
     if (column === 'audit.at_ms') return { kind: 'stale' };
     if (column === 'key_epoch.epoch') return { kind: 'restored' };
+    if (column === 'key_epoch.reconciled_ms') return { kind: 'written' };
     if (column !== undefined) return { kind: 'clash', column };
   }
   return null;

@@ -16,6 +16,7 @@ import {
   hashOf,
   hasRowStatement,
   lastSealed,
+  notWrittenStatement,
   readStart,
   refusalOf,
   rowsAfter,
@@ -32,6 +33,7 @@ import { selectEpoch, selectLastChanged, selectMark, type StoreMark } from '../d
 import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
+import { isFull, isUnwritable, unwritable } from '../unwritable.ts';
 import { answerWithin } from '../wait.ts';
 import type { SeenClient } from './clients.ts';
 import * as log from './ends-log.ts';
@@ -44,6 +46,8 @@ export interface CommitAsk {
   readonly digest: string;
   readonly statements: readonly Statement[];
   readonly news: News;
+  /** It may have been written before, and its answer lost: it is written once all the same. */
+  readonly again?: boolean;
 }
 
 /** What the feed is to know of it. */
@@ -61,7 +65,8 @@ export interface News {
 export interface Done {
   readonly kind: 'done';
   readonly mark: StoreMark;
-  readonly changed: Changed;
+  /** Null: an earlier try wrote it, and was not heard. */
+  readonly changed: Changed | null;
   /** What the last of the statements answers, as JSON; null: nothing. */
   readonly bodyJson: string | null;
   /** Of each bouncer in `clientsOf`. */
@@ -71,6 +76,7 @@ export interface Done {
 export type Commit =
   | Done
   | Refusal
+  | Unwritable
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
 
@@ -78,6 +84,12 @@ export type Commit =
 export interface Changed {
   readonly bouncerIds: readonly number[];
   readonly blockedMachines: readonly string[];
+}
+
+/** Nothing was written, since there or here nothing can be. */
+export interface Unwritable {
+  readonly kind: 'unwritable';
+  readonly problem: string;
 }
 
 export interface KeyStore {
@@ -95,6 +107,12 @@ const endsPage = 2000;
 const sealPage = 1000;
 /** D1 may be silent: who waits for it must not keep all that come after him waiting. */
 const patienceMs = 30_000;
+
+interface Settled {
+  readonly mark: StoreMark;
+  /** Whether all ends are kept here, too. */
+  readonly isKept: boolean;
+}
 
 /** What the feed remembers of bouncers and hosts. */
 export interface Memory {
@@ -121,7 +139,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
 
   const settle = shared(() => answerWithin(comeToRest(), patienceMs));
 
-  const comeToRest = async (): Promise<StoreMark> => {
+  const comeToRest = async (): Promise<Settled> => {
     let toldAgain = false;
     for (let attempt = 0; attempt < mostTries; attempt++) {
       const before = head;
@@ -131,16 +149,24 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
         else await startAnew(before, mark, highestBouncerId);
         continue;
       }
-      if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
-        // The object is new, or a new one: what ended before it is told to it as well, and what was sealed it believes.
-        toldAgain = true;
-        await db.tellAllAgain(d1);
-        log.startAnew(sql, await readExtent(), before);
-        continue;
+      try {
+        if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
+          log.demandWritable(sql);
+          // The object is new, or a new one: what ended before it is told to it as well, and what was sealed it believes.
+          toldAgain = true;
+          await db.tellAllAgain(d1);
+          log.startAnew(sql, await readExtent(), before);
+          continue;
+        }
+        log.demandWritten(() => keep(untold, mark));
+      } catch (error) {
+        if (!isUnwritable(error)) throw error;
+        // D1 is right, which is all that who reads it asks. Its outbox has what could not be kept until it can.
+        console.error(`ends of keys wait to be kept: ${causeOf(error).message}`);
+        return { mark, isKept: false };
       }
-      keep(untold, mark);
       if (untold.length > 0) await db.forgetTold(d1, untold);
-      if (untold.length < db.outboxPage) return mark;
+      if (untold.length < db.outboxPage) return { mark, isKept: true };
     }
     throw new Error(`the key store did not come to rest in ${mostTries} tries`);
   };
@@ -238,12 +264,15 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     }
   };
 
-  const commit = async ({ digest, statements, news }: CommitAsk): Promise<Commit> => {
+  /** Throws what `isUnwritable` knows as long as nothing was written, and no more from then on. */
+  const commit = async ({ digest, statements, news, again }: CommitAsk): Promise<Commit> => {
+    log.demandWritable(sql);
     // A new object: it may not know what ended before it.
-    if (head.seq === 0) await settle.next();
+    if (head.seq === 0) await allKept();
     const d = drizzle(d1);
     const before = [
       ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
+      ...(again ? [notWrittenStatement(d, digest)] : []),
       db.forgetUpToStatement(d, keptUpTo),
       selectEpoch(d),
     ].map(statementOf);
@@ -257,7 +286,9 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
       d1.prepare(text).bind(...params),
     );
-    const results = await d1.batch(prepared);
+    const results = await d1.batch(prepared).catch((error: unknown) => {
+      throw isFull(error) ? unwritable('the key store', error) : error;
+    });
     const rows = results.map((result) => result.results);
     const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
     const [[mark], untold, changed, blocked, newKeys = []] = rows.slice(-after.length) as [
@@ -271,19 +302,47 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
     if (!row) throw new Error('a mutation without its audit row');
     keep(untold, { seq: row.seq, hash: digest });
-    if (untold.length === db.outboxPage) await settle.next();
+    if (untold.length === db.outboxPage) await allKept();
     void seal();
-    for (const key of newKeys) memory.noteNewKey(key);
-    if (news.gone !== undefined) memory.forgetBouncer(news.gone);
-    if (news.noEngineOn !== undefined) memory.forgetEngineKey(news.noEngineOn);
+    note(news, newKeys);
     const bouncerIds = mark.epoch === epochBefore.epoch ? [] : changed.map(({ bouncerId }) => bouncerId);
     return {
       kind: 'done',
       mark,
       changed: { bouncerIds, blockedMachines: blocked.map(({ machine }) => machine) },
       bodyJson: said?.body_json ?? null,
-      clients: news.clientsOf?.length ? memory.clientsOf(news.clientsOf) : [],
+      clients: clientsOf(news),
     };
+  };
+
+  const note = ({ gone, noEngineOn }: News, newKeys: readonly NewKey[]): void => {
+    for (const key of newKeys) memory.noteNewKey(key);
+    if (gone !== undefined) memory.forgetBouncer(gone);
+    if (noEngineOn !== undefined) memory.forgetEngineKey(noEngineOn);
+  };
+
+  const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? memory.clientsOf(ids) : []);
+
+  /** Does what is left of a commit that D1 has. */
+  const goOn = async ({ news }: CommitAsk): Promise<Commit> => {
+    try {
+      const mark = await allKept();
+      note(news, news.newKeyOf === undefined ? [] : await selectFirstKey(drizzle(d1), news.newKeyOf));
+      return { kind: 'done', mark, changed: null, bodyJson: null, clients: clientsOf(news) };
+    } catch (error) {
+      return outOfReach(error);
+    }
+  };
+
+  const outOfReach = (error: unknown): Commit => {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    return { kind: 'unreachable' };
+  };
+
+  const allKept = async (): Promise<StoreMark> => {
+    const { mark, isKept } = await settle.next();
+    if (!isKept) throw new Error('ends of keys can not be kept now');
+    return mark;
   };
 
   return {
@@ -291,16 +350,16 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       try {
         return await commit(ask);
       } catch (error) {
+        if (isUnwritable(error)) return { kind: 'unwritable', problem: (error as Error).message };
         const refusal = refusalOf(error);
         if (refusal?.kind === 'restored') await settle.next().catch(() => null);
-        if (refusal) return refusal;
-        console.error(`the key store is out of reach: ${causeOf(error).message}`);
-        return { kind: 'unreachable' };
+        if (refusal?.kind === 'written') return goOn(ask);
+        return refusal ?? outOfReach(error);
       }
     },
     async settle() {
       try {
-        return await settle.next();
+        return (await settle.next()).mark;
       } catch (error) {
         console.error(`the key store is out of reach: ${causeOf(error).message}`);
         return null;

@@ -135,7 +135,7 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   const gzip = acceptsGzip(c.req.raw);
   const sightings = takeSightings();
   const ask = { poll, view, startup, gzip, sightings };
-  const answered = await askFeed(c.env, async (feed) => feed.stream(ask));
+  const answered = await askFeed(c.env, async (feed, again) => feed.stream({ ...ask, again }));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   learn(poll, key, answered.sequence, answered.settled);
   if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
