@@ -35,10 +35,8 @@ export interface Poller {
   stop(): Promise<void>;
 }
 
-const pauseMs = 100;
-
 /** `startup: true` asks for the full list each time, as a bouncer does that is restarted for ever. */
-export function startPoller(lapi: Lapi, { startup = false } = {}): Poller {
+export function startPoller(lapi: Lapi, { startup = false, pauseMs = 100 } = {}): Poller {
   const history: Set<string>[] = [];
   const ended = new Set<string>();
   const failures: string[] = [];
