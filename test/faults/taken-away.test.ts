@@ -33,7 +33,7 @@ async function startFleet(lapidary: Served): Promise<Fleet> {
   const keys: string[] = [];
   for (let n = 0; n < clients + 2; n++) keys.push(await lapidary.addBouncer(`b-${n}`));
   const lapi = (n: number): Lapi => ({ url: lapidary.url, key: keys[n]! });
-  const firewalls = [];
+  const firewalls: FirewallBouncer[] = [];
   for (const n of [clients, clients + 1]) firewalls.push(await startFirewallBouncer(lapi(n)));
   const pollers = Array.from({ length: clients }, (_, n) =>
     startPoller(lapi(n), { startup: n % 2 === 0, pauseMs: 1000 }),
