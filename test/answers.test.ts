@@ -137,3 +137,13 @@ test('a repetition of what the release before answered is answered so', async ()
   const { status, described, etag } = await ask('POST', '/bouncers', { name: 'new' }, 'from-before');
   expect([status, described, etag]).toEqual([201, { bouncer: { revision: 7 } }, '"7"']);
 });
+
+test.each(['0s', '1h'])('a rotation of many (grace %s)', async (grace) => {
+  const [status, described] = await change('POST', '/rotations', { selector: { names: ['*'] }, grace });
+  const { body } = await operator('GET', '/rotations/1');
+  expect([status, described]).toEqual([201, without(body, 'counts')]);
+  expect(body.members).toMatchObject([
+    { name: 'fw', state: grace === '0s' ? 'done' : 'waiting' },
+    { name: 'web-1', state: 'waiting', old_last_used: expect.any(String) },
+  ]);
+});

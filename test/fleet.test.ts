@@ -1,4 +1,5 @@
 // Rotations of many bouncers: who is chosen, when each is due, what each key does meanwhile, how far it has come.
+import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { dueTimes } from '../src/broker/fleet.ts';
 import { matchesGlob } from '../src/broker/glob.ts';
@@ -48,6 +49,14 @@ test('moments are spread evenly, the first at once', () => {
   expect(dueTimes(4, 4000, 100)).toEqual([100, 1100, 2100, 3100]);
   expect(dueTimes(3, 0, 100)).toEqual([100, 100, 100]);
 });
+
+async function importMany(count: number): Promise<void> {
+  const bouncers = Array.from({ length: count }, (_, index) => ({
+    name: `many-${index}`,
+    api_key: index.toString(16).padStart(128, '0'),
+  }));
+  await operator('POST', '/bouncers/import', { bouncers });
+}
 
 describe('a rotation of many', () => {
   test('gives each that fits a new key, once, and follows them one by one', async () => {
@@ -206,12 +215,23 @@ describe('a rotation of many', () => {
     }
   });
 
+  test.each([
+    ['0s', '0s'],
+    ['0s', '1h'],
+    ['1h', '0s'],
+  ])('a thousand of them read few rows of D1 (grace %s, spread %s)', async (grace, spread) => {
+    await importMany(996);
+    const batch = vi.spyOn(Object.getPrototypeOf(env.DB), 'batch');
+    const { status, body } = await rotate({ selector: { names: ['*'] }, grace, spread });
+    const batches = (await Promise.all(batch.mock.results.map(({ value }) => value))) as D1Result[][];
+    batch.mockRestore();
+    expect([status, body.rotation.bouncers]).toEqual([201, 1000]);
+    const read = batches.flat().map(({ meta }) => meta.rows_read);
+    expect(read.reduce((sum, rows) => sum + rows, 0)).toBeLessThanOrEqual(20_000);
+  });
+
   test('a thousand at once; more are refused', async () => {
-    const rows = Array.from({ length: 999 }, (_, index) => ({
-      name: `many-${index}`,
-      api_key: index.toString(16).padStart(128, '0'),
-    }));
-    await operator('POST', '/bouncers/import', { bouncers: rows });
+    await importMany(999);
     await operator('POST', '/bouncers', { name: 'many-last' });
     const { status, body } = await rotate({ selector: { names: ['many-*'] }, spread: '1h' });
     expect([status, body.rotation.bouncers, Object.keys(body.keys).length]).toEqual([201, 1000, 1000]);

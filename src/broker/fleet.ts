@@ -2,10 +2,12 @@
 // one call and shown in its answer, so that nothing secret is kept for later; what is staggered are the ends. The rules
 // of each single key are rotation.ts's.
 
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
+import type { RowsOf } from '../db/audited.ts';
+import type { BouncerFacts } from '../db/bouncers.ts';
 import * as db from '../db/fleet.ts';
-import { ownersOf } from '../db/hosts.ts';
-import { isAnyRevoked, versionsOf, type KeyVersion } from '../db/keys.ts';
+import { versionsOf, type KeyVersion } from '../db/keys.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
 import { mintSecret } from '../mint.ts';
@@ -13,8 +15,15 @@ import { digestOf } from '../secret.ts';
 import { isoTime, lastUsed, time } from './describe.ts';
 import { digest, duration, longestMs } from './fields.ts';
 import { glob, matchesGlob } from './glob.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from './mutations.ts';
-import { isLive, longestOverlapMs, overlapFields, overlapOf, planRotation } from './rotation.ts';
+import { byId, mutate, type Answer, type ClientsOf, type Mutation, type Shown } from './mutations.ts';
+import {
+  isLive,
+  longestOverlapMs,
+  overlapFields,
+  overlapOf,
+  planRotation,
+  type VersionPlan,
+} from './rotation.ts';
 
 export const mostRotated = 1000;
 
@@ -99,46 +108,64 @@ const digestTaken: Failure = {
   problem: 'one of these keys is or was registered already',
 };
 
-/** Rotates, or with `dry_run` only says what would be. 400 where nobody fits, or too many do. */
+/**
+ * Rotates, or with `dry_run` only says what would be. 400 where nobody fits, or too many do. What is answered follows from
+ * what was read, and is not read back: that the bouncers were as they were read is checked when they are changed, and
+ * a thousand of them are many rows.
+ */
 export async function rotateMany(
   mutation: Mutation,
   input: z.output<typeof newRotation>,
 ): Promise<Result<Answer>> {
-  const { nowMs, actor } = mutation;
-  const d1 = mutation.env.DB;
+  const { nowMs, actor, env } = mutation;
   const { selector, keys_sha512: given = {} } = input;
   const overlap = overlapOf(input);
   const expiresMs = input.expires_in === undefined ? null : nowMs + input.expires_in;
   const minted = new Map<string, { key: string; digest: string }>();
-  const decide = async () => {
-    const chosen: { bouncer: db.Turn['bouncer']; versions: readonly KeyVersion[] }[] = [];
-    for await (const page of db.everyBouncer(d1)) {
-      chosen.push(...page.filter((each) => isChosen(selector, each.bouncer.name, each.versions, nowMs)));
+  const prefixes = (selector.names ?? ['*']).map((pattern) => pattern.split('*', 1)[0] ?? '');
+  const reads = (d: DrizzleD1Database) =>
+    [
+      db.selectCandidates(d, prefixes, 0),
+      db.selectAnyRevoked(d, Object.values(given)),
+      db.selectNewestId(d),
+    ] as const;
+  const decide = async ([first, [revoked], [newest]]: RowsOf<ReturnType<typeof reads>>) => {
+    const chosen: BouncerFacts[] = [];
+    for (let page = first; ;) {
+      chosen.push(...page.map(({ facts }) => facts).filter((facts) => isChosen(selector, facts, nowMs)));
       if (chosen.length > mostRotated) {
         return badInput('selector', `fits more than ${mostRotated} bouncers: rotate them in several calls`);
       }
+      const after = db.nextCandidate(page);
+      if (after === null) break;
+      page = await db.selectCandidates(drizzle(env.DB), prefixes, after);
     }
     if (chosen.length === 0) return badInput('selector', 'fits no bouncer');
     const names = new Set(chosen.map(({ bouncer }) => bouncer.name));
     const stranger = Object.keys(given).find((name) => !names.has(name));
     if (stranger !== undefined)
       return badInput(`keys_sha512.${stranger}`, 'is no bouncer that the selector fits');
-    const hosted = new Set((await ownersOf(d1, [...names])).map(({ hostKey }) => hostKey.name));
     const due = dueTimes(chosen.length, input.spread, nowMs);
     const turns: db.Turn[] = [];
-    for (const [index, { bouncer, versions }] of chosen.entries()) {
+    const members: MemberFacts[] = [];
+    for (const [index, { bouncer, versions, owner }] of chosen.entries()) {
       const dueMs = due[index] as number;
-      if (hosted.has(bouncer.name) && given[bouncer.name] === undefined) {
+      const { id: bouncerId, name, versionCount } = bouncer;
+      const number = versionCount + 1;
+      if (owner && given[name] === undefined) {
         turns.push({ bouncer, made: null, dueMs });
+        members.push({ bouncerId, name, number, dueMs, versionCount, versions: versions.map(told) });
         continue;
       }
       const plan = planRotation(versions, overlap, expiresMs, nowMs, dueMs);
-      const digest = given[bouncer.name] ?? (await mintFor(minted, bouncer.name)).digest;
+      const digest = given[name] ?? (await mintFor(minted, name)).digest;
       if (versions.some((version) => version.digest === digest)) return fail(digestTaken);
       turns.push({ bouncer, made: { plan, digest }, dueMs });
+      const left = versionsAfter(versions, plan, number);
+      members.push({ bouncerId, name, number, dueMs, versionCount: number, versions: left });
     }
-    if (await isAnyRevoked(d1, Object.values(given))) return fail(digestTaken);
-    return draftOf(turns);
+    if (revoked?.holds) return fail(digestTaken);
+    return succeed(draftOf(turns, members, (newest?.id ?? 0) + 1));
   };
   const row = {
     createdMs: nowMs,
@@ -151,41 +178,58 @@ export async function rotateMany(
     maxOverlapMs: overlap.maxOverlapMs,
     spreadMs: input.spread,
   };
-  const draftOf = async (turns: readonly db.Turn[]) => {
-    const id = (await db.newestId(d1)) + 1;
-    const described = describeRotation({ ...row, id }, turns.length);
-    const members = turns.map(({ bouncer, dueMs }): Member => {
-      const { name, versionCount } = bouncer;
-      const fresh = { new_first_used: null, old_last_used: null };
-      return { name, number: versionCount + 1, due_at: isoTime(dueMs), state: 'waiting', ...fresh };
-    });
-    return succeed({
+  const draftOf = (turns: readonly db.Turn[], members: readonly MemberFacts[], id: number) => {
+    const rotation = { ...row, id };
+    return {
       entry: {
         action: 'rotation.create',
         target: `rotation ${id}`,
         detail: {
-          ...described,
+          ...describeRotation(rotation, turns.length),
           bouncers: turns.map(({ bouncer: { name, versionCount }, made }) => {
             return { name, number: versionCount + 1, start: made?.digest.slice(0, 8) ?? null };
           }),
         },
       },
-      unchanged: db.unchangedSince(turns, id),
-      statements: (d: Parameters<typeof db.rotationStatements>[0]) =>
-        db.rotationStatements(d, { ...row, id }, turns, input.expires_in ?? null, nowMs),
+      unchanged: db.isNextId(id),
+      statements: (d: DrizzleD1Database) =>
+        db.rotationStatements(d, rotation, turns, input.expires_in ?? null, nowMs),
       answer: {
         status: 201,
-        body: { rotation: described, members },
+        body: { facts: { rotation, members } },
         ...(minted.size > 0 ? { secret: { keys: keysOf(minted) } } : {}),
       },
       clash: () => digestTaken,
-    });
+      news: { clientsOf: members.map(({ bouncerId }) => bouncerId) },
+    };
   };
-  if (!input.dry_run) return mutate(mutation, nothingRead, decide);
-  const draft = await decide();
+  const shown: Shown<RotationFacts> = {
+    json: null,
+    describe: (facts, clientsOf) => ({ ...describeAll(facts, clientsOf, nowMs) }),
+    bouncersIn: ({ members }) => members.map(({ bouncerId }) => bouncerId),
+  };
+  if (!input.dry_run) return mutate(mutation, reads, decide, shown);
+  const d = drizzle(env.DB);
+  const draft = await decide(await d.batch(reads(d)));
   if (!draft.ok) return draft;
-  const { body } = draft.value.answer;
-  return succeed({ status: 200, body: { ...body, rotation: { ...body.rotation, id: null } } });
+  const { rotation, members } = describeAll(draft.value.answer.body.facts, () => [], nowMs);
+  return succeed({ status: 200, body: { rotation: { ...rotation, id: null }, members } });
+}
+
+/** The versions of a bouncer's key as a plan leaves them. The new one has its id from D1. */
+function versionsAfter(
+  versions: readonly KeyVersion[],
+  { revoke, change, insert }: VersionPlan,
+  number: number,
+): VersionFacts[] {
+  const left = versions
+    .filter((version) => !revoke.includes(version))
+    .map((version) => ({ ...version, ...change.find((each) => each.version === version)?.to }));
+  return [...left, ...(insert ? [{ ...insert, id: 0, number }] : [])].map(told);
+}
+
+function told({ id, number, state, firstUsedMs, expiresMs, deadlineMs }: VersionFacts): VersionFacts {
+  return { id, number, state, firstUsedMs, expiresMs, deadlineMs };
 }
 
 async function mintFor(minted: Map<string, { key: string; digest: string }>, name: string) {
@@ -204,13 +248,12 @@ function keysOf(minted: ReadonlyMap<string, { readonly key: string }>): Record<s
 
 function isChosen(
   selector: z.output<typeof newRotation>['selector'],
-  name: string,
-  versions: readonly { readonly createdMs: number }[],
+  { bouncer, versions }: BouncerFacts,
   nowMs: number,
 ): boolean {
   const newestMs = versions.at(-1)?.createdMs ?? -Infinity;
   if (selector.older_than !== undefined && nowMs - newestMs < selector.older_than) return false;
-  return selector.names?.some((pattern) => matchesGlob(pattern, name)) ?? true;
+  return selector.names?.some((pattern) => matchesGlob(pattern, bouncer.name)) ?? true;
 }
 
 export async function listRotations(
@@ -222,32 +265,49 @@ export async function listRotations(
   return rows.map(({ rotation, bouncers }) => describeRotation(rotation, bouncers));
 }
 
-/** A rotation with where each of its bouncers is; `clientsOf` tells who was last seen with which version. */
+/** What is told of a version. */
+type VersionFacts = Pick<KeyVersion, 'id' | 'number' | 'state' | 'firstUsedMs' | 'expiresMs' | 'deadlineMs'>;
+
+/** One bouncer of a rotation. `versionCount`: null where it is gone. `versions`: as they are, in their order. */
+type MemberFacts = Omit<db.Member, 'rotationId'> & {
+  readonly versionCount: number | null;
+  readonly versions: readonly VersionFacts[];
+};
+
+interface RotationFacts {
+  readonly rotation: db.Rotation;
+  readonly members: readonly MemberFacts[];
+}
+
+/** A rotation with where each of its bouncers is; `askClients` tells who was last seen with which version. */
 export async function showRotation(
   d1: D1Database,
   id: number,
-  clientsOf: (ids: readonly number[]) => Promise<readonly (readonly SeenClient[])[]>,
+  askClients: (ids: readonly number[]) => Promise<readonly (readonly SeenClient[])[]>,
   nowMs: number,
 ): Promise<Result<{ rotation: Rotation; counts: Record<string, number>; members: Member[] }>> {
   const found = await db.findRotation(d1, id);
   if (!found) return fail({ kind: 'not-found', what: `rotation ${id}` });
-  const { rotation, members } = found;
-  const ids = members.map(({ bouncerId }) => bouncerId);
+  const ids = found.members.map(({ bouncerId }) => bouncerId);
   const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
-  const clients = await clientsOf(ids);
-  const described = members.map((member, index) => {
-    return describeMember(member, versions.get(member.bouncerId) ?? [], clients[index] ?? [], nowMs);
-  });
+  const members = found.members.map((each) => ({ ...each, versions: versions.get(each.bouncerId) ?? [] }));
+  const clientsOf = byId(ids, await askClients(ids));
+  const described = describeAll({ rotation: found.rotation, members }, clientsOf, nowMs);
   const counts = Object.fromEntries(
-    memberStates.map((state) => [state, described.filter((member) => member.state === state).length]),
+    memberStates.map((state) => [state, described.members.filter((each) => each.state === state).length]),
   );
-  return succeed({ rotation: describeRotation(rotation, members.length), counts, members: described });
+  return succeed({ ...described, counts });
 }
 
-/** `versions`: of the bouncer, as they are now. */
+function describeAll({ rotation, members }: RotationFacts, clientsOf: ClientsOf, nowMs: number) {
+  return {
+    rotation: describeRotation(rotation, members.length),
+    members: members.map((member) => describeMember(member, clientsOf(member.bouncerId), nowMs)),
+  };
+}
+
 function describeMember(
-  { name, number, dueMs, versionCount }: db.Member & { readonly versionCount: number | null },
-  versions: readonly KeyVersion[],
+  { name, number, dueMs, versionCount, versions }: MemberFacts,
   clients: readonly SeenClient[],
   nowMs: number,
 ): Member {

@@ -69,8 +69,8 @@ export type ClientsOf = (bouncerId: number) => readonly SeenClient[];
  * repetition, and described as a GET describes it.
  */
 export interface Shown<Facts> {
-  /** SQL for it, as JSON. */
-  readonly json: SQL;
+  /** SQL for it, as JSON; null: the draft has the facts in its body, as `facts`. */
+  readonly json: SQL | null;
   readonly describe: (facts: Facts, clientsOf: ClientsOf) => Answer['body'];
   /** The bouncers whose clients are in it. They are not kept: a bouncer may have 50,000, and they change by themselves. */
   readonly bouncersIn?: (facts: Facts) => readonly number[];
@@ -170,13 +170,16 @@ function answerOf<Facts>(
   news: News = {},
 ): Result<Answer> {
   const clientsOf = byId(news.clientsOf ?? [], clients ?? []);
-  const all = body ?? (bodyJson ? describe(bodyJson, shown, clientsOf) : {});
-  return succeed({ status, body: all, ...(secret ? { secret } : {}) });
+  const all = body ?? (bodyJson ? (JSON.parse(bodyJson) as Kept<Facts>) : {});
+  return succeed({ status, body: describe(all, shown, clientsOf), ...(secret ? { secret } : {}) });
 }
 
-/** `bodyJson`: what is shown, as facts; any other body as it is. */
-function describe<Facts>(bodyJson: string, shown: Shown<Facts> | null, clientsOf: ClientsOf): Answer['body'] {
-  const kept = JSON.parse(bodyJson) as Kept<Facts>;
+/** Any body but facts is told as it is. */
+function describe<Facts>(
+  kept: Kept<Facts>,
+  shown: Shown<Facts> | null,
+  clientsOf: ClientsOf,
+): Answer['body'] {
   return shown && isFacts(kept) ? shown.describe(kept.facts, clientsOf) : (kept as Answer['body']);
 }
 
@@ -186,7 +189,8 @@ function isFacts<Facts>(kept: Kept<Facts>): kept is { readonly facts: Facts } {
   return 'facts' in kept;
 }
 
-function byId(ids: readonly number[], clients: readonly (readonly SeenClient[])[]): ClientsOf {
+/** The clients of some bouncers, in the order of their ids. */
+export function byId(ids: readonly number[], clients: readonly (readonly SeenClient[])[]): ClientsOf {
   const all = new Map(ids.map((id, index) => [id, clients[index]]));
   return (id) => all.get(id) ?? [];
 }
@@ -229,7 +233,7 @@ async function replay<Facts>(
   const kept = JSON.parse(bodyJson) as Kept<Facts>;
   const ids = isFacts(kept) ? (shown?.bouncersIn?.(kept.facts) ?? []) : [];
   const clients = ids.length > 0 ? await askFeed(env, async (feed) => feed.clientsOf(ids)) : [];
-  return succeed({ status, body: describe(bodyJson, shown, byId(ids, clients)), replayed: true });
+  return succeed({ status, body: describe(kept, shown, byId(ids, clients)), replayed: true });
 }
 
 /** The `Idempotency-Key` of a request with what it asks for; null when it has none. */

@@ -39,11 +39,11 @@ export interface VersionPlan {
 }
 
 /** When a version stops to open anything, whatever happens. */
-export function endOf(version: KeyVersion): number {
+export function endOf(version: Pick<KeyVersion, 'expiresMs' | 'deadlineMs'>): number {
   return Math.min(version.expiresMs ?? Infinity, version.deadlineMs ?? Infinity);
 }
 
-export function isLive(version: KeyVersion, nowMs: number): boolean {
+export function isLive(version: Parameters<typeof endOf>[0], nowMs: number): boolean {
   return nowMs < endOf(version);
 }
 

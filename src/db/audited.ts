@@ -42,7 +42,9 @@ export type Statements = readonly BatchItem<'sqlite'>[];
 
 /** What drizzle built, to be run elsewhere. Each of its statements can say what it is, which the type of a batch hides. */
 export function statementOf(query: Statements[number]): Statement {
-  return (query as unknown as { toSQL(): Statement }).toSQL();
+  const built = query as unknown as { toSQL(): Statement } | { getQuery(): Statement };
+  const { sql: text, params } = 'toSQL' in built ? built.toSQL() : built.getQuery();
+  return { sql: text, params };
 }
 
 /** SQL for "it can be made": its unique columns say the rest. */
@@ -141,7 +143,9 @@ export type Refusal =
 export function refusalOf(error: unknown): Refusal | { readonly kind: 'written' } | null {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const column = /(?:UNIQUE|NOT NULL) constraint failed: ([\w.]+)/.exec(cause.message)?.[1];
-    if (column === 'audit.at_ms') return { kind: 'stale' };
+    // What a row belongs to is gone.
+    const isOrphan = /FOREIGN KEY constraint failed/.test(cause.message);
+    if (isOrphan || column === 'audit.at_ms' || column === 'bouncers.revision') return { kind: 'stale' };
     if (column === 'key_epoch.epoch') return { kind: 'restored' };
     if (column === 'key_epoch.reconciled_ms') return { kind: 'written' };
     if (column !== undefined) return { kind: 'clash', column };

@@ -19,7 +19,7 @@ export interface BouncerFacts {
 
 const facts = sql`json_object(
   'bouncer', ${rowJson(bouncers, ['metricsJson'])},
-  'versions', ${listJson(rowJson(keyVersions), sql`key_versions WHERE bouncer_id = bouncers.id ORDER BY number`)},
+  'versions', ${listJson(rowJson(keyVersions), sql`number`, sql`key_versions WHERE bouncer_id = bouncers.id`)},
   'owner', ${oneJson(
     sql`json_object('hostKey', ${rowJson(hostKeys)}, 'host', hosts.name)`,
     sql`host_keys JOIN hosts ON hosts.id = host_id WHERE kind = 'bouncer' AND host_keys.name = bouncers.name`,
@@ -31,10 +31,14 @@ export function bouncerJson(name: string): SQL {
 }
 
 export function selectFacts(db: DrizzleD1Database, name: string) {
+  return selectFactsWhere(db, eq(bouncers.name, name));
+}
+
+export function selectFactsWhere(db: DrizzleD1Database, which: SQL | undefined) {
   return db
     .select({ facts: factsOf<BouncerFacts>(facts) })
     .from(bouncers)
-    .where(sql`name = ${name}`);
+    .where(which);
 }
 
 /** The statements that make a bouncer and the first version of its key. */
@@ -136,12 +140,7 @@ export async function listBouncers(
   limit: number,
 ): Promise<readonly BouncerFacts[]> {
   const rows = await askD1(d1, (db) =>
-    db
-      .select({ facts: factsOf<BouncerFacts>(facts) })
-      .from(bouncers)
-      .where(gt(bouncers.id, afterId))
-      .orderBy(asc(bouncers.id))
-      .limit(limit),
+    selectFactsWhere(db, gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit),
   );
   return rows.map((row) => row.facts);
 }

@@ -19,7 +19,8 @@ const facts = sql`json_object(
   'enrolment', ${rowJson(enrolments)},
   'uses', ${listJson(
     rowJson(enrolmentHosts),
-    sql`enrolment_hosts WHERE enrolment_id = enrolments.id ORDER BY host`,
+    sql`host`,
+    sql`enrolment_hosts WHERE enrolment_id = enrolments.id`,
   )})`;
 
 /** SQL for the facts of an enrolment, as JSON. */

@@ -25,9 +25,9 @@ export function oneJson(object: SQL, from: SQL): SQL {
   return sql`json((SELECT ${object} FROM ${from}))`;
 }
 
-/** SQL for a list of what a row has beside it, in the order of `from`. */
-export function listJson(object: SQL, from: SQL): SQL {
-  return sql`json((SELECT json_group_array(json(item)) FROM (SELECT ${object} AS item FROM ${from})))`;
+/** SQL for a list of what a row has beside it. */
+export function listJson(object: SQL, order: SQL, from: SQL): SQL {
+  return sql`json((SELECT json_group_array(${object} ORDER BY ${order}) FROM ${from}))`;
 }
 
 /** A column of facts, for a selection. */

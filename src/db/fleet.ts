@@ -1,21 +1,13 @@
 // The named queries on rotations of many bouncers: a thousand in a handful of statements, each with all its rows as one
 // JSON text, since D1 counts statements and bound parameters.
 
-import { asc, desc, eq, inArray, lt, sql, type SQL } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { askD1 } from './ask.ts';
-import { listBouncers, type Bouncer, type BouncerFacts } from './bouncers.ts';
-import { changedStatements, listed } from './keys.ts';
-import {
-  bouncers,
-  endsOutbox,
-  hostKeys,
-  keyVersions,
-  revokedDigests,
-  rotationMembers,
-  rotations,
-} from './schema.ts';
+import { selectFactsWhere, type Bouncer, type BouncerFacts } from './bouncers.ts';
+import { listed, manyChangedStatements, selectHolds } from './keys.ts';
+import { bouncers, hostKeys, keyVersions, rotationMembers, rotations } from './schema.ts';
 
 export type Rotation = typeof rotations.$inferSelect;
 export type Member = typeof rotationMembers.$inferSelect;
@@ -30,40 +22,41 @@ export interface Turn {
   readonly dueMs: number;
 }
 
-const pageRows = 1000;
-
-/** Every bouncer with its versions, in pages by id. */
-export async function* everyBouncer(
-  d1: D1Database,
-): AsyncGenerator<readonly Pick<BouncerFacts, 'bouncer' | 'versions'>[]> {
-  for (let after = 0; ;) {
-    const page = await listBouncers(d1, after, pageRows);
-    yield page;
-    const last = page.at(-1);
-    if (!last || page.length < pageRows) return;
-    after = last.bouncer.id;
-  }
-}
-
-export async function newestId(d1: D1Database): Promise<number> {
-  const newest = (db: DrizzleD1Database) => db.select().from(rotations).orderBy(desc(rotations.id)).limit(1);
-  const [row] = await askD1(d1, newest);
-  return row?.id ?? 0;
-}
-
-/** SQL for "none of these bouncers was mutated since, and the rotation's id is still the next one". */
-export function unchangedSince(turns: readonly Turn[], rotationId: number): SQL {
-  const seen = JSON.stringify(turns.map(({ bouncer: { id, revision } }) => [id, revision]));
-  return sql`(SELECT COALESCE(MAX(id), 0) FROM rotations) = ${rotationId - 1}
-    AND NOT EXISTS (
-      SELECT 1 FROM json_each(${seen}) AS seen LEFT JOIN bouncers ON bouncers.id = json_extract(seen.value, '$[0]')
-      WHERE bouncers.revision IS NOT json_extract(seen.value, '$[1]'))`;
-}
+const pageRows = 2000;
 
 /**
- * The statements of a rotation. A raw statement can't be in drizzle's batch, and an insertion from a query names every
- * column of the schema, in its order.
+ * Bouncers whose names begin with one of some texts, with the versions of their keys and their hosts: a page by id, from
+ * behind one.
  */
+export function selectCandidates(db: DrizzleD1Database, prefixes: readonly string[], afterId: number) {
+  // No character of a name comes behind `~`. A range of the index; a comparison would look at every bouncer.
+  const named = sql`bouncers.id IN (SELECT named.id FROM json_each(${JSON.stringify(prefixes)}) AS prefix
+    JOIN bouncers AS named ON named.name >= prefix.value AND named.name < prefix.value || '~')`;
+  return selectFactsWhere(db, and(gt(bouncers.id, afterId), prefixes.includes('') ? undefined : named))
+    .orderBy(asc(bouncers.id))
+    .limit(pageRows);
+}
+
+/** Where the page after one begins; null: there is none. */
+export function nextCandidate(page: readonly { readonly facts: BouncerFacts }[]): number | null {
+  return page.length < pageRows ? null : (page.at(-1)?.facts.bouncer.id ?? null);
+}
+
+export function selectNewestId(db: DrizzleD1Database) {
+  return db.select({ id: rotations.id }).from(rotations).orderBy(desc(rotations.id)).limit(1);
+}
+
+/** Whether one of these digests was taken away. */
+export function selectAnyRevoked(db: DrizzleD1Database, digests: readonly string[]) {
+  return selectHolds(db, sql`EXISTS (SELECT 1 FROM revoked_digests WHERE digest IN ${listed(digests)})`);
+}
+
+/** SQL for "the rotation's id is still the next one". That no bouncer was mutated since is checked where it is changed. */
+export function isNextId(rotationId: number): SQL {
+  return sql`(SELECT COALESCE(MAX(id), 0) FROM rotations) = ${rotationId - 1}`;
+}
+
+/** The statements of a rotation. An insertion from a query, as drizzle makes it, reads its rows twice (it names the id). */
 export function rotationStatements(
   db: DrizzleD1Database,
   rotation: Rotation,
@@ -92,53 +85,51 @@ export function rotationStatements(
     versionCount + 1,
     dueMs,
   ]);
-  const versioned = turns.filter(({ made }) => made !== null).map(({ bouncer }) => bouncer.id);
+  const changed = turns.map(({ bouncer: { id, revision }, made }) => [id, revision, made ? 1 : 0]);
   const asked = turns.filter(({ made }) => made === null).map(({ bouncer, dueMs }) => [bouncer.name, dueMs]);
-  const field = (index: number): SQL => sql.raw(`json_extract(value, '$[${index}]')`);
+  const field = (index: number): SQL => sql.raw(`json_extract(turn.value, '$[${index}]')`);
+  const rows = (values: readonly unknown[]): SQL => sql`json_each(${JSON.stringify(values)}) AS turn`;
   return [
+    // A revision that is NULL violates its column: of a bouncer that was changed since. One that is gone has no new key.
     db
-      .insert(revokedDigests)
-      .select(
-        sql`SELECT value, ${nowMs} FROM json_each(${JSON.stringify(revoked.map(({ digest }) => digest))}) WHERE true`,
-      )
-      .onConflictDoNothing(),
+      .update(bouncers)
+      .set({
+        revision: sql`CASE WHEN revision = ${field(1)} THEN revision + 1 END`,
+        versionCount: sql`version_count + ${field(2)}`,
+      })
+      .from(rows(changed))
+      .where(sql`bouncers.id = ${field(0)}`),
+    db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
+      SELECT value, ${nowMs} FROM json_each(${JSON.stringify(revoked.map(({ digest }) => digest))})`),
     // An end that is set is as final as a revocation.
-    db.insert(endsOutbox).select(sql`
-      SELECT NULL, ${field(0)}, ${field(1)} FROM json_each(${JSON.stringify(ends)})`),
+    db.run(sql`INSERT INTO ends_outbox (digest, ends_ms) SELECT ${field(0)}, ${field(1)} FROM ${rows(ends)}`),
     db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
     db
       .update(keyVersions)
-      .set({
-        deadlineMs: sql`(SELECT ${field(1)} FROM json_each(${JSON.stringify(ended)})
-          WHERE ${field(0)} = key_versions.id)`,
-      })
-      .where(inArray(keyVersions.id, listed(ended.map(([id]) => id as number)))),
-    db.insert(keyVersions).select(sql`
-      SELECT NULL, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}, ${field(4)}, NULL, ${field(5)}, ${field(6)},
-        ${field(7)}, ${field(8)}
-      FROM json_each(${JSON.stringify(added)})`),
+      .set({ deadlineMs: field(1) })
+      .from(rows(ended))
+      .where(sql`key_versions.id = ${field(0)}`),
+    db.run(sql`INSERT INTO key_versions
+        (bouncer_id, digest, created_ms, number, state, expires_ms, deadline_ms, grace_ms, max_overlap_ms)
+      SELECT ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}, ${field(4)}, ${field(5)}, ${field(6)},
+        ${field(7)}, ${field(8)} FROM ${rows(added)}`),
     db
       .update(hostKeys)
       .set({
-        rotationAskedMs: sql`(SELECT ${field(1)} FROM json_each(${JSON.stringify(asked)})
-          WHERE ${field(0)} = host_keys.name)`,
+        rotationAskedMs: field(1),
         graceMs: rotation.graceMs,
         maxOverlapMs: rotation.maxOverlapMs,
         ...(lifeMs === null ? {} : { lifeMs }),
       })
-      .where(sql`kind = 'bouncer' AND name IN ${listed(asked.map(([name]) => name as string))}`),
-    db
-      .update(bouncers)
-      .set({
-        revision: sql`revision + 1`,
-        versionCount: sql`version_count + (id IN ${listed(versioned)})`,
-      })
-      .where(inArray(bouncers.id, listed(turns.map(({ bouncer }) => bouncer.id)))),
+      .from(rows(asked))
+      .where(sql`kind = 'bouncer' AND host_keys.name = ${field(0)}`),
     db.insert(rotations).values(rotation),
-    db.insert(rotationMembers).select(sql`
-      SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)}
-      FROM json_each(${JSON.stringify(members)})`),
-    ...changedStatements(db, listed(turns.map(({ bouncer }) => bouncer.id))),
+    db.run(sql`INSERT INTO rotation_members (rotation_id, bouncer_id, name, number, due_ms)
+       SELECT ${rotation.id}, ${field(0)}, ${field(1)}, ${field(2)}, ${field(3)} FROM ${rows(members)}`),
+    ...manyChangedStatements(
+      db,
+      turns.map(({ bouncer }) => bouncer.id),
+    ),
   ];
 }
 

@@ -60,7 +60,7 @@ export interface HostFacts {
 
 const facts = sql`json_object(
   'host', ${rowJson(hosts)},
-  'keys', ${listJson(rowJson(hostKeys), sql`host_keys WHERE host_id = hosts.id ORDER BY kind, name`)},
+  'keys', ${listJson(rowJson(hostKeys), sql`kind, host_keys.name`, sql`host_keys WHERE host_id = hosts.id`)},
   'machine', ${oneJson(rowJson(hostMachines), sql`host_machines WHERE host_id = hosts.id`)})`;
 
 /** SQL for the facts of a host, as JSON. */
@@ -98,12 +98,6 @@ export async function listHosts(d1: D1Database, afterId: number, limit: number):
 export interface Owned {
   readonly hostKey: HostKey;
   readonly host: string;
-}
-
-/** Of some bouncers, those whose keys are a host's. */
-export function ownersOf(d1: D1Database, names: readonly string[]): Promise<Owned[]> {
-  const own = sql`kind = 'bouncer' AND host_keys.name IN ${listed(names)}`;
-  return askD1(d1, (db) => selectOwners(db, own));
 }
 
 /** Whose a key is, and what it may be registered with; no row: no host's. */

@@ -114,13 +114,6 @@ export function selectHolds(db: DrizzleD1Database, condition: SQL) {
   return db.select({ holds: sql<0 | 1>`${condition}` }).from(keyEpoch);
 }
 
-/** Whether one of these digests was taken away. */
-export async function isAnyRevoked(d1: D1Database, digests: readonly string[]): Promise<boolean> {
-  const revoked = inArray(revokedDigests.digest, listed(digests));
-  const rows = await askD1(d1, (db) => db.select().from(revokedDigests).where(revoked));
-  return rows.length > 0;
-}
-
 export async function isKnownDigest(d1: D1Database, digest: string): Promise<boolean> {
   const [row] = await askD1(d1, (db) => selectHolds(db, isKnown(digest)), answerMs);
   return row?.holds === 1;
@@ -151,14 +144,23 @@ export function neverRevoked(digest: string): SQL {
  * long as the bouncers are there: before they are deleted.
  */
 export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
-  const now = sql`(SELECT epoch FROM key_epoch)`;
   const changed = sql`bouncers WHERE id IN ${bouncerIds}`;
+  return moveStatements(db, sql`id FROM ${changed}`, sql`EXISTS (SELECT 1 FROM ${changed})`);
+}
+
+/** The same of many, which are there; without a look at each. */
+export function manyChangedStatements(db: DrizzleD1Database, bouncerIds: readonly number[]) {
+  return moveStatements(db, sql`value FROM json_each(${JSON.stringify(bouncerIds)})`, undefined);
+}
+
+function moveStatements(db: DrizzleD1Database, changed: SQL, isAny: SQL | undefined) {
+  const now = sql`(SELECT epoch FROM key_epoch)`;
   return [
     db
       .update(keyEpoch)
       .set({ epoch: sql`epoch + 1` })
-      .where(sql`EXISTS (SELECT 1 FROM ${changed})`),
-    db.insert(keyChanges).select(sql`SELECT ${now}, id FROM ${changed}`),
+      .where(isAny),
+    db.run(sql`INSERT INTO key_changes (epoch, bouncer_id) SELECT ${now}, ${changed}`),
     db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostMoves}`),
   ];
 }

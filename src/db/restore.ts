@@ -11,7 +11,7 @@ import { bouncers, endsOutbox, keyEpoch, keyVersions, operatorTokens, revokedDig
 export const reconcileAction = 'restore.reconcile';
 
 /** Ends that are told at once. */
-export const outboxPage = 1000;
+export const outboxPage = 2000;
 
 /** An end that may not have been told yet. */
 export type Untold = typeof endsOutbox.$inferSelect;
