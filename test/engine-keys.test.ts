@@ -336,7 +336,7 @@ describe('without the setting', () => {
   });
 });
 
-test('no key of the feed’s is adopted for a bouncer', async () => {
+test('no key of the feed’s is adopted or imported for a bouncer', async () => {
   await usesFirst();
   await send(second);
   const digestOf = async (key: string) =>
@@ -344,6 +344,13 @@ test('no key of the feed’s is adopted for a bouncer', async () => {
   const held = await feed().keyDigests();
   for (const key of [setting, first, second]) expect(held).toContain(await digestOf(key));
   expect(held).not.toContain(await digestOf(third));
+  for (const key of [setting, first, second]) {
+    const bouncers = [{ name: 'feeds', api_key: await digestOf(key) }];
+    const { status, body } = await operator('POST', '/bouncers/import', { bouncers });
+    if (status === 200) expect(body.skipped).toMatchObject([{ name: 'feeds' }]);
+    else expect([status, body.errors[0].field]).toEqual([409, 'bouncers']);
+  }
+  expect((await operator('GET', '/bouncers')).body.bouncers).toEqual([]);
 });
 
 test('/health says nothing of a key that is merely on its way', async () => {

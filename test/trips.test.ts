@@ -74,6 +74,17 @@ test.each([
   ['POST', '/bouncers/fw/versions/1/revoke', 200, {}],
   ['PATCH', '/bouncers/fw', 200, { rate_limit: { per_minute: 600 } }],
   ['DELETE', '/bouncers/fw', 204, {}],
+  [
+    'POST',
+    '/bouncers/import',
+    200,
+    {
+      bouncers: [
+        { name: 'b', api_key: 'a'.repeat(128), ip_address: '192.0.2.1', last_pull: '2026-01-02 03:04:05' },
+      ],
+    },
+  ],
+  ['POST', '/rotations', 201, { selector: { names: ['fw'] } }],
   ['POST', '/enrolments', 201, { hosts: 'web-*' }],
   ['POST', '/operator-tokens', 201, { name: 'other', role: 'viewer', expires_in: '1d' }],
   ['DELETE', '/operator-tokens/ops', 200, {}],

@@ -63,14 +63,8 @@ export const bouncerOperations = [
     body: imports.lapiExport,
     bodyLimitBytes: imports.importLimitBytes,
     answers: { 200: { description: 'What became of each.', body: imports.importShape } },
-    change: async (change, rows, c) => {
-      const feedDigests = await askFeed(c.env, async (feed) => feed.keyDigests());
-      const answer = await imports.importBouncers(change, rows, feedDigests);
-      if (!answer.ok || answer.value.replayed) return answer;
-      const sightings = await imports.sightingsOf(change.env.DB, rows, change.nowMs);
-      await askFeed(c.env, async (feed) => feed.note(sightings));
-      return answer;
-    },
+    refusals: [409],
+    change: (change, rows, c) => imports.importBouncers(change, rows, c.get('settings')),
   }),
   operation({
     method: 'GET',

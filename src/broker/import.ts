@@ -4,9 +4,12 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from '../db/import.ts';
-import { succeed, type Result } from '../failure.ts';
-import type { Sighting } from '../feed/clients.ts';
+import { selectEngineKey } from '../db/hosts.ts';
+import { succeed, type Failure, type Result } from '../failure.ts';
+import type { ImportedUse } from '../feed/key-store.ts';
 import { parseNetwork } from '../lapi/ip.ts';
+import { digestOf } from '../secret.ts';
+import type { Settings } from '../settings.ts';
 import { digest, nameRule } from './fields.ts';
 import { mutate, type Answer, type Mutation } from './mutations.ts';
 
@@ -146,15 +149,26 @@ function parentName(name: string): string {
   return at > 0 && parseNetwork(name.slice(at + 1)) ? name.slice(0, at) : name;
 }
 
-/** Answers what became of each. `feedDigests`: of the keys that Lapidary pulls with, which are no bouncer's here. */
+const feedsKey = 'it is the key that Lapidary itself pulls with';
+
+/** One that a host sent before its last, and that is still in use: of that only the feed's object knows. */
+const isFeeds: Failure = {
+  kind: 'conflict',
+  field: 'bouncers',
+  problem: 'one of these keys is one that Lapidary itself pulls with: leave that row out',
+};
+
+/** Answers what became of each. The keys that Lapidary pulls with, of these settings and of a host, are no bouncer's here. */
 export async function importBouncers(
   mutation: Mutation,
   rows: readonly LapiBouncer[],
-  feedDigests: readonly string[],
+  { engines }: Pick<Settings, 'engines'>,
 ): Promise<Result<Answer>> {
   const all = families(rows);
-  const reads = (d: DrizzleD1Database) => db.selectTaken(d, all);
-  return mutate(mutation, reads, (found) => {
+  const set = await Promise.all(engines.flatMap(({ apiKey }) => (apiKey === null ? [] : [digestOf(apiKey)])));
+  const reads = (d: DrizzleD1Database) => [selectEngineKey(d), ...db.selectTaken(d, all)] as const;
+  return mutate(mutation, reads, ([sent, ...found]) => {
+    const feedDigests = [...set, ...sent.map(({ digest }) => digest)];
     const taken = db.takenOf(found);
     const skipped: Skipped[] = [];
     const imported: Family[] = [];
@@ -183,6 +197,12 @@ export async function importBouncers(
       unchanged: db.noneTaken(imported),
       statements: (d) => db.importStatements(d, imported, mutation.nowMs),
       answer: { status: 200, body: { imported: imported.length, folded, renamed, skipped } },
+      clash: () => isFeeds,
+      news: {
+        imported: imported.map((family) => {
+          return { name: family.name, digest: family.digest, uses: usesOf(family, mutation.nowMs) };
+        }),
+      },
     });
   });
 }
@@ -193,7 +213,7 @@ function reasonAgainst(
   names: ReadonlySet<string>,
   feedDigests: readonly string[],
 ): string | null {
-  if (feedDigests.includes(digest)) return 'it is the key that Lapidary itself pulls with';
+  if (feedDigests.includes(digest)) return feedsKey;
   if (rows.some(({ revoked }) => revoked)) return 'its key is revoked at the engine';
   if (taken.revoked.has(digest)) return 'its key was revoked here';
   const owner = taken.digests.get(digest);
@@ -202,20 +222,11 @@ function reasonAgainst(
   return names.has(name) ? 'another key in this import has this name' : null;
 }
 
-/** When and from where the imported bouncers were last seen at the engine, for the feed to go on from. */
-export async function sightingsOf(
-  d1: D1Database,
-  rows: readonly LapiBouncer[],
-  nowMs: number,
-): Promise<Sighting[]> {
-  const ids = await db.importedIds(d1, nowMs);
-  return families(rows).flatMap((family) => {
-    const known = ids.get(family.name);
-    if (!known) return [];
-    return family.rows.flatMap(({ address, lastPullMs, type, version }) => {
-      if (lastPullMs === null || address === '') return [];
-      const userAgent = version === '' ? type : `${type}/${version}`;
-      return [{ ...known, address, seenMs: Math.min(lastPullMs, nowMs), userAgent }];
-    });
+/** When and from where a bouncer was last seen at the engine, for the feed to go on from. */
+function usesOf({ rows }: Family, nowMs: number): ImportedUse[] {
+  return rows.flatMap(({ address, lastPullMs, type, version }) => {
+    if (lastPullMs === null || address === '') return [];
+    const userAgent = version === '' ? type : `${type}/${version}`;
+    return [{ address, seenMs: Math.min(lastPullMs, nowMs), userAgent }];
   });
 }

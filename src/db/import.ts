@@ -3,7 +3,6 @@
 
 import { eq, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { askD1 } from './ask.ts';
 import type { RowsOf } from './audited.ts';
 import { listed } from './keys.ts';
 import { bouncers, keyVersions, revokedDigests } from './schema.ts';
@@ -72,19 +71,18 @@ export function importStatements(db: DrizzleD1Database, keys: readonly ImportedK
   ];
 }
 
-/** The ids that an import at `createdMs` was given, by name. */
-export async function importedIds(
-  d1: D1Database,
-  createdMs: number,
-): Promise<ReadonlyMap<string, { readonly bouncerId: number; readonly versionId: number }>> {
-  const rows = await askD1(d1, (db) =>
-    db
-      .select({ name: bouncers.name, bouncerId: bouncers.id, versionId: keyVersions.id })
-      .from(bouncers)
-      .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
-      .where(eq(bouncers.createdMs, createdMs)),
-  );
-  return new Map(rows.map(({ name, ...ids }) => [name, ids]));
+/** The ids that bouncers with one key each were given. */
+export function selectIds(db: DrizzleD1Database, names: readonly string[]) {
+  return db
+    .select({
+      name: bouncers.name,
+      // Two columns of one name would be one in a batch's rows.
+      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
+      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
+    })
+    .from(bouncers)
+    .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
+    .where(sql`${bouncers.name} IN ${listed(names)}`);
 }
 
 function namesOf(keys: readonly ImportedKey[]): SQL {

@@ -88,6 +88,8 @@ export class DecisionFeed extends DurableObject<Env> {
         if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
       },
       forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
+      keyDigests: () => this.keyDigests(),
+      note: (sightings) => this.note(sightings),
       clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);

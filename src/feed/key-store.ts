@@ -9,7 +9,7 @@
 // Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
 // writes nothing. What it brought back is put right first.
 
-import { drizzle } from 'drizzle-orm/d1';
+import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import {
   appendStatement,
   chainStart,
@@ -29,13 +29,14 @@ import {
 } from '../db/audited.ts';
 import { selectFirstKey } from '../db/bouncers.ts';
 import { endsKeptMs } from '../db/ages.ts';
+import { selectIds } from '../db/import.ts';
 import { selectEpoch, selectLastChanged, selectMark, type StoreMark } from '../db/keys.ts';
 import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
 import { isFull, isUnwritable, unwritable } from '../unwritable.ts';
 import { answerWithin } from '../wait.ts';
-import type { SeenClient } from './clients.ts';
+import type { SeenClient, Sighting } from './clients.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
 import { shared } from './shared.ts';
@@ -58,9 +59,21 @@ export interface News {
   readonly gone?: number;
   /** The name of a host that has no engine (any more): a key that it sent is given up. */
   readonly noEngineOn?: string;
+  /** Bouncers that were imported, with the digest of the key of each, and who used it. */
+  readonly imported?: readonly Imported[];
   /** The ids of bouncers whose clients are to be in the answer. */
   readonly clientsOf?: readonly number[];
 }
+
+export interface Imported {
+  readonly name: string;
+  readonly digest: string;
+  readonly uses: readonly ImportedUse[];
+}
+
+type ImportedIds = NewKey & { readonly name: string };
+
+export type ImportedUse = Pick<Sighting, 'address' | 'seenMs' | 'userAgent'>;
 
 export interface Done {
   readonly kind: 'done';
@@ -121,7 +134,17 @@ export interface Memory {
   readonly forgetBouncer: (bouncerId: number) => void;
   readonly noteNewKey: (key: NewKey) => void;
   readonly forgetEngineKey: (host: string) => void;
+  /** The SHA-512 of each key that the feed pulls with. */
+  readonly keyDigests: () => Promise<readonly string[]>;
+  readonly note: (sightings: readonly Sighting[]) => void;
   readonly clientsOf: (bouncerIds: readonly number[]) => readonly (readonly SeenClient[])[];
+}
+
+function selectImported(d: DrizzleD1Database, { imported = [] }: News) {
+  return selectIds(
+    d,
+    imported.map(({ name }) => name),
+  );
 }
 
 export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory): KeyStore {
@@ -267,6 +290,11 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   /** Throws what `isUnwritable` knows as long as nothing was written, and no more from then on. */
   const commit = async ({ digest, statements, news, again }: CommitAsk): Promise<Commit> => {
     log.demandWritable(sql);
+    const imported = news.imported ?? [];
+    if (imported.length > 0) {
+      const own = await memory.keyDigests();
+      if (imported.some((each) => own.includes(each.digest))) return { kind: 'clash', column: 'feed.key' };
+    }
     // A new object: it may not know what ended before it.
     if (head.seq === 0) await allKept();
     const d = drizzle(d1);
@@ -281,7 +309,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       db.selectUntold(d),
       selectLastChanged(d),
       selectLastBlocked(d),
-      ...(news.newKeyOf === undefined ? [] : [selectFirstKey(d, news.newKeyOf)]),
+      selectFirstKey(d, news.newKeyOf ?? ''),
+      selectImported(d, news),
     ].map(statementOf);
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
       d1.prepare(text).bind(...params),
@@ -291,12 +320,13 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     });
     const rows = results.map((result) => result.results);
     const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
-    const [[mark], untold, changed, blocked, newKeys = []] = rows.slice(-after.length) as [
+    const [[mark], untold, changed, blocked, newKeys, ids] = rows.slice(-after.length) as [
       [StoreMark],
       db.Untold[],
       { bouncerId: number }[],
       { machine: string }[],
-      NewKey[]?,
+      NewKey[],
+      ImportedIds[],
     ];
     const [row] = rows[before.length] as { seq: number }[];
     const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
@@ -304,7 +334,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await allKept();
     void seal();
-    note(news, newKeys);
+    note(news, newKeys, ids);
     const bouncerIds = mark.epoch === epochBefore.epoch ? [] : changed.map(({ bouncerId }) => bouncerId);
     return {
       kind: 'done',
@@ -315,10 +345,19 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     };
   };
 
-  const note = ({ gone, noEngineOn }: News, newKeys: readonly NewKey[]): void => {
+  const note = (
+    { gone, noEngineOn, imported }: News,
+    newKeys: readonly NewKey[],
+    ids: readonly ImportedIds[],
+  ): void => {
     for (const key of newKeys) memory.noteNewKey(key);
     if (gone !== undefined) memory.forgetBouncer(gone);
     if (noEngineOn !== undefined) memory.forgetEngineKey(noEngineOn);
+    const idsOf = new Map(ids.map(({ name, ...own }) => [name, own]));
+    for (const { name, uses } of imported ?? []) {
+      const own = idsOf.get(name);
+      if (own) memory.note(uses.map((use) => ({ ...own, ...use })));
+    }
   };
 
   const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? memory.clientsOf(ids) : []);
@@ -327,7 +366,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   const goOn = async ({ news }: CommitAsk): Promise<Commit> => {
     try {
       const mark = await allKept();
-      note(news, news.newKeyOf === undefined ? [] : await selectFirstKey(drizzle(d1), news.newKeyOf));
+      const d = drizzle(d1);
+      note(news, await selectFirstKey(d, news.newKeyOf ?? ''), await selectImported(d, news));
       return { kind: 'done', mark, changed: null, bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
       return outOfReach(error);
