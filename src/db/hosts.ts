@@ -4,7 +4,7 @@ import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from './ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from './facts.ts';
-import { changedStatements, listed } from './keys.ts';
+import { changedStatements } from './keys.ts';
 import { endMachineStatements, type HostMachine, type Taken } from './machines.ts';
 import {
   bouncers,
