@@ -198,11 +198,10 @@ export function removeRowsStatements(db: DrizzleD1Database, { seq, hash }: Audit
   ];
 }
 
-/** Writes the places of rows in the chain. */
-export async function writeSeals(
-  d1: D1Database,
-  seals: readonly Pick<AuditRow, 'seq' | 'previousHash' | 'hash'>[],
-): Promise<void> {
+/** The place of a row in the chain. */
+export type Seal = Pick<AuditRow, 'seq' | 'previousHash' | 'hash'>;
+
+export async function writeSeals(d1: D1Database, seals: readonly Seal[]): Promise<void> {
   const rows = JSON.stringify(seals.map(({ seq, previousHash, hash }) => [seq, previousHash, hash]));
   const update = sql`UPDATE audit SET previous_hash = json_extract(value, '$[1]'),
     hash = json_extract(value, '$[2]') FROM json_each(${rows}) WHERE seq = json_extract(value, '$[0]')`;

@@ -12,17 +12,13 @@
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import {
   appendStatement,
-  chainStart,
-  hashOf,
   hasRowStatement,
   lastSealed,
   notWrittenStatement,
   readStart,
   refusalOf,
-  rowsAfter,
   statementOf,
   textOf,
-  writeSeals,
   type AuditHead,
   type Refusal,
   type Statement,
@@ -39,6 +35,7 @@ import { answerWithin } from '../wait.ts';
 import type { SeenClient, Sighting } from './clients.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
+import { createSealing } from './sealing.ts';
 import { shared } from './shared.ts';
 
 /** A mutation to be written. */
@@ -117,7 +114,6 @@ export interface KeyStore {
 /** Each try follows a restore meanwhile, or keeps a page of ends. */
 const mostTries = 1000;
 const endsPage = 2000;
-const sealPage = 1000;
 /** D1 may be silent: who waits for it must not keep all that come after him waiting. */
 const patienceMs = 30_000;
 
@@ -250,42 +246,9 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     return { start, sealed };
   };
 
-  const sealing = shared(() => answerWithin(sealAll(), patienceMs));
-
-  const sealAll = async (): Promise<AuditHead> => {
+  const seal = createSealing(sql, d1, async () => {
     if (head.seq === 0) await settle.next();
-    for (;;) {
-      const anchor = log.readAnchor(sql);
-      const rows = await rowsAfter(d1, anchor.seq, sealPage);
-      const digests = log.readUnsealed(sql);
-      const seals: { seq: number; previousHash: string; hash: string }[] = [];
-      let previousHash = anchor.seq === 0 ? chainStart : anchor.hash;
-      for (const row of rows) {
-        let hash = await hashOf({ ...row, previousHash });
-        const written = digests.get(row.seq);
-        // What was written is sealed, whatever has become of it since: it shows.
-        if (written !== undefined && written !== (row.digest ?? hash)) {
-          hash = await hashOf({ ...row, digest: written, previousHash });
-        }
-        seals.push({ seq: row.seq, previousHash, hash });
-        previousHash = hash;
-      }
-      const last = seals.at(-1);
-      if (!last) return anchor;
-      await writeSeals(d1, seals);
-      // D1 may have been restored meanwhile, and found to be.
-      if (log.readAnchor(sql).hash === anchor.hash) log.moveAnchor(sql, last);
-    }
-  };
-
-  const seal = async (): Promise<AuditHead> => {
-    try {
-      return await sealing.next();
-    } catch (error) {
-      console.error(`the audit log could not be sealed: ${causeOf(error).message}`);
-      return log.readAnchor(sql);
-    }
-  };
+  });
 
   /** Throws what `isUnwritable` knows as long as nothing was written, and no more from then on. */
   const commit = async ({ digest, statements, news, again }: CommitAsk): Promise<Commit> => {
