@@ -13,15 +13,10 @@ export const locationHints = [
   'oc',
   'afr',
   'me',
-] as const satisfies readonly DurableObjectLocationHint[];
+] as const;
 
 /** What it may not leave. It is part of the object's id: with another one it is another object, which knows nothing. */
-export const jurisdictions = [
-  'eu',
-  'us',
-  'fedramp',
-  'fedramp-high',
-] as const satisfies readonly DurableObjectJurisdiction[];
+export const jurisdictions = ['eu', 'us', 'fedramp', 'fedramp-high'] as const;
 
 /** Empty: near whoever asks first. */
 export type FeedLocation = '' | (typeof locationHints)[number] | (typeof jurisdictions)[number];

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
@@ -69,9 +70,22 @@ describeWith('the client', ['hostTools'], () => {
       expect(statSync(join(host.dir, 'state')).mode & 0o777).toBe(0o700);
     });
 
+    test('an image’s instance takes its own name when it asks, whole or up to its first dot', async () => {
+      const [host, own] = [await stranger(), hostname()];
+      const short = own.split('.')[0] as string;
+      const body = { public_key: host.publicKey, bouncers: [`${short}-caddy`] };
+      expect((await lapidary.operator('PUT', `/hosts/${own}`, body)).status).toBe(201);
+      const args = ['--host', '%H', '--bouncer', '%l-caddy', '--every', '1h'];
+      const { status, log } = await host.fetchKey({ args });
+      expect(status).toBe(exit.fetched);
+      expect(log).toContain(`registered a new key for ${short}-caddy at ${gate.url}; asks again in 1h`);
+    });
+
     test('nothing new: the same key, and it says so', async () => {
       const { host, key } = await withKey();
-      expect(await host.fetchKey()).toMatchObject({ status: exit.unchanged });
+      const { status, log } = await host.fetchKey();
+      expect(status).toBe(exit.unchanged);
+      expect(log).toContain('nothing is new');
       expect(host.key()).toBe(key);
     });
 
