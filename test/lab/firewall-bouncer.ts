@@ -45,7 +45,10 @@ export async function startFirewallBouncer(options: FirewallBouncerOptions): Pro
   const dir = await mkdtemp(join(tmpdir(), 'lapidary-firewall-'));
   const forgetDir = atProcessEnd(() => rmSync(dir, { recursive: true, force: true }));
   const namespace = await openNamespace(Number(url.port));
-  await writeFile(join(dir, 'firewall.yaml'), configuration(dir, url, options));
+  const { key: apiKey, updateFrequency } = options;
+  const apiUrl = `http://127.0.0.1:${relayPort}${url.pathname.replace(/\/?$/, '/')}`;
+  const settings = bouncerSettings({ dir, apiUrl, apiKey, ...(updateFrequency && { updateFrequency }) });
+  await writeFile(join(dir, 'firewall.yaml'), settings);
 
   const start = () =>
     namespace.start(tools.firewallBouncer, ['-c', join(dir, 'firewall.yaml')], { cwd: dir });
@@ -108,28 +111,41 @@ function readValue(value: Value): string {
   return typeof value === 'string' ? value : `${value.prefix.addr}/${value.prefix.len}`;
 }
 
-function configuration(
-  dir: string,
-  url: URL,
-  { key, updateFrequency = '1s' }: FirewallBouncerOptions,
-): string {
-  // daemonize does not fork; without it the bouncer ignores SIGTERM and leaves its tables behind.
+export interface BouncerSettings {
+  /** Where it writes its process id. */
+  dir: string;
+  apiUrl: string;
+  apiKey: string;
+  updateFrequency?: string;
+  /** The tables and chains are somebody else's. */
+  setOnly?: boolean;
+}
+
+/** The bouncer's configuration file, for nftables. */
+export function bouncerSettings({
+  dir,
+  apiUrl,
+  apiKey,
+  updateFrequency = '1s',
+  setOnly = false,
+}: BouncerSettings): string {
+  // daemonize does not fork; without it this version ignores SIGTERM, leaves its tables behind and tells systemd nothing.
   return `mode: nftables
 update_frequency: ${updateFrequency}
 daemonize: true
 pid_dir: ${dir}/
 log_mode: stdout
 log_level: info
-api_url: http://127.0.0.1:${relayPort}${url.pathname.replace(/\/?$/, '/')}
-api_key: ${key}
+api_url: ${apiUrl}
+api_key: "${apiKey}"
 disable_ipv6: false
 deny_action: DROP
 supported_decisions_types: [ban]
 blacklists_ipv4: crowdsec-blacklists
 blacklists_ipv6: crowdsec6-blacklists
 nftables:
-  ipv4: {enabled: true, set-only: false, table: crowdsec, chain: crowdsec-chain}
-  ipv6: {enabled: true, set-only: false, table: crowdsec6, chain: crowdsec6-chain}
+  ipv4: {enabled: true, set-only: ${setOnly}, table: crowdsec, chain: crowdsec-chain}
+  ipv6: {enabled: true, set-only: ${setOnly}, table: crowdsec6, chain: crowdsec6-chain}
 prometheus: {enabled: false, listen_addr: 127.0.0.1, listen_port: 60601}
 `;
 }

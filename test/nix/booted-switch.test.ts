@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
 import { type Container, containerBroker, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
+import { bouncerSettings } from '../lab/firewall-bouncer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 import { installUnits, makeHostKey } from './install.ts';
@@ -101,16 +102,17 @@ async function install(system: string): Promise<string> {
   mkdirSync(join(system, 'nixpkgs'));
   const { firewallBouncer } = await requireTools();
   copyFileSync(firewallBouncer, join(system, 'nixpkgs/cs-firewall-bouncer'));
-  const config = '/run/crowdsec-firewall-bouncer/config.yaml';
+  const dir = '/run/crowdsec-firewall-bouncer';
   const key = '$(cat "$CREDENTIALS_DIRECTORY/API_KEY_FILE")';
   script(
     system,
     'write-config',
-    `#!/bin/sh\numask 077\nsed "s|@API_KEY_FILE@|${key}|" /etc/bouncer.yaml >${config}\n`,
+    `#!/bin/sh\numask 077\nsed "s|@API_KEY_FILE@|${key}|" /etc/bouncer.yaml > ${dir}/config.yaml\n`,
   );
   script(system, 'nftables-deletions', `#!/usr/sbin/nft -f\n${ofNixpkgs}`);
   nftablesRules(system, '');
-  writeFileSync(join(system, 'etc/bouncer.yaml'), bouncerSettings);
+  const settings = { dir, apiUrl: `${containerBroker}/`, apiKey: '@API_KEY_FILE@', setOnly: true };
+  writeFileSync(join(system, 'etc/bouncer.yaml'), bouncerSettings(settings));
   return makeHostKey(system);
 }
 
@@ -125,23 +127,3 @@ function nftablesRules(system: string, flush: string): void {
 function script(system: string, name: string, text: string): void {
   writeFileSync(join(system, 'nixpkgs', name), text, { mode: 0o755 });
 }
-
-// What nixpkgs' module writes of its own defaults; daemonize does not fork, without it this version tells systemd nothing.
-const bouncerSettings = `mode: nftables
-update_frequency: 1s
-daemonize: true
-pid_dir: /run/crowdsec-firewall-bouncer/
-log_mode: stdout
-log_level: info
-api_url: http://127.0.0.1:8080/
-api_key: "@API_KEY_FILE@"
-disable_ipv6: false
-deny_action: DROP
-supported_decisions_types: [ban]
-blacklists_ipv4: crowdsec-blacklists
-blacklists_ipv6: crowdsec6-blacklists
-nftables:
-  ipv4: {enabled: true, set-only: true, table: crowdsec, chain: crowdsec-chain}
-  ipv6: {enabled: true, set-only: true, table: crowdsec6, chain: crowdsec6-chain}
-prometheus: {enabled: false, listen_addr: 127.0.0.1, listen_port: 60601}
-`;

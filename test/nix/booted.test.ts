@@ -6,6 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
 import { type Container, containerBroker, newContainer } from '../lab/container.ts';
 import { requireTools } from '../lab/debian.ts';
+import { bouncerSettings } from '../lab/firewall-bouncer.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { until } from '../lab/wait.ts';
 import { root, store } from './evaluate.ts';
@@ -146,25 +147,8 @@ async function install(system: string): Promise<string> {
   installUnits(system, 'booted');
   const { firewallBouncer } = await requireTools();
   copyFileSync(firewallBouncer, join(system, 'usr/bin', basename(firewallBouncer)));
-  writeFileSync(join(system, 'etc/bouncer.yaml'), bouncerSettings);
+  // The unit writes the key into a file of its own, which has the last word.
+  const settings = { dir: '/run/bouncer', apiUrl: `${containerBroker}/`, apiKey: 'unset' };
+  writeFileSync(join(system, 'etc/bouncer.yaml'), bouncerSettings(settings));
   return makeHostKey(system);
 }
-
-// daemonize does not fork; without it this version tells systemd nothing.
-const bouncerSettings = `mode: nftables
-update_frequency: 1s
-daemonize: true
-pid_dir: /run/bouncer/
-log_mode: stdout
-log_level: info
-api_url: http://127.0.0.1:8080/
-disable_ipv6: false
-deny_action: DROP
-supported_decisions_types: [ban]
-blacklists_ipv4: crowdsec-blacklists
-blacklists_ipv6: crowdsec6-blacklists
-nftables:
-  ipv4: {enabled: true, set-only: false, table: crowdsec, chain: crowdsec-chain}
-  ipv6: {enabled: true, set-only: false, table: crowdsec6, chain: crowdsec6-chain}
-prometheus: {enabled: false, listen_addr: 127.0.0.1, listen_port: 60601}
-`;
