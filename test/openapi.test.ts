@@ -120,7 +120,9 @@ describe('what the document says of a field is what is checked', () => {
     for (const { path, name, minimum, maximum } of numbers) {
       const status = async (number: number) => (await operator('GET', `${path}?${name}=${number}`)).status;
       const answers = await Promise.all([minimum - 1, minimum, maximum, maximum + 1].map(status));
-      expect([path, name, ...answers]).toEqual([path, name, 400, 200, 200, 400]);
+      // A row that is not there is a fault of the log, not of the question.
+      const taken = path === '/audit/verify' ? 409 : 200;
+      expect([path, name, ...answers]).toEqual([path, name, 400, 200, taken, 400]);
     }
   });
 
