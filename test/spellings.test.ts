@@ -208,6 +208,19 @@ test('an end that waits its turn is told after a restart, too, and not when the 
   expect(client.banned()).toEqual([]);
 });
 
+test('an end from before its address was banned again in another spelling is told with the last one', async () => {
+  const client = bouncer();
+  await banHere('192.0.2.1');
+  await client.pull(true);
+  await endHere('192.0.2.1');
+  await banHere('192.0.2.1/32');
+  await client.pullAll();
+  expect(client.banned()).toHaveLength(2);
+  await endHere('192.0.2.1/32');
+  await client.pullAll();
+  expect(client.banned()).toEqual([]);
+});
+
 test('a cap that leaves one text of a network does not end it by the other', async () => {
   const client = bouncer({ view: { ...everything, limits: limitsOf({ maxDecisions: 2 }) } });
   add('192.0.2.9/32');

@@ -81,14 +81,17 @@ export function createMirror(
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   for (const row of active) insert(mirror, row);
-  noteTombstones(mirror);
+  noteSpellings(mirror);
   return mirror;
 }
 
 export function applyChange(mirror: Mirror, change: Change): void {
+  const { respelled } = mirror;
+  const before = respelled.size;
+  for (const { row } of change.added) noteSpelling(mirror, row);
+  if (respelled.size > before) noteEarlier(mirror, new Set([...respelled.keys()].slice(before)));
   for (const row of change.again) {
     mirror.removed.push(row);
-    noteSpelling(mirror, row);
     noteTombstone(mirror, row);
   }
   for (const { row, seq, atMs } of change.removed) {
@@ -112,9 +115,7 @@ export function forget(mirror: Mirror, upToSequence: number, but: readonly Row[]
   const staying = new Set(but);
   mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence || staying.has(row));
   mirror.purgedSequence = upToSequence;
-  mirror.respelled = new Map();
-  for (const row of mirror.byId.values()) noteSpelling(mirror, row);
-  noteTombstones(mirror);
+  noteSpellings(mirror);
 }
 
 function noteSpelling(mirror: Mirror, row: Row): void {
@@ -129,8 +130,15 @@ function noteTombstone(mirror: Mirror, row: Row): void {
   mirror.respelled.get(row.canonicalValue)?.push(row);
 }
 
-function noteTombstones(mirror: Mirror): void {
+/** The tombstones of values that had one spelling until now. */
+function noteEarlier(mirror: Mirror, values: ReadonlySet<string>): void {
+  for (const row of mirror.removed) if (values.has(row.canonicalValue)) noteTombstone(mirror, row);
+}
+
+function noteSpellings(mirror: Mirror): void {
+  mirror.respelled = new Map();
   for (const value of mirror.keptBack.values()) noteSeveral(mirror, value);
+  for (const row of mirror.byId.values()) noteSpelling(mirror, row);
   for (const row of mirror.removed) noteSpelling(mirror, row);
   for (const row of mirror.removed) noteTombstone(mirror, row);
 }
@@ -180,7 +188,6 @@ export function networksOf(mirror: Mirror): NetworkIndex {
 function insert(mirror: Mirror, row: Row): void {
   mirror.byId.set(row.id, row);
   if (!isLocal(row)) rowsOf(mirror, row.engine).set(row.engineId, row);
-  noteSpelling(mirror, row);
   const siblings = mirror.byCanonicalValue.get(row.canonicalValue);
   if (siblings) siblings.push(row);
   else mirror.byCanonicalValue.set(row.canonicalValue, [row]);
