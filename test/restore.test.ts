@@ -9,6 +9,7 @@ import {
 import { env } from 'cloudflare:workers';
 import { beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../src/app.ts';
+import { backUp, putBack } from './support/backup.ts';
 import { feed } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from './support/http.ts';
 import { startModelEngine } from './support/model-engine.ts';
@@ -28,41 +29,6 @@ beforeEach(() => {
   // Each test later than the one before: what an isolate saw in the future of the next one would count there.
   vi.useFakeTimers({ toFake: ['Date'], now: (startMs += 60 * minute) });
 });
-
-const tables = [
-  'bouncers',
-  'key_versions',
-  'operator_tokens',
-  'revoked_digests',
-  'ends_outbox',
-  'key_epoch',
-  'key_changes',
-  'audit',
-  'idempotent_answers',
-];
-type Dump = ReadonlyMap<string, readonly Record<string, unknown>[]>;
-
-async function backUp(): Promise<Dump> {
-  const dump = new Map<string, Record<string, unknown>[]>();
-  for (const table of tables) dump.set(table, (await env.DB.prepare(`SELECT * FROM ${table}`).all()).results);
-  return dump;
-}
-
-/** All tables as they were, at once, as Time Travel does it. */
-async function putBack(dump: Dump): Promise<void> {
-  vi.spyOn(console, 'warn').mockReturnValue();
-  await env.DB.batch([
-    ...tables.map((table) => env.DB.prepare(`DELETE FROM ${table}`)),
-    ...[...dump].flatMap(([table, rows]) =>
-      rows.map((row) => {
-        const marks = Object.keys(row).map(() => '?');
-        return env.DB.prepare(
-          `INSERT INTO ${table} (${Object.keys(row).join()}) VALUES (${marks.join()})`,
-        ).bind(...Object.values(row));
-      }),
-    ),
-  ]);
-}
 
 const inObject = (sql: string): Promise<unknown> =>
   runInDurableObject(feed(), (_, state) => void state.storage.sql.exec(sql));

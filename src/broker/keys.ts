@@ -12,7 +12,7 @@ import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';
 import { createConfirmation } from './confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';
-import { confirmStore } from './restore.ts';
+import { askHead, confirmStore, isUnconfirmed } from './restore.ts';
 import { isLive } from './rotation.ts';
 import { createRefusals, noteStranger, waitAsStranger } from './strangers.ts';
 
@@ -123,9 +123,11 @@ async function lookUp(
     const nowMs = Date.now();
     const asked = confirmation.ask(nowMs);
     const sinceEpoch = epoch < 0 ? Number.MAX_SAFE_INTEGER : epoch;
+    // Beside D1: an isolate's first question needs both.
+    const head = isUnconfirmed() ? askHead(env) : undefined;
     const answer = await askStore(env.DB, sinceEpoch, digests);
     // Of a restored backup neither the epoch nor what was looked up in it counts.
-    if (!(await confirmStore(env, answer.mark))) continue;
+    if (!(await confirmStore(env, answer.mark, head))) continue;
     const opened = new Map<string, BouncerIdentity | null>(digests.map((digest) => [digest, null]));
     for (const found of answer.found) {
       const bouncer = identityOf(found);

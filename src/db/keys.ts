@@ -3,6 +3,7 @@
 import { and, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from './ask.ts';
+import type { AuditHead } from './audited.ts';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { audit, bouncers, endsOutbox, keyChanges, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
 
@@ -17,21 +18,31 @@ export interface StoreMark {
   readonly reconciledMs: number;
   readonly seq: number;
   readonly hash: string;
+  /** That row's place in the chain; '' until it is sealed. */
+  readonly sealedHash: string;
 }
 
 const mark = {
   epoch: keyEpoch.epoch,
   reconciledMs: sql<number>`reconciled_ms`.as('reconciledMs'),
-  seq: sql<number>`COALESCE((SELECT seq FROM ${audit} ORDER BY seq DESC LIMIT 1), 0)`.as('seq'),
-  hash: sql<string>`COALESCE((SELECT COALESCE(digest, hash) FROM ${audit} ORDER BY seq DESC LIMIT 1), '')`.as(
-    'hash',
-  ),
+  seq: sql<number>`COALESCE(newest.seq, 0)`.as('seq'),
+  hash: sql<string>`COALESCE(newest.digest, newest.hash, '')`.as('hash'),
+  sealedHash: sql<string>`COALESCE(newest.hash, '')`.as('sealedHash'),
 };
 
-const noMark: StoreMark = { epoch: 0, reconciledMs: 0, seq: 0, hash: '' };
+const noMark: StoreMark = { epoch: 0, reconciledMs: 0, seq: 0, hash: '', sealedHash: '' };
 
 export function selectMark(db: DrizzleD1Database) {
-  return db.select(mark).from(keyEpoch);
+  const newest = sql`(SELECT seq, digest, hash FROM ${audit} ORDER BY seq DESC LIMIT 1) newest`;
+  return db
+    .select(mark)
+    .from(keyEpoch)
+    .leftJoin(newest, sql`true`);
+}
+
+/** Whether the newest row is the head of the audit log that the object knows, which it knows by one of its two hashes. */
+export function isAt({ seq, hash, sealedHash }: StoreMark, head: AuditHead): boolean {
+  return seq > 0 && seq === head.seq && (hash === head.hash || sealedHash === head.hash);
 }
 
 /** What a digest opens. */
@@ -66,9 +77,9 @@ export async function askStore(
       db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges),
       db
         .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
-        .from(keyVersions)
-        .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
-        .where(inArray(keyVersions.digest, listed(digests))),
+        .from(sql`json_each(${JSON.stringify(digests)}) asked`)
+        .innerJoin(keyVersions, sql`${keyVersions.digest} = asked.value`)
+        .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId)),
     ]),
   );
   return { mark: marks[0] ?? noMark, changes, found };

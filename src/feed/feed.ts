@@ -317,6 +317,11 @@ export class DecisionFeed extends DurableObject<Env> {
     return this.#keyStore.commit(ask);
   }
 
+  /** How far the audit log was seen to come. */
+  storeHead(): AuditHead {
+    return this.#keyStore.head();
+  }
+
   /** Where the key store is, found right; null: it is out of reach. */
   settleStore(): Promise<StoreMark | null> {
     return this.#keyStore.settle();

@@ -105,6 +105,8 @@ export interface Unwritable {
 export interface KeyStore {
   /** Writes a mutation; once this answers, no restore undoes its ends. */
   commit(ask: CommitAsk): Promise<Commit>;
+  /** The newest row of the audit log that was seen: D1 whose newest row it is has not been restored. Asks nobody. */
+  head(): AuditHead;
   /** Where D1 is, found right and with all its ends kept here after this was called; null: it is out of reach. */
   settle(): Promise<StoreMark | null>;
   /** Gives every row its place in the chain, if it can; answers the last that has one. */
@@ -360,6 +362,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
         return refusal ?? outOfReach(error);
       }
     },
+    head: () => head,
     async settle() {
       try {
         return (await settle.next()).mark;

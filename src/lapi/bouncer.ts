@@ -59,8 +59,8 @@ async function answer(
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await takeTurn(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
-  await noteUse(c, bouncer.value);
-  return reply(c, bouncer.value);
+  const [response] = await Promise.all([reply(c, bouncer.value), noteUse(c, bouncer.value)]);
+  return response;
 }
 
 async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<BouncerIdentity>> {
@@ -85,8 +85,9 @@ async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<Boun
 }
 
 /**
- * The first use of a version is noted, and of a new one it starts the old one's grace. A HEAD is a question whether the
- * key is good, asked before it is put to use. A key store that is out of reach must not cost the poll its answer.
+ * The first use of a version is noted, and of a new one it starts the old one's grace: beside the reply, which need not
+ * wait for its turn. A HEAD is a question whether the key is good, asked before it is put to use. A key store that is out
+ * of reach must not cost the poll its answer.
  */
 async function noteUse(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<void> {
   if (bouncer.version.firstUsedMs !== null || c.req.method === 'HEAD' || isStoreFailing()) return;
