@@ -12,7 +12,7 @@ import { startModelEngine } from './support/model-engine.ts';
 let isolates: Isolate[];
 beforeAll(async () => {
   isolates = await makeIsolates(6);
-});
+}, 60_000);
 beforeEach(() => void startModelEngine());
 
 /** Bindings that know how many of their answers came one after the other until now. */

@@ -10,6 +10,12 @@ export const freshMs = 5_000;
  * than a late revocation.
  */
 const outageMs = 15 * 60_000;
+
+/** Whether what D1 last confirmed at a moment may be used while it does not answer. */
+export function isWithinOutage(confirmedMs: number, nowMs: number): boolean {
+  return sinceMs(confirmedMs, nowMs) < outageMs;
+}
+
 /** While D1 fails it is asked this often, beside the answers. */
 const retryMs = 1_000;
 
@@ -18,6 +24,8 @@ export interface Confirmation {
   isTrusted(nowMs: number): boolean;
   /** Whether it may be used when D1 does not answer. */
   isGraced(nowMs: number): boolean;
+  /** When D1 was asked that answered last; `-Infinity`: it never did. */
+  confirmedMs(): number;
   /** Whether D1 failed last. */
   isFailing(): boolean;
   /** Whether the caller should ask, beside its answer, if D1 is back. */
@@ -46,11 +54,12 @@ export function createConfirmation(): Confirmation {
   let newest = 0;
   let changes = 0;
 
-  const isGraced = (nowMs: number): boolean => sinceMs(confirmedMs, nowMs) < outageMs;
+  const isGraced = (nowMs: number): boolean => isWithinOutage(confirmedMs, nowMs);
 
   return {
     isTrusted: (nowMs) => sinceMs(trustedFromMs, nowMs) < freshMs && isGraced(nowMs),
     isGraced,
+    confirmedMs: () => confirmedMs,
     isFailing: () => failedMs !== null,
     takeRetry(nowMs) {
       const isDue = failedMs !== null && sinceMs(failedMs, nowMs) >= retryMs;

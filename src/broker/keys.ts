@@ -1,28 +1,22 @@
 // From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up, and asks D1 at
 // most every 5 s what has changed since: that is the bound on revocation. Ends of versions are exact: they are compared
-// with the clock at each use.
+// with the clock at each use. While D1 is out of reach the feed's object is asked about keys that are not known here.
 
 import { waitUntil } from 'cloudflare:workers';
-import { askStore, mostChanges, type FoundKey, type KeyVersion, type StoreAnswer } from '../db/keys.ts';
+import { askStore, changedSince, type KeyVersion, type StoreAnswer } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
+import type { StoreNews } from '../feed/remembered-keys.ts';
 import { createGenerations } from '../generations.ts';
 import { digestOf } from '../secret.ts';
 import { withinMs } from '../wait.ts';
 import { createAsking } from './asking.ts';
 import { afterCommit } from './commit.ts';
 import { createConfirmation } from './confirmation.ts';
-import { readPolicy, type Policy } from './policy.ts';
+import { identityOf, type BouncerIdentity } from './identity.ts';
 import { askHead, confirmStore, isUnconfirmed } from './restore.ts';
 import { isLive } from './rotation.ts';
+import { newsOf, secondOpinion, tellAnew } from './second-opinion.ts';
 import { createRefusals, noteStranger, waitAsStranger } from './strangers.ts';
-
-/** Who asks, and with which version of the key. */
-export interface BouncerIdentity {
-  readonly id: number;
-  readonly name: string;
-  readonly version: KeyVersion;
-  readonly policy: Policy;
-}
 
 const mostRemembered = 20_000;
 /** D1 is asked again when it turns out to have been restored; more than once only if it is again. */
@@ -67,19 +61,40 @@ export async function authenticate(
   const digest = await digestOf(key);
   const atOnce = recall(digest, nowMs);
   if (atOnce !== undefined) {
-    if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
+    askIfDue(env, digest, nowMs);
     return admit(atOnce, nowMs);
   }
+  if (!known.get(digest)) {
+    await waitAsStranger(address, nowMs);
+    // D1 failed a moment ago: it need not be waited for first.
+    const bouncer = confirmation.isFailing() ? await secondOpinion(env, digest) : null;
+    if (bouncer) {
+      askIfDue(env, digest, nowMs);
+      return admit(bouncer, nowMs);
+    }
+  }
   try {
-    if (!known.get(digest)) await waitAsStranger(address, nowMs);
     const bouncer = await ask(env, digest, () => recall(digest, Date.now()));
     if (!bouncer) noteStranger(address, nowMs);
     return admit(bouncer, nowMs);
   } catch {
-    const bouncer = known.get(digest);
-    if (bouncer && confirmation.isGraced(nowMs)) return admit(bouncer, nowMs);
+    const remembered = confirmation.isGraced(nowMs) ? known.get(digest) : undefined;
+    const bouncer = remembered ?? (await secondOpinion(env, digest));
+    if (bouncer) return admit(bouncer, nowMs);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
+}
+
+/** While D1 fails it is asked beside the answers if it is back. */
+function askIfDue(env: Env, digest: string, nowMs: number): void {
+  if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
+}
+
+/** What the feed's object is told of D1 along with a poll by this bouncer; undefined: D1 was not heard of yet. */
+export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNews | undefined {
+  if (epoch < 0) return undefined;
+  // Only what is known here is known to be right as of the epoch.
+  return newsOf({ epoch, heardMs: confirmation.confirmedMs() }, known.get(version.digest), nowMs);
 }
 
 /** This isolate changed a key itself: it asks anew at the next use, and remembers nothing of those that it changed. */
@@ -148,16 +163,6 @@ async function lookUp(
   throw new Error(`the key store was restored ${mostLookups} times under one question`);
 }
 
-/** undefined: its row can't be read, which is nobody else's trouble. */
-function identityOf({ name, version, policy }: FoundKey): BouncerIdentity | undefined {
-  try {
-    return { id: version.bouncerId, name, version, policy: readPolicy(policy) };
-  } catch (error) {
-    console.error(`the policy of bouncer ${name} can not be read: ${causeOf(error).message}`);
-    return undefined;
-  }
-}
-
 function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): void {
   if (bouncer) {
     known.set(digest, bouncer);
@@ -169,22 +174,17 @@ function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): 
 }
 
 function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
-  const changed = changedSince(sinceEpoch, answer);
-  if (changed === 'all') known.clear();
-  else forgetBouncers(changed);
+  const changed = changedSince(sinceEpoch, answer.mark.epoch, answer.changes);
+  if (changed !== 'all') return forgetBouncers(changed);
+  known.clear();
+  tellAnew();
 }
 
 function forgetBouncers(ids: ReadonlySet<number>): void {
   if (ids.size === 0) return;
-  for (const { id, version } of known.values()) if (ids.has(id)) known.delete(version.digest);
-}
-
-/** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */
-function changedSince(
-  sinceEpoch: number,
-  { mark, changes }: Pick<StoreAnswer, 'mark' | 'changes'>,
-): ReadonlySet<number> | 'all' {
-  const moves = new Set(changes.map((change) => change.epoch));
-  if (moves.size !== mark.epoch - sinceEpoch || changes.length >= mostChanges) return 'all';
-  return new Set(changes.map(({ bouncerId }) => bouncerId));
+  for (const { id, version } of known.values()) {
+    if (!ids.has(id)) continue;
+    known.delete(version.digest);
+    tellAnew(version.digest);
+  }
 }

@@ -52,10 +52,13 @@ export interface FoundKey {
   readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
 }
 
+/** A move of the epoch was about this bouncer's keys. */
+export type KeyChange = typeof keyChanges.$inferSelect;
+
 export interface StoreAnswer {
   readonly mark: StoreMark;
   /** What has changed since the epoch that was asked about, and no more than `mostChanges` of it. */
-  readonly changes: readonly (typeof keyChanges.$inferSelect)[];
+  readonly changes: readonly KeyChange[];
   readonly found: readonly FoundKey[];
 }
 
@@ -74,7 +77,7 @@ export async function askStore(
   const [marks, changes, found] = await askD1(d1, (db) =>
     db.batch([
       selectMark(db),
-      db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges),
+      selectChanges(db, sinceEpoch),
       db
         .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
         .from(sql`json_each(${JSON.stringify(digests)}) asked`)
@@ -89,13 +92,29 @@ export function selectEpoch(db: DrizzleD1Database) {
   return db.select({ epoch: keyEpoch.epoch }).from(keyEpoch);
 }
 
-/** The bouncers that the last move of the epoch was about. */
-export function selectLastChanged(db: DrizzleD1Database) {
-  const last = sql`epoch = (SELECT epoch FROM key_epoch)`;
+export function selectChanges(db: DrizzleD1Database, sinceEpoch: number) {
+  return db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges);
+}
+
+/** The changes since an epoch, and those of the last move whatever that epoch is. */
+export function selectChangesAndLast(db: DrizzleD1Database, sinceEpoch: number) {
+  const before = sql`MIN(${sinceEpoch}, (SELECT epoch FROM key_epoch) - 1)`;
   return db
-    .select({ bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
+    .select({ epoch: keyChanges.epoch, bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
     .from(keyChanges)
-    .where(last);
+    .where(gt(keyChanges.epoch, before));
+}
+
+/** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */
+export function changedSince(
+  sinceEpoch: number,
+  epoch: number,
+  changes: readonly KeyChange[],
+): ReadonlySet<number> | 'all' {
+  const since = changes.filter((change) => change.epoch > sinceEpoch);
+  const moves = new Set(since.map((change) => change.epoch));
+  if (moves.size !== epoch - sinceEpoch || changes.length >= mostChanges) return 'all';
+  return new Set(since.map(({ bouncerId }) => bouncerId));
 }
 
 export async function readMark(d1: D1Database): Promise<StoreMark> {

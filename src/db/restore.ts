@@ -5,7 +5,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { End } from '../feed/ends-log.ts';
 import { askD1 } from './ask.ts';
 import { hasRow, type AuditHead } from './audited.ts';
-import { selectMark, type StoreMark } from './keys.ts';
+import { selectChanges, selectMark, type KeyChange, type StoreMark } from './keys.ts';
 import { bouncers, endsOutbox, keyEpoch, keyVersions, operatorTokens, revokedDigests } from './schema.ts';
 
 export const reconcileAction = 'restore.reconcile';
@@ -20,6 +20,8 @@ export interface StoreState {
   readonly mark: StoreMark;
   /** Whether the audit log has the head: whether D1 is what it was, or has come from it. */
   readonly hasHead: boolean;
+  /** What has changed since the epoch that was asked about. */
+  readonly changes: readonly KeyChange[];
   /** The first ends that the object has not been told. */
   readonly untold: readonly Untold[];
   readonly highestBouncerId: number;
@@ -38,11 +40,12 @@ export function selectUntold(db: DrizzleD1Database) {
 }
 
 /** All of it as of one moment. */
-export async function readStore(d1: D1Database, head: AuditHead): Promise<StoreState> {
-  const [marks, found, untold, highest] = await askD1(d1, (db) =>
+export async function readStore(d1: D1Database, head: AuditHead, sinceEpoch: number): Promise<StoreState> {
+  const [marks, found, changes, untold, highest] = await askD1(d1, (db) =>
     db.batch([
       selectMark(db),
       db.select({ id: keyEpoch.id }).from(keyEpoch).where(hasRow(head)),
+      selectChanges(db, sinceEpoch),
       selectUntold(db),
       db.select({ id: max(bouncers.id) }).from(bouncers),
     ]),
@@ -52,6 +55,7 @@ export async function readStore(d1: D1Database, head: AuditHead): Promise<StoreS
   return {
     mark,
     hasHead: head.seq === 0 || found.length > 0,
+    changes,
     untold,
     highestBouncerId: highest[0]?.id ?? 0,
   };

@@ -4,6 +4,7 @@
 
 import { DurableObject } from 'cloudflare:workers';
 import { sinceMs } from '../clock.ts';
+import type { AuditHead } from '../db/audited.ts';
 import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, type Result } from '../failure.ts';
 import { readSettings, type Settings } from '../settings.ts';
@@ -31,6 +32,7 @@ import { openNewKeys, type NewKeys } from './new-keys.ts';
 import { takeTurns } from './owed.ts';
 import { answerOf, nameOf, type Poll } from './poll.ts';
 import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
+import { openRememberedKeys, type Recalled, type RememberedKeys } from './remembered-keys.ts';
 import type { RoundResult, Write } from './rounds.ts';
 import { bodyOf, keptAnswer, renderList, smallAnswerRows, streamOf, type GzipCache } from './snapshot.ts';
 import { forgetTombstones, noteFailedWrite, openStore, removeAbandoned, sweep } from './store.ts';
@@ -53,6 +55,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #alarm: Alarm;
   readonly #marks: Marks;
   readonly #newKeys: NewKeys;
+  readonly #keys: RememberedKeys;
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
   #forgotMs = 0;
@@ -65,6 +68,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#store = openStore(ctx.storage, this.#settings);
     this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#newKeys = openNewKeys(ctx.storage.sql);
+    this.#keys = openRememberedKeys(ctx.storage.sql);
     this.#clients = openClients(ctx.storage);
     this.#clientLog = createClientLog(ctx.storage, this.#clients);
     // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
@@ -91,6 +95,7 @@ export class DecisionFeed extends DurableObject<Env> {
       keyDigests: () => this.keyDigests(),
       note: (sightings) => this.note(sightings),
       clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
+      keys: this.#keys,
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#bases = createBases(log.readBases(sql), (id, body) => {
@@ -170,6 +175,7 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A bouncer's poll of the stream. */
   async stream(asked: StreamAsk): Promise<StreamAnswer | Cold> {
     const ask = { ...asked, view: byHandles(asked.view, this.#store.names) };
+    if (asked.store) this.#keys.hear(asked.store, Date.now());
     const known = await this.#isKnown(ask.view, ask.startup ? startUpPatienceMs : 0);
     const nowMs = this.#look();
     this.note(ask.sightings);
@@ -213,6 +219,7 @@ export class DecisionFeed extends DurableObject<Env> {
   async list(ask: ListAsk): Promise<ListAnswer> {
     const view = byHandles(ask.view, this.#store.names);
     const { mirror } = this.#store;
+    if (ask.store) this.#keys.hear(ask.store, Date.now());
     this.note(ask.sightings);
     clients.noteSighting(this.#clients, ask.poll);
     let nowMs = this.#look();
@@ -325,6 +332,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** Where the key store is, found right; null: it is out of reach. */
   settleStore(): Promise<StoreMark | null> {
     return this.#keyStore.settle();
+  }
+
+  /** The keys among some digests that isolates had seen in D1. What is not among them may still be good. */
+  recallKeys(digests: readonly string[]): Recalled {
+    return this.#keys.recall(digests);
   }
 
   /** Seals the audit log as far as it has come. */

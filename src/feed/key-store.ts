@@ -26,7 +26,7 @@ import {
 import { selectFirstKey } from '../db/bouncers.ts';
 import { endsKeptMs } from '../db/ages.ts';
 import { selectIds } from '../db/import.ts';
-import { selectEpoch, selectLastChanged, selectMark, type StoreMark } from '../db/keys.ts';
+import { selectChangesAndLast, selectEpoch, selectMark, type KeyChange, type StoreMark } from '../db/keys.ts';
 import { selectLastBlocked } from '../db/machines.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
@@ -35,6 +35,7 @@ import { answerWithin } from '../wait.ts';
 import type { SeenClient, Sighting } from './clients.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
+import type { RememberedKeys } from './remembered-keys.ts';
 import { createSealing } from './sealing.ts';
 import { shared } from './shared.ts';
 
@@ -136,6 +137,7 @@ export interface Memory {
   readonly keyDigests: () => Promise<readonly string[]>;
   readonly note: (sightings: readonly Sighting[]) => void;
   readonly clientsOf: (bouncerIds: readonly number[]) => readonly (readonly SeenClient[])[];
+  readonly keys: RememberedKeys;
 }
 
 function selectImported(d: DrizzleD1Database, { imported = [] }: News) {
@@ -164,8 +166,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     let toldAgain = false;
     for (let attempt = 0; attempt < mostTries; attempt++) {
       const before = head;
-      const { mark, hasHead, untold, highestBouncerId } = await db.readStore(d1, before);
+      const since = memory.keys.since();
+      const askedMs = Date.now();
+      const read = await db.readStore(d1, before, since);
+      const { mark, hasHead, changes, untold, highestBouncerId } = read;
       if (!hasHead) {
+        memory.keys.forgetAll();
         if (!(await db.isReconciled(d1, before))) await reconcile(mark, before);
         else await startAnew(before, mark, highestBouncerId);
         continue;
@@ -179,7 +185,10 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
           log.startAnew(sql, await readExtent(), before);
           continue;
         }
-        log.demandWritten(() => keep(untold, mark));
+        log.demandWritten(() => {
+          memory.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
+          keep(untold, mark);
+        });
       } catch (error) {
         if (!isUnwritable(error)) throw error;
         // D1 is right, which is all that who reads it asks. Its outbox has what could not be kept until it can.
@@ -263,6 +272,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     // A new object: it may not know what ended before it.
     if (head.seq === 0) await allKept();
     const d = drizzle(d1);
+    const since = memory.keys.since();
+    const askedMs = Date.now();
     const before = [
       ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
       ...(again ? [notWrittenStatement(d, digest)] : []),
@@ -272,7 +283,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     const after = [
       selectMark(d),
       db.selectUntold(d),
-      selectLastChanged(d),
+      selectChangesAndLast(d, since),
       selectLastBlocked(d),
       selectFirstKey(d, news.newKeyOf ?? ''),
       selectImported(d, news),
@@ -285,10 +296,10 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     });
     const rows = results.map((result) => result.results);
     const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
-    const [[mark], untold, changed, blocked, newKeys, ids] = rows.slice(-after.length) as [
+    const [[mark], untold, changes, blocked, newKeys, ids] = rows.slice(-after.length) as [
       [StoreMark],
       db.Untold[],
-      { bouncerId: number }[],
+      KeyChange[],
       { machine: string }[],
       NewKey[],
       ImportedIds[],
@@ -296,15 +307,19 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     const [row] = rows[before.length] as { seq: number }[];
     const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
     if (!row) throw new Error('a mutation without its audit row');
+    memory.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await allKept();
     void seal();
     note(news, newKeys, ids);
-    const bouncerIds = mark.epoch === epochBefore.epoch ? [] : changed.map(({ bouncerId }) => bouncerId);
+    const own = changes.filter(({ epoch }) => epoch === mark.epoch && epoch !== epochBefore.epoch);
     return {
       kind: 'done',
       mark,
-      changed: { bouncerIds, blockedMachines: blocked.map(({ machine }) => machine) },
+      changed: {
+        bouncerIds: own.map(({ bouncerId }) => bouncerId),
+        blockedMachines: blocked.map(({ machine }) => machine),
+      },
       bodyJson: said?.body_json ?? null,
       clients: clientsOf(news),
     };

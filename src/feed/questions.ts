@@ -3,6 +3,7 @@
 import type { Sighting } from './clients.ts';
 import type { Decision } from './decision.ts';
 import type { EngineStatus, Freshness } from './engines.ts';
+import type { StoreNews } from './remembered-keys.ts';
 import type { View } from './view.ts';
 
 export interface StreamAsk {
@@ -14,6 +15,8 @@ export interface StreamAsk {
   readonly again?: boolean;
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly Sighting[];
+  /** Left out by an isolate that has not heard of D1 yet, or of a release before there was this. */
+  readonly store?: StoreNews | undefined;
 }
 
 export interface StreamAnswer {
@@ -33,6 +36,7 @@ export interface ListAsk {
   readonly offset: number;
   readonly idGreaterThan: number;
   readonly sightings: readonly Sighting[];
+  readonly store?: StoreNews | undefined;
 }
 
 /** `cold`: nobody knows yet what the engines ban. */

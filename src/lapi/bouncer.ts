@@ -5,13 +5,8 @@ import { Hono } from 'hono';
 import type { Context, Next } from 'hono';
 import { adopt } from '../broker/adoption.ts';
 import { noteFirstUse } from '../broker/bouncers.ts';
-import {
-  authenticate,
-  forgetRefusals,
-  isStoreFailing,
-  learnFirstUse,
-  type BouncerIdentity,
-} from '../broker/keys.ts';
+import { authenticate, forgetRefusals, isStoreFailing, learnFirstUse, storeNews } from '../broker/keys.ts';
+import type { BouncerIdentity } from '../broker/identity.ts';
 import { isAllowed } from '../broker/policy.ts';
 import { askFeed, clientAddress, type AppEnv } from '../context.ts';
 import { cut } from '../cut.ts';
@@ -135,7 +130,8 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
 
   const gzip = acceptsGzip(c.req.raw);
   const sightings = takeSightings();
-  const ask = { poll, view, startup, gzip, sightings };
+  const store = storeNews(bouncer, poll.seenMs);
+  const ask = { poll, view, startup, gzip, sightings, store };
   const answered = await askFeed(c.env, async (feed, again) => feed.stream({ ...ask, again }));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   learn(poll, key, answered.sequence, answered.settled);
@@ -159,7 +155,8 @@ async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<
   const known = isPage ? undefined : recall(lookup, poll);
   if (known) return new Response(listBody(known, poll.seenMs), { headers });
 
-  const ask = { ...query.value, poll, view, sightings: takeSightings() };
+  const store = storeNews(bouncer, poll.seenMs);
+  const ask = { ...query.value, poll, view, sightings: takeSightings(), store };
   const answered = await askFeed(c.env, async (feed) => feed.list(ask));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
   if (answered.kind === 'long') return new Response(answered.body, { headers });
