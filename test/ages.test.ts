@@ -44,6 +44,18 @@ const agedLog = async (): Promise<void> => {
 };
 
 describe('what ended', () => {
+  test('is looked for once an hour, where nothing is left to go', async () => {
+    await addBouncer('a');
+    await clean();
+    await clean();
+    await env.DB.exec('ALTER TABLE key_epoch RENAME TO away');
+    const logged = vi.spyOn(console, 'error').mockReturnValue();
+    pass(10_000);
+    expect(await runDurableObjectAlarm(feed())).toBe(true);
+    expect(logged).not.toHaveBeenCalled();
+    await env.DB.exec('ALTER TABLE away RENAME TO key_epoch');
+  });
+
   test('is forgotten after 400 days, and what is live is not', async () => {
     const gone = await addBouncer('gone');
     const kept = await addBouncer('kept');

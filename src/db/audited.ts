@@ -194,7 +194,7 @@ export function removeRowsStatements(db: DrizzleD1Database, { seq, hash }: Audit
     db
       .insert(auditStart)
       .values({ id: 0, ...set })
-      .onConflictDoUpdate({ target: auditStart.id, set }),
+      .onConflictDoUpdate({ target: auditStart.id, set, setWhere: sql`audit_start.seq <> excluded.seq` }),
   ];
 }
 
