@@ -19,7 +19,7 @@ checkSettings(config.vars);
 writeFileSync(madeName, `${JSON.stringify(config, null, 2)}\n`);
 
 const given = process.argv.slice(2);
-// First, so that no code meets a database that it does not know. Nobody is asked: the code comes whatever one answers.
+// First, so that no code meets a database that it does not know. wrangler's question is not shown: the upload follows either way.
 if (!given.includes('--dry-run')) run(['d1', 'migrations', 'apply', 'DB', '--remote'], 'ignore');
 run(['deploy', ...given], 'inherit');
 

@@ -89,7 +89,7 @@ const storeOut: Failure = { kind: 'unavailable', problem: 'the key store is out 
 routes.onError((error, c) => {
   const requestId = crypto.randomUUID();
   const cause = causeOf(error);
-  const known = error instanceof StoreError ? storeOut : whyUnavailable(cause);
+  const known = error instanceof StoreError ? storeOut : (whyUnavailable(error) ?? whyUnavailable(cause));
   if (known) {
     console.error(`${c.req.method} ${c.req.path} failed: ${cause.message}`);
     return failed(c.req.path, known);

@@ -4,6 +4,9 @@ import { serve } from './app.ts';
 import { askFeed } from './context.ts';
 import { isFeedMade } from './db/location.ts';
 
+/** As this isolate knows: it asks D1 no more, which may be out just when the alarm was lost. */
+let feedMade = false;
+
 export { DecisionFeed } from './feed/feed.ts';
 
 export default {
@@ -13,6 +16,7 @@ export default {
    * is room, and an object stays where it was made.
    */
   async scheduled(_event, env) {
-    if (await isFeedMade(env.DB)) await askFeed(env, async (feed) => feed.status());
+    feedMade ||= await isFeedMade(env.DB);
+    if (feedMade) await askFeed(env, async (feed) => feed.status());
   },
 } satisfies ExportedHandler<Env>;

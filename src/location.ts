@@ -1,7 +1,7 @@
 // Where the feed's object lives, as `FEED_LOCATION` names it: decided when it is made, since no object moves.
 
 /** Where it is best to be near. Of an object that is there already it changes nothing. */
-export const locationHints = [
+const locationHints = [
   'wnam',
   'enam',
   'sam',
@@ -16,7 +16,7 @@ export const locationHints = [
 ] as const;
 
 /** What it may not leave. It is part of the object's id: with another one it is another object, which knows nothing. */
-export const jurisdictions = ['eu', 'us', 'fedramp', 'fedramp-high'] as const;
+const jurisdictions = ['eu', 'us', 'fedramp', 'fedramp-high'] as const;
 
 /** Empty: near whoever asks first. */
 export type FeedLocation = '' | (typeof locationHints)[number] | (typeof jurisdictions)[number];

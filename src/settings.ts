@@ -43,7 +43,7 @@ export interface Settings {
   readonly maxDecisions: number;
   /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
   readonly tombstoneMs: number;
-  /** `AUDIT_RETENTION_DAYS`, 400: how old a row of the audit log becomes; 0: as old as it likes. */
+  /** `AUDIT_RETENTION_DAYS`, 400: how old a row of the audit log becomes; 0: rows are never removed. */
   readonly auditKeptMs: number;
   /** `OPERATOR_TOKEN`: opens all of `/api/v1`, for when nothing else does; each use is marked in the audit log. */
   readonly operatorToken: string | null;

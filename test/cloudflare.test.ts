@@ -182,7 +182,7 @@ describe('where the feed lives', () => {
 
   test('the first one stands: the object knows it, and D1 for one that is new', async () => {
     await runInDurableObject(env.DECISION_FEED.getByName('elsewhere'), async (_, { storage: { sql } }) => {
-      const settle = (location: FeedLocation) => settleLocation(sql, env.DB, location);
+      const settle = (location: FeedLocation) => settleLocation(sql, env.DB, location, true);
       const refused = 'FEED_LOCATION must be empty, as it was when the feed was made';
       await expect(settle('eu')).rejects.toThrow(refused);
       sql.exec(`DELETE FROM location`);
@@ -190,6 +190,9 @@ describe('where the feed lives', () => {
       await settle('');
       await env.DB.exec(`DELETE FROM feed_location`);
       await expect(settle('weur')).rejects.toThrow(refused);
+      sql.exec(`DELETE FROM location`);
+      // One that is not new needs no D1 for it.
+      await settleLocation(sql, undefined as unknown as D1Database, '', false);
     });
   });
 

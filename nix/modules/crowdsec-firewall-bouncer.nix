@@ -43,7 +43,8 @@ let
   deny =
     lib.optionalString (settings.deny_log or false) "log prefix \"${denyLogPrefix}\" " + lib.toLower denyAction;
 
-  # Begins with empty sets: the bouncer asks for the whole list at its start.
+  # Begins with empty sets, as nixpkgs' own test of the configuration, which needs them, leaves them: the bouncer asks for
+  # the whole list at its start.
   tables = pkgs.writeText "lapidary-nftables-tables" (
     lib.concatMapStrings (
       {

@@ -25,8 +25,8 @@ in
       default = true;
       description = ''
         Let crowdsec start without a connection to CrowdSec's hub, with the items that it has. nixpkgs' module runs
-        `cscli hub update` before each start, and does not start when that fails. What failed for want of a connection,
-        and nothing else, is forgiven, and the unit's journal names it.
+        `cscli hub update` before each start, and does not start when that fails. Here what CrowdSec's servers are asked
+        for may fail, and the unit's journal names it; that an item is not in the hub stays a failure.
       '';
     };
     basePackage = mkOption {

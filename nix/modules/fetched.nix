@@ -118,7 +118,8 @@ in
       timerConfig = {
         Unit = "${it.fetcher}.service";
         OnActiveSec = "30s";
-        RandomizedDelaySec = "30s";
+        RandomizedDelaySec = "25s";
+        AccuracySec = "1s";
         # So that the next failure can start it anew.
         RemainAfterElapse = false;
       };

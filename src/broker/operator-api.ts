@@ -43,7 +43,8 @@ export const operatorOperations = [
     path: '/operator-tokens',
     needs: 'admin',
     summary: 'Make an operator’s token',
-    description: 'The token is shown once. Its name is never given again.',
+    description:
+      'The token is shown once. Its name is not given again before the audit log has forgotten it.',
     body: tokens.newToken,
     answers: {
       201: {

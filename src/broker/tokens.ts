@@ -1,5 +1,5 @@
 // Tokens of ours for operators (`cso_…`): made, listed, revoked, and from token to operator. Every one has an end
-// and a name that is never given again, so that the audit log speaks of one token for good.
+// and a name that is not given again while the audit log speaks of it.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';

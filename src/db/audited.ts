@@ -64,7 +64,7 @@ export async function textOf(entry: AuditEntry, atMs: number): Promise<AuditText
   return { ...row, digest: await digestOfText(row) };
 }
 
-export function digestOfText(text: Omit<AuditText, 'digest'>): Promise<string> {
+function digestOfText(text: Omit<AuditText, 'digest'>): Promise<string> {
   const { atMs, actor, action, target, detailJson } = text;
   return sha256Hex(JSON.stringify([atMs, actor, action, target, detailJson]));
 }

@@ -136,7 +136,7 @@ export function keyOf(row: Row): string {
   return `${row.scope}\n${row.type}\n${row.value}`;
 }
 
-export function lastOfEach(rows: readonly Row[]): Row[] {
+function lastOfEach(rows: readonly Row[]): Row[] {
   return [...new Map(rows.map((row) => [keyOf(row), row])).values()];
 }
 

@@ -106,7 +106,7 @@ export class DecisionFeed extends DurableObject<Env> {
       noteFailedWrite(this.#store, Date.now(), error);
     });
     void ctx.blockConcurrencyWhile(async () => {
-      await settleLocation(sql, env.DB, this.#settings.feedLocation);
+      await settleLocation(sql, env.DB, this.#settings.feedLocation, this.#store.state.sequence === 0);
       await this.#alarm.load();
       await this.#alarm.mend();
     });

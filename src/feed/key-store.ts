@@ -179,7 +179,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       try {
         if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
           log.demandWritable(sql);
-          // The object is new, or a new one: what ended before it is told to it as well, and what was sealed it believes.
+          // This object remembers nothing: D1 tells it all ends again, and it takes over how far the log was sealed.
           toldAgain = true;
           await db.tellAllAgain(d1);
           log.startAnew(sql, await readExtent(), before);

@@ -5,10 +5,18 @@ import { fixLocation } from '../db/location.ts';
 import type { FeedLocation } from '../location.ts';
 import { unwritable } from '../unwritable.ts';
 
-/** Throws when the feed was made elsewhere, or when a new object can't be told, since D1 does not answer. */
-export async function settleLocation(sql: SqlStorage, d1: D1Database, wanted: FeedLocation): Promise<void> {
+/**
+ * Throws when the feed was made elsewhere, or when a new object can't be told, since D1 does not answer. `isNew`: nothing
+ * ever came to this object. One that is not new and says nothing was made before there was a choice.
+ */
+export async function settleLocation(
+  sql: SqlStorage,
+  d1: D1Database,
+  wanted: FeedLocation,
+  isNew: boolean,
+): Promise<void> {
   const [kept] = sql.exec<{ location: string }>(`SELECT location FROM location`).toArray();
-  const location = kept?.location ?? (await fixLocation(d1, wanted, Date.now()));
+  const location = kept?.location ?? (isNew ? await fixLocation(d1, wanted, Date.now()) : '');
   if (location !== wanted) {
     const first = location === '' ? 'empty' : location;
     throw new Error(
@@ -20,7 +28,7 @@ export async function settleLocation(sql: SqlStorage, d1: D1Database, wanted: Fe
   try {
     sql.exec(`INSERT INTO location VALUES (0, ?)`, location);
   } catch (error) {
-    // D1 says it again at the next wake.
+    // The next wake finds it again.
     console.error(unwritable('the feed’s storage', error).message);
   }
 }

@@ -1,5 +1,5 @@
 // The SQL of the feed's Durable Object: its tables but those of clients-log.ts, new-keys.ts, remembered-keys.ts and
-// kept-back.ts, and the statements on all but those of engines-log.ts and ends-log.ts.
+// kept-back.ts, and the statements on all but those of engines-log.ts, ends-log.ts and location.ts.
 //
 // decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
 //            from the engine and a full state for every bouncer. No index but the key: a community list of

@@ -21,7 +21,7 @@ const gzipKeptBytes = 24 * 1024 * 1024;
 type EndOf = (row: Row) => number;
 
 /** The stream route's body, in slices of about 256 KB. Durations are what is left at `asOfMs`. */
-export function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
+function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
   let slice = '{"new": [';
   let separator = '';
   for (const row of byId(answer.added)) {

@@ -6,7 +6,7 @@ import { contentKey, type Row } from './decision.ts';
 import type { Mirror } from './mirror.ts';
 
 /** In workerd some 15 MB, beside 30 MB for 100,000 decisions: a day of one end a second. */
-export const mostTombstones = 100_000;
+const mostTombstones = 100_000;
 /** So many go when there are more: each purge looks at every row in storage. */
 const purgedAtOnce = 10_000;
 
