@@ -16,7 +16,11 @@ export function isUnwritable(error: unknown): boolean {
   return error instanceof Error && error.message.includes(mark);
 }
 
+/** D1's words for a limit of the account or of its storage. It says `exceeded` also of a batch that it broke off. */
+const fullWords =
+  /maximum (?:DB size|account storage)|allowed rows written|daily row (?:read|write) limit|SQLITE_(?:FULL|READONLY)/i;
+
 /** Whether D1 says of a batch that it has no room for it. Of any other error it may have been written. */
 export function isFull(error: unknown): boolean {
-  return /exceeded|SQLITE_(FULL|READONLY)/i.test(causeOf(error).message);
+  return fullWords.test(causeOf(error).message);
 }

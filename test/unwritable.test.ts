@@ -5,6 +5,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator } from './support/http.ts';
 import { refuseWrites } from './support/storage.ts';
+import { isFull } from '../src/unwritable.ts';
 import { startModelEngine, type ModelEngine } from './support/model-engine.ts';
 
 const hour = 3_600_000;
@@ -147,5 +148,22 @@ describe('what operators change', () => {
     vi.setSystemTime(Date.now() + 60_000);
     expect((await get('/stream')).status).toBe(200);
     empty();
+  });
+});
+
+describe('an error of D1 says that nothing was written', () => {
+  test.each([
+    ['Exceeded maximum DB size.', true],
+    ["Your account has exceeded D1's maximum account storage limit, please contact Cloudflare.", true],
+    ["Your account has exceeded D1's free tier daily row write limit. Upgrade to a paid plan.", true],
+    ['Exceeded allowed rows written in Durable Objects free tier.', true],
+    ['database or disk is full: SQLITE_FULL', true],
+    ['attempt to write a readonly database: SQLITE_READONLY', true],
+    ['D1 DB exceeded its CPU time limit and was reset.', false],
+    ["D1 DB's isolate exceeded its memory limit and was reset.", false],
+    ['D1 DB storage operation exceeded timeout which caused object to be reset.', false],
+    ['Network connection lost.', false],
+  ])('%s %s', (text, expected) => {
+    expect(isFull(new Error(`D1_ERROR: ${text}`))).toBe(expected);
   });
 });

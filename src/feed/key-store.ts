@@ -370,7 +370,9 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       try {
         return await commit(ask);
       } catch (error) {
-        if (isUnwritable(error)) return { kind: 'unwritable', problem: (error as Error).message };
+        // Of what is sent again the try before may have been written.
+        if (isUnwritable(error) && !ask.again)
+          return { kind: 'unwritable', problem: (error as Error).message };
         const refusal = refusalOf(error);
         if (refusal?.kind === 'restored') await settle.next().catch(() => null);
         if (refusal?.kind === 'written') return goOn(ask);
