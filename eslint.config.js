@@ -14,7 +14,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['src/db/*.ts'],
+    files: ['src/**/*.ts'],
     ignores: ['src/db/ask.ts'],
     rules: {
       'no-restricted-imports': [

@@ -1,6 +1,8 @@
 // Rotations of many bouncers: who is chosen, when each is due, what each key does meanwhile, how far it has come.
+import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { serve } from '../src/app.ts';
 import { dueTimes } from '../src/broker/fleet.ts';
 import { matchesGlob } from '../src/broker/glob.ts';
 import { knownHost, makeKey } from './support/hosts.ts';
@@ -150,6 +152,28 @@ describe('a rotation of many', () => {
     const taken = await rotate({ selector: web, keys_sha512: { 'web-1': digest } });
     expect(taken.status).toBe(409);
     expect((await operator('GET', '/rotations')).body.rotations).toHaveLength(1);
+  });
+
+  test('says when D1 is out of reach, also to a dry run', async () => {
+    vi.spyOn(console, 'error').mockImplementation(() => undefined);
+    const outOfReach = (): never => {
+      throw new Error('D1_ERROR: Network connection lost.');
+    };
+    const without = { ...env, DB: { prepare: outOfReach, batch: outOfReach } } as unknown as Env;
+    for (const dry_run of [true, false]) {
+      const ctx = createExecutionContext();
+      const request = new Request('http://edge.example/api/v1/rotations', {
+        method: 'POST',
+        headers: { authorization: `Bearer ${operatorToken}` },
+        body: JSON.stringify({ selector: web, dry_run }),
+      });
+      const response = await serve(request, without, ctx);
+      await waitOnExecutionContext(ctx);
+      expect([response.status, await response.json()]).toEqual([
+        503,
+        expect.objectContaining({ type: 'urn:lapidary:unavailable' }),
+      ]);
+    }
   });
 
   test('chooses by age, and says who it would be before it does anything', async () => {

@@ -2,8 +2,9 @@
 // object, which keeps what a restored backup must not undo before this answers. What this isolate remembered is forgotten.
 
 import type { SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askFeed } from '../context.ts';
+import { statementBuilder } from '../db/ask.ts';
 import {
   always,
   appendStatement,
@@ -47,7 +48,7 @@ export async function commit(
   news: News = {},
 ): Promise<Commit> {
   const text = await textOf(entry, nowMs);
-  const d = drizzle(env.DB);
+  const d = statementBuilder(env.DB);
   const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);
   const written = await send(env, { digest: text.digest, statements: list, news });
   if (written.kind === 'done') {

@@ -2,8 +2,9 @@
 // one call and shown in its answer, so that nothing secret is kept for later; what is staggered are the ends. The rules
 // of each single key are rotation.ts's.
 
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
+import { askD1 } from '../db/ask.ts';
 import type { RowsOf } from '../db/audited.ts';
 import type { BouncerFacts } from '../db/bouncers.ts';
 import * as db from '../db/fleet.ts';
@@ -138,7 +139,7 @@ export async function rotateMany(
       }
       const after = db.nextCandidate(page);
       if (after === null) break;
-      page = await db.selectCandidates(drizzle(env.DB), prefixes, after);
+      page = await askD1(env.DB, (d) => db.selectCandidates(d, prefixes, after));
     }
     if (chosen.length === 0) return badInput('selector', 'fits no bouncer');
     const names = new Set(chosen.map(({ bouncer }) => bouncer.name));
@@ -209,8 +210,7 @@ export async function rotateMany(
     bouncersIn: ({ members }) => members.map(({ bouncerId }) => bouncerId),
   };
   if (!input.dry_run) return mutate(mutation, reads, decide, shown);
-  const d = drizzle(env.DB);
-  const draft = await decide(await d.batch(reads(d)));
+  const draft = await decide(await askD1(env.DB, (d) => d.batch(reads(d))));
   if (!draft.ok) return draft;
   const { rotation, members } = describeAll(draft.value.answer.body.facts, () => [], nowMs);
   return succeed({ status: 200, body: { rotation: { ...rotation, id: null }, members } });

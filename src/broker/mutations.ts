@@ -3,8 +3,9 @@
 // update with `If-Match` (RFC 9110 §13.1.1).
 
 import { sql, type SQL } from 'drizzle-orm';
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askFeed } from '../context.ts';
+import { askD1 } from '../db/ask.ts';
 import type { AuditEntry, RowsOf, Statements } from '../db/audited.ts';
 import { selectText } from '../db/facts.ts';
 import { keepStatements, selectAnswer, type IdempotentAnswer } from '../db/idempotency.ts';
@@ -12,7 +13,6 @@ import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../
 import type { SeenClient } from '../feed/clients.ts';
 import type { Done, News } from '../feed/key-store.ts';
 import { sha256Hex } from '../secret.ts';
-import { answerWithin } from '../wait.ts';
 import { commit } from './commit.ts';
 
 /** One request to change something. */
@@ -95,8 +95,6 @@ export const restored: Failure = {
 };
 
 const answerKeptMs = 86_400_000;
-/** A key store that is silent is out of reach, too. */
-const patienceMs = 10_000;
 const mostTries = 50;
 
 /** `reads` of a mutation whose unique columns say all that it is decided on. */
@@ -205,13 +203,14 @@ async function readAll<const Reads extends Statements>(
   { env, actor, nowMs, idempotency }: Mutation,
   reads: (d: DrizzleD1Database) => Reads,
 ): Promise<Result<Read<Reads>>> {
-  const d = drizzle(env.DB);
-  const own = reads(d);
-  const [first, ...rest] = [...own, ...(idempotency ? [selectAnswer(d, actor, idempotency.key, nowMs)] : [])];
   try {
-    const rows: unknown[] = first ? await answerWithin(d.batch([first, ...rest]), patienceMs) : [];
-    const answers = rows.slice(own.length) as IdempotentAnswer[][];
-    return succeed({ rows: rows.slice(0, own.length) as unknown as RowsOf<Reads>, earlier: answers[0]?.[0] });
+    const rows: unknown[] = await askD1(env.DB, async (d) => {
+      const repeated = idempotency ? [selectAnswer(d, actor, idempotency.key, nowMs)] : [];
+      const [first, ...rest] = [...reads(d), ...repeated];
+      return first ? d.batch([first, ...rest]) : [];
+    });
+    const [earlier] = idempotency ? (rows.pop() as IdempotentAnswer[]) : [];
+    return succeed({ rows: rows as unknown as RowsOf<Reads>, earlier });
   } catch (error) {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
     return fail(unread);

@@ -5,9 +5,9 @@
 // D1 removes it: a crash between the two leaves rows that nobody looks at, and the next slice takes them. Whoever cuts
 // off more shows, since the rest does not follow that row.
 
-import { drizzle } from 'drizzle-orm/d1';
 import { sinceMs } from '../clock.ts';
 import { endsKeptMs, removeOldStatements, sliceRows } from '../db/ages.ts';
+import { askD1, workMs } from '../db/ask.ts';
 import {
   faultOf,
   hasRowStatement,
@@ -23,7 +23,6 @@ import * as log from './ends-log.ts';
 import type { KeyStore } from './key-store.ts';
 
 const intervalMs = 3_600_000;
-const patienceMs = 30_000;
 
 /** Removes a slice where one is due. */
 export function createCleaning(
@@ -43,12 +42,16 @@ export function createCleaning(
     const beforeMs = nowMs - endsKeptMs;
     const start = await lastToGo(nowMs - auditKeptMs);
     log.moveStart(sql, start);
-    const d = drizzle(d1);
-    const [, ...removed] = await d.batch([
-      hasRowStatement(d, head),
-      ...removeRowsStatements(d, start),
-      ...removeOldStatements(d, beforeMs, adoptEngineKeys),
-    ]);
+    const [, ...removed] = await askD1(
+      d1,
+      (d) =>
+        d.batch([
+          hasRowStatement(d, head),
+          ...removeRowsStatements(d, start),
+          ...removeOldStatements(d, beforeMs, adoptEngineKeys),
+        ]),
+      workMs,
+    );
     log.forgetLostTails(sql);
     const forgotten = log.forgetEnds(sql, beforeMs, sliceRows);
     return forgotten + removed.reduce((sum, { meta }) => sum + meta.changes, 0) > 0;
@@ -73,7 +76,7 @@ export function createCleaning(
     if (sinceMs(doneMs, nowMs) < intervalMs) return;
     doneMs = nowMs;
     try {
-      if (await answerWithin(clean(nowMs), patienceMs)) doneMs = -Infinity;
+      if (await answerWithin(clean(nowMs), workMs)) doneMs = -Infinity;
     } catch (error) {
       console.error(`what is too old could not be removed, and waits: ${causeOf(error).message}`);
     }

@@ -9,7 +9,8 @@
 // Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
 // writes nothing. What it brought back is put right first.
 
-import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1, statementBuilder, workMs } from '../db/ask.ts';
 import {
   appendStatement,
   hasRowStatement,
@@ -117,8 +118,6 @@ export interface KeyStore {
 /** Each try follows a restore meanwhile, or keeps a page of ends. */
 const mostTries = 1000;
 const endsPage = 2000;
-/** D1 may be silent: who waits for it must not keep all that come after him waiting. */
-const patienceMs = 30_000;
 
 interface Settled {
   readonly mark: StoreMark;
@@ -160,7 +159,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     if (seen.seq > head.seq) head = seen;
   };
 
-  const settle = shared(() => answerWithin(comeToRest(), patienceMs));
+  const settle = shared(() => answerWithin(comeToRest(), workMs));
 
   const comeToRest = async (): Promise<Settled> => {
     let toldAgain = false;
@@ -233,11 +232,15 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       },
       nowMs,
     );
-    const d = drizzle(d1);
-    await d.batch([
-      appendStatement(d, text, db.notReconciled(lost)),
-      ...db.reconcileStatements(d, ending, nowMs),
-    ]);
+    await askD1(
+      d1,
+      (d) =>
+        d.batch([
+          appendStatement(d, text, db.notReconciled(lost)),
+          ...db.reconcileStatements(d, ending, nowMs),
+        ]),
+      workMs,
+    );
   };
 
   /** Goes on with a restored D1 that was put right. */
@@ -271,7 +274,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     }
     // A new object: it may not know what ended before it.
     if (head.seq === 0) await allKept();
-    const d = drizzle(d1);
+    const d = statementBuilder(d1);
     const since = memory.keys.since();
     const askedMs = Date.now();
     const before = [
@@ -346,8 +349,10 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   const goOn = async ({ news }: CommitAsk): Promise<Commit> => {
     try {
       const mark = await allKept();
-      const d = drizzle(d1);
-      note(news, await selectFirstKey(d, news.newKeyOf ?? ''), await selectImported(d, news));
+      const [newKeys, ids] = await askD1(d1, (d) =>
+        d.batch([selectFirstKey(d, news.newKeyOf ?? ''), selectImported(d, news)]),
+      );
+      note(news, newKeys, ids);
       return { kind: 'done', mark, changed: null, bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
       return outOfReach(error);

@@ -1,6 +1,7 @@
 // Gives the rows of D1's audit log their places in the hash chain, in their order, behind the mutations that write them.
 // A crash leaves rows without a place: the next sealing goes on with them.
 
+import { workMs } from '../db/ask.ts';
 import { chainStart, hashOf, rowsAfter, writeSeals, type AuditHead, type Seal } from '../db/audited.ts';
 import { causeOf } from '../failure.ts';
 import { answerWithin } from '../wait.ts';
@@ -8,7 +9,6 @@ import * as log from './ends-log.ts';
 import { shared } from './shared.ts';
 
 const pageRows = 1000;
-const patienceMs = 30_000;
 
 /** Seals every row, if it can; answers the last that has its place. `begin`: before the first row is read. */
 export function createSealing(
@@ -16,7 +16,7 @@ export function createSealing(
   d1: D1Database,
   begin: () => Promise<void>,
 ): () => Promise<AuditHead> {
-  const sealing = shared(() => answerWithin(sealAll(), patienceMs));
+  const sealing = shared(() => answerWithin(sealAll(), workMs));
 
   const sealAll = async (): Promise<AuditHead> => {
     await begin();
