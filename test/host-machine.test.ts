@@ -4,7 +4,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { serve } from '../src/app.ts';
-import type { CommitAsk } from '../src/feed/key-store.ts';
+import type { CommitAsk } from '../src/feed/commit.ts';
 import { readSettings } from '../src/settings.ts';
 import { mintSecret } from '../src/mint.ts';
 import { feed } from './support/bouncer.ts';

@@ -4,6 +4,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../src/app.ts';
+import { checkMachine } from '../src/broker/machines.ts';
 import type { StreamAsk } from '../src/feed/questions.ts';
 import { bouncer, feed, type WireDecision } from './support/bouncer.ts';
 import { addBouncer, operator, operatorToken } from './support/http.ts';
@@ -44,6 +45,13 @@ function failing(method: Method, faults: Fault[], marked: object = marks): Env {
   return { ...env, DECISION_FEED: namespace } as unknown as Env;
 }
 
+/** Bindings with D1 out of reach. */
+const without = { ...env, DB: { prepare: outOfReach, batch: outOfReach } } as unknown as Env;
+
+function outOfReach(): never {
+  throw new Error('D1_ERROR: Network connection lost.');
+}
+
 async function ask(through: Env, path: string, init: RequestInit = {}): Promise<Response> {
   const ctx = createExecutionContext();
   const headers = { 'x-api-key': key, authorization: `Bearer ${operatorToken}`, ...init.headers };
@@ -75,8 +83,10 @@ describe.each(ways)('%s it did what it was asked', (_, faults) => {
 
   test('a bouncer is made once, and its key opens', async () => {
     const response = await post(failing('commit', faults), '/bouncers', { name: 'new' });
-    expect(response.status).toBe(201);
-    key = (await response.json<{ key: string }>()).key;
+    expect([response.status, response.headers.get('etag')]).toEqual([201, '"1"']);
+    const { key: made, ...described } = await response.json<{ key: string }>();
+    expect(described).toMatchObject({ bouncer: { name: 'new', clients: [] } });
+    key = made;
     expect((await ask(env, '/v1/decisions')).status).toBe(200);
     expect(await auditOf('bouncer.create')).toBe(2);
     expect((await operator('GET', '/audit/verify')).status).toBe(200);
@@ -100,6 +110,28 @@ describe.each(ways)('%s it did what it was asked', (_, faults) => {
     });
     expect(await gone.json()).toEqual({ removed: 2, left_at: [] });
     expect((await feed().status()).sequence).toBe(sequence + 2);
+  });
+});
+
+describe('what was done by a try that nobody heard holds at once where its repetition is acknowledged', () => {
+  test('a revoked key, with D1 out of reach from then on', async () => {
+    // One that no other test here has taken away.
+    key = await addBouncer('other');
+    expect((await ask(env, '/v1/decisions')).status).toBe(200);
+    const response = await ask(failing('commit', ['after']), '/api/v1/bouncers/other', { method: 'DELETE' });
+    expect(response.status).toBe(204);
+    expect((await ask(without, '/v1/decisions')).status).toBe(503);
+  });
+
+  test('a blocked machine, with D1 out of reach from then on', async () => {
+    expect(await checkMachine(env.DB, 'lab', Date.now())).toMatchObject({ ok: true });
+    const response = await ask(failing('commit', ['after']), '/api/v1/blocked-machines/lab', {
+      method: 'PUT',
+      body: '{}',
+    });
+    expect(await response.json()).toMatchObject({ blocked_machine: { machine: 'lab' } });
+    const checked = await checkMachine(without.DB, 'lab', Date.now());
+    expect(checked).toMatchObject({ failure: { kind: 'forbidden' } });
   });
 });
 

@@ -15,7 +15,7 @@ import {
 } from '../db/audited.ts';
 import type { StoreMark } from '../db/keys.ts';
 import { causeOf, fail, succeed, type Result } from '../failure.ts';
-import type { Changed, Commit, CommitAsk, News } from '../feed/key-store.ts';
+import type { Changed, Commit, CommitAsk, News } from '../feed/commit.ts';
 import { withinMs } from '../wait.ts';
 import { foundRight } from './restore.ts';
 
@@ -32,7 +32,7 @@ const memories = new Set<(written: Written | null) => void>();
 
 /**
  * `forget` is called after each commit of this isolate, before it is acknowledged: what was changed must not be remembered
- * as it was, since D1 may be silent from now on. Null: what it changed is not known, or whether it did.
+ * as it was, since D1 may be silent from now on. Null: whether it changed anything is not known.
  */
 export function afterCommit(forget: (written: Written | null) => void): void {
   memories.add(forget);
@@ -54,7 +54,7 @@ export async function commit(
   if (written.kind === 'done') {
     const { mark, changed } = written;
     foundRight(mark);
-    for (const forget of memories) forget(changed && { mark, changed });
+    for (const forget of memories) forget({ mark, changed });
   } else if (written.kind === 'unreachable') {
     // It may be written.
     for (const forget of memories) forget(null);

@@ -6,7 +6,7 @@ import * as z from 'zod';
 import * as db from '../db/import.ts';
 import { selectEngineKey } from '../db/hosts.ts';
 import { succeed, type Failure, type Result } from '../failure.ts';
-import type { ImportedUse } from '../feed/key-store.ts';
+import type { ImportedUse } from '../feed/commit.ts';
 import { parseNetwork } from '../lapi/ip.ts';
 import { digestOf } from '../secret.ts';
 import type { Settings } from '../settings.ts';

@@ -11,7 +11,7 @@ import { selectText } from '../db/facts.ts';
 import { keepStatements, selectAnswer, type IdempotentAnswer } from '../db/idempotency.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../failure.ts';
 import type { SeenClient } from '../feed/clients.ts';
-import type { Done, News } from '../feed/key-store.ts';
+import type { Done, News } from '../feed/commit.ts';
 import { sha256Hex } from '../secret.ts';
 import { commit } from './commit.ts';
 
@@ -128,7 +128,11 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
     ];
     const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
     const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs, news);
-    if (written.kind === 'done') return refusal ? fail(refusal) : answerOf(answer, shown, written, news);
+    if (written.kind === 'done') {
+      if (refusal) return fail(refusal);
+      const bodyJson = written.bodyJson ?? (await readBody(env, bodyOf(answer.body, shown?.json ?? null)));
+      return answerOf(answer, shown, { ...written, bodyJson }, news);
+    }
     if (written.kind === 'unreachable') return fail(unreachable);
     if (written.kind === 'unwritable') {
       return fail({ kind: 'unavailable', problem: `${written.problem}; nothing was changed` });
@@ -154,13 +158,30 @@ function bodyStatements(
   { status, body }: Draft['answer'],
   json: SQL | null,
 ): Statements {
-  const read = body === undefined && json ? sql`json_object('facts', ${json})` : null;
+  const read = bodyOf(body, json);
   if (!idempotency) return read ? [selectText(d, read)] : [];
   const kept = { actor, ...idempotency, status, expiresMs: nowMs + answerKeptMs };
   return keepStatements(d, kept, read ?? sql`${JSON.stringify(body ?? {})}`, nowMs);
 }
 
-/** An object of the release before reads nothing back; then the secret alone is better than no answer. */
+/** SQL for a body that is to be read. */
+function bodyOf(body: Answer['body'] | undefined, json: SQL | null): SQL | null {
+  return body === undefined && json ? sql`json_object('facts', ${json})` : null;
+}
+
+/** The body of what an earlier try wrote, whose answer was lost; null: it can not be read now, or is gone again. */
+async function readBody({ DB }: Env, body: SQL | null): Promise<string | null> {
+  if (!body) return null;
+  try {
+    const [row] = await askD1(DB, (d) => selectText(d, sql`nullif(${body}, '{"facts":null}')`));
+    return row?.bodyJson ?? null;
+  } catch (error) {
+    console.error(`what was written can not be shown: ${causeOf(error).message}`);
+    return null;
+  }
+}
+
+/** Without a body, which could not be read, the secret alone is better than no answer. */
 function answerOf<Facts>(
   { status, body, secret }: Draft['answer'],
   shown: Shown<Facts> | null,

@@ -123,11 +123,19 @@ export function hasRowStatement(db: DrizzleD1Database, head: AuditHead) {
 /** How many of the newest rows may hold a mutation that is sent again: those of a minute, at the utmost. */
 const rowsOfLate = 10_000;
 
+/** SQL for the newest row: in a mutation's own batch, its row. */
+export const newestSeq: SQL = sql`(SELECT MAX(seq) FROM audit)`;
+
+/** SQL for the row of a mutation that was written a short time ago; NULL: it was not. */
+export function seqOf(digest: string): SQL {
+  return sql`(SELECT seq FROM audit WHERE seq > ${newestSeq} - ${rowsOfLate} AND digest = ${digest})`;
+}
+
 /** A statement that fails where this very mutation is in the log: it was sent before, and its answer lost. */
 export function notWrittenStatement(db: DrizzleD1Database, digest: string) {
-  const written = sql`EXISTS (SELECT 1 FROM audit
-    WHERE seq > (SELECT MAX(seq) FROM audit) - ${rowsOfLate} AND digest = ${digest})`;
-  return db.update(keyEpoch).set({ reconciledMs: sql`CASE WHEN NOT ${written} THEN reconciled_ms END` });
+  return db
+    .update(keyEpoch)
+    .set({ reconciledMs: sql`CASE WHEN ${seqOf(digest)} IS NULL THEN reconciled_ms END` });
 }
 
 /** Why a batch was refused. */

@@ -37,5 +37,5 @@ export function factsOf<Facts>(json: SQL) {
 
 /** A statement whose one row is a text. */
 export function selectText(db: DrizzleD1Database, text: SQL) {
-  return db.select({ bodyJson: sql<string>`${text}`.as('body_json') }).from(keyEpoch);
+  return db.select({ bodyJson: sql<string | null>`${text}`.as('body_json') }).from(keyEpoch);
 }

@@ -3,7 +3,7 @@
 import { and, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from './ask.ts';
-import type { AuditHead } from './audited.ts';
+import { newestSeq, type AuditHead } from './audited.ts';
 import type { VersionPlan } from '../broker/rotation.ts';
 import { audit, bouncers, endsOutbox, keyChanges, keyEpoch, keyVersions, revokedDigests } from './schema.ts';
 
@@ -93,16 +93,23 @@ export function selectEpoch(db: DrizzleD1Database) {
 }
 
 export function selectChanges(db: DrizzleD1Database, sinceEpoch: number) {
-  return db.select().from(keyChanges).where(gt(keyChanges.epoch, sinceEpoch)).limit(mostChanges);
-}
-
-/** The changes since an epoch, and those of the last move whatever that epoch is. */
-export function selectChangesAndLast(db: DrizzleD1Database, sinceEpoch: number) {
-  const before = sql`MIN(${sinceEpoch}, (SELECT epoch FROM key_epoch) - 1)`;
   return db
     .select({ epoch: keyChanges.epoch, bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
     .from(keyChanges)
-    .where(gt(keyChanges.epoch, before));
+    .where(gt(keyChanges.epoch, sinceEpoch))
+    .limit(mostChanges);
+}
+
+/**
+ * The bouncers that a mutation may have changed, and others after it: each moves the epoch once at most, so as many moves
+ * as there are rows of the audit log from its own on.
+ */
+export function selectChanged(db: DrizzleD1Database, seq: SQL) {
+  const later = sql`epoch >= (SELECT epoch FROM key_epoch) - (${newestSeq} - ${seq})`;
+  return db
+    .select({ bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
+    .from(keyChanges)
+    .where(later);
 }
 
 /** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */

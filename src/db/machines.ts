@@ -41,10 +41,10 @@ export async function blockedNames(d1: D1Database): Promise<string[]> {
   return rows.map((row) => row.machine);
 }
 
-/** Those that the newest mutation blocked, whose time they have. */
-export function selectLastBlocked(db: DrizzleD1Database) {
-  const last = sql`blocked_ms = (SELECT at_ms FROM audit ORDER BY seq DESC LIMIT 1)`;
-  return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(last);
+/** Those that a mutation blocked, whose time they have. */
+export function selectBlockedBy(db: DrizzleD1Database, seq: SQL) {
+  const itsTime = sql`blocked_ms = (SELECT at_ms FROM audit WHERE seq = ${seq})`;
+  return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(itsTime);
 }
 
 /** SQL for "it is blocked as it was read". */

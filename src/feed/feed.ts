@@ -19,7 +19,8 @@ import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } 
 import { advance, isSettled, sameCursor, usable, type Position } from './cursor.ts';
 import { decisionOf, type Decision, type Row } from './decision.ts';
 import * as endsLog from './ends-log.ts';
-import { createKeyStore, type Commit, type CommitAsk, type KeyStore } from './key-store.ts';
+import type { Commit, CommitAsk } from './commit.ts';
+import { createKeyStore, type KeyStore } from './key-store.ts';
 import { createEngines, hear, oldestOf, runRounds, statusOf, worstOf, type Engine } from './engines.ts';
 import { byHandles, handleOf } from './identity.ts';
 import { countLeftBehind, type LeftBehind } from './left-behind.ts';

@@ -9,100 +9,42 @@
 // Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
 // writes nothing. What it brought back is put right first.
 
-import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, statementBuilder, workMs } from '../db/ask.ts';
 import {
   appendStatement,
   hasRowStatement,
   lastSealed,
+  newestSeq,
   notWrittenStatement,
   readStart,
   refusalOf,
+  seqOf,
   statementOf,
   textOf,
   type AuditHead,
-  type Refusal,
-  type Statement,
 } from '../db/audited.ts';
-import { selectFirstKey } from '../db/bouncers.ts';
 import { endsKeptMs } from '../db/ages.ts';
-import { selectIds } from '../db/import.ts';
-import { selectChangesAndLast, selectEpoch, selectMark, type KeyChange, type StoreMark } from '../db/keys.ts';
-import { selectLastBlocked } from '../db/machines.ts';
+import { selectChanges, selectEpoch, selectMark, type StoreMark } from '../db/keys.ts';
 import * as db from '../db/restore.ts';
 import { causeOf } from '../failure.ts';
 import { isFull, isUnwritable, unwritable } from '../unwritable.ts';
 import { answerWithin } from '../wait.ts';
 import type { SeenClient, Sighting } from './clients.ts';
+import {
+  byName,
+  changedOf,
+  selectDone,
+  type Commit,
+  type CommitAsk,
+  type Done,
+  type News,
+  type RowsDone,
+} from './commit.ts';
 import * as log from './ends-log.ts';
 import type { NewKey } from './new-keys.ts';
 import type { RememberedKeys } from './remembered-keys.ts';
 import { createSealing } from './sealing.ts';
 import { shared } from './shared.ts';
-
-/** A mutation to be written. */
-export interface CommitAsk {
-  /** Of the audit row that the first statement writes. */
-  readonly digest: string;
-  readonly statements: readonly Statement[];
-  readonly news: News;
-  /** It may have been written before, and its answer lost: it is written once all the same. */
-  readonly again?: boolean;
-}
-
-/** What the feed is to know of it. */
-export interface News {
-  /** A bouncer that was made with a key of ours: nobody has it yet. */
-  readonly newKeyOf?: string;
-  /** The id of a bouncer that is gone. */
-  readonly gone?: number;
-  /** The name of a host that has no engine (any more): a key that it sent is given up. */
-  readonly noEngineOn?: string;
-  /** Bouncers that were imported, with the digest of the key of each, and who used it. */
-  readonly imported?: readonly Imported[];
-  /** The ids of bouncers whose clients are to be in the answer. */
-  readonly clientsOf?: readonly number[];
-}
-
-export interface Imported {
-  readonly name: string;
-  readonly digest: string;
-  readonly uses: readonly ImportedUse[];
-}
-
-type ImportedIds = NewKey & { readonly name: string };
-
-export type ImportedUse = Pick<Sighting, 'address' | 'seenMs' | 'userAgent'>;
-
-export interface Done {
-  readonly kind: 'done';
-  readonly mark: StoreMark;
-  /** Null: an earlier try wrote it, and was not heard. */
-  readonly changed: Changed | null;
-  /** What the last of the statements answers, as JSON; null: nothing. */
-  readonly bodyJson: string | null;
-  /** Of each bouncer in `clientsOf`. */
-  readonly clients: readonly (readonly SeenClient[])[];
-}
-
-export type Commit =
-  | Done
-  | Refusal
-  | Unwritable
-  /** Whether it was written is not known. */
-  | { readonly kind: 'unreachable' };
-
-/** What nobody may go on remembering as it was. */
-export interface Changed {
-  readonly bouncerIds: readonly number[];
-  readonly blockedMachines: readonly string[];
-}
-
-/** Nothing was written, since there or here nothing can be. */
-export interface Unwritable {
-  readonly kind: 'unwritable';
-  readonly problem: string;
-}
 
 export interface KeyStore {
   /** Writes a mutation; once this answers, no restore undoes its ends. */
@@ -137,13 +79,6 @@ export interface Memory {
   readonly note: (sightings: readonly Sighting[]) => void;
   readonly clientsOf: (bouncerIds: readonly number[]) => readonly (readonly SeenClient[])[];
   readonly keys: RememberedKeys;
-}
-
-function selectImported(d: DrizzleD1Database, { imported = [] }: News) {
-  return selectIds(
-    d,
-    imported.map(({ name }) => name),
-  );
 }
 
 export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory): KeyStore {
@@ -283,14 +218,13 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
       db.forgetUpToStatement(d, keptUpTo),
       selectEpoch(d),
     ].map(statementOf);
-    const after = [
-      selectMark(d),
-      db.selectUntold(d),
-      selectChangesAndLast(d, since),
-      selectLastBlocked(d),
-      selectFirstKey(d, news.newKeyOf ?? ''),
-      selectImported(d, news),
-    ].map(statementOf);
+    const queries = {
+      mark: selectMark(d),
+      untold: db.selectUntold(d),
+      changes: selectChanges(d, since),
+      ...selectDone(d, newestSeq, news),
+    };
+    const after = Object.values(queries).map(statementOf);
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
       d1.prepare(text).bind(...params),
     );
@@ -299,14 +233,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     });
     const rows = results.map((result) => result.results);
     const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
-    const [[mark], untold, changes, blocked, newKeys, ids] = rows.slice(-after.length) as [
-      [StoreMark],
-      db.Untold[],
-      KeyChange[],
-      { machine: string }[],
-      NewKey[],
-      ImportedIds[],
-    ];
+    const { mark: marks, untold, changes, ...read } = byName(queries, rows.slice(-after.length));
+    const [mark] = marks as [StoreMark];
     const [row] = rows[before.length] as { seq: number }[];
     const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
     if (!row) throw new Error('a mutation without its audit row');
@@ -314,15 +242,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     keep(untold, { seq: row.seq, hash: digest });
     if (untold.length === db.outboxPage) await allKept();
     void seal();
-    note(news, newKeys, ids);
-    const own = changes.filter(({ epoch }) => epoch === mark.epoch && epoch !== epochBefore.epoch);
+    note(news, read);
+    const { bouncerIds, blockedMachines } = changedOf(read);
     return {
       kind: 'done',
       mark,
-      changed: {
-        bouncerIds: own.map(({ bouncerId }) => bouncerId),
-        blockedMachines: blocked.map(({ machine }) => machine),
-      },
+      changed: { bouncerIds: mark.epoch === epochBefore.epoch ? [] : bouncerIds, blockedMachines },
       bodyJson: said?.body_json ?? null,
       clients: clientsOf(news),
     };
@@ -330,8 +255,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
 
   const note = (
     { gone, noEngineOn, imported }: News,
-    newKeys: readonly NewKey[],
-    ids: readonly ImportedIds[],
+    { newKeys = [], ids = [] }: Pick<RowsDone, 'newKeys' | 'ids'>,
   ): void => {
     for (const key of newKeys) memory.noteNewKey(key);
     if (gone !== undefined) memory.forgetBouncer(gone);
@@ -346,14 +270,16 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
   const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? memory.clientsOf(ids) : []);
 
   /** Does what is left of a commit that D1 has. */
-  const goOn = async ({ news }: CommitAsk): Promise<Commit> => {
+  const goOn = async ({ digest, news }: CommitAsk): Promise<Commit> => {
     try {
       const mark = await allKept();
-      const [newKeys, ids] = await askD1(d1, (d) =>
-        d.batch([selectFirstKey(d, news.newKeyOf ?? ''), selectImported(d, news)]),
-      );
-      note(news, newKeys, ids);
-      return { kind: 'done', mark, changed: null, bodyJson: null, clients: clientsOf(news) };
+      const read = await askD1(d1, async (d) => {
+        const queries = selectDone(d, seqOf(digest), news);
+        const { changed, ...rest } = queries;
+        return byName(queries, await d.batch([changed, ...Object.values(rest)]));
+      });
+      note(news, read);
+      return { kind: 'done', mark, changed: changedOf(read), bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
       return outOfReach(error);
     }
