@@ -127,6 +127,7 @@ export class DecisionFeed extends DurableObject<Env> {
   async #round(): Promise<void> {
     const nowMs = Date.now();
     this.#keepHouse(nowMs);
+    this.#keys.writeHeard();
     // No alarm comes while this one runs: who is slow must not keep the others waiting.
     const all = [...this.#engines.map(hear), this.#writeClients(nowMs), this.#clean(nowMs)];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);

@@ -45,13 +45,17 @@ export interface RememberedKeys {
   /** Throws when it can't be written. `heardMs`: when D1 was asked. */
   follow(moves: Moves, heardMs: number): void;
   forgetAll(): void;
-  /** Never throws. */
+  /** Writes nothing: a poll must go on where nothing can be written. */
   hear(news: StoreNews, nowMs: number): void;
+  /** Writes what was heard. Never throws: what can't be written waits. */
+  writeHeard(): void;
   recall(digests: readonly string[]): Recalled;
 }
 
 /** A bouncer has two versions at most, and one that is gone has no row. */
 const mostKeys = 200_000;
+/** Seen and not written yet. An isolate tells of a key again. */
+const mostUnwritten = 20_000;
 /** A restart forgets so much of when D1 was last heard of. */
 const heardWriteMs = 60_000;
 const unknownEpoch = -1;
@@ -64,6 +68,7 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
   let writtenMs = heardMs;
   let count: number | null = null;
   let failureNoted = false;
+  const unwritten = new Map<string, FoundKey>();
 
   const write = (toEpoch: number, toMs: number): void => {
     sql.exec(`INSERT OR REPLACE INTO store_heard VALUES (0, ?, ?)`, toEpoch, toMs);
@@ -71,6 +76,12 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
   };
   /** Of two moments the later one, unless the clock was set back since. */
   const later = (ms: number, nowMs: number): number => (heardMs > nowMs ? ms : Math.max(heardMs, ms));
+
+  const forgetUnwritten = (changed: ReadonlySet<number> | 'all'): void => {
+    for (const [digest, { version }] of unwritten) {
+      if (changed === 'all' || changed.has(version.bouncerId)) unwritten.delete(digest);
+    }
+  };
 
   const forget = (where: string, ...values: string[]): void => {
     const gone = sql.exec(`DELETE FROM remembered_keys ${where} RETURNING 1`, ...values).toArray().length;
@@ -95,6 +106,7 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
       if (epoch === unknownEpoch && moves.since !== Number.MAX_SAFE_INTEGER) return;
       const changed = changedSince(moves.since, moves.epoch, moves.changes);
       const ms = later(askedMs, askedMs);
+      forgetUnwritten(changed);
       try {
         if (changed === 'all') forget('');
         else if (changed.size > 0) {
@@ -110,15 +122,24 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
     },
     forgetAll() {
       epoch = unknownEpoch;
+      unwritten.clear();
       forget('');
       write(unknownEpoch, 0);
     },
     hear(news, nowMs) {
       if (news.epoch !== epoch) return;
+      heardMs = later(Math.min(news.heardMs, nowMs), nowMs);
+      if (news.key && unwritten.size < mostUnwritten) unwritten.set(news.key.version.digest, news.key);
+    },
+    writeHeard() {
+      if (epoch === unknownEpoch) return;
       try {
-        heardMs = later(Math.min(news.heardMs, nowMs), nowMs);
         if (heardMs < writtenMs || sinceMs(writtenMs, heardMs) >= heardWriteMs) write(epoch, heardMs);
-        if (news.key) remember(news.key);
+        for (const [digest, key] of unwritten) {
+          remember(key);
+          unwritten.delete(digest);
+        }
+        failureNoted = false;
       } catch (error) {
         if (!failureNoted) console.error(`a key can not be remembered: ${causeOf(error).message}`);
         failureNoted = true;
@@ -130,7 +151,9 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
         `SELECT found FROM remembered_keys WHERE digest IN (SELECT value FROM json_each(?))`,
         JSON.stringify(digests),
       );
-      return { heardMs, found: rows.toArray().map(({ found }) => JSON.parse(found) as FoundKey) };
+      const written = rows.toArray().map(({ found }) => JSON.parse(found) as FoundKey);
+      const newer = digests.flatMap((digest) => unwritten.get(digest) ?? []);
+      return { heardMs, found: [...written, ...newer] };
     },
   };
 }
