@@ -32,7 +32,7 @@ const memories = new Set<(written: Written | null) => void>();
 
 /**
  * `forget` is called after each commit of this isolate, before it is acknowledged: what was changed must not be remembered
- * as it was, since D1 may be silent from now on. Null: whether it changed anything is not known.
+ * as it was, since D1 may be silent from now on. Null: what it changed is not known, or whether it did.
  */
 export function afterCommit(forget: (written: Written | null) => void): void {
   memories.add(forget);
@@ -52,9 +52,10 @@ export async function commit(
   const list = [appendStatement(d, text, unchanged), ...statements(d)].map(statementOf);
   const written = await send(env, { digest: text.digest, statements: list, news });
   if (written.kind === 'done') {
-    const { mark, changed } = written;
+    const { mark, changed }: Partial<Written> & Pick<Written, 'mark'> = written;
     foundRight(mark);
-    for (const forget of memories) forget({ mark, changed });
+    // An object of the release before does not say what was changed.
+    for (const forget of memories) forget(changed ? { mark, changed } : null);
   } else if (written.kind === 'unreachable') {
     // It may be written.
     for (const forget of memories) forget(null);
