@@ -2,7 +2,6 @@
 // Worker, with one more path at a socket of its own.
 import { startAgain } from './again.ts';
 import { type Lapidary, startLapidary } from './lapidary.ts';
-import { until } from './wait.ts';
 
 export type Abortable = Pick<Lapidary, 'url' | 'addBouncer' | 'ban' | 'unban' | 'close'> & {
   /** The object is gone once this answers, with all that it had in memory; the next question makes another one. */
@@ -27,21 +26,8 @@ export default {
 
 export async function startAbortable(): Promise<Abortable> {
   const lapidary = await startLapidary();
-  const { workerd, port } = await startAgain(lapidary, 'abort', withAbort);
+  const { port, log, close } = await startAgain(lapidary, 'abort', withAbort);
   const { url, addBouncer, ban, unban } = lapidary;
-  async function close(): Promise<void> {
-    await workerd.end();
-    await lapidary.close();
-  }
-  try {
-    await until('it answers', async (saw) => {
-      saw(workerd.log());
-      return (await fetch(`${url}/health`)).ok;
-    });
-  } catch (error) {
-    await close();
-    throw error;
-  }
   return {
     url,
     addBouncer,
@@ -51,7 +37,7 @@ export async function startAbortable(): Promise<Abortable> {
       const said = await (await fetch(`http://127.0.0.1:${port}/take-away`)).text();
       if (!said.includes('abort()')) throw new Error(`the object was not taken away: ${said}`);
     },
-    log: () => workerd.log(),
+    log,
     close,
   };
 }

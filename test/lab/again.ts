@@ -1,21 +1,31 @@
 // The workerd of a Lapidary once more, with another configuration: what `npm start` runs is not written down twice.
 import { readFile, writeFile } from 'node:fs/promises';
 import { commandOf } from '../bench/cpu.ts';
-import { type Child, startChild } from './child.ts';
+import { startChild } from './child.ts';
 import type { Lapidary } from './lapidary.ts';
 import { freePort } from './ports.ts';
+import { until } from './wait.ts';
 
 const dist = new URL('../../dist/', import.meta.url);
 
+export interface Again {
+  /** Where the configuration's new socket listens. */
+  port: number;
+  log(): string;
+  /** Ends it, and the Lapidary that it was. */
+  close(): Promise<void>;
+}
+
 /**
- * Stops `lapidary` and starts its workerd by itself. `edit`: the built configuration with a socket called `socket` in
- * it, which listens on `port`.
+ * Stops `lapidary` and starts its workerd by itself, until it serves. `edit`: the built configuration with a socket called
+ * `socket` in it, which listens on `port`. `paths`: what answers then, of the Lapidary's address or as a whole address.
  */
 export async function startAgain(
   lapidary: Lapidary,
   socket: string,
   edit: (built: string) => string,
-): Promise<{ workerd: Child; port: number }> {
+  paths: (port: number) => string[] = () => ['/health'],
+): Promise<Again> {
   const { command, env } = commandOf((await lapidary.pids()).workerd);
   await lapidary.stop();
   const built = new URL('config.capnp', dist).pathname;
@@ -24,5 +34,19 @@ export async function startAgain(
   const port = await freePort();
   const args = command.slice(1).map((argument) => (argument === built ? edited : argument));
   const workerd = startChild(command[0], [...args, `--socket-addr=${socket}=127.0.0.1:${port}`], { env });
-  return { workerd, port };
+  async function close(): Promise<void> {
+    await workerd.end();
+    await lapidary.close();
+  }
+  try {
+    await until('it answers', async (saw) => {
+      saw(workerd.log());
+      const answers = await Promise.all(paths(port).map((path) => fetch(new URL(path, lapidary.url))));
+      return answers.every((answer) => answer.ok);
+    });
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { port, log: () => workerd.log(), close };
 }

@@ -3,7 +3,6 @@
 // machine is, and five seconds need not be waited for.
 import { startAgain } from './again.ts';
 import { type Lapidary, type LapidaryOptions, operatorAt, startLapidary } from './lapidary.ts';
-import { until } from './wait.ts';
 
 export interface Counts {
   /** Questions to D1 one after the other, and what they read and wrote. */
@@ -127,29 +126,16 @@ export async function startCounted(options: LapidaryOptions = {}): Promise<Count
   const lapidary = await startLapidary(options);
   const key = await lapidary.addBouncer('counted');
   await fetch(`${lapidary.url}/v1/decisions/stream`, { headers: { 'X-Api-Key': key } });
-  const { workerd, port } = await startAgain(lapidary, 'meter', withMeters);
+  const { port, log, close } = await startAgain(lapidary, 'meter', withMeters, () => ['/counted/take']);
   const { url } = lapidary;
   const read = async (address: string): Promise<any> => (await fetch(`${address}/counted/take`)).json();
-  async function close(): Promise<void> {
-    await workerd.end();
-    await lapidary.close();
-  }
-  try {
-    await until('it answers', async (saw) => {
-      saw(workerd.log());
-      return (await fetch(`${url}/counted/take`)).ok;
-    });
-  } catch (error) {
-    await close();
-    throw error;
-  }
   return {
     url,
     key,
     operator: operatorAt(url, lapidary.stateDir),
     addBouncer: lapidary.addBouncer,
     close,
-    log: () => workerd.log(),
+    log,
     take: async () => ({ ...(await read(`http://127.0.0.1:${port}`)), ...(await read(url)) }),
     pass: async (seconds) => void (await fetch(`${url}/counted/pass?ms=${seconds * 1000}`)),
     round: async () => void (await fetch(`${url}/counted/round`)),

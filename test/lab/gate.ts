@@ -2,7 +2,6 @@
 // until it is opened again, and counts it.
 import { startAgain } from './again.ts';
 import { type Lapidary, type LapidaryOptions, startLapidary } from './lapidary.ts';
-import { until } from './wait.ts';
 
 export interface Gated extends Pick<Lapidary, 'url' | 'operator' | 'addBouncer' | 'close' | 'log'> {
   /** D1 answers nobody from now on. */
@@ -35,29 +34,16 @@ export default {
 
 export async function startGated(options: LapidaryOptions = {}): Promise<Gated> {
   const lapidary = await startLapidary(options);
-  const { workerd, port } = await startAgain(lapidary, 'gate', withGate);
+  const { port, log, close } = await startAgain(lapidary, 'gate', withGate);
   const tell = async (what: string): Promise<string> =>
     (await fetch(`http://127.0.0.1:${port}/gate/${what}`)).text();
-  async function close(): Promise<void> {
-    await workerd.end();
-    await lapidary.close();
-  }
-  try {
-    await until('it answers', async (saw) => {
-      saw(workerd.log());
-      return (await fetch(`${lapidary.url}/health`)).ok;
-    });
-  } catch (error) {
-    await close();
-    throw error;
-  }
   const { url, operator, addBouncer } = lapidary;
   return {
     url,
     operator,
     addBouncer,
     close,
-    log: () => workerd.log(),
+    log,
     silence: async () => void (await tell('silence')),
     open: async () => void (await tell('open')),
     questions: async () => Number(await tell('questions')),

@@ -2,7 +2,6 @@
 // and the same object of the feed. As Cloudflare runs it, where every location has isolates of its own.
 import { startAgain } from './again.ts';
 import { type Lapidary, operatorAt, startLapidary } from './lapidary.ts';
-import { until } from './wait.ts';
 
 export interface TwoIsolates {
   first: Isolate;
@@ -16,23 +15,12 @@ export type Isolate = Pick<Lapidary, 'url' | 'operator'>;
 
 export async function startTwoIsolates(): Promise<TwoIsolates> {
   const lapidary = await startLapidary();
-  const { workerd, port } = await startAgain(lapidary, 'second', withSecond);
+  const { port, close } = await startAgain(lapidary, 'second', withSecond, (free) => [
+    '/health',
+    `http://127.0.0.1:${free}/health`,
+  ]);
   const url = `http://127.0.0.1:${port}`;
   const second = { url, operator: operatorAt(url, lapidary.stateDir) };
-  async function close(): Promise<void> {
-    await workerd.end();
-    await lapidary.close();
-  }
-  try {
-    await until('both isolates answer', async (saw) => {
-      saw(workerd.log());
-      const answers = await Promise.all([lapidary, second].map((each) => fetch(`${each.url}/health`)));
-      return answers.every((answer) => answer.ok);
-    });
-  } catch (error) {
-    await close();
-    throw error;
-  }
   return { first: lapidary, second, addBouncer: lapidary.addBouncer, close };
 }
 
