@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cscli as the engine's units run it before a start, where CSCLI_OFFLINE_START is set: what CrowdSec's servers are asked for
-# may fail, which is said, and the engine starts with what it has; an item of the hub only while the hub is out of reach.
-# Anything else, and any other call, is cscli's own. REAL_CSCLI names that.
+# cscli as the engine's units run it before a start, where CSCLI_OFFLINE_START is set: what CrowdSec's servers are asked
+# for may fail, which is said, and the engine starts with what it has; an item of the hub only while the hub is out of
+# reach. Anything else, and any other call, is cscli's own. REAL_CSCLI names that.
 set -uo pipefail
 
 "$REAL_CSCLI" "$@"

@@ -23,7 +23,8 @@ export function isLoopback(address: string): boolean {
 
 /**
  * Of `https://host:1/path`, `//host:1` or `host:1`, read as clients do: `127.1` and `2130706433` are this machine, too. A
- * name that is no address of this machine may still lead to it; what is no address counts as this machine's, and is never fixed as the broker's.
+ * name that is no address of this machine may still lead to it. What no client can read counts as this machine's, so that
+ * it is never fixed as the broker's.
  */
 export function isLoopbackUrl(url: string): boolean {
   const address = `http://${url.replace(/^(https?:)?\/\//, '')}`;
