@@ -29,7 +29,7 @@ export async function takeLock(state, introduction) {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (;;) {
       const newest = newestNumber();
-      const holder = newest === 0 ? null : await askHolder(pathOf(newest));
+      const holder = newest === 0 ? null : await findHolder(pathOf(newest));
       if (holder !== null) return { ok: false, holder };
       const fd = await hold(newest + 1, introduction);
       if (fd !== null) return { ok: true, fd };
@@ -82,19 +82,32 @@ function listen(path, introduction) {
   });
 }
 
-/** Who listens at `path`: its introduction, nothing within the time, or null when it is dead. */
+/** Who listens at `path`: its introduction, empty when it says nothing, or null when it is dead. */
+async function findHolder(path) {
+  let heard = await askHolder(path);
+  // Whoever hangs up without a word is just ending: asked again, it is dead, or a child has inherited the socket.
+  if (heard === undefined) heard = await askHolder(path);
+  return heard === undefined ? '' : heard;
+}
+
+/** As `findHolder`; undefined: it hung up without a word. */
 function askHolder(path) {
   return new Promise((resolve, reject) => {
-    let heard = '';
+    let heard;
     const socket = connect(path);
     socket.setEncoding('utf8');
-    const impatience = setTimeout(() => socket.destroy(), answerMs);
-    socket.on('data', (text) => (heard += text));
+    const impatience = setTimeout(() => {
+      heard ??= '';
+      socket.destroy();
+    }, answerMs);
+    socket.on('data', (text) => (heard = `${heard ?? ''}${text}`));
     socket.on('error', ({ code, message }) => {
-      // A connection that was made and then lost, or that has to queue, was alive.
       if (['ECONNREFUSED', 'ENOENT', 'ENOTSOCK'].includes(code)) resolve(null);
-      else if (['ECONNRESET', 'EPIPE', 'EAGAIN'].includes(code)) resolve(heard);
-      else reject(Object.assign(new Error(message), { code, path }));
+      // One that has more to answer than fits is alive.
+      else if (code === 'EAGAIN') resolve('');
+      else if (!['ECONNRESET', 'EPIPE'].includes(code)) {
+        reject(Object.assign(new Error(message), { code, path }));
+      }
     });
     socket.on('close', () => {
       clearTimeout(impatience);

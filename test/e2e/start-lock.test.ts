@@ -164,6 +164,29 @@ test('whoever has inherited the lock holds it, and is not ended', async () => {
   await untilServes(await start());
 });
 
+test('a holder that ends while it is asked has let go', async () => {
+  // It is killed by the question itself: the kernel hangs up on whoever asks.
+  const holder = `
+    import { createServer } from 'node:net';
+    process.chdir(process.argv[1]);
+    createServer(() => process.kill(process.pid, 'SIGKILL')).listen('lock/1', () => console.log('listens'));`;
+  const asker = `
+    import { takeLock } from ${JSON.stringify(new URL('../../scripts/lock.mjs', import.meta.url).href)};
+    console.log('taken:', (await takeLock(process.argv[1], 'me')).ok);
+    process.exit(0);`;
+  const run = (script: string): Child => {
+    const child = startChild(process.execPath, ['--input-type=module', '-e', script, state]);
+    started.push(child);
+    return child;
+  };
+  mkdirSync(join(state, 'lock'), { recursive: true });
+  const held = run(holder);
+  await until('the lock is held', () => held.log().includes('listens'));
+  const asks = run(asker);
+  expect(await asks.exit).toBe(0);
+  expect(asks.log()).toContain('taken: true');
+});
+
 test('needs no other program', async () => {
   await untilServes(await start(state, { PATH: '' }));
   const second = await start(state, { PATH: '' });
