@@ -15,7 +15,7 @@ export default tseslint.config(
   },
   {
     files: ['src/**/*.ts'],
-    ignores: ['src/db/ask.ts'],
+    ignores: ['src/store/ask.ts'],
     rules: {
       'no-restricted-imports': [
         'error',

@@ -2,19 +2,19 @@
 // error. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
-import { namesHost, readAddress, type Address } from './address.ts';
-import { operatorApi, operatorRoutes } from './broker/api.ts';
-import { bootstrapApi, bootstrapRoutes } from './broker/bootstrap.ts';
-import { openApiDocument } from './broker/openapi.ts';
+import { namesHost, readAddress, type Address } from './http/address.ts';
+import { operatorApi, operatorRoutes } from './api.ts';
+import { bootstrapApi, bootstrapRoutes } from './hosts/bootstrap-api.ts';
+import { openApiDocument } from './operations/openapi.ts';
 import { referencePage } from './console/reference.ts';
-import { noteProxy, settingsOf, type AppEnv } from './context.ts';
-import { StoreError } from './db/ask.ts';
-import { causeOf, lapiError, problem, type Failure } from './failure.ts';
-import { bouncerRoutes } from './lapi/bouncer.ts';
+import { noteProxy, settingsOf, type AppEnv } from './env.ts';
+import { StoreError } from './store/ask.ts';
+import { causeOf, lapiError, problem, type Failure } from './http/failure.ts';
+import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
-import { machineRoutes } from './lapi/machine.ts';
-import { whyUnavailable } from './retry.ts';
-import { SettingError } from './settings.ts';
+import { machineRoutes } from './machines/routes.ts';
+import { whyUnavailable } from './feed/retry.ts';
+import { SettingError } from './config/settings.ts';
 
 export const routes = new Hono<AppEnv>({
   getPath: (request, options) => addressOf(request, options?.env as Env).path,

@@ -1,13 +1,13 @@
 // The Worker's entry: what the runtime calls, and the classes it makes.
 
 import { serve } from './app.ts';
-import { askFeed } from './context.ts';
-import { isFeedMade } from './db/location.ts';
+import { askFeed } from './env.ts';
+import { isFeedMade } from './store/location.sql.ts';
 
 /** As this isolate knows: it asks D1 no more, which may be out just when the alarm was lost. */
 let feedMade = false;
 
-export { DecisionFeed } from './feed/feed.ts';
+export { DecisionFeed } from './feed/object.ts';
 
 export default {
   fetch: serve,

@@ -27,7 +27,8 @@ export default defineConfig({
     })),
   ],
   test: {
-    include: ['test/*.test.ts'],
+    include: ['test/**/*.test.ts'],
+    exclude: ['test/{conformance,e2e,faults,nix}/**'],
     setupFiles: ['test/support/setup.ts'],
     testTimeout: 60_000,
     // Hundreds of tests have an engine in trouble, and the feed says so each time (rounds.ts).

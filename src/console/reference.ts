@@ -1,7 +1,7 @@
 // `/reference`: the document of /openapi.json as a page for people. Server-rendered, one request, no script.
 
 import { html, raw } from 'hono/html';
-import type { openApiDocument } from '../broker/openapi.ts';
+import type { openApiDocument } from '../operations/openapi.ts';
 
 type Document = ReturnType<typeof openApiDocument>;
 type Schema = Readonly<Record<string, any>>; // eslint-disable-line @typescript-eslint/no-explicit-any

@@ -1,7 +1,7 @@
 // The alarm that starts a round, and a watch on it: a handler that throws seven times is never called again, and a clock
 // that is set back moves the next call as far away.
 
-import { sinceMs } from '../clock.ts';
+import { sinceMs } from '../runtime/clock.ts';
 
 /** One that could not be set is tried again after this. */
 const retryMs = 1_000;

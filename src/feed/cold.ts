@@ -1,11 +1,11 @@
 // A feed that does not know yet what its engines ban. It keeps its callers for a while rather than to tell them that
 // nobody is banned, and says so after that: what to do meanwhile is the bouncer's own policy.
 
-import { sinceMs } from '../clock.ts';
-import { withinMs } from '../wait.ts';
-import type { Engine } from './engines.ts';
-import { engineState, type Store } from './store.ts';
-import { isChosen, type View } from './view.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { withinMs } from '../runtime/wait.ts';
+import type { Engine } from '../engines/engines.ts';
+import { engineState, type Store } from '../mirror/mirror.ts';
+import { isChosen, type View } from '../mirror/view.ts';
 
 /**
  * How long who asks is kept, from the feed's first contact on. A start-up may take as long as LAPI's own of a large list

@@ -1,9 +1,9 @@
 // Whether this object is the feed that was made first. Another one would know no key that was taken away, and no place
 // of any bouncer: it must not serve. Its own storage says so, and for an object that has none D1, which all share.
 
-import { fixLocation } from '../db/location.ts';
-import type { FeedLocation } from '../location.ts';
-import { unwritable } from '../unwritable.ts';
+import { fixLocation } from '../store/location.sql.ts';
+import type { FeedLocation } from '../config/location.ts';
+import { unwritable } from '../store/unwritable.ts';
 
 /**
  * Throws when the feed was made elsewhere, or when a new object can't be told, since D1 does not answer. `isNew`: nothing

@@ -1,10 +1,10 @@
 // What the Worker asks of the feed, and what it is answered: plain data, since it crosses the object's RPC.
 
-import type { Sighting } from './clients.ts';
-import type { Decision } from './decision.ts';
-import type { EngineStatus, Freshness } from './engines.ts';
-import type { StoreNews } from './remembered-keys.ts';
-import type { View } from './view.ts';
+import type { Sighting } from '../stream/clients.ts';
+import type { Decision } from '../formats/decision.ts';
+import type { EngineStatus, Freshness } from '../engines/engines.ts';
+import type { StoreNews } from '../writer/remembered-keys.ts';
+import type { View } from '../mirror/view.ts';
 
 export interface StreamAsk {
   readonly poll: Sighting;

@@ -2,11 +2,11 @@
 // asked at most once a second by an isolate. What the feed said longer ago is not repeated, nor that it said nothing.
 
 import type { Context } from 'hono';
-import { sinceMs } from '../clock.ts';
-import { askFeed, type AppEnv } from '../context.ts';
-import { causeOf, fail, lapiError, succeed, type Result } from '../failure.ts';
-import type { Freshness } from '../feed/engines.ts';
-import type { DecisionFeed } from '../feed/feed.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { askFeed, type AppEnv } from '../env.ts';
+import { causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
+import type { Freshness } from '../engines/engines.ts';
+import type { DecisionFeed } from '../feed/object.ts';
 
 type Status = Awaited<ReturnType<DecisionFeed['status']>>;
 type Shown = ReturnType<typeof shown>;

@@ -1,7 +1,7 @@
 // Part j: what strangers cost. CPU of a request that is refused, or open to all, beside that of one refused for want of a
 // key; and what a thousand of each ask of D1 and of the engine, in a Lapidary of its own that has met none before.
 import { randomBytes } from 'node:crypto';
-import { mintSecret } from '../../src/mint.ts';
+import { mintSecret } from '../../src/crypto/mint.ts';
 import { startGated } from '../lab/gate.ts';
 import { startLiar } from '../lab/liar.ts';
 import type { Bench } from './bench.ts';

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type Checkout, copyCheckout } from '../lab/checkout.ts';
 import { startChild } from '../lab/child.ts';
 import { type Cloudflare, startCloudflare } from '../lab/cloudflare.ts';
-import { settingNames } from '../../src/settings.ts';
+import { settingNames } from '../../src/config/settings.ts';
 
 let checkout: Checkout;
 let cloudflare: Cloudflare;

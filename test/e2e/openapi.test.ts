@@ -196,8 +196,8 @@ describeWith('each operation', ['hostTools'], () => {
 
     test('lists no status that nothing brings about', () => {
       // A fault of ours, or of what is below us. A viewer may call whatever needs the role viewer; who has no role at
-      // all comes with a token of an issuer (test/oidc.test.ts). A log that is not whole: test/rotation.test.ts.
-      // An address that the settings say: test/audience.test.ts. A key that the feed pulls with: test/engine-keys.test.ts.
+      // all comes with a token of an issuer (test/operators/oidc.test.ts). A log that is not whole: test/bouncers/versions.test.ts.
+      // An address that the settings say: test/hosts/audience.test.ts. A key that the feed pulls with: test/engines/keys.test.ts.
       const elsewhere = new Set(['500', '503']);
       seen.get('getAuditVerify')?.add('409');
       seen.get('putPublicUrl')?.add('409');

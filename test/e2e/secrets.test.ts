@@ -1,7 +1,7 @@
 // That keys and tokens are looked for where none may be, and found: by `npm test` in all that a run prints, by the
 // lab in what a Lapidary keeps. Each secret here is planted, and no outer run gets to see it.
 import { describe, expect, test } from 'vitest';
-import { mintSecret } from '../../src/mint.ts';
+import { mintSecret } from '../../src/crypto/mint.ts';
 import { startLapidary } from '../lab/lapidary.ts';
 import { runNpmTest } from '../lab/runner.ts';
 

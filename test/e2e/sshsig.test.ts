@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
-import { parsePublicKey } from '../../src/broker/ssh-key.ts';
-import { parseSignature, verifySignature } from '../../src/broker/sshsig.ts';
+import { parsePublicKey } from '../../src/crypto/ssh-key.ts';
+import { parseSignature, verifySignature } from '../../src/crypto/sshsig.ts';
 
 const namespace = 'bootstrap-v1@lapidary';
 describeWith('a signature of ssh-keygen', ['hostTools'], () => {

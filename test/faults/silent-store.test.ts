@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { mintSecret } from '../../src/mint.ts';
+import { mintSecret } from '../../src/crypto/mint.ts';
 import { type Gated, startGated } from '../lab/gate.ts';
 
 let lapidary: Gated;

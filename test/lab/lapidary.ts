@@ -5,7 +5,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { processes } from '../../scripts/processes.mjs';
-import { mintedIn } from '../../src/mint.ts';
+import { mintedIn } from '../../src/crypto/mint.ts';
 import { type Child, atProcessEnd, startChild } from './child.ts';
 import { leaksIn } from './leaks.ts';
 import { freePort } from './ports.ts';

@@ -2,7 +2,7 @@
 // so the bytes tell.
 import { readdir, readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { mintedIn } from '../../src/mint.ts';
+import { mintedIn } from '../../src/crypto/mint.ts';
 
 /** The files below `folder` that hold one, but for those called as `meant` says; none when there is no folder. */
 export async function leaksIn(folder: string, meant: readonly string[]): Promise<string[]> {

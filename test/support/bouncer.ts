@@ -2,8 +2,8 @@
 // them twice: by text and without a clock, as most do, and as a kernel's set, which has networks that time out.
 import { env } from 'cloudflare:workers';
 import type { StreamAnswer, StreamAsk } from '../../src/feed/questions.ts';
-import type { Limits, View } from '../../src/feed/view.ts';
-import { parseDuration } from '../../src/lapi/duration.ts';
+import type { Limits, View } from '../../src/mirror/view.ts';
+import { parseDuration } from '../../src/formats/duration.ts';
 import { elementOf } from './spellings.ts';
 
 export const everything: View = {

@@ -1,6 +1,6 @@
 // What a bouncer should hold, by a model that is as simple as it can be: the longest decision of each value under a view.
 import { expect, vi } from 'vitest';
-import { matcher, type Limits, type View } from '../../src/feed/view.ts';
+import { matcher, type Limits, type View } from '../../src/mirror/view.ts';
 import { keyOf, type WireDecision } from './bouncer.ts';
 import type { ModelDecision, ModelEngine } from './model-engine.ts';
 import { elementOf } from './spellings.ts';

@@ -3,7 +3,7 @@
 import { applyD1Migrations, reset } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, vi } from 'vitest';
-import { mintedIn } from '../../src/mint.ts';
+import { mintedIn } from '../../src/crypto/mint.ts';
 
 beforeEach(async () => {
   await reset();

@@ -1,8 +1,8 @@
 // A feed of several engines, on one storage over many wakes: each is a restart, with the settings that a test gives it.
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { DecisionFeed } from '../../src/feed/feed.ts';
-import type { Listed } from '../../src/feed/local.ts';
+import { DecisionFeed } from '../../src/feed/object.ts';
+import type { Listed } from '../../src/mirror/local.ts';
 import { bouncer, type BouncerOptions } from './bouncer.ts';
 
 /** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */

@@ -1,5 +1,5 @@
 // SSH keys and signatures as ssh-keygen makes them, made with WebCrypto: for what must be made inside workerd.
-import { createReader, toBase64 } from '../../src/broker/ssh-wire.ts';
+import { createReader, toBase64 } from '../../src/crypto/ssh-wire.ts';
 
 const encode = (text: string) => new TextEncoder().encode(text);
 

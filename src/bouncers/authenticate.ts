@@ -1,0 +1,190 @@
+// From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up, and asks D1 at
+// most every 5 s what has changed since: that is the bound on revocation. Ends of versions are exact: they are compared
+// with the clock at each use. While D1 is out of reach the feed's object is asked about keys that are not known here.
+
+import { waitUntil } from 'cloudflare:workers';
+import { askStore, changedSince, type KeyVersion, type StoreAnswer } from './keys.sql.ts';
+import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
+import type { StoreNews } from '../writer/remembered-keys.ts';
+import { createGenerations } from '../runtime/generations.ts';
+import { digestOf } from '../crypto/secret.ts';
+import { withinMs } from '../runtime/wait.ts';
+import { createAsking } from '../store/asking.ts';
+import { afterCommit } from '../operations/commit.ts';
+import { createConfirmation } from '../store/confirmation.ts';
+import { identityOf, type BouncerIdentity } from './identity.ts';
+import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
+import { isLive } from './versions.ts';
+import { newsOf, secondOpinion, tellAnew } from './second-opinion.ts';
+import { createRefusals, noteStranger, waitAsStranger } from '../http/strangers.ts';
+
+const mostRemembered = 20_000;
+/** D1 is asked again when it turns out to have been restored; more than once only if it is again. */
+const mostLookups = 5;
+/** An answer that comes after all who waited for it is still learnt. */
+const lateMs = 5_000;
+
+/** Digest → whom it opens for, as of `epoch`. */
+const known = createGenerations<BouncerIdentity>(mostRemembered);
+let epoch = -1;
+const confirmation = createConfirmation();
+/** Bouncer's id → the epoch to which this isolate's own change brought D1: what D1 said before does not count. */
+const changedAt = createGenerations<number>(mostRemembered);
+const refusals = createRefusals();
+/** What opened nothing may open something now: it is looked up anew. */
+export const forgetRefusals = refusals.clear;
+
+const ask = createAsking<Env, BouncerIdentity | null>(
+  (env, digests) => {
+    const answer = lookUp(env, digests);
+    // Beyond the answer to this request, whose client may have gone.
+    waitUntil(withinMs(answer, lateMs).catch(() => undefined));
+    return answer;
+  },
+  (error) => {
+    console.error(`the key store is out of reach: ${causeOf(error).message}`);
+    confirmation.fail(Date.now());
+  },
+);
+
+/**
+ * The bouncer of a raw key, or `forbidden`; `unavailable` when D1 is out of reach and the key is not known. `address`:
+ * where it came from.
+ */
+export async function authenticate(
+  env: Env,
+  key: string,
+  address: string,
+  nowMs: number,
+): Promise<Result<BouncerIdentity>> {
+  if (key === '') return fail({ kind: 'forbidden' });
+  const digest = await digestOf(key);
+  const atOnce = recall(digest, nowMs);
+  if (atOnce !== undefined) {
+    askIfDue(env, digest, nowMs);
+    return admit(atOnce, nowMs);
+  }
+  if (!known.get(digest)) {
+    await waitAsStranger(address, nowMs);
+    // D1 failed a moment ago: it need not be waited for first.
+    const bouncer = confirmation.isFailing() ? await secondOpinion(env, digest) : null;
+    if (bouncer) {
+      askIfDue(env, digest, nowMs);
+      return admit(bouncer, nowMs);
+    }
+  }
+  try {
+    const bouncer = await ask(env, digest, () => recall(digest, Date.now()));
+    if (!bouncer) noteStranger(address, nowMs);
+    return admit(bouncer, nowMs);
+  } catch {
+    const remembered = confirmation.isGraced(nowMs) ? known.get(digest) : undefined;
+    const bouncer = remembered ?? (await secondOpinion(env, digest));
+    if (bouncer) return admit(bouncer, nowMs);
+    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
+  }
+}
+
+/** While D1 fails it is asked beside the answers if it is back. */
+function askIfDue(env: Env, digest: string, nowMs: number): void {
+  if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
+}
+
+/** What the feed's object is told of D1 along with a poll by this bouncer; undefined: D1 was not heard of yet. */
+export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNews | undefined {
+  if (epoch < 0) return undefined;
+  // Only what is known here is known to be right as of the epoch.
+  return newsOf({ epoch, heardMs: confirmation.confirmedMs() }, known.get(version.digest), nowMs);
+}
+
+/** This isolate changed a key itself: it asks anew at the next use, and remembers nothing of those that it changed. */
+afterCommit((written) => {
+  confirmation.forget();
+  if (written) {
+    const { bouncerIds } = written.changed;
+    forgetBouncers(new Set(bouncerIds));
+    for (const id of bouncerIds) changedAt.set(String(id), written.mark.epoch);
+  }
+  refusals.clear();
+});
+
+/** Whether D1 failed when it was last asked: what can wait need not be written now. */
+export function isStoreFailing(): boolean {
+  return confirmation.isFailing();
+}
+
+/** A first use was noted: this isolate notes it no more. The key stays known, should D1 go away now. */
+export function learnFirstUse({ digest }: KeyVersion, nowMs: number): void {
+  const bouncer = known.get(digest);
+  if (bouncer) known.set(digest, { ...bouncer, version: { ...bouncer.version, firstUsedMs: nowMs } });
+}
+
+function admit(bouncer: BouncerIdentity | null, nowMs: number): Result<BouncerIdentity> {
+  return bouncer && isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
+}
+
+/** What is known of a digest without asking; null: it opens nothing. */
+function recall(digest: string, nowMs: number): BouncerIdentity | null | undefined {
+  const bouncer = known.get(digest);
+  if (bouncer && confirmation.isTrusted(nowMs)) return bouncer;
+  return refusals.has(digest, nowMs) ? null : undefined;
+}
+
+async function lookUp(
+  env: Env,
+  digests: readonly string[],
+): Promise<ReadonlyMap<string, BouncerIdentity | null>> {
+  for (let attempt = 0; attempt < mostLookups; attempt++) {
+    const nowMs = Date.now();
+    const asked = confirmation.ask(nowMs);
+    const sinceEpoch = epoch < 0 ? Number.MAX_SAFE_INTEGER : epoch;
+    // Beside D1: an isolate's first question needs both.
+    const head = isUnconfirmed() ? askHead(env) : undefined;
+    const answer = await askStore(env.DB, sinceEpoch, digests);
+    // Of a restored backup neither the epoch nor what was looked up in it counts.
+    if (!(await confirmStore(env, answer.mark, head))) continue;
+    const opened = new Map<string, BouncerIdentity | null>(digests.map((digest) => [digest, null]));
+    for (const found of answer.found) {
+      const bouncer = identityOf(found);
+      if (bouncer) opened.set(found.version.digest, bouncer);
+      else opened.delete(found.version.digest);
+    }
+    if (!asked.isLate()) {
+      forgetChanged(sinceEpoch, answer);
+      epoch = answer.mark.epoch;
+      for (const [digest, bouncer] of opened) {
+        const isOld = bouncer !== null && answer.mark.epoch < (changedAt.get(String(bouncer.id)) ?? 0);
+        if (!isOld) learn(digest, bouncer, nowMs);
+      }
+      asked.confirm();
+    }
+    return opened;
+  }
+  throw new Error(`the key store was restored ${mostLookups} times under one question`);
+}
+
+function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): void {
+  if (bouncer) {
+    known.set(digest, bouncer);
+    refusals.forget(digest);
+  } else {
+    known.delete(digest);
+    refusals.note(digest, nowMs);
+  }
+}
+
+function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
+  const changed = changedSince(sinceEpoch, answer.mark.epoch, answer.changes);
+  if (changed !== 'all') return forgetBouncers(changed);
+  known.clear();
+  tellAnew();
+}
+
+function forgetBouncers(ids: ReadonlySet<number>): void {
+  if (ids.size === 0) return;
+  for (const { id, version } of known.values()) {
+    if (!ids.has(id)) continue;
+    known.delete(version.digest);
+    tellAnew(version.digest);
+  }
+}

@@ -1,0 +1,155 @@
+// The named queries on bouncers. Routes never build SQL.
+
+import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from '../store/ask.ts';
+import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
+import type { Owned } from '../hosts/hosts.sql.ts';
+import { changedStatements, revokeStatements, type KeyVersion } from './keys.sql.ts';
+import { bouncers, hostKeys, keyVersions } from '../store/schema.ts';
+
+export type Bouncer = typeof bouncers.$inferSelect;
+
+/** A bouncer, the versions of its key in their order, and the host that registers it, if one does. */
+export interface BouncerFacts {
+  readonly bouncer: Omit<Bouncer, 'metricsJson'>;
+  readonly versions: readonly KeyVersion[];
+  readonly owner: Owned | null;
+}
+
+const facts = sql`json_object(
+  'bouncer', ${rowJson(bouncers, ['metricsJson'])},
+  'versions', ${listJson(rowJson(keyVersions), sql`number`, sql`key_versions WHERE bouncer_id = bouncers.id`)},
+  'owner', ${oneJson(
+    sql`json_object('hostKey', ${rowJson(hostKeys)}, 'host', hosts.name)`,
+    sql`host_keys JOIN hosts ON hosts.id = host_id WHERE kind = 'bouncer' AND host_keys.name = bouncers.name`,
+  )})`;
+
+/** SQL for the facts of a bouncer, as JSON. */
+export function bouncerJson(name: string): SQL {
+  return sql`(SELECT ${facts} FROM bouncers WHERE name = ${name})`;
+}
+
+export function selectFacts(db: DrizzleD1Database, name: string) {
+  return selectFactsWhere(db, eq(bouncers.name, name));
+}
+
+export function selectFactsWhere(db: DrizzleD1Database, which: SQL | undefined) {
+  return db
+    .select({ facts: factsOf<BouncerFacts>(facts) })
+    .from(bouncers)
+    .where(which);
+}
+
+/** The statements that make a bouncer and the first version of its key. */
+export function insertStatements(
+  db: DrizzleD1Database,
+  name: string,
+  digest: string,
+  expiresMs: number | null,
+  nowMs: number,
+) {
+  const bouncerId = sql<number>`(SELECT id FROM bouncers WHERE name = ${name})`;
+  return [
+    db.insert(bouncers).values({ name, createdMs: nowMs }),
+    db.insert(keyVersions).values({ bouncerId, digest, createdMs: nowMs, expiresMs }),
+  ];
+}
+
+/** The statements that take a bouncer and its keys away, and move the epoch with them. */
+export function deleteStatements(db: DrizzleD1Database, { bouncer, versions }: BouncerFacts, nowMs: number) {
+  return [
+    ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
+    ...changedStatements(db, sql`(${bouncer.id})`),
+    db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
+    // Its host may not bring it back.
+    db.delete(hostKeys).where(sql`kind = 'bouncer' AND name = ${bouncer.name}`),
+  ];
+}
+
+/** The statements that change what a bouncer's keys may do; the epoch moves, so it holds everywhere within 5 s. */
+export function policyStatements(
+  db: DrizzleD1Database,
+  bouncer: Pick<Bouncer, 'id'>,
+  to: Partial<Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>>,
+) {
+  return [
+    db
+      .update(bouncers)
+      .set({ ...to, revision: sql`revision + 1` })
+      .where(eq(bouncers.id, bouncer.id)),
+    ...changedStatements(db, sql`(${bouncer.id})`),
+  ];
+}
+
+/** SQL for "there is no such bouncer": what a new one is made on. */
+export function noBouncer(name: string): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name = ${name})`;
+}
+
+/** A bouncer with its newest usage metrics. */
+export async function findBouncer(
+  d1: D1Database,
+  name: string,
+): Promise<{ facts: BouncerFacts; metricsJson: string | null } | null> {
+  const [row] = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<BouncerFacts>(facts), metricsJson: bouncers.metricsJson })
+      .from(bouncers)
+      .where(eq(bouncers.name, name)),
+  );
+  return row ?? null;
+}
+
+/** By its name, or by SQL that tells it. */
+export function selectBouncer(db: DrizzleD1Database, name: string | SQL) {
+  return db
+    .select()
+    .from(bouncers)
+    .where(sql`name = ${name}`);
+}
+
+export function selectVersions(db: DrizzleD1Database, name: string | SQL) {
+  return db
+    .select()
+    .from(keyVersions)
+    .where(sql`bouncer_id = (SELECT id FROM bouncers WHERE name = ${name})`)
+    .orderBy(keyVersions.number);
+}
+
+/**
+ * The one version of a new bouncer's key; no row where a bouncer of this name was there before, whose program may get the
+ * key.
+ */
+export function selectFirstKey(db: DrizzleD1Database, name: string) {
+  const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
+  return db
+    .select({
+      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
+      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
+    })
+    .from(keyVersions)
+    .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+    .where(sql`${bouncers.name} = ${name} AND ${keyVersions.number} = 1 AND NOT ${wasThere}`);
+}
+
+/** A page by id. */
+export async function listBouncers(
+  d1: D1Database,
+  afterId: number,
+  limit: number,
+): Promise<readonly BouncerFacts[]> {
+  const rows = await askD1(d1, (db) =>
+    selectFactsWhere(db, gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit),
+  );
+  return rows.map((row) => row.facts);
+}
+
+/** How long D1 may take to keep them. */
+const metricsPatienceMs = 5_000;
+
+/** The newest usage metrics of a bouncer take the place of the last. No mutation: nobody's right changes. */
+export async function saveMetrics(d1: D1Database, id: number, json: string, nowMs: number): Promise<void> {
+  const to = { metricsJson: json, metricsMs: nowMs };
+  await askD1(d1, (db) => db.update(bouncers).set(to).where(eq(bouncers.id, id)), metricsPatienceMs);
+}

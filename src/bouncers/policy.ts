@@ -1,0 +1,176 @@
+// What a bouncer's keys may do: which decisions they read, from where, how often. Read from operators (each
+// refusal names the field), kept as JSON, read back, and applied to a request. A mistake here shows one bouncer
+// another's decisions, or locks it out.
+
+import * as z from 'zod';
+import type { Bouncer } from './bouncers.sql.ts';
+import type { Limits } from '../mirror/view.ts';
+import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
+import { scopeName } from '../formats/lapi-json.ts';
+
+/** Null is "no limit", each. */
+export interface Policy {
+  readonly limits: Limits | null;
+  readonly allow: readonly Network[] | null;
+  readonly perMinute: RateTier | null;
+}
+
+/** What a policy is kept as. */
+export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
+
+/**
+ * The rates there are. A rate limit of Cloudflare's is a binding with a number of its own (wrangler.toml), so only
+ * what is bound can be offered.
+ */
+export const rateTiers = [10, 60, 600] as const;
+export type RateTier = (typeof rateTiers)[number];
+
+/** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/basis.ts. */
+export const largestCap = 20_000;
+
+const mostFilters = 30;
+const mostNetworks = 100;
+const longestFilter = 100;
+
+const filterMustBe = `must be a list of 1 to ${mostFilters} texts of 1 to ${longestFilter} characters`;
+
+function filter(normal: (text: string) => string, description: string) {
+  return z
+    .array(z.string(filterMustBe).min(1, filterMustBe).max(longestFilter, filterMustBe), filterMustBe)
+    .min(1, filterMustBe)
+    .max(mostFilters, filterMustBe)
+    .transform((texts) => [...new Set(texts.map(normal))])
+    .nullish()
+    .meta({ description });
+}
+
+const lower = (text: string): string => text.toLowerCase();
+const same = (text: string): string => text;
+const capMustBe = `must be a whole number from 1 to ${largestCap}`;
+
+const view = z
+  .strictObject(
+    {
+      engines: filter(same, 'Only decisions of these engines, and what was decided here.'),
+      scopes: filter(scopeName, 'Only decisions of these scopes.'),
+      origins: filter(same, 'Only decisions of these origins.'),
+      scenarios_containing: filter(lower, 'Only decisions whose scenario has one of these texts in it.'),
+      scenarios_not_containing: filter(lower, 'No decisions whose scenario has one of these texts in it.'),
+      max_decisions: z.int(capMustBe).min(1, capMustBe).max(largestCap, capMustBe).nullish().meta({
+        description: 'For devices with small tables: bans of local origin first, then the longest.',
+      }),
+    },
+    'must be an object or null',
+  )
+  .transform((read): Limits | null => {
+    const limits = {
+      engines: read.engines ?? null,
+      scopes: read.scopes ?? null,
+      origins: read.origins ?? null,
+      scenariosContaining: read.scenarios_containing ?? null,
+      scenariosNotContaining: read.scenarios_not_containing ?? null,
+      maxDecisions: read.max_decisions ?? null,
+    };
+    return Object.values(limits).every((limit) => limit === null) ? null : limits;
+  });
+
+const networkMustBe = 'must be an IP address or a CIDR range';
+const networksMustBe = `must be null or a list of 1 to ${mostNetworks} addresses and ranges`;
+
+const network = z.string(networkMustBe).transform((text, context): string => {
+  const parsed = parseNetwork(text);
+  if (parsed) return formatNetwork(parsed);
+  context.addIssue({ code: 'custom', message: networkMustBe });
+  return z.NEVER;
+});
+
+const networks = z
+  .array(network, networksMustBe)
+  .min(1, networksMustBe)
+  .max(mostNetworks, networksMustBe)
+  .transform((texts) => [...new Set(texts)]);
+
+const rate = z.strictObject(
+  { per_minute: z.literal(rateTiers, `must be one of ${rateTiers.join(', ')}`) },
+  'must be null or an object with per_minute',
+);
+
+/** What an operator changes; a field that is not there stays as it is. */
+export const policyChange = z
+  .strictObject({
+    view: view.nullish().meta({ description: 'What its keys may read. Null: everything.' }),
+    allowed_addresses: networks
+      .nullish()
+      .meta({ description: 'Where its keys may be used: addresses and CIDR ranges. Null: anywhere.' }),
+    rate_limit: rate.nullish().meta({ description: 'Of all its clients together. Null: no limit.' }),
+  })
+  .refine((change) => Object.values(change).some((field) => field !== undefined), {
+    message: 'must have at least one of view, allowed_addresses and rate_limit',
+  })
+  .meta({ minProperties: 1 });
+
+export type PolicyChange = z.output<typeof policyChange>;
+
+/** The columns that a change sets. */
+export function policyColumns(change: PolicyChange): Partial<PolicyColumns> {
+  const { view, allowed_addresses: allowed, rate_limit: rate } = change;
+  return {
+    ...(view === undefined ? {} : { viewJson: view && JSON.stringify(view) }),
+    ...(allowed === undefined ? {} : { allowJson: allowed && JSON.stringify(allowed) }),
+    ...(rate === undefined ? {} : { rateLimit: rate && rate.per_minute }),
+  };
+}
+
+export function readPolicy({ viewJson, allowJson, rateLimit }: PolicyColumns): Policy {
+  return {
+    limits: viewJson === null ? null : (JSON.parse(viewJson) as Limits),
+    allow: allowJson === null ? null : readNetworks(JSON.parse(allowJson) as string[]),
+    perMinute: rateTiers.find((tier) => tier === rateLimit) ?? null,
+  };
+}
+
+function readNetworks(texts: readonly string[]): Network[] {
+  return texts.map(parseNetwork).filter((network) => network !== undefined);
+}
+
+/** A policy as operators read it. */
+export const policyShape = {
+  view: z
+    .object({
+      engines: z.array(z.string()).optional(),
+      scopes: z.array(z.string()).optional(),
+      origins: z.array(z.string()).optional(),
+      scenarios_containing: z.array(z.string()).optional(),
+      scenarios_not_containing: z.array(z.string()).optional(),
+      max_decisions: z.int().optional(),
+    })
+    .nullable(),
+  allowed_addresses: z.array(z.string()).nullable(),
+  rate_limit: z.object({ per_minute: z.int() }).nullable(),
+};
+
+/** A policy as operators wrote it. */
+export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns) {
+  const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
+  const filters = limits && {
+    engines: limits.engines ?? null,
+    scopes: limits.scopes,
+    origins: limits.origins,
+    scenarios_containing: limits.scenariosContaining,
+    scenarios_not_containing: limits.scenariosNotContaining,
+    max_decisions: limits.maxDecisions,
+  };
+  const set = filters && Object.entries(filters).filter(([, value]) => value !== null);
+  return {
+    view: set && Object.fromEntries(set),
+    allowed_addresses: allowJson === null ? null : (JSON.parse(allowJson) as string[]),
+    rate_limit: rateLimit === null ? null : { per_minute: rateLimit },
+  };
+}
+
+/** Whether a client may use the key from where it is. An address that can't be read is nowhere. */
+export function isAllowed({ allow }: Policy, address: string): boolean {
+  if (allow === null) return true;
+  const network = parseNetwork(address);
+  return network !== undefined && allow.some((range) => covers(range, network));
+}

@@ -1,0 +1,86 @@
+// The operator API of rotations of many bouncers at once.
+
+import * as z from 'zod';
+import { askFeed } from '../env.ts';
+import { problem } from '../http/failure.ts';
+import { cursor, nextOf, pageFields } from '../operations/fields.ts';
+import {
+  listRotations,
+  memberShape,
+  newRotation,
+  rotateMany,
+  rotationShape,
+  showRotation,
+} from './rotations.ts';
+import { mutation, operation } from '../operations/operation.ts';
+
+const planned = z.object({ rotation: rotationShape, members: z.array(memberShape) });
+
+export const fleetOperations = [
+  mutation({
+    method: 'POST',
+    path: '/rotations',
+    needs: 'operator',
+    summary: 'Rotate the keys of many bouncers',
+    description:
+      'Each gets a new version of its key, and a moment at which it is due; up to then its old one goes on. Without a ' +
+      'grace (`0s`) the old one ends at that moment, used or not. A bouncer whose host makes its keys has none in the ' +
+      'answer: its host is asked when it is due, and the old key goes on until it has made one.',
+    body: newRotation,
+    answers: {
+      200: { description: 'Who would be rotated, and when (`dry_run`).', body: planned },
+      201: {
+        description: 'Who is rotated, when, and the new keys.',
+        body: planned.extend({
+          keys: z
+            .record(z.string(), z.string())
+            .optional()
+            .meta({ description: 'The keys that were made here, by bouncer. Shown this once.' }),
+        }),
+      },
+    },
+    refusals: [409],
+    change: (change, body) => rotateMany(change, body),
+  }),
+  operation({
+    method: 'GET',
+    path: '/rotations',
+    needs: 'viewer',
+    summary: 'Rotations of many, the newest first',
+    query: z.strictObject({
+      before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
+      ...pageFields,
+    }),
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ rotations: z.array(rotationShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { before, limit } }) => {
+      const rotations = await listRotations(c.env.DB, before ?? null, limit);
+      return c.json({ rotations, next: nextOf(rotations, limit, ({ id }) => id ?? 0) });
+    },
+  }),
+  operation({
+    method: 'GET',
+    path: '/rotations/{id}',
+    needs: 'viewer',
+    summary: 'How far it has come, bouncer by bouncer',
+    answers: {
+      200: {
+        description: 'As of now.',
+        body: planned.extend({
+          counts: z.record(z.string(), z.int()).meta({ description: 'How many are in each state.' }),
+        }),
+      },
+    },
+    refusals: [404],
+    reply: async (c) => {
+      const id = Number(/^\d{1,9}$/.exec(c.req.param('id') ?? '')?.[0] ?? 0);
+      const clientsOf = (ids: readonly number[]) => askFeed(c.env, async (feed) => feed.clientsOf(ids));
+      const shown = await showRotation(c.env.DB, id, clientsOf, Date.now());
+      return shown.ok ? c.json(shown.value) : problem(shown.failure);
+    },
+  }),
+];

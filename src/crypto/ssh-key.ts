@@ -1,0 +1,178 @@
+// SSH public keys that a host may have. A key is checked when it is given to us and never again, so one that opens to
+// everybody must not get past: WebCrypto takes Ed25519 keys of low order, under which any text is signed.
+
+import { badInput, succeed, type Result } from '../http/failure.ts';
+import { createReader, fromBase64, toBase64, toBase64Url, type Reader } from './ssh-wire.ts';
+
+export type KeyType =
+  'ssh-ed25519' | 'ecdsa-sha2-nistp256' | 'ecdsa-sha2-nistp384' | 'ecdsa-sha2-nistp521' | 'ssh-rsa';
+
+export interface PublicKey {
+  readonly type: KeyType;
+  /** As SSH writes it: what is compared. */
+  readonly blob: Uint8Array<ArrayBuffer>;
+  /** Of an RSA key, the length of its modulus; of others, of the curve. */
+  readonly bits: number;
+  readonly material: Material;
+}
+
+type Material =
+  | { readonly kind: 'point'; readonly point: Uint8Array<ArrayBuffer> }
+  | { readonly kind: 'rsa'; readonly modulus: Uint8Array; readonly exponent: Uint8Array };
+
+const curves: Readonly<
+  Record<string, { readonly name: string; readonly web: string; readonly bits: number }>
+> = {
+  'ecdsa-sha2-nistp256': { name: 'nistp256', web: 'P-256', bits: 256 },
+  'ecdsa-sha2-nistp384': { name: 'nistp384', web: 'P-384', bits: 384 },
+  'ecdsa-sha2-nistp521': { name: 'nistp521', web: 'P-521', bits: 521 },
+};
+
+const leastRsaBits = 2048;
+/** A longer one only costs time, which a stranger could make us spend. */
+const mostRsaBits = 8192;
+
+/** The text that stands for a key: type and base64, without the comment. */
+export function formatKey(key: PublicKey): string {
+  return `${key.type} ${toBase64(key.blob)}`;
+}
+
+/** `SHA256:…` as `ssh-keygen -l` prints it. */
+export async function fingerprintOf(key: PublicKey): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', key.blob));
+  return `SHA256:${toBase64(digest).replace(/=+$/, '')}`;
+}
+
+/** A line of `authorized_keys`, or a `.pub` file, that a host may be known by; `bad-input` names `public_key`. */
+export async function parsePublicKey(line: string): Promise<Result<PublicKey>> {
+  const [type, base64, comment] = line.trim().split(/[ \t]+/, 3);
+  if (/[\r\n]/.test(line.trim())) return refuse('must be one line');
+  if (type === undefined || base64 === undefined) return refuse('must be a type and its base64');
+  if (/^(sk-|ssh-dss)/.test(type) || /-cert-v0\d@/.test(type)) {
+    return refuse(`${type.slice(0, 60)} can't be used; ssh-ed25519, ecdsa-sha2-nistp* and ssh-rsa can`);
+  }
+  const blob = fromBase64(base64);
+  if (!blob)
+    return refuse(`must have base64 after its type${comment === undefined ? '' : ', then a comment'}`);
+  const key = readBlob(blob);
+  if (typeof key === 'string') return refuse(key);
+  if (key.type !== type) return refuse('is of another type than it says');
+  if (key.type === 'ssh-ed25519' && !isSafePoint(pointOf(key))) {
+    return refuse('is a placeholder, or no point that can sign: anybody could sign for it');
+  }
+  // BoringSSL takes only points on the curve.
+  if (!(await importKey(key, 'SHA-256'))) return refuse('is no valid key');
+  return succeed(key);
+}
+
+function refuse(problem: string): Result<never> {
+  return badInput('public_key', problem);
+}
+
+function pointOf({ material }: PublicKey): Uint8Array {
+  return material.kind === 'point' ? material.point : new Uint8Array();
+}
+
+/** A key that was checked when it was stored. Throws at any other. */
+export function storedKey(text: string): PublicKey {
+  const blob = fromBase64(text.split(' ')[1] ?? '');
+  const key = blob && readBlob(blob);
+  if (!key || typeof key === 'string') throw new Error('a stored public key is not one');
+  return key;
+}
+
+function readBlob(blob: Uint8Array<ArrayBuffer>): PublicKey | string {
+  const reader = createReader(blob);
+  const type = reader.text() ?? '';
+  const key =
+    type === 'ssh-rsa'
+      ? readRsa(reader)
+      : type === 'ssh-ed25519'
+        ? readEd25519(reader)
+        : readEcdsa(type, reader);
+  if (typeof key === 'string') return key;
+  return reader.atEnd() ? { ...key, type: type as KeyType, blob } : 'has bytes after its end';
+}
+
+type Body = Pick<PublicKey, 'bits' | 'material'>;
+
+function readEd25519(reader: Reader): Body | string {
+  const point = reader.string();
+  return point?.length === 32 ? { bits: 255, material: { kind: 'point', point } } : 'must have 32 bytes';
+}
+
+function readEcdsa(type: string, reader: Reader): Body | string {
+  const curve = Object.hasOwn(curves, type) ? curves[type] : undefined;
+  if (!curve) return 'must be ssh-ed25519, ecdsa-sha2-nistp256/384/521 or ssh-rsa';
+  const name = reader.text();
+  const point = reader.string();
+  const length = 1 + 2 * Math.ceil(curve.bits / 8);
+  if (name !== curve.name || point?.length !== length || point[0] !== 4)
+    return 'must be an uncompressed point';
+  return { bits: curve.bits, material: { kind: 'point', point } };
+}
+
+function readRsa(reader: Reader): Body | string {
+  const exponent = reader.positive();
+  const modulus = reader.positive();
+  if (!exponent || !modulus) return 'must have an exponent and a modulus';
+  const bits = modulus.length * 8 - Math.clz32(modulus[0] as number) + 24;
+  if (bits < leastRsaBits || bits > mostRsaBits) return `must have ${leastRsaBits} to ${mostRsaBits} bits`;
+  const odd = ((exponent.at(-1) as number) & (modulus.at(-1) as number) & 1) === 1;
+  // With an exponent of 1 every text is its own signature.
+  if (!odd || exponent.length > 4 || (exponent.length === 1 && (exponent[0] as number) < 3)) {
+    return 'must have an odd modulus and an odd exponent above 2';
+  }
+  return { bits, material: { kind: 'rsa', modulus, exponent } };
+}
+
+type ImportedKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>;
+
+/** For WebCrypto; null when it is not a key. `hash`: what RSA is used with. */
+export async function importKey({ type, material }: PublicKey, hash: string): Promise<ImportedKey | null> {
+  try {
+    if (material.kind === 'rsa') {
+      const jwk = { kty: 'RSA', n: toBase64Url(material.modulus), e: toBase64Url(material.exponent) };
+      return await crypto.subtle.importKey('jwk', jwk, { name: 'RSASSA-PKCS1-v1_5', hash }, false, [
+        'verify',
+      ]);
+    }
+    const curve = curves[type];
+    const algorithm = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
+    return await crypto.subtle.importKey('raw', material.point, algorithm, false, ['verify']);
+  } catch {
+    return null;
+  }
+}
+
+const prime = 2n ** 255n - 19n;
+const d = 37095705934669439343138083508754565189542113879843219016388785533085940283555n;
+/** The `y` of points of low order below the prime: those of order 4, 1, 2, and twice 8 (libsodium's list). */
+const lowOrder = [
+  0n,
+  1n,
+  prime - 1n,
+  2707385501144840649318225287225658788936804267575313519463743609750303402022n,
+  55188659117513257062467267217118295137698188065244968500265048394206261417927n,
+];
+
+/** Whether an Ed25519 public key is a point of the curve, in its one right form, and not of low order. */
+function isSafePoint(bytes: Uint8Array): boolean {
+  let y = 0n;
+  for (const byte of bytes.toReversed()) y = (y << 8n) | BigInt(byte);
+  // The sign of `x`. The two largest of libsodium's list are 0 and 1 in another form: `y` is below the prime.
+  y &= (1n << 255n) - 1n;
+  if (y >= prime || lowOrder.includes(y)) return false;
+  const square = (y * y) % prime;
+  // x² = (y² - 1) / (d y² + 1) must be a square: Euler's criterion, on the product in place of the quotient.
+  const quotient = ((square - 1n + prime) * ((d * square + 1n) % prime)) % prime;
+  return power(quotient, (prime - 1n) / 2n) === 1n;
+}
+
+function power(base: bigint, exponent: bigint): bigint {
+  let result = 1n;
+  for (let square = base, rest = exponent; rest > 0n; rest >>= 1n, square = (square * square) % prime) {
+    if (rest & 1n) result = (result * square) % prime;
+  }
+  return result;
+}

@@ -1,0 +1,160 @@
+// The operator API of the feed: how the mirror stands, and a round with the engines now.
+
+import * as z from 'zod';
+import { askFeed } from '../env.ts';
+import { problem } from '../http/failure.ts';
+import { freshnesses } from '../engines/engines.ts';
+import { leftBehindReasons } from '../mirror/left-behind.ts';
+import { linkStates } from '../mirror/progress.ts';
+import { syncFeed } from './decisions.ts';
+import { isoTime, time } from '../bouncers/describe.ts';
+import { mutationOf, operation } from '../operations/operation.ts';
+import { describePublicUrls, publicUrlShape } from '../hosts/public-url.ts';
+
+const flag = z.enum(['true', 'false'], 'must be true or false').default('false');
+
+const engineShape = z
+  .object({
+    name: z.string(),
+    decisions: z.int(),
+    freshness: z.enum(freshnesses),
+    age_seconds: z.int().nullable().meta({ description: 'Since it was last heard; null: not known.' }),
+    full_age_seconds: z
+      .int()
+      .nullable()
+      .meta({ description: 'Since a full list of it was last believed; null: not known.' }),
+    state: z.enum(linkStates),
+    key: z
+      .enum(['setting', 'host'])
+      .nullable()
+      .meta({ description: 'Where the key comes from that Lapidary pulls with.' }),
+    key_pending: z
+      .boolean()
+      .meta({ description: 'A host has sent another key, which the engine does not accept yet.' }),
+    last_sync_at: time.nullable(),
+    last_resync_at: time.nullable(),
+    last_error: z.string().nullable(),
+    skipped: z.int().meta({ description: 'Elements of its newest answers that could not be read.' }),
+    skipped_sample: z.string().nullable().meta({ description: 'What is wrong with one of them.' }),
+    left_out: z.int().meta({ description: 'Decisions of it for which there is no room (MAX_DECISIONS).' }),
+  })
+  .meta({ id: 'Engine' });
+
+const leftBehindShape = z
+  .object({
+    engine: z.string(),
+    decisions: z.int(),
+    why: z.enum(leftBehindReasons),
+  })
+  .meta({
+    id: 'LeftBehind',
+    description:
+      'Decisions that live to their own end, since no engine says any more whether they stand. `database-replaced`: ' +
+      'the engine has another database than when it made them. `engine-removed`: it is not in the settings any more.',
+  });
+
+const feedShape = z
+  .object({
+    sequence: z.int().meta({ description: 'Counts the changes of what is mirrored.' }),
+    decisions: z.int(),
+    tombstones: z.int().meta({ description: 'Ended decisions that are still remembered.' }),
+    cursors: z.int(),
+    freshness: z.enum(freshnesses).meta({ description: 'The worst of all engines.' }),
+    age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
+    full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
+    engines: z.array(engineShape),
+    left_behind: z.array(leftBehindShape),
+    public_urls: z.array(publicUrlShape).nullable().meta({
+      description:
+        'By which addresses hosts know this broker. None: no host can register; null: the key store is out of reach.',
+    }),
+  })
+  .meta({ id: 'Feed' });
+
+const roundShape = z
+  .object({
+    ok: z.boolean(),
+    added: z.int(),
+    removed: z.int(),
+    error: z.string().nullable(),
+    doubt: z.string().nullable().meta({ description: 'Why a full list was not believed.' }),
+  })
+  .meta({ id: 'Round' });
+
+export const feedOperations = [
+  operation({
+    method: 'GET',
+    path: '/feed',
+    needs: 'viewer',
+    summary: 'How the mirror stands, and how the engines are doing',
+    answers: { 200: { description: 'As of now.', body: feedShape } },
+    reply: async (c) => {
+      const status = await askFeed(c.env, async (feed) => feed.status());
+      const { sequence, decisions, tombstones, cursors, freshness, engines } = status;
+      const leftBehind = await askFeed(c.env, async (feed) => feed.leftBehind());
+      return c.json({
+        sequence,
+        decisions,
+        tombstones,
+        cursors,
+        freshness,
+        age_seconds: status.ageSeconds,
+        full_age_seconds: status.fullAgeSeconds,
+        engines: engines.map((engine) => ({
+          name: engine.name,
+          decisions: engine.decisions,
+          freshness: engine.freshness,
+          age_seconds: engine.ageSeconds,
+          full_age_seconds: engine.fullAgeSeconds,
+          state: engine.link,
+          key: engine.key,
+          key_pending: engine.keyPending,
+          last_sync_at: isoTime(engine.lastSyncMs || null),
+          last_resync_at: isoTime(engine.lastResyncMs || null),
+          last_error: engine.lastError,
+          skipped: engine.skipped,
+          skipped_sample: engine.skippedSample,
+          left_out: engine.leftOut,
+        })),
+        left_behind: [...leftBehind],
+        public_urls: await describePublicUrls(c.env.DB, c.get('settings')),
+      } satisfies z.input<typeof feedShape>);
+    },
+  }),
+  operation({
+    method: 'POST',
+    path: '/feed/sync',
+    needs: 'operator',
+    summary: 'One round with the engines now',
+    query: z.strictObject({
+      engine: z.string().optional().meta({ description: 'With this one only.' }),
+      full: flag.meta({ description: 'Compare the whole list.' }),
+      believe: flag.meta({
+        description:
+          'Compare it, and believe it even where it is doubtful. Of all engines: also end what engines left behind that ' +
+          'there are no more.',
+      }),
+    }),
+    answers: {
+      200: { description: 'What came of it.', body: roundShape },
+      502: {
+        description: 'An engine did not answer, or not in a way that can be believed.',
+        body: roundShape,
+      },
+    },
+    reply: async (c, { query }) => {
+      const believe = query.believe === 'true';
+      const full = believe || query.full === 'true';
+      const { engine } = query;
+      const { engines } = c.get('settings');
+      if (engine !== undefined && !engines.some(({ name }) => name === engine)) {
+        return problem({ kind: 'bad-input', field: 'engine', problem: 'is no engine of this feed' });
+      }
+      const asked = await mutationOf(c, '');
+      if (!asked.ok) return problem(asked.failure);
+      const round = await syncFeed(c.env, asked.value, { engine, full, believe });
+      if (!round.ok) return problem(round.failure);
+      return c.json(round.value, round.value.ok ? 200 : 502);
+    },
+  }),
+];

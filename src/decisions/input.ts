@@ -1,0 +1,113 @@
+// Decisions as operators ask for them: a ban, and what is to be taken back, in LAPI's spelling. Pure.
+
+import * as z from 'zod';
+import { canonicalValue } from '../formats/canonical.ts';
+import { formatNetwork, parseNetwork } from '../formats/ip.ts';
+import { scopeName } from '../formats/lapi-json.ts';
+import { duration, longestMs } from '../operations/fields.ts';
+
+const types = ['ban', 'captcha', 'throttle'] as const;
+const addressMustBe = 'must be an IP address or a CIDR range';
+
+interface Target {
+  readonly value: string;
+  readonly scope: string;
+}
+
+type Refusal = { readonly mustBe: string };
+
+/** A decision's value and scope in LAPI's spelling; the scope of an address is told from the address. */
+function readTarget(value: string, scope: string | undefined): Target | Refusal {
+  const name = scope === undefined ? undefined : scopeName(scope);
+  const network = parseNetwork(value);
+  if (name === undefined || name === 'Ip' || name === 'Range') {
+    if (!network) return refuse(addressMustBe);
+    const isAddress = !value.includes('/');
+    if (name === 'Ip' && !isAddress) return refuse('is a range: the scope Ip takes one address');
+    if (name === 'Range' && isAddress) {
+      return refuse('is an address: the scope Range takes a CIDR range');
+    }
+    const whole = network.prefixBits === network.bytes.length * 8 && !isAddress;
+    const text = formatNetwork(network) + (whole ? `/${network.prefixBits}` : '');
+    return { value: text, scope: isAddress ? 'Ip' : 'Range' };
+  }
+  if (name === 'Country') {
+    if (!/^[A-Za-z]{2}$/.test(value)) return refuse('must be a country code of two letters');
+    return { value: value.toUpperCase(), scope: name };
+  }
+  if (name === 'AS') {
+    const number = /^(?:AS)?(\d{1,10})$/i.exec(value)?.[1];
+    return number === undefined ? refuse('must be the number of an AS') : { value: number, scope: name };
+  }
+  if (!printable(256).test(value)) return refuse('must be 1 to 256 printable characters');
+  return { value, scope: name };
+}
+
+/** No control characters. Written out: not every reader of /openapi.json knows `\p{Cc}`. */
+function printable(atMost: number): RegExp {
+  return new RegExp(`^[^\\x00-\\x1f\\x7f-\\x9f]{1,${atMost}}$`, 'u');
+}
+
+/** What the value must be. */
+function refuse(mustBe: string): Refusal {
+  return { mustBe };
+}
+
+const scenarioMustBe = 'must be 1 to 200 printable characters';
+const text = z.string('must be a text');
+const value = text.min(1, 'must be a text').meta({
+  description: 'An address, a CIDR range, or what the scope calls for.',
+  example: '192.0.2.1',
+});
+const scope = text.meta({
+  description: 'Ip, Range, Country, AS, or a scope of your own. Told from the value when it is an address.',
+});
+
+export const newDecision = z
+  .strictObject({
+    value,
+    duration: duration(1000, longestMs),
+    type: z.enum(types, `must be one of ${types.join(', ')}`).default('ban'),
+    scope: scope.regex(/^[A-Za-z][\w-]{0,31}$/, 'must be a name of 1 to 32 letters or digits').optional(),
+    scenario: z
+      .string(scenarioMustBe)
+      .regex(printable(200), scenarioMustBe)
+      .optional()
+      .meta({ description: 'Why. `manual …` when it is not given.' }),
+  })
+  .transform((input, context) => {
+    const target = readTarget(input.value, input.scope);
+    if ('mustBe' in target) {
+      context.addIssue({ code: 'custom', path: ['value'], message: target.mustBe });
+      return z.NEVER;
+    }
+    const { type, scenario = `manual '${type}' from lapidary` } = input;
+    return { ...target, type, scenario, durationMs: input.duration };
+  });
+
+const valueMissing = 'must say which value is to be removed';
+
+export type NewDecision = z.output<typeof newDecision>;
+
+export const decisionMatch = z
+  .strictObject({
+    value: z.string(valueMissing).min(1, valueMissing),
+    type: z.string().optional(),
+    scope: scope.optional(),
+  })
+  .transform(({ value, type, scope }, context) => {
+    // What is listed may be removed, as an engine's agent wrote it: only what can be nothing is refused.
+    const name = scope === undefined ? undefined : scopeName(scope);
+    if ((name === 'Ip' || name === 'Range') && !parseNetwork(value)) {
+      context.addIssue({ code: 'custom', path: ['value'], message: addressMustBe });
+      return z.NEVER;
+    }
+    return {
+      // Without a scope the value may be of any: only an address is brought to its canonical spelling.
+      value: canonicalValue(name ?? 'Ip', value),
+      ...(type === undefined ? {} : { type }),
+      ...(name === undefined ? {} : { scope: name }),
+    };
+  });
+
+export type DecisionMatch = z.output<typeof decisionMatch>;

@@ -1,0 +1,58 @@
+// What a decision is about, in one spelling. An engine keeps a value as an agent wrote it, and bouncers are sent that
+// text; but a kernel's set has one element for all texts of a network.
+
+import { formatNetwork, parseNetwork } from './ip.ts';
+import type { Decision, Row } from './decision.ts';
+
+/**
+ * IPv6 as RFC 5952 writes it: one gap, of at least two groups, and no group of zeros beside it. Most is written so, and
+ * parsing it would take longer than all else that is done for a row. Mapped IPv4 is not.
+ */
+const plainIpv6 = (() => {
+  const groups = '(?:[1-9a-f][0-9a-f]{0,3}(?::[1-9a-f][0-9a-f]{0,3})*)?';
+  return new RegExp(`^(?!::ffff:)(?!(?:[^:]*:){7})${groups}::${groups}$`);
+})();
+
+/** Equal for all spellings of one network, country or AS; any other value, and one that is none of these, as it is. */
+export function canonicalValue(scope: string, value: string): string {
+  if (isOfAddresses(scope)) {
+    // An IPv4 address has one spelling only.
+    if (!/[:/]/.test(value) || plainIpv6.test(value)) return value;
+    const network = parseNetwork(value);
+    const text = network ? formatNetwork(network) : value;
+    // Nearly all are written so: a row has then one text in memory, not two.
+    return text === value ? value : text;
+  }
+  if (scope === 'Country') return value.toUpperCase();
+  if (scope === 'AS') return /^(?:AS)?0*(\d{1,10})$/i.exec(value)?.[1] ?? value;
+  return value;
+}
+
+/** LAPI's two scopes of addresses: `192.0.2.9` of the one is `192.0.2.9/32` of the other. */
+function isOfAddresses(scope: string): boolean {
+  return scope === 'Ip' || scope === 'Range';
+}
+
+/** Whether two scopes have the same values. */
+export function sameKind(a: string, b: string): boolean {
+  return a === b || (isOfAddresses(a) && isOfAddresses(b));
+}
+
+/** Whether two rows do the same to the same network, country or AS, however each is spelled. */
+export function sameNetwork(a: Row, b: Row): boolean {
+  return a.canonicalValue === b.canonicalValue && a.type === b.type && sameKind(a.scope, b.scope);
+}
+
+/** Whether two rows are one to who compares texts. */
+export function sameText(a: Row, b: Row): boolean {
+  return a.value === b.value && a.scope === b.scope && a.type === b.type;
+}
+
+/** Whether what a row is about has another spelling than the row's. */
+export function isRespelled({
+  scope,
+  value,
+  canonicalValue,
+}: Decision & Pick<Row, 'canonicalValue'>): boolean {
+  return value !== canonicalValue || (isOfAddresses(scope) && value.includes('/') !== (scope === 'Range'));
+}

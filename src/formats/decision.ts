@@ -1,0 +1,89 @@
+// The words of the feed: what a decision is here, and what the log keeps of it.
+
+import { createGenerations } from '../runtime/generations.ts';
+
+/**
+ * A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. Read from an
+ * engine its `id` is the engine's; in the log and in answers it is the one that bouncers know it by.
+ */
+export interface Decision {
+  readonly id: number;
+  /** Only in stream answers of engines since 1.5, and not for community or list decisions. */
+  readonly uuid?: string;
+  readonly origin: string;
+  readonly scenario: string;
+  readonly scope: string;
+  readonly type: string;
+  readonly value: string;
+  readonly untilMs: number;
+}
+
+/**
+ * A decision in the log. Immutable but for its end: while it is active `removedSeq` is 0, afterwards the row
+ * is a tombstone. A renewed row is replaced by another `Row` with the same `rowId`.
+ */
+export interface Row extends Decision {
+  readonly rowId: number;
+  /** The engine that decided, by its handle (identity.ts); empty: it was decided here. */
+  readonly engine: string;
+  /** Its id at that engine; 0: no engine knows it. */
+  readonly engineId: number;
+  /** The value in one spelling (canonical.ts): the same text where there is no other. */
+  readonly canonicalValue: string;
+  readonly addedSeq: number;
+  removedSeq: number;
+  removedMs: number;
+}
+
+/**
+ * Ids from here up are given by us: to local decisions, to those of all engines but the one that was there first, and to
+ * those of that one whose own ids are not below. All stay below 2^31 for .NET bouncers.
+ */
+export const firstLocalId = 2 ** 30;
+
+/** The ids that we give, one for each count from `firstLocalId` on: after 2^30 of them they begin again. */
+export function givenId(count: number): number {
+  return firstLocalId + ((count - firstLocalId) % firstLocalId);
+}
+
+/** The origin of decisions made here. */
+export const localOrigin = 'lapidary';
+
+/** A row's decision without the log's own columns: what may leave the feed. */
+export function decisionOf({ id, origin, scenario, scope, type, value, untilMs }: Decision): Decision {
+  return { id, origin, scenario, scope, type, value, untilMs };
+}
+
+/** Whether no engine knows of it: it was decided here, or its engine's database is lost. */
+export function isLocal(row: Row): boolean {
+  return row.engineId === 0;
+}
+
+/** Whether two decisions say the same of the same thing; bouncers and views cannot tell them apart but by id. */
+export function sameContent(a: Decision, b: Decision): boolean {
+  return (
+    a.value === b.value &&
+    a.scope === b.scope &&
+    a.type === b.type &&
+    a.origin === b.origin &&
+    a.scenario === b.scenario
+  );
+}
+
+/** Equal for rows of one content and engine: no view has one of them without the other. */
+export function contentKey({ scope, type, value, origin, scenario, engine }: Row): string {
+  return JSON.stringify([scope, type, value, origin, scenario, engine]);
+}
+
+const interned = createGenerations<string>(4 * 1024 * 1024, (text) => 50 + text.length);
+
+/**
+ * One copy of a text that many decisions share (scope, origin, scenario): at 100,000 decisions this is the
+ * difference between one and a dozen megabytes. Bounded, since a scenario is free text.
+ */
+export function intern(text: string): string {
+  const known = interned.get(text);
+  if (known !== undefined) return known;
+  interned.set(text, text);
+  return text;
+}

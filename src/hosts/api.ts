@@ -1,0 +1,171 @@
+// The operator API of hosts, and of the tokens with which they enrol themselves.
+
+import * as z from 'zod';
+import type { Context } from 'hono';
+import type { AppEnv } from '../env.ts';
+import { badInput, problem, succeed, type Result } from '../http/failure.ts';
+import * as enrolments from './enrolments.ts';
+import { nameMustBe, nameRule, nextOf, nothing, page } from '../operations/fields.ts';
+import * as hosts from './hosts.ts';
+import { noMachines } from '../machines/blocklist.ts';
+import { etagOf } from '../operations/mutate.ts';
+import { mutation, operation } from '../operations/operation.ts';
+import { changePublicUrl, publicUrlFields, publicUrlShape } from './public-url.ts';
+
+const described = z.object({ host: hosts.hostShape });
+const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
+
+export const hostOperations = [
+  operation({
+    method: 'GET',
+    path: '/hosts',
+    needs: 'viewer',
+    summary: 'All hosts, with the bouncers whose keys they register',
+    query: page,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ hosts: z.array(hosts.hostShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { after, limit } }) => {
+      const rows = await hosts.listHosts(c.env.DB, after, limit);
+      return c.json({
+        hosts: rows.map(hosts.describeHost),
+        next: nextOf(rows, limit, ({ host }) => host.id),
+      });
+    },
+  }),
+  operation({
+    method: 'GET',
+    path: '/hosts/{name}',
+    needs: 'viewer',
+    summary: 'One host',
+    answers: { 200: { description: 'Its ETag is its revision.', body: described } },
+    refusals: [404],
+    reply: async (c) => {
+      const name = c.req.param('name') ?? '';
+      const found = await hosts.findHostFacts(c.env.DB, name);
+      if (!found || found.host.removedMs !== null) {
+        return problem({ kind: 'not-found', what: `host ${name}` });
+      }
+      c.header('etag', etagOf(found.host.revision));
+      return c.json({ host: hosts.describeHost(found) });
+    },
+  }),
+  mutation({
+    method: 'PUT',
+    path: '/hosts/{name}',
+    needs: 'operator',
+    summary: 'Make a host known by its SSH public key, or change it',
+    description:
+      'What is not named is as by default. With another public key its next registration counts whatever its ' +
+      'generation; the keys of its bouncers go on until then.',
+    body: hosts.hostFields,
+    ifMatch: 'optional',
+    answers: {
+      200: { description: 'Changed.', body: described },
+      201: { description: 'Made.', body: described },
+    },
+    refusals: [409],
+    change: async (change, fields, c) => {
+      const name = c.req.param('name') ?? '';
+      if (!nameRule.test(name)) return badInput('name', nameMustBe);
+      const engine = checkEngine(c, fields.machine);
+      if (!engine.ok) return engine;
+      return hosts.putHost(change, name, fields);
+    },
+  }),
+  mutation({
+    method: 'DELETE',
+    path: '/hosts/{name}',
+    needs: 'operator',
+    summary: 'Remove a host: the keys of its bouncers, and its machine, are refused everywhere within 5 s',
+    description: 'It is told so when it comes again. Its bouncers stay, without a key.',
+    body: nothing,
+    ifMatch: 'optional',
+    answers: { 204: { description: 'Removed.' } },
+    refusals: [404],
+    change: async (change, _, c) => {
+      return hosts.removeHost(change, c.req.param('name') ?? '');
+    },
+  }),
+  mutation({
+    method: 'POST',
+    path: '/hosts/{name}/recoveries',
+    needs: 'operator',
+    summary: 'Let a host that was rebuilt register once more, and take the suspicion back',
+    body: nothing,
+    ifMatch: 'optional',
+    answers: { 200: { description: 'Allowed, once for each of its keys.', body: described } },
+    refusals: [404],
+    change: (change, _, c) => hosts.allowRecovery(change, c.req.param('name') ?? ''),
+  }),
+  mutation({
+    method: 'PUT',
+    path: '/public-url',
+    needs: 'operator',
+    summary: 'Say by which address hosts know this broker',
+    description:
+      'It takes the place of the one that the first operator’s request fixed. `GET /feed` shows what holds.',
+    body: publicUrlFields,
+    answers: { 200: { description: 'Changed.', body: z.object({ public_urls: z.array(publicUrlShape) }) } },
+    refusals: [409],
+    change: (change, { url }, c) => changePublicUrl(change, c.get('settings'), url),
+  }),
+  mutation({
+    method: 'POST',
+    path: '/enrolments',
+    needs: 'operator',
+    summary: 'Make a token with which hosts enrol themselves',
+    description: 'The token is shown once. Each host that uses it is bound to the SSH key that it came with.',
+    body: enrolments.newEnrolment,
+    answers: {
+      201: {
+        description: 'Made.',
+        body: describedEnrolment.extend({ token: z.string().optional().meta({ example: 'cse_…' }) }),
+      },
+    },
+    change: async (change, fields, c) => {
+      const engine = checkEngine(c, fields.machine);
+      return engine.ok ? enrolments.createEnrolment(change, fields) : engine;
+    },
+  }),
+  operation({
+    method: 'GET',
+    path: '/enrolments',
+    needs: 'viewer',
+    summary: 'All enrolment tokens, and who used them',
+    query: page,
+    answers: {
+      200: {
+        description: 'A page.',
+        body: z.object({ enrolments: z.array(enrolments.enrolmentShape), next: z.int().nullable() }),
+      },
+    },
+    reply: async (c, { query: { after, limit } }) => {
+      const rows = await enrolments.listEnrolments(c.env.DB, after, limit);
+      const all = rows.map((facts) => enrolments.describeEnrolment(facts, Date.now()));
+      return c.json({ enrolments: all, next: nextOf(rows, limit, ({ enrolment }) => enrolment.id) });
+    },
+  }),
+  mutation({
+    method: 'DELETE',
+    path: '/enrolments/{id}',
+    needs: 'operator',
+    summary: 'Revoke an enrolment token: no further host can use it',
+    body: nothing,
+    answers: { 200: { description: 'Revoked. Hosts that used it stay.', body: describedEnrolment } },
+    refusals: [404, 409],
+    change: (change, _, c) => enrolments.revokeEnrolment(change, c.req.param('id') ?? ''),
+  }),
+];
+
+function checkEngine(c: Context<AppEnv>, machine: string | null): Result<'there'> {
+  const { engines, machineRoutes } = c.get('settings');
+  if (machine === null) return succeed('there');
+  if (!machineRoutes) return badInput('machine', noMachines);
+  return engines.some(({ name }) => name === machine)
+    ? succeed('there')
+    : badInput('machine', `there is no engine ${machine}`);
+}

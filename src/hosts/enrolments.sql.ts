@@ -1,0 +1,101 @@
+// The named queries on enrolment tokens and who used them.
+
+import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from '../store/ask.ts';
+import { factsOf, listJson, rowJson } from '../store/facts.ts';
+import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from '../store/schema.ts';
+
+export type Enrolment = typeof enrolments.$inferSelect;
+export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
+
+/** An enrolment, and who used it. */
+export interface EnrolmentFacts {
+  readonly enrolment: Enrolment;
+  readonly uses: readonly EnrolmentHost[];
+}
+
+const facts = sql`json_object(
+  'enrolment', ${rowJson(enrolments)},
+  'uses', ${listJson(
+    rowJson(enrolmentHosts),
+    sql`host`,
+    sql`enrolment_hosts WHERE enrolment_id = enrolments.id`,
+  )})`;
+
+/** SQL for the facts of an enrolment, as JSON. */
+export function enrolmentJson(ref: string): SQL {
+  return sql`(SELECT ${facts} FROM enrolments WHERE ref = ${ref})`;
+}
+
+export function selectFacts(db: DrizzleD1Database, ref: string) {
+  return db
+    .select({ facts: factsOf<EnrolmentFacts>(facts) })
+    .from(enrolments)
+    .where(eq(enrolments.ref, ref));
+}
+
+/** By its digest, unless that was taken away, or it has no place for this host. */
+export function selectByDigest(db: DrizzleD1Database, digest: string, host: string) {
+  return db
+    .select()
+    .from(enrolments)
+    .where(
+      sql`digest = ${digest} AND NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})
+        AND (SELECT count(*) FROM enrolment_hosts WHERE enrolment_id = id AND host <> ${host}) < max_hosts`,
+    );
+}
+
+/** A page by id. */
+export async function listEnrolments(
+  d1: D1Database,
+  afterId: number,
+  limit: number,
+): Promise<EnrolmentFacts[]> {
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<EnrolmentFacts>(facts) })
+      .from(enrolments)
+      .where(gt(enrolments.id, afterId))
+      .orderBy(asc(enrolments.id))
+      .limit(limit),
+  );
+  return rows.map((row) => row.facts);
+}
+
+export function insertStatements(db: DrizzleD1Database, enrolment: typeof enrolments.$inferInsert) {
+  return [db.insert(enrolments).values(enrolment)];
+}
+
+/** SQL for "nobody has revoked it since". */
+export function notRevoked({ id }: Enrolment): SQL {
+  return sql`EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)`;
+}
+
+/** The digest is noted as one that was taken away, too: a restored backup does not bring it back. */
+export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolment, nowMs: number) {
+  return [
+    db.update(enrolments).set({ revokedMs: nowMs }).where(eq(enrolments.id, id)),
+    db.insert(revokedDigests).values({ digest, revokedMs: nowMs }).onConflictDoNothing(),
+    db.insert(endsOutbox).values({ digest, endsMs: nowMs }),
+  ];
+}
+
+/** SQL for "it has a place left for a host": counted when it is taken, so the last place is taken once. */
+export function hasPlace({ id, maxHosts }: Enrolment, host: string): SQL {
+  return sql`(EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)
+    AND (SELECT count(*) FROM enrolment_hosts WHERE enrolment_id = ${id} AND host <> ${host}) < ${maxHosts})`;
+}
+
+export function takePlaceStatements(db: DrizzleD1Database, use: EnrolmentHost) {
+  const { fingerprint, atMs } = use;
+  return [
+    db
+      .insert(enrolmentHosts)
+      .values(use)
+      .onConflictDoUpdate({
+        target: [enrolmentHosts.enrolmentId, enrolmentHosts.host],
+        set: { fingerprint, atMs },
+      }),
+  ];
+}

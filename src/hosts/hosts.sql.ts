@@ -1,0 +1,317 @@
+// The named queries on hosts: who they are, which keys they may register, and which nonces are used up.
+
+import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1 } from '../store/ask.ts';
+import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
+import { changedStatements } from '../bouncers/keys.sql.ts';
+import { endMachineStatements, type HostMachine, type Taken } from '../machines/machines.sql.ts';
+import {
+  bouncers,
+  burntNonces,
+  endsOutbox,
+  engineKeys,
+  hostKeys,
+  hostMachines,
+  hosts,
+  keyVersions,
+  revokedDigests,
+} from '../store/schema.ts';
+
+export type Host = typeof hosts.$inferSelect;
+export type HostKey = typeof hostKeys.$inferSelect;
+export type NewHost = typeof hosts.$inferInsert;
+export type NewHostKey = Slot & Pick<HostKey, 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
+
+/** Which key it is that a host registers. */
+export type Slot = Pick<HostKey, 'kind' | 'name'>;
+
+/** There is one. */
+export const engineSlot: Slot = { kind: 'engine', name: '' };
+
+export function bouncerSlot(bouncer: string): Slot {
+  return { kind: 'bouncer', name: bouncer };
+}
+
+export function machineSlot(host: string): Slot {
+  return { kind: 'machine', name: host };
+}
+
+export function isSlot({ kind, name }: Slot, { kind: ofKind, name: named }: Slot): boolean {
+  return kind === ofKind && name === named;
+}
+
+/** A host by its name, removed ones too. */
+export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
+  const [row] = await askD1(d1, (db) => selectHost(db, name));
+  return row ?? null;
+}
+
+export function selectHost(db: DrizzleD1Database, name: string) {
+  return db.select().from(hosts).where(eq(hosts.name, name));
+}
+
+/** A host, the keys that it may register, and its account at an engine. */
+export interface HostFacts {
+  readonly host: Host;
+  readonly keys: readonly HostKey[];
+  readonly machine: HostMachine | null;
+}
+
+const facts = sql`json_object(
+  'host', ${rowJson(hosts)},
+  'keys', ${listJson(rowJson(hostKeys), sql`kind, host_keys.name`, sql`host_keys WHERE host_id = hosts.id`)},
+  'machine', ${oneJson(rowJson(hostMachines), sql`host_machines WHERE host_id = hosts.id`)})`;
+
+/** SQL for the facts of a host, as JSON. */
+export function hostJson(name: string): SQL {
+  return sql`(SELECT ${facts} FROM hosts WHERE name = ${name})`;
+}
+
+/** By its name, removed ones too. */
+export function selectHostFacts(db: DrizzleD1Database, name: string) {
+  return db
+    .select({ facts: factsOf<HostFacts>(facts) })
+    .from(hosts)
+    .where(eq(hosts.name, name));
+}
+
+export async function findHostFacts(d1: D1Database, name: string): Promise<HostFacts | null> {
+  const [row] = await askD1(d1, (db) => selectHostFacts(db, name));
+  return row?.facts ?? null;
+}
+
+/** A page by id, of those that are not removed. */
+export async function listHosts(d1: D1Database, afterId: number, limit: number): Promise<HostFacts[]> {
+  const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ facts: factsOf<HostFacts>(facts) })
+      .from(hosts)
+      .where(live)
+      .orderBy(asc(hosts.id))
+      .limit(limit),
+  );
+  return rows.map((row) => row.facts);
+}
+
+export interface Owned {
+  readonly hostKey: HostKey;
+  readonly host: string;
+}
+
+/** Whose a key is, and what it may be registered with; no row: no host's. */
+export function selectOwner(
+  db: DrizzleD1Database,
+  { kind, name }: { kind: HostKey['kind']; name: string | SQL },
+) {
+  return selectOwners(db, sql`kind = ${kind} AND host_keys.name = ${name}`);
+}
+
+/** The same of several. */
+export function selectOwnersOf(db: DrizzleD1Database, slots: readonly Slot[]) {
+  return selectOwners(
+    db,
+    sql`(kind, host_keys.name) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
+      FROM json_each(${JSON.stringify(slots.map(({ kind, name }) => [kind, name]))}))`,
+  );
+}
+
+function selectOwners(db: DrizzleD1Database, which: SQL) {
+  return (
+    db
+      // A batch gives rows by the names of their columns, and both tables have a name.
+      .select({ hostKey: hostKeys, host: sql<string>`${hosts.name}`.as('host') })
+      .from(hostKeys)
+      .innerJoin(hosts, eq(hosts.id, hostKeys.hostId))
+      .where(which)
+  );
+}
+
+/** SQL for "there is no host of this name but a removed one". */
+export function noLiveHost(name: string): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM hosts WHERE name = ${name} AND removed_ms IS NULL)`;
+}
+
+/** SQL for "no operator has changed this host since". */
+export function atHostRevision({ id, revision }: Host): SQL {
+  return sql`EXISTS (SELECT 1 FROM hosts WHERE id = ${id} AND revision = ${revision} AND removed_ms IS NULL)`;
+}
+
+/** SQL for "the host has not registered this key since, and it is still its own". */
+export function atGeneration({ kind, name, hostId, generation }: HostKey): SQL {
+  return sql`EXISTS (SELECT 1 FROM host_keys JOIN hosts ON hosts.id = host_keys.host_id WHERE kind = ${kind}
+    AND host_keys.name = ${name} AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
+}
+
+function isKey({ kind, name }: Slot): SQL {
+  return sql`${hostKeys.kind} = ${kind} AND ${hostKeys.name} = ${name}`;
+}
+
+function hostId(name: string): SQL<number> {
+  return sql<number>`(SELECT id FROM hosts WHERE name = ${name})`;
+}
+
+/** The statements that make a host with its keys, in place of a removed one of its name. */
+export function insertHostStatements(db: DrizzleD1Database, host: NewHost, keys: readonly NewHostKey[]) {
+  return [
+    db.delete(hosts).where(eq(hosts.name, host.name)),
+    db.insert(hosts).values(host),
+    ...keys.map((key) => db.insert(hostKeys).values({ ...key, hostId: hostId(host.name) })),
+  ];
+}
+
+/** The statements that change a host, and the keys that it may register. */
+export function changeHostStatements(
+  db: DrizzleD1Database,
+  host: Host,
+  to: Partial<NewHost>,
+  add: readonly NewHostKey[],
+  remove: readonly HostKey[],
+  /** Every key's next registration counts, whatever its generation. */
+  allowRecovery: boolean,
+) {
+  return [
+    db
+      .update(hosts)
+      .set({ ...to, revision: sql`revision + 1` })
+      .where(eq(hosts.id, host.id)),
+    ...remove.map((key) => db.delete(hostKeys).where(isKey(key))),
+    ...(remove.some(({ kind }) => kind === 'engine') ? [db.delete(engineKeys)] : []),
+    ...add.map((key) => db.insert(hostKeys).values({ ...key, hostId: host.id })),
+    ...(allowRecovery
+      ? [db.update(hostKeys).set({ recoveryAllowed: true }).where(eq(hostKeys.hostId, host.id))]
+      : []),
+  ];
+}
+
+/**
+ * The statements that take away every key of a host's bouncers, those included that it registers in this moment: what is
+ * there is asked when it is done.
+ */
+export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
+  const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON kind = 'bouncer' AND host_keys.name = bouncers.name
+    WHERE host_keys.host_id = ${id})`;
+  return [
+    // An insertion from a query names every column of the schema, in its order.
+    db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
+      AND digest NOT IN (SELECT digest FROM revoked_digests)`),
+    db
+      .insert(endsOutbox)
+      .select(sql`SELECT NULL, digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}`),
+    db.delete(keyVersions).where(sql`bouncer_id IN ${own}`),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1` })
+      .where(sql`id IN ${own}`),
+    ...changedStatements(db, own),
+  ];
+}
+
+/** The statements that remove a host, with its keys, and leave a tombstone. */
+export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: Taken) {
+  return [
+    ...revokeKeysStatements(db, host, taken.blockedMs),
+    ...endMachineStatements(db, host.id, taken),
+    db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
+    db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
+    db
+      .update(hosts)
+      .set({ removedMs: taken.blockedMs, suspectedMs: null, revision: sql`revision + 1` })
+      .where(eq(hosts.id, host.id)),
+  ];
+}
+
+/** The statements that note a registration, and what was asked of it as done. */
+export function registeredStatements(
+  db: DrizzleD1Database,
+  key: HostKey,
+  to: Partial<HostKey>,
+  nowMs: number,
+) {
+  return [
+    db
+      .update(hostKeys)
+      .set({
+        ...to,
+        generation: key.generation + 1,
+        rotationAskedMs: null,
+        graceMs: null,
+        maxOverlapMs: null,
+      })
+      .where(isKey(key)),
+    db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, key.hostId)),
+  ];
+}
+
+export function useRecoveryStatements(db: DrizzleD1Database, key: HostKey) {
+  return [db.update(hostKeys).set({ recoveryAllowed: false }).where(isKey(key))];
+}
+
+export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: number) {
+  return [db.update(hosts).set({ suspectedMs: nowMs, seenMs: nowMs }).where(eq(hosts.id, host.id))];
+}
+
+export function askRotationStatements(db: DrizzleD1Database, bouncer: string, to: Partial<HostKey>) {
+  return [
+    db
+      .update(hostKeys)
+      .set(to)
+      .where(isKey(bouncerSlot(bouncer))),
+    db
+      .update(bouncers)
+      .set({ revision: sql`revision + 1` })
+      .where(eq(bouncers.name, bouncer)),
+  ];
+}
+
+/** A nonce as it is burnt, and when it would have ended by itself. */
+export interface Nonce {
+  readonly text: string;
+  readonly expiresMs: number;
+}
+
+/** A row says that it is burnt. */
+export function selectBurnt(db: DrizzleD1Database, { text }: Nonce) {
+  return db.select().from(burntNonces).where(eq(burntNonces.nonce, text));
+}
+
+/** The statements that burn a nonce; a clash on `burnt_nonces.nonce` says that it was. Old ones are forgotten. */
+export function burnStatements(db: DrizzleD1Database, { text, expiresMs }: Nonce, nowMs: number) {
+  return [
+    db.insert(burntNonces).values({ nonce: text, expiresMs }),
+    db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
+  ];
+}
+
+/** Burns a nonce for a request that changes nothing else; false when it was burnt before. */
+export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: number): Promise<boolean> {
+  const [burnt] = await askD1(d1, (db) =>
+    db.batch([
+      db
+        .insert(burntNonces)
+        .values({ nonce: nonce.text, expiresMs: nonce.expiresMs })
+        .onConflictDoNothing()
+        .returning(),
+      db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
+      db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
+    ]),
+  );
+  return burnt.length > 0;
+}
+
+export type EngineKey = typeof engineKeys.$inferSelect;
+
+/** Which engine's key a host sent last; no row: none. The feed's object has the key itself. */
+export function selectEngineKey(db: DrizzleD1Database) {
+  return db.select().from(engineKeys).limit(1);
+}
+
+export function keepEngineKeyStatements(db: DrizzleD1Database, key: Omit<EngineKey, 'id'>) {
+  return [
+    db
+      .insert(engineKeys)
+      .values({ id: 0, ...key })
+      .onConflictDoUpdate({ target: engineKeys.id, set: key }),
+  ];
+}

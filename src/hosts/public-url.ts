@@ -1,0 +1,148 @@
+// The address by which hosts know this broker, where PUBLIC_URL does not say it: the Host of the first request of an
+// operator, since nobody else is believed; it stands until an operator names another, or PUBLIC_URL is set.
+
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import type { Context } from 'hono';
+import * as z from 'zod';
+import { isLoopback, isLoopbackUrl, parsePublicUrl, publicUrlMustBe, publicUrls } from './audience.ts';
+import { clientAddress, type AppEnv } from '../env.ts';
+import { always } from '../store/audit.sql.ts';
+import { answerMs } from '../store/ask.ts';
+import * as db from './public-url.sql.ts';
+import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
+import { mayAct } from '../config/roles.ts';
+import type { Settings } from '../config/settings.ts';
+import { withinMs } from '../runtime/wait.ts';
+import { isoTime, time } from '../bouncers/describe.ts';
+import { mutate, mutationBy, nothingRead, type Answer, type Mutation } from '../operations/mutate.ts';
+import { lastReconciledMs } from '../operations/settle.ts';
+
+export const publicUrlFields = z.strictObject({
+  url: z
+    .string(`must be ${publicUrlMustBe}`)
+    .transform((text, context): string => {
+      const url = parsePublicUrl(text);
+      if (url !== null) return url;
+      context.addIssue({ code: 'custom', message: `must be ${publicUrlMustBe}` });
+      return z.NEVER;
+    })
+    .meta({ description: 'PATH_PREFIX included.', example: 'https://lapidary.example.net' }),
+});
+
+export const publicUrlShape = z
+  .object({
+    url: z
+      .string()
+      .meta({ description: '`//host`: with http and https.', example: '//lapidary.example.net' }),
+    local: z.boolean().meta({ description: 'It is good for hosts on the broker’s own machine only.' }),
+    fixed_by: z
+      .string()
+      .nullable()
+      .meta({ description: 'The operator whose request fixed it; null: PUBLIC_URL.' }),
+    fixed_at: time.nullable(),
+  })
+  .meta({ id: 'PublicUrl', description: 'An address by which hosts know this broker: they sign it.' });
+
+/** The Host that a request came with, in lower case. */
+export function hostOf(request: Request): string {
+  return (request.headers.get('host') ?? new URL(request.url).host).toLowerCase();
+}
+
+/**
+ * Whether a request comes from this very machine. With a proxy on it that names no client, nobody knows; one that
+ * appends to `X-Forwarded-For` is seen.
+ */
+export function isFromLoopback(request: Request, settings: Settings): boolean {
+  const forwarded = ['x-forwarded-for', 'forwarded'].some((name) => request.headers.has(name));
+  if (settings.clientAddressHeader === '' && forwarded) return false;
+  return isLoopback(clientAddress(request, settings));
+}
+
+function describe(settings: Settings, fixed: Omit<db.FixedUrl, 'id'> | null) {
+  return publicUrls(settings, fixed?.url ?? null).map((url) => {
+    const by = url === settings.publicUrl ? null : fixed;
+    return {
+      url,
+      local: isLoopbackUrl(url),
+      fixed_by: by?.actor ?? null,
+      fixed_at: isoTime(by?.fixedMs ?? null),
+    } satisfies z.input<typeof publicUrlShape>;
+  });
+}
+
+/** For the status, which is there without D1 as well; null: D1 is out of reach. */
+export async function describePublicUrls(d1: D1Database, settings: Settings) {
+  try {
+    return describe(settings, await db.findFixedUrl(d1));
+  } catch (error) {
+    console.error(`the address of this broker could not be read: ${causeOf(error).message}`);
+    return null;
+  }
+}
+
+/** With an isolate's settings: since which restore one is known to be fixed. Another may replace it, none takes it away. */
+const knownFixed = new WeakMap<Settings, number>();
+
+/**
+ * An operator calls: the name by which they do is ours, if none was fixed before. Not that of this machine, by which
+ * nobody else reaches it, and not a viewer's. Throws nothing: the request goes on without.
+ */
+export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<void> {
+  const settings = c.get('settings');
+  const host = hostOf(c.req.raw);
+  if (settings.bootstrap === null || isSet(settings)) return;
+  if (isLoopbackUrl(host) || !mayAct(c.get('role'), 'operator')) return;
+  if (knownFixed.get(settings) === lastReconciledMs()) return;
+  const fixing = fix(c, `//${host}`, nowMs);
+  c.executionCtx.waitUntil(fixing);
+  await withinMs(fixing, answerMs);
+}
+
+async function fix(c: Context<AppEnv>, url: string, nowMs: number): Promise<void> {
+  const fixed = { url, fixedMs: nowMs, actor: c.get('actor') };
+  const mutation = { ...mutationBy(c.env, fixed.actor, nowMs), breakGlass: c.get('breakGlass') };
+  const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
+  try {
+    const answer = await mutate(mutation, reads, ([[there]]) => {
+      if (there) return succeed({ as: { status: 200, body: {} } });
+      return succeed({
+        entry: { action: 'public-url.fix', target: fixed.url, detail: {} },
+        unchanged: db.noneFixed,
+        statements: (d) => db.fixUrlStatements(d, fixed),
+        answer: { status: 200, body: {} },
+      });
+    });
+    if (answer.ok) knownFixed.set(c.get('settings'), lastReconciledMs());
+  } catch (error) {
+    console.error(`the address of this broker was not fixed: ${causeOf(error).message}`);
+  }
+}
+
+/** An operator names the address. */
+export async function changePublicUrl(
+  mutation: Mutation,
+  settings: Settings,
+  url: string,
+): Promise<Result<Answer>> {
+  if (isSet(settings)) {
+    return fail({
+      kind: 'conflict',
+      field: 'url',
+      problem: 'the setting PUBLIC_URL says it; change it there',
+    });
+  }
+  const fixed = { url, fixedMs: mutation.nowMs, actor: mutation.actor };
+  return mutate(mutation, nothingRead, () =>
+    succeed({
+      entry: { action: 'public-url.change', target: url, detail: {} },
+      unchanged: always,
+      statements: (d) => db.fixUrlStatements(d, fixed),
+      answer: { status: 200, body: { public_urls: describe(settings, fixed) } },
+    }),
+  );
+}
+
+/** Whether PUBLIC_URL is an address that others reach: then it is the only one. */
+function isSet({ publicUrl }: Settings): boolean {
+  return publicUrl !== '' && !isLoopbackUrl(publicUrl);
+}

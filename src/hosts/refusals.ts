@@ -1,0 +1,83 @@
+// What is left of a known host's request that is refused, for operators to see: when, why, and of a relay a row in the audit
+// log. Bounded, since strangers bring some of it about: a host's own is written every ten minutes at most, and of relays
+// one row an hour for each audience, twenty an hour in all.
+
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { sinceMs } from '../runtime/clock.ts';
+import type { Host } from './hosts.sql.ts';
+import { selectHolds } from '../bouncers/keys.sql.ts';
+import * as db from './public-url.sql.ts';
+import { causeOf, fail, succeed } from '../http/failure.ts';
+import { mutate } from '../operations/mutate.ts';
+import { hostMutation } from './registration.ts';
+import { fingerprintOf, parsePublicKey } from '../crypto/ssh-key.ts';
+import { toBase64 } from '../crypto/ssh-wire.ts';
+import { claimedType, verifySignature, type Signature } from '../crypto/sshsig.ts';
+
+export type Refusal =
+  /** The host has signed, and for another broker. */
+  | { readonly kind: 'relay'; readonly audience: string }
+  /** Somebody has signed as this host, with another key. */
+  | {
+      readonly kind: 'key';
+      readonly signature: Signature;
+      readonly namespace: string;
+      readonly bytes: Uint8Array;
+    };
+
+const refusedEveryMs = 600_000;
+const relayedEveryMs = 3_600_000;
+const mostRelays = 20;
+
+/** `address`: where the request came from. Throws nothing: whoever is refused is so without a trace, too. */
+export async function noteRefusal(
+  env: Env,
+  host: Host,
+  refusal: Refusal,
+  address: string,
+  nowMs: number,
+): Promise<void> {
+  try {
+    if (sinceMs(host.lastRefusedMs ?? -Infinity, nowMs) >= refusedEveryMs) {
+      const why = await whyOf(refusal);
+      if (why !== null) await db.noteRefused(env.DB, host.id, why, nowMs);
+    }
+    if (refusal.kind === 'relay') await noteRelay(env, host.name, cut(refusal.audience), address, nowMs);
+  } catch (error) {
+    console.error(`a refusal of host ${host.name} was not noted: ${causeOf(error).message}`);
+  }
+}
+
+/** Null: nobody has signed it at all. */
+async function whyOf(refusal: Refusal): Promise<string | null> {
+  if (refusal.kind === 'relay') return `it signed for ${cut(refusal.audience)}`;
+  const { signature, namespace, bytes } = refusal;
+  const key = await parsePublicKey(`${claimedType(signature)} ${toBase64(signature.key)}`);
+  if (!key.ok || !(await verifySignature(signature, key.value, namespace, bytes)).ok) return null;
+  return `it came with another SSH key, ${await fingerprintOf(key.value)}`;
+}
+
+async function noteRelay(
+  env: Env,
+  host: string,
+  audience: string,
+  address: string,
+  nowMs: number,
+): Promise<void> {
+  const after = nowMs - relayedEveryMs;
+  const isNew = db.isNewRelay(audience, after, mostRelays);
+  const reads = (d: DrizzleD1Database) => [selectHolds(d, isNew)] as const;
+  await mutate(hostMutation(env, host, nowMs), reads, ([[found]]) => {
+    if (!found?.holds) return fail({ kind: 'replayed' });
+    return succeed({
+      entry: { action: 'host.relay-refused', target: host, detail: { audience, address } },
+      unchanged: isNew,
+      statements: (d) => db.noteRelayStatements(d, audience, after, nowMs),
+      answer: { status: 200, body: {} },
+    });
+  });
+}
+
+function cut(audience: string): string {
+  return audience.slice(0, 200);
+}

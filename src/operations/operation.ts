@@ -1,0 +1,157 @@
+// The operations of our own HTTP API. Each is defined once, as a value that says where it is, who may call it, what
+// it takes and what it answers: it is the route, the check of what comes in, and its entry in /openapi.json.
+
+import type { Context, Hono } from 'hono';
+import type * as z from 'zod';
+import type { AppEnv } from '../env.ts';
+import { badInput, problem, succeed, type Result } from '../http/failure.ts';
+import { parseJson, readText } from '../http/body.ts';
+import { mayAct, type Role } from '../config/roles.ts';
+import { check } from './fields.ts';
+import { etagOf, readIdempotency, readIfMatch, type Answer, type Mutation } from './mutate.ts';
+
+export interface Operation {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** As OpenAPI writes it: `/bouncers/{name}/rotate`. */
+  readonly path: string;
+  /** The least role that may call it; null: it asks by itself who is calling. */
+  readonly needs: Role | null;
+  readonly summary: string;
+  readonly description?: string;
+  readonly query?: z.ZodType;
+  readonly body?: z.ZodType;
+  /** What it answers when it does what it was asked to do, by status. */
+  readonly answers: Readonly<Record<number, { readonly description: string; readonly body?: z.ZodType }>>;
+  /** Statuses of its refusals, besides those that follow from what it takes and who may call it. */
+  readonly refusals?: readonly number[];
+  /** It takes `Idempotency-Key`, and `If-Match` where that is given. */
+  readonly repeatable?: boolean;
+  readonly ifMatch?: 'optional' | 'required';
+  readonly reply: (c: Context<AppEnv>) => Promise<Response>;
+}
+
+type Definition<Query, Body> = Omit<Operation, 'query' | 'body' | 'reply'> & {
+  readonly query?: z.ZodType<Query>;
+  readonly body?: z.ZodType<Body>;
+  /** Of what the body unfolds to. */
+  readonly bodyLimitBytes?: number;
+};
+
+/** What a request had in it, checked. `text`: its body as it came. */
+export interface Input<Query, Body> {
+  readonly query: Query;
+  readonly body: Body;
+  readonly text: string;
+}
+
+/** An operation that answers by itself. */
+export function operation<Query = unknown, Body = unknown>(
+  definition: Definition<Query, Body> & {
+    readonly reply: (c: Context<AppEnv>, input: Input<Query, Body>) => Promise<Response>;
+  },
+): Operation {
+  const { reply, ifMatch } = definition;
+  return {
+    ...definition,
+    reply: async (c) => {
+      if (ifMatch === 'required' && c.req.header('if-match') === undefined) {
+        const why = 'send the ETag as it was answered';
+        return problem({ kind: 'precondition-required', field: 'If-Match', problem: why });
+      }
+      const input = await readInput(c, definition);
+      return input.ok ? reply(c, input.value) : problem(input.failure);
+    },
+  };
+}
+
+/** An operation that changes D1 (mutations.ts): repeatable, audited, with the ETag of what it left. */
+export function mutation<Query = unknown, Body = unknown>(
+  definition: Definition<Query, Body> & {
+    readonly change: (mutation: Mutation, body: Body, c: Context<AppEnv>) => Promise<Result<Answer>>;
+  },
+): Operation {
+  const { change } = definition;
+  return operation({
+    ...definition,
+    repeatable: true,
+    reply: async (c, { body, text }) => {
+      const asked = await mutationOf(c, text);
+      if (!asked.ok) return problem(asked.failure);
+      const answer = await change(asked.value, body, c);
+      return answer.ok ? written(c, answer.value) : problem(answer.failure);
+    },
+  });
+}
+
+/** Who changes what, on what was seen, and whether it was asked before. */
+export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Result<Mutation>> {
+  const { headers } = c.req.raw;
+  const expected = readIfMatch(headers.get('if-match'));
+  if (!expected.ok) return expected;
+  const key = headers.get('idempotency-key');
+  const idempotency = await readIdempotency(key, c.req.method, c.req.path, text);
+  if (!idempotency.ok) return idempotency;
+  return succeed({
+    env: c.env,
+    actor: c.get('actor'),
+    breakGlass: c.get('breakGlass'),
+    nowMs: Date.now(),
+    expectedRevision: expected.value,
+    idempotency: idempotency.value,
+  });
+}
+
+function written(c: Context<AppEnv>, { status, body, secret, replayed }: Answer): Response {
+  if (replayed) c.header('idempotent-replayed', 'true');
+  const revision = revisionIn(body);
+  if (revision !== undefined) c.header('etag', etagOf(revision));
+  if (status === 204) return c.body(null, 204);
+  return c.json({ ...body, ...secret }, status as 200);
+}
+
+/** The revision of the one thing that an answer describes. */
+function revisionIn(body: Answer['body']): number | undefined {
+  const described = Object.values(body) as (null | { readonly revision?: unknown })[];
+  return described.map((each) => each?.revision).find((revision) => typeof revision === 'number');
+}
+
+const bodyLimitBytes = 64 * 1024;
+
+async function readInput<Query, Body>(
+  c: Context<AppEnv>,
+  definition: Definition<Query, Body>,
+): Promise<Result<Input<Query, Body>>> {
+  const query = definition.query ? check(definition.query, c.req.query(), 'parameter') : succeed({} as Query);
+  if (!query.ok) return query;
+  if (!definition.body) return succeed({ query: query.value, body: {} as Body, text: '' });
+  const text = await readText(c.req.raw, definition.bodyLimitBytes ?? bodyLimitBytes);
+  if (!text.ok) return text;
+  const json = text.value === '' ? succeed({}) : parseJson(text.value);
+  if (!json.ok) return json;
+  if (typeof json.value !== 'object' || json.value === null || Array.isArray(json.value)) {
+    return badInput('body', 'not a JSON object');
+  }
+  const body = check(definition.body, json.value);
+  return body.ok ? succeed({ query: query.value, body: body.value, text: text.value }) : body;
+}
+
+/** Makes operations the routes below a group. */
+export function mount(routes: Hono<AppEnv>, operations: readonly Operation[]): void {
+  for (const each of operations) {
+    routes.on(each.method, routePath(each.path), (c) => guarded(c, each));
+  }
+  // After all of them: a bouncer may well be called `import`, which is a path of one method.
+  for (const [path, there] of Map.groupBy(operations, (each) => each.path)) {
+    const allow = there.map(({ method }) => method);
+    routes.all(routePath(path), () => problem({ kind: 'method-not-allowed', allow }));
+  }
+}
+
+async function guarded(c: Context<AppEnv>, { needs, reply }: Operation): Promise<Response> {
+  if (needs === null || mayAct(c.get('role'), needs)) return reply(c);
+  return problem({ kind: 'forbidden', problem: `this needs the role ${needs}; yours is ${c.get('role')}` });
+}
+
+function routePath(path: string): string {
+  return path.replace(/\{(\w+)\}/g, ':$1');
+}

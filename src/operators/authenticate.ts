@@ -1,0 +1,100 @@
+// Who calls the operator API, and as what: by `OPERATOR_TOKEN`, by a token of ours, or by one of an OIDC issuer.
+// Fails closed. Who holds `OPERATOR_TOKEN` is anybody, so its uses are marked in the audit log.
+
+import { waitUntil } from 'cloudflare:workers';
+import { answerMs } from '../store/ask.ts';
+import { anyLiveToken } from './tokens.sql.ts';
+import { fail, succeed, type Result } from '../http/failure.ts';
+import type { Role } from '../config/roles.ts';
+import { sameSecret } from '../crypto/secret.ts';
+import type { Settings } from '../config/settings.ts';
+import { withinMs } from '../runtime/wait.ts';
+import { writeAuditRow } from '../operations/commit.ts';
+import { claimedIssuer, verifyToken, type Identity } from './oidc.ts';
+import { authenticateToken, looksLikeToken } from './tokens.ts';
+
+export interface Operator {
+  /** As the audit log names it: `operator-token`, `token:<name>`, `oidc:<issuer>:<subject>`. */
+  readonly actor: string;
+  readonly role: Role;
+  readonly breakGlass: boolean;
+}
+
+const breakGlassActor = 'operator-token';
+
+/**
+ * What the caller put into `Authorization` decides, alone; a header that a proxy adds (Access) counts without it.
+ * `address`: where the caller is.
+ */
+export async function authenticateOperator(
+  settings: Settings,
+  d1: D1Database,
+  request: Request,
+  address: string,
+  nowMs: number,
+): Promise<Result<Operator>> {
+  const { operatorToken, operatorIssuers } = settings;
+  const authorization = request.headers.get('authorization');
+  if (authorization === null) {
+    for (const header of new Set(operatorIssuers.map((issuer) => issuer.header))) {
+      const token = request.headers.get(header);
+      if (token === null) continue;
+      if (isForeignForm(request)) {
+        return fail({ kind: 'forbidden', problem: 'a page of another site may not do this in your name' });
+      }
+      const issuer = claimedIssuer(operatorIssuers, header, token);
+      if (!issuer) return refuse(`no issuer in OPERATOR_ISSUERS sends this token in ${header}`);
+      return named(await verifyToken(issuer, token, nowMs));
+    }
+    if (operatorToken === null && operatorIssuers.length === 0) {
+      return refuse('no operator can log in: OPERATOR_TOKEN is not set (wrangler secret put OPERATOR_TOKEN)');
+    }
+  }
+  const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization ?? '')?.[1];
+  if (token === undefined) return refuse('send the operator token as Authorization: Bearer …');
+  if (operatorToken !== null && (await sameSecret(token, operatorToken))) {
+    return succeed({ actor: breakGlassActor, role: 'admin', breakGlass: true });
+  }
+  if (looksLikeToken(token)) return named(await authenticateToken(d1, token, address, nowMs));
+  const issuer = claimedIssuer(operatorIssuers, 'authorization', token);
+  if (issuer) return named(await verifyToken(issuer, token, nowMs));
+  return refuse('this operator token is not valid');
+}
+
+function refuse(problem: string): Result<never> {
+  return fail({ kind: 'unauthorised', problem });
+}
+
+function named(identity: Result<Identity>): Result<Operator> {
+  return identity.ok ? succeed({ ...identity.value, breakGlass: false }) : identity;
+}
+
+/**
+ * Whether a browser sends this for a page that is not ours. Access logs a browser in by a cookie, and a form on any
+ * page can post with it (a `text/plain` body may well be JSON). Clients that are no browser send neither header.
+ */
+function isForeignForm(request: Request): boolean {
+  if (request.method === 'GET' || request.method === 'HEAD') return false;
+  const site = request.headers.get('sec-fetch-site');
+  if (site === null) return request.headers.has('origin');
+  return site !== 'same-origin' && site !== 'none';
+}
+
+/**
+ * Notes reading with `OPERATOR_TOKEN`, where there is another way in; where there is none, it is the ordinary one. A log
+ * that can't be written keeps nobody from reading: this is for days like that.
+ */
+export async function noteBreakGlassRead(
+  settings: Settings,
+  env: Env,
+  use: string,
+  nowMs: number,
+): Promise<void> {
+  const anyToken = (): Promise<boolean> => anyLiveToken(env.DB, nowMs).catch(() => true);
+  if (settings.operatorIssuers.length === 0 && !(await anyToken())) return;
+  const target = use.slice(0, 200);
+  const entry = { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} };
+  const written = writeAuditRow(env, entry, nowMs);
+  waitUntil(written);
+  await withinMs(written, answerMs);
+}

@@ -1,0 +1,364 @@
+// D1's tables, described once. The truth of who may ask, and of what operators did. Losing it locks every bouncer
+// out. No secret is in it: SHA-512 digests of keys and tokens only.
+
+import { sql } from 'drizzle-orm';
+import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+
+/**
+ * A bouncer as an operator knows it. `revision` counts its mutations, those of its keys included: it is the ETag,
+ * and what makes two mutations at once take turns. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
+ */
+export const bouncers = sqliteTable('bouncers', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  name: text('name').notNull().unique(),
+  createdMs: integer('created_ms').notNull(),
+  metricsJson: text('metrics_json'),
+  metricsMs: integer('metrics_ms'),
+  revision: integer('revision').notNull().default(1),
+  /** What its keys may read, as JSON (bouncers/policy.ts); null is everything. */
+  viewJson: text('view_json'),
+  /** CIDR ranges its keys may be used from, a JSON list; null is anywhere. */
+  allowJson: text('allow_json'),
+  /** Requests a minute that its keys may make; null is no limit. */
+  rateLimit: integer('rate_limit'),
+  /** How many versions its key has had: the number of the newest. */
+  versionCount: integer('version_count').notNull().default(1),
+  /** What LAPI called it, of one that was imported. */
+  lapiName: text('lapi_name'),
+});
+
+/**
+ * One version of a bouncer's key, as the lower-case hex SHA-512 that LAPI keeps too. `current` and, while a
+ * rotation is under way, `next` (not used yet) or `previous` (in its grace). `expiresMs`: the version's own end.
+ * `deadlineMs`: the end that a rotation set. Times are the broker's clock; null is never.
+ */
+export const keyVersions = sqliteTable(
+  'key_versions',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    bouncerId: integer('bouncer_id')
+      .notNull()
+      .references(() => bouncers.id, { onDelete: 'cascade' }),
+    digest: text('digest').notNull().unique(),
+    createdMs: integer('created_ms').notNull(),
+    /** 1, 2, 3 … in a bouncer: how operators name it. */
+    number: integer('number').notNull().default(1),
+    state: text('state', { enum: ['next', 'current', 'previous'] })
+      .notNull()
+      .default('current'),
+    firstUsedMs: integer('first_used_ms'),
+    expiresMs: integer('expires_ms'),
+    deadlineMs: integer('deadline_ms'),
+    /** Of a `next`: what its first use gives the version before it. */
+    graceMs: integer('grace_ms'),
+    maxOverlapMs: integer('max_overlap_ms'),
+  },
+  (table) => [index('key_versions_bouncer').on(table.bouncerId)],
+);
+
+/**
+ * Tokens of operators (`cso_…`), as the lower-case hex SHA-512. `revokedMs` keeps the row: the audit log speaks of
+ * it by its id.
+ */
+export const operatorTokens = sqliteTable('operator_tokens', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  name: text('name').notNull().unique(),
+  digest: text('digest').notNull().unique(),
+  role: text('role', { enum: ['viewer', 'operator', 'admin'] }).notNull(),
+  createdMs: integer('created_ms').notNull(),
+  expiresMs: integer('expires_ms'),
+  revokedMs: integer('revoked_ms'),
+});
+
+/** Digests that were taken away. They open nothing and can't be registered again, for as long as ages.ts says. */
+export const revokedDigests = sqliteTable(
+  'revoked_digests',
+  {
+    digest: text('digest').primaryKey(),
+    revokedMs: integer('revoked_ms').notNull(),
+  },
+  (table) => [index('revoked_digests_revoked').on(table.revokedMs)],
+);
+
+/**
+ * One row: counts the mutations that can take a key's right away. An isolate that sees it unchanged may go on
+ * trusting every key it has looked up, so revocation costs each isolate one small read per 5 s, not one per
+ * bouncer.
+ */
+export const keyEpoch = sqliteTable('key_epoch', {
+  id: integer('id').primaryKey(),
+  epoch: integer('epoch').notNull(),
+  /** When a restored backup was last put right (operations/settle.ts); 0 is never. Tells its past from its present. */
+  reconciledMs: integer('reconciled_ms').notNull().default(0),
+});
+
+/**
+ * Whose keys each of the last moves of the epoch was about, so that an isolate looks up these anew and no others. A move
+ * that is not here (a restore) was about all.
+ */
+export const keyChanges = sqliteTable(
+  'key_changes',
+  {
+    /** What the epoch came to. */
+    epoch: integer('epoch').notNull(),
+    bouncerId: integer('bouncer_id').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.epoch, table.bouncerId] })],
+);
+
+/**
+ * Ends of keys and tokens that the feed's object has not been told yet. Written in the batch that ends them, empty
+ * soon after: an end is acknowledged once it stands in both places, so that a restored backup does not undo it.
+ */
+export const endsOutbox = sqliteTable('ends_outbox', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  digest: text('digest').notNull(),
+  endsMs: integer('ends_ms').notNull(),
+});
+
+/**
+ * What was done, by whom: one row per mutation, written in its batch under the next number. Its place in the hash chain
+ * follows (audited.ts). `detailJson` holds names, numbers and at most 8 hex of a digest.
+ */
+export const audit = sqliteTable(
+  'audit',
+  {
+    seq: integer('seq').primaryKey(),
+    atMs: integer('at_ms').notNull(),
+    actor: text('actor').notNull(),
+    action: text('action').notNull(),
+    target: text('target').notNull(),
+    detailJson: text('detail_json').notNull(),
+    /** The `hash` of the row before; both are '' until the row is sealed. */
+    previousHash: text('previous_hash').notNull(),
+    hash: text('hash').notNull(),
+    /** SHA-256 of what the row says; null in rows from before there was one. */
+    digest: text('digest'),
+  },
+  (table) => [
+    index('audit_actor').on(table.actor),
+    index('audit_action').on(table.action),
+    index('audit_target').on(table.target),
+  ],
+);
+
+/**
+ * One row, once rows of the audit log were removed by their age: the last of them. The feed's object has the same; from
+ * here it is told to an object that is new, or that finds D1 restored.
+ */
+export const auditStart = sqliteTable('audit_start', {
+  id: integer('id').primaryKey(),
+  seq: integer('seq').notNull(),
+  hash: text('hash').notNull(),
+});
+
+/** Answers to mutations that carried an `Idempotency-Key`, without the secrets in them, for a day. */
+export const idempotentAnswers = sqliteTable(
+  'idempotent_answers',
+  {
+    actor: text('actor').notNull(),
+    key: text('key').notNull(),
+    requestHash: text('request_hash').notNull(),
+    status: integer('status').notNull(),
+    bodyJson: text('body_json').notNull(),
+    expiresMs: integer('expires_ms').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.actor, table.key] }),
+    index('idempotent_answers_expires').on(table.expiresMs),
+  ],
+);
+
+/** Rotations of many bouncers at once, as they were asked for. `id` counts them. */
+export const rotations = sqliteTable('rotations', {
+  id: integer('id').primaryKey(),
+  createdMs: integer('created_ms').notNull(),
+  actor: text('actor').notNull(),
+  selectorJson: text('selector_json').notNull(),
+  graceMs: integer('grace_ms').notNull(),
+  maxOverlapMs: integer('max_overlap_ms').notNull(),
+  spreadMs: integer('spread_ms').notNull(),
+});
+
+/**
+ * What a rotation made: version `number` of each bouncer's key, to be put to use at `dueMs`. How far it has come is
+ * read from the versions. The name stays when the bouncer is gone.
+ */
+export const rotationMembers = sqliteTable(
+  'rotation_members',
+  {
+    rotationId: integer('rotation_id')
+      .notNull()
+      .references(() => rotations.id, { onDelete: 'cascade' }),
+    bouncerId: integer('bouncer_id').notNull(),
+    name: text('name').notNull(),
+    number: integer('number').notNull(),
+    dueMs: integer('due_ms').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.rotationId, table.bouncerId] })],
+);
+
+/**
+ * Hosts that register their bouncers' keys themselves, known by their SSH public key. `removedMs`: a tombstone, so that
+ * a removed host is told so. `revision` counts what operators change: it is the ETag.
+ */
+export const hosts = sqliteTable(
+  'hosts',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    name: text('name').notNull().unique(),
+    /** Type and base64, without a comment. */
+    publicKey: text('public_key').notNull(),
+    /** `SHA256:…` as ssh-keygen prints it. */
+    fingerprint: text('fingerprint').notNull(),
+    mode: text('mode', { enum: ['standard', 'relaxed', 'strict'] })
+      .notNull()
+      .default('standard'),
+    createdMs: integer('created_ms').notNull(),
+    revision: integer('revision').notNull().default(1),
+    /** When it last came with a generation that is not its own: somebody has a copy of it. */
+    suspectedMs: integer('suspected_ms'),
+    seenMs: integer('seen_ms'),
+    removedMs: integer('removed_ms'),
+    /** The cloud instance that it proved to be at its first contact: that one enrols once. */
+    instance: text('instance').unique(),
+    /** The engine at which it may have a machine's account; null: at none. */
+    machineEngine: text('machine_engine'),
+    /** When a request under its name was last refused, and why, for operators: written every 10 min at most. */
+    lastRefusedMs: integer('last_refused_ms'),
+    lastRefusedWhy: text('last_refused_why'),
+  },
+  // Two hosts with one key are one host and its copy. Of a removed one the key is free.
+  (table) => [
+    uniqueIndex('hosts_live_key')
+      .on(table.publicKey)
+      .where(sql`removed_ms IS NULL`),
+  ],
+);
+
+/** What a host may register. */
+export const keyKinds = ['bouncer', 'engine', 'machine'] as const;
+
+/**
+ * The keys that a host may register: a bouncer's by its name, which need not exist yet; the engine's, whose `name` is '';
+ * a machine's (its account at an engine) by the host's name. A key is one host's.
+ */
+export const hostKeys = sqliteTable(
+  'host_keys',
+  {
+    kind: text('kind', { enum: keyKinds }).notNull(),
+    name: text('name').notNull(),
+    hostId: integer('host_id')
+      .notNull()
+      .references(() => hosts.id, { onDelete: 'cascade' }),
+    /** How many registrations of it succeeded: the host counts, too, and a copy of the host counts wrong. */
+    generation: integer('generation').notNull().default(0),
+    /** How often a host that lost its count may begin at 0 again, without anybody's leave. */
+    recoveriesLeft: integer('recoveries_left').notNull(),
+    /** An operator allowed the next registration, whatever its generation. */
+    recoveryAllowed: integer('recovery_allowed', { mode: 'boolean' }).notNull().default(false),
+    rotationAskedMs: integer('rotation_asked_ms'),
+    /** What the rotation that was asked for gives the version before. */
+    graceMs: integer('grace_ms'),
+    maxOverlapMs: integer('max_overlap_ms'),
+    /** How long its versions live; null: without an end. */
+    lifeMs: integer('life_ms'),
+  },
+  (table) => [primaryKey({ columns: [table.kind, table.name] }), index('host_keys_host').on(table.hostId)],
+);
+
+/** The account that a host has at an engine (a LAPI machine), as it was asked for last. The engine has the password. */
+export const hostMachines = sqliteTable('host_machines', {
+  hostId: integer('host_id')
+    .primaryKey()
+    .references(() => hosts.id, { onDelete: 'cascade' }),
+  /** LAPI's `machine_id`. */
+  machine: text('machine').notNull().unique(),
+  engine: text('engine').notNull(),
+  createdMs: integer('created_ms').notNull(),
+  /** Since when the engine is seen to take it; null: it waits for `cscli machines validate`. */
+  validatedMs: integer('validated_ms'),
+});
+
+/** Tokens (`cse_…`) with which hosts enrol themselves, as the lower-case hex SHA-512. */
+export const enrolments = sqliteTable('enrolments', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  /** How operators and the audit log name it. */
+  ref: text('ref').notNull().unique(),
+  digest: text('digest').notNull().unique(),
+  /** Names of hosts that may use it; `*` is any text. */
+  hosts: text('hosts').notNull(),
+  /** The name of their bouncer; `{host}` is the host's. */
+  bouncer: text('bouncer').notNull(),
+  /** The engine at which its hosts may have a machine's account; null: at none. */
+  machineEngine: text('machine_engine'),
+  maxHosts: integer('max_hosts').notNull(),
+  createdMs: integer('created_ms').notNull(),
+  expiresMs: integer('expires_ms').notNull(),
+  revokedMs: integer('revoked_ms'),
+});
+
+/** Who used an enrolment: each host's name takes one of its places, with the key that it came with. */
+export const enrolmentHosts = sqliteTable(
+  'enrolment_hosts',
+  {
+    enrolmentId: integer('enrolment_id')
+      .notNull()
+      .references(() => enrolments.id, { onDelete: 'cascade' }),
+    host: text('host').notNull(),
+    fingerprint: text('fingerprint').notNull(),
+    atMs: integer('at_ms').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.enrolmentId, table.host] })],
+);
+
+/** Nonces of challenges that were used, until they end by themselves. */
+export const burntNonces = sqliteTable(
+  'burnt_nonces',
+  {
+    nonce: text('nonce').primaryKey(),
+    expiresMs: integer('expires_ms').notNull(),
+  },
+  (table) => [index('burnt_nonces_expires').on(table.expiresMs)],
+);
+
+/**
+ * One row: the address by which hosts know this broker where PUBLIC_URL does not say it. `//host`, from an operator's
+ * request, without a scheme and without PATH_PREFIX; or the whole address, as an operator gave it.
+ */
+export const publicUrl = sqliteTable('public_url', {
+  id: integer('id').primaryKey(),
+  url: text('url').notNull(),
+  fixedMs: integer('fixed_ms').notNull(),
+  actor: text('actor').notNull(),
+});
+
+/** Audiences of requests that were meant for another broker, for the hour in which each is not noted again. */
+export const relayedAudiences = sqliteTable('relayed_audiences', {
+  audience: text('audience').primaryKey(),
+  notedMs: integer('noted_ms').notNull(),
+});
+
+/** One row: which key for the feed a host sent last. The feed's object has the key itself, sealed (engines/keys.ts). */
+export const engineKeys = sqliteTable('engine_keys', {
+  id: integer('id').primaryKey(),
+  host: text('host').notNull(),
+  /** Lower-case hex SHA-512 of the key. */
+  digest: text('digest').notNull(),
+  createdMs: integer('created_ms').notNull(),
+});
+
+/** Machines (LAPI's `machine_id`) that are refused here, whatever the engine thinks of their tokens. */
+export const blockedMachines = sqliteTable('blocked_machines', {
+  machine: text('machine').primaryKey(),
+  blockedMs: integer('blocked_ms').notNull(),
+  actor: text('actor').notNull(),
+  reason: text('reason'),
+});
+
+/** One row, from the first request that reached the feed on: `FEED_LOCATION` as it was then. */
+export const feedLocation = sqliteTable('feed_location', {
+  id: integer('id').primaryKey(),
+  location: text('location').notNull(),
+  fixedMs: integer('fixed_ms').notNull(),
+});

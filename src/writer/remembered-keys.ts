@@ -1,0 +1,159 @@
+// Keys as isolates saw them in D1, for a day when D1 is out of reach: an isolate that knows nothing yet asks here then.
+//
+// A row counts as of an epoch of D1's up to which all changes of keys came by here: with each mutation, and each time D1 is
+// looked at. They take the rows of those bouncers with them, and what an isolate saw as of any other epoch is not taken.
+// Of a restored D1 nothing is remembered. A mistake here lets a revoked key open again.
+
+import { sinceMs } from '../runtime/clock.ts';
+import { changedSince, type FoundKey, type KeyChange } from '../bouncers/keys.sql.ts';
+import { causeOf } from '../http/failure.ts';
+import { createMissing } from '../mirror/decisions.sql.ts';
+
+const tables = [
+  `CREATE TABLE IF NOT EXISTS remembered_keys (
+     bouncer_id INTEGER NOT NULL, digest TEXT NOT NULL UNIQUE, found TEXT NOT NULL,
+     PRIMARY KEY (bouncer_id, digest)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS store_heard (
+     id INTEGER PRIMARY KEY CHECK (id = 0), epoch INTEGER NOT NULL, heard_ms INTEGER NOT NULL)`,
+];
+
+/** What an isolate knows of D1 when it asks something else. */
+export interface StoreNews {
+  readonly epoch: number;
+  /** When D1 last said so. */
+  readonly heardMs: number;
+  /** Who asks, as D1 gave it and as of this epoch; null: it was told before. */
+  readonly key: FoundKey | null;
+}
+
+/** The moves of D1's epoch from one to another. */
+export interface Moves {
+  readonly since: number;
+  readonly epoch: number;
+  readonly changes: readonly KeyChange[];
+}
+
+export interface Recalled {
+  /** When D1 was last heard of: what was found was right then. */
+  readonly heardMs: number;
+  readonly found: readonly FoundKey[];
+}
+
+export interface RememberedKeys {
+  /** The epoch after which the next changes are to be asked for. */
+  since(): number;
+  /** Throws when it can't be written. `heardMs`: when D1 was asked. */
+  follow(moves: Moves, heardMs: number): void;
+  forgetAll(): void;
+  /** Writes nothing: a poll must go on where nothing can be written. */
+  hear(news: StoreNews, nowMs: number): void;
+  /** Writes what was heard. Never throws: what can't be written waits. */
+  writeHeard(): void;
+  recall(digests: readonly string[]): Recalled;
+}
+
+/** A bouncer has two versions at most, and one that is gone has no row. */
+const mostKeys = 200_000;
+/** Seen and not written yet. An isolate tells of a key again. */
+const mostUnwritten = 20_000;
+/** A restart forgets so much of when D1 was last heard of. */
+const heardWriteMs = 60_000;
+const unknownEpoch = -1;
+
+export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
+  createMissing(sql, tables);
+  const [row] = sql.exec<{ epoch: number; ms: number }>(`SELECT epoch, heard_ms AS ms FROM store_heard`);
+  let epoch = row?.epoch ?? unknownEpoch;
+  let heardMs = row?.ms ?? 0;
+  let writtenMs = heardMs;
+  let count: number | null = null;
+  let failureNoted = false;
+  const unwritten = new Map<string, FoundKey>();
+
+  const write = (toEpoch: number, toMs: number): void => {
+    sql.exec(`INSERT OR REPLACE INTO store_heard VALUES (0, ?, ?)`, toEpoch, toMs);
+    [epoch, heardMs, writtenMs] = [toEpoch, toMs, toMs];
+  };
+  /** Of two moments the later one, unless the clock was set back since. */
+  const later = (ms: number, nowMs: number): number => (heardMs > nowMs ? ms : Math.max(heardMs, ms));
+
+  const forgetUnwritten = (changed: ReadonlySet<number> | 'all'): void => {
+    for (const [digest, { version }] of unwritten) {
+      if (changed === 'all' || changed.has(version.bouncerId)) unwritten.delete(digest);
+    }
+  };
+
+  const forget = (where: string, ...values: string[]): void => {
+    const gone = sql.exec(`DELETE FROM remembered_keys ${where} RETURNING 1`, ...values).toArray().length;
+    if (count !== null) count -= gone;
+  };
+
+  const remember = (key: FoundKey): void => {
+    const { digest, bouncerId } = key.version;
+    const found = JSON.stringify(key);
+    const [there] = sql.exec(`SELECT found FROM remembered_keys WHERE digest = ?`, digest);
+    if (there?.['found'] === found) return;
+    count ??= Number(sql.exec(`SELECT COUNT(*) AS count FROM remembered_keys`).one()['count']);
+    if (!there && count >= mostKeys) return;
+    sql.exec(`INSERT OR REPLACE INTO remembered_keys VALUES (?, ?, ?)`, bouncerId, digest, found);
+    if (!there) count++;
+  };
+
+  return {
+    since: () => (epoch === unknownEpoch ? Number.MAX_SAFE_INTEGER : epoch),
+    follow(moves, askedMs) {
+      // All was forgotten since D1 was asked.
+      if (epoch === unknownEpoch && moves.since !== Number.MAX_SAFE_INTEGER) return;
+      const changed = changedSince(moves.since, moves.epoch, moves.changes);
+      const ms = later(askedMs, askedMs);
+      forgetUnwritten(changed);
+      try {
+        if (changed === 'all') forget('');
+        else if (changed.size > 0) {
+          forget('WHERE bouncer_id IN (SELECT value FROM json_each(?))', JSON.stringify([...changed]));
+        }
+        if (moves.epoch > epoch) write(moves.epoch, ms);
+        else heardMs = ms;
+      } catch (error) {
+        // What could not be forgotten counts no more.
+        epoch = unknownEpoch;
+        throw error;
+      }
+    },
+    forgetAll() {
+      epoch = unknownEpoch;
+      unwritten.clear();
+      forget('');
+      write(unknownEpoch, 0);
+    },
+    hear(news, nowMs) {
+      if (news.epoch !== epoch) return;
+      heardMs = later(Math.min(news.heardMs, nowMs), nowMs);
+      if (news.key && unwritten.size < mostUnwritten) unwritten.set(news.key.version.digest, news.key);
+    },
+    writeHeard() {
+      if (epoch === unknownEpoch) return;
+      try {
+        if (heardMs < writtenMs || sinceMs(writtenMs, heardMs) >= heardWriteMs) write(epoch, heardMs);
+        for (const [digest, key] of unwritten) {
+          remember(key);
+          unwritten.delete(digest);
+        }
+        failureNoted = false;
+      } catch (error) {
+        if (!failureNoted) console.error(`a key can not be remembered: ${causeOf(error).message}`);
+        failureNoted = true;
+      }
+    },
+    recall(digests) {
+      if (epoch === unknownEpoch) return { heardMs: 0, found: [] };
+      const rows = sql.exec<{ found: string }>(
+        `SELECT found FROM remembered_keys WHERE digest IN (SELECT value FROM json_each(?))`,
+        JSON.stringify(digests),
+      );
+      const written = rows.toArray().map(({ found }) => JSON.parse(found) as FoundKey);
+      const newer = digests.flatMap((digest) => unwritten.get(digest) ?? []);
+      return { heardMs, found: [...written, ...newer] };
+    },
+  };
+}

@@ -1,0 +1,99 @@
+// A feed that is full, in workerd: what ends soonest of community lists stays out, and is said to; nobody's own ban does.
+import { runInDurableObject } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { beforeEach, expect, test } from 'vitest';
+import { DecisionFeed } from '../../src/feed/object.ts';
+import { bouncer } from '../support/bouncer.ts';
+import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+
+const hour = 3_600_000;
+let engine: ModelEngine;
+
+beforeEach(() => {
+  engine = startModelEngine();
+});
+
+/** A feed that holds four decisions. */
+function withRoomForFour(use: (feed: DecisionFeed) => Promise<void>): Promise<void> {
+  return runInDurableObject(env.DECISION_FEED.getByName('full'), (_, state) =>
+    use(new DecisionFeed(state, { ...env, MAX_DECISIONS: '4' } as Env)),
+  );
+}
+
+const listed = (value: string, hours: number) =>
+  engine.add({ value, origin: 'CAPI', untilMs: Date.now() + hours * hour });
+const own = (value: string) => engine.add({ value, untilMs: Date.now() + hour });
+
+test('holds those of a list that last longest, and says how many it left out', () =>
+  withRoomForFour(async (feed) => {
+    for (const host of [1, 2, 3, 4, 5, 6]) listed(`192.0.2.${host}`, host + 1);
+    const client = bouncer({ asks: () => feed });
+    await client.pull(true);
+    expect(client.banned()).toEqual(['192.0.2.3', '192.0.2.4', '192.0.2.5', '192.0.2.6']);
+    expect(feed.status().engines).toMatchObject([{ leftOut: 2, decisions: 4 }]);
+    // The same list again changes nothing.
+    const { sequence } = feed.status();
+    await feed.sync({ full: true, believe: false });
+    expect(feed.status()).toMatchObject({ sequence, engines: [{ leftOut: 2 }] });
+  }));
+
+test('of a list that is many times as long too, also when each pull gives all of it new ids', () =>
+  withRoomForFour(async (feed) => {
+    const client = bouncer({ asks: () => feed });
+    const longest = [97, 98, 99, 100].map((host) => `192.0.2.${host}`);
+    for (let pull = 0; pull < 3; pull++) {
+      engine.rows.clear();
+      // Each is later than the one before it, and in the order of none.
+      for (let at = 1; at <= 100; at++) {
+        const host = 1 + ((at * 37) % 100);
+        listed(`192.0.2.${host}`, host + 1 + pull);
+      }
+      await feed.sync({ full: true, believe: false });
+      await client.pull(pull === 0);
+      expect(client.banned()).toEqual(longest.toSorted());
+      expect(feed.status().engines).toMatchObject([{ leftOut: 96, decisions: 4, lastError: null }]);
+    }
+    own('198.51.100.1');
+    await feed.sync({ full: true, believe: false });
+    await client.pull(false);
+    expect(client.banned()).toEqual([...longest.slice(1), '198.51.100.1'].toSorted());
+  }));
+
+test('what is left out is not asked for again with each sync', () =>
+  withRoomForFour(async (feed) => {
+    for (const host of [1, 2, 3, 4, 5, 6]) listed(`192.0.2.${host}`, 10 - host);
+    await feed.sync({ full: true, believe: false });
+    engine.requests.length = 0;
+    await feed.sync({ full: false, believe: false });
+    expect(engine.requests.filter((target) => target.includes('id_gt'))).toEqual(['/v1/decisions?id_gt=6']);
+  }));
+
+test('an engine’s own bans come in all the same, in the place of listed ones that are unbanned', () =>
+  withRoomForFour(async (feed) => {
+    for (const host of [1, 2, 3, 4]) listed(`192.0.2.${host}`, host + 1);
+    const client = bouncer({ asks: () => feed });
+    await client.pull(true);
+    own('198.51.100.1');
+    own('198.51.100.2');
+    await feed.sync({ full: false, believe: false });
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.3', '192.0.2.4', '198.51.100.1', '198.51.100.2']);
+    for (const host of [3, 4, 5]) own(`198.51.100.${host}`);
+    await feed.sync({ full: false, believe: false });
+    await client.pull(false);
+    expect(client.banned()).toHaveLength(5);
+    expect(client.banned().every((value) => value.startsWith('198.51.100.'))).toBe(true);
+  }));
+
+test('what was left out comes in when there is room again', () =>
+  withRoomForFour(async (feed) => {
+    const rows = [1, 2, 3, 4, 5].map((host) => listed(`192.0.2.${host}`, host + 1));
+    const client = bouncer({ asks: () => feed });
+    await client.pull(true);
+    engine.drop(rows[4]!.id);
+    await feed.sync({ full: true, believe: false });
+    await feed.sync({ full: true, believe: false });
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']);
+    expect(feed.status().engines).toMatchObject([{ leftOut: 0 }]);
+  }));
