@@ -13,9 +13,9 @@ await mkdir(dist, { recursive: true });
 await build({
   entryPoints: {
     worker: source('index.ts'),
-    settings: source('settings.ts'),
-    mint: source('mint.ts'),
-    audience: source('audience.ts'),
+    settings: source('config/settings.ts'),
+    mint: source('crypto/mint.ts'),
+    'public-url': source('config/public-url.ts'),
   },
   outdir: dist.pathname,
   bundle: true,

@@ -18,7 +18,7 @@ import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { rootCertificates } from 'node:tls';
-import { isLoopbackUrl } from '../dist/audience.js';
+import { isLoopbackUrl } from '../dist/public-url.js';
 import { mintSecret } from '../dist/mint.js';
 import { readSettings, SettingError, settingNames } from '../dist/settings.js';
 import { diskProblem, writeProblem } from './disk.mjs';

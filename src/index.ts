@@ -1,7 +1,7 @@
 // The Worker's entry: what the runtime calls, and the classes it makes.
 
 import { serve } from './app.ts';
-import { askFeed } from './env.ts';
+import { askFeed } from './feed/client.ts';
 import { isFeedMade } from './store/location.sql.ts';
 
 /** As this isolate knows: it asks D1 no more, which may be out just when the alarm was lost. */

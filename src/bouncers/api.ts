@@ -2,17 +2,18 @@
 
 import type { Context } from 'hono';
 import * as z from 'zod';
-import { askFeed, type AppEnv } from '../env.ts';
+import { type AppEnv } from '../env.ts';
 import * as db from './bouncers.sql.ts';
 import { badInput, problem } from '../http/failure.ts';
 import * as bouncers from './bouncers.ts';
-import { bouncerShape, describeBouncer, isoTime, time } from './describe.ts';
-import { keyOf, name, newKey, nextOf, nothing, page } from '../operations/fields.ts';
+import { bouncerShape, describeBouncer } from './describe.ts';
+import { keyOf, name, newKey, nextOf, nothing, page, isoTime, time } from '../operations/fields.ts';
 import * as imports from './import.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { mutation, operation } from '../operations/operation.ts';
 import { policyChange } from './policy.ts';
 import { overlapFields, overlapOf } from './versions.ts';
+import { askFeed } from '../feed/client.ts';
 
 const described = z.object({ bouncer: bouncerShape });
 const withKey = described.extend({

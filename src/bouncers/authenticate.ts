@@ -3,7 +3,7 @@
 // with the clock at each use. While D1 is out of reach the feed's object is asked about keys that are not known here.
 
 import { waitUntil } from 'cloudflare:workers';
-import { askStore, changedSince, type KeyVersion, type StoreAnswer } from './keys.sql.ts';
+import { askStore, changedSince, type StoreAnswer } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';
@@ -17,6 +17,7 @@ import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
 import { isLive } from './versions.ts';
 import { newsOf, secondOpinion, tellAnew } from './second-opinion.ts';
 import { createRefusals, noteStranger, waitAsStranger } from '../http/strangers.ts';
+import type { KeyVersion } from '../store/schema.ts';
 
 const mostRemembered = 20_000;
 /** D1 is asked again when it turns out to have been restored; more than once only if it is again. */

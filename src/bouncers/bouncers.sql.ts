@@ -4,9 +4,10 @@ import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
-import type { Owned } from '../hosts/hosts.sql.ts';
-import { changedStatements, revokeStatements, type KeyVersion } from './keys.sql.ts';
-import { bouncers, hostKeys, keyVersions } from '../store/schema.ts';
+import type { Owned } from './host-keys.sql.ts';
+import { revokeStatements } from './keys.sql.ts';
+import { bouncers, hostKeys, keyVersions, type KeyVersion } from '../store/schema.ts';
+import { changedStatements } from '../store/epoch.sql.ts';
 
 export type Bouncer = typeof bouncers.$inferSelect;
 
@@ -115,22 +116,6 @@ export function selectVersions(db: DrizzleD1Database, name: string | SQL) {
     .from(keyVersions)
     .where(sql`bouncer_id = (SELECT id FROM bouncers WHERE name = ${name})`)
     .orderBy(keyVersions.number);
-}
-
-/**
- * The one version of a new bouncer's key; no row where a bouncer of this name was there before, whose program may get the
- * key.
- */
-export function selectFirstKey(db: DrizzleD1Database, name: string) {
-  const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
-  return db
-    .select({
-      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
-      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
-    })
-    .from(keyVersions)
-    .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
-    .where(sql`${bouncers.name} = ${name} AND ${keyVersions.number} = 1 AND NOT ${wasThere}`);
 }
 
 /** A page by id. */

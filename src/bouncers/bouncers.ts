@@ -4,19 +4,12 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { RowsOf } from '../store/audit.sql.ts';
 import * as db from './bouncers.sql.ts';
-import {
-  atRevision,
-  isRevoked,
-  neverRevoked,
-  planStatements,
-  selectHolds,
-  type KeyVersion,
-} from './keys.sql.ts';
-import { askRotationStatements } from '../hosts/hosts.sql.ts';
+import { atRevision, isRevoked, neverRevoked, planStatements } from './keys.sql.ts';
+import { askRotationStatements } from './host-keys.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { mintSecret } from '../crypto/mint.ts';
 import { digestOf } from '../crypto/secret.ts';
-import type { NewKey } from '../operations/fields.ts';
+import { type NewKey, isoTime } from '../operations/fields.ts';
 import {
   checkRevision,
   mutate,
@@ -28,7 +21,9 @@ import {
 } from '../operations/mutate.ts';
 import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
 import { planFirstUse, planRotation, type Overlap } from './versions.ts';
-import { describeBouncer, isoTime } from './describe.ts';
+import { describeBouncer } from './describe.ts';
+import type { KeyVersion } from '../store/schema.ts';
+import { selectHolds } from '../store/facts.ts';
 
 /** A key to register: the digest, and the key itself when it was made here. */
 async function registered({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {

@@ -2,13 +2,11 @@
 
 import * as z from 'zod';
 import type { BouncerFacts } from './bouncers.sql.ts';
-import type { KeyVersion } from './keys.sql.ts';
+import type { KeyVersion } from '../store/schema.ts';
 import type { SeenClient } from '../stream/clients.ts';
 import { describePolicy, policyShape } from './policy.ts';
 import { endOf } from './versions.ts';
-
-/** A time as operators read it: ISO 8601 in UTC. */
-export const time = z.iso.datetime();
+import { time, isoTime } from '../operations/fields.ts';
 
 const versionShape = z.object({
   number: z.int().meta({ description: '1, 2, 3 … in a bouncer.' }),
@@ -85,9 +83,4 @@ function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
 /** When a version of a key was last used, by any of the bouncer's clients; null: never. */
 export function lastUsed(versionId: number, clients: readonly SeenClient[]): number | null {
   return Math.max(0, ...clients.map((client) => client.versions[versionId] ?? 0)) || null;
-}
-
-export function isoTime<T extends number | null>(ms: T): T extends number ? string : string | null;
-export function isoTime(ms: number | null): string | null {
-  return ms === null ? null : new Date(ms).toISOString();
 }

@@ -1,8 +1,9 @@
 // Who asks: a bouncer, by one version of its key.
 
-import type { FoundKey, KeyVersion } from './keys.sql.ts';
+import type { FoundKey } from '../store/epoch.sql.ts';
 import { causeOf } from '../http/failure.ts';
 import { readPolicy, type Policy, type PolicyColumns } from './policy.ts';
+import type { KeyVersion } from '../store/schema.ts';
 
 /** Who asks, and with which version of the key. */
 export interface BouncerIdentity {

@@ -4,7 +4,7 @@
 import { eq, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { RowsOf } from '../store/audit.sql.ts';
-import { listed } from './keys.sql.ts';
+import { listed } from '../store/facts.ts';
 import { bouncers, keyVersions, revokedDigests } from '../store/schema.ts';
 
 export interface ImportedKey {
@@ -69,20 +69,6 @@ export function importStatements(db: DrizzleD1Database, keys: readonly ImportedK
       SELECT NULL, bouncers.id, json_extract(value, '$[1]'), ${nowMs}, 1, 'current', NULL, NULL, NULL, NULL, NULL
       FROM json_each(${rows}) JOIN bouncers ON bouncers.name = json_extract(value, '$[0]')`),
   ];
-}
-
-/** The ids that bouncers with one key each were given. */
-export function selectIds(db: DrizzleD1Database, names: readonly string[]) {
-  return db
-    .select({
-      name: bouncers.name,
-      // Two columns of one name would be one in a batch's rows.
-      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
-      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
-    })
-    .from(bouncers)
-    .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
-    .where(sql`${bouncers.name} IN ${listed(names)}`);
 }
 
 function namesOf(keys: readonly ImportedKey[]): SQL {

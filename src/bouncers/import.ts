@@ -4,7 +4,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from './import.sql.ts';
-import { selectEngineKey } from '../hosts/hosts.sql.ts';
+import { selectEngineKey } from './host-keys.sql.ts';
 import { succeed, type Failure, type Result } from '../http/failure.ts';
 import type { ImportedUse } from '../writer/commit.ts';
 import { parseNetwork } from '../formats/ip.ts';

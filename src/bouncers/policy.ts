@@ -7,6 +7,7 @@ import type { Bouncer } from './bouncers.sql.ts';
 import type { Limits } from '../mirror/view.ts';
 import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { scopeName } from '../formats/lapi-json.ts';
+import { rateTiers, type RateTier } from '../http/rate-limit.ts';
 
 /** Null is "no limit", each. */
 export interface Policy {
@@ -17,13 +18,6 @@ export interface Policy {
 
 /** What a policy is kept as. */
 export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
-
-/**
- * The rates there are. A rate limit of Cloudflare's is a binding with a number of its own (wrangler.toml), so only
- * what is bound can be offered.
- */
-export const rateTiers = [10, 60, 600] as const;
-export type RateTier = (typeof rateTiers)[number];
 
 /** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/basis.ts. */
 export const largestCap = 20_000;

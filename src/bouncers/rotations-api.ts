@@ -1,7 +1,7 @@
 // The operator API of rotations of many bouncers at once.
 
 import * as z from 'zod';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import { cursor, nextOf, pageFields } from '../operations/fields.ts';
 import {

@@ -6,8 +6,9 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { VersionPlan } from './versions.ts';
 import { askD1 } from '../store/ask.ts';
 import { selectFactsWhere, type Bouncer, type BouncerFacts } from './bouncers.sql.ts';
-import { listed, manyChangedStatements, selectHolds } from './keys.sql.ts';
+import { manyChangedStatements } from '../store/epoch.sql.ts';
 import { bouncers, hostKeys, keyVersions, rotationMembers, rotations } from '../store/schema.ts';
+import { listed, selectHolds } from '../store/facts.ts';
 
 export type Rotation = typeof rotations.$inferSelect;
 export type Member = typeof rotationMembers.$inferSelect;

@@ -8,13 +8,13 @@ import { askD1 } from '../store/ask.ts';
 import type { RowsOf } from '../store/audit.sql.ts';
 import type { BouncerFacts } from './bouncers.sql.ts';
 import * as db from './rotations.sql.ts';
-import { versionsOf, type KeyVersion } from './keys.sql.ts';
+import { versionsOf } from './keys.sql.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { SeenClient } from '../stream/clients.ts';
 import { mintSecret } from '../crypto/mint.ts';
 import { digestOf } from '../crypto/secret.ts';
-import { isoTime, lastUsed, time } from './describe.ts';
-import { digest, duration, longestMs } from '../operations/fields.ts';
+import { lastUsed } from './describe.ts';
+import { digest, duration, longestMs, isoTime, time } from '../operations/fields.ts';
 import { glob, matchesGlob } from '../formats/glob.ts';
 import {
   byId,
@@ -32,6 +32,7 @@ import {
   planRotation,
   type VersionPlan,
 } from './versions.ts';
+import type { KeyVersion } from '../store/schema.ts';
 
 export const mostRotated = 1000;
 

@@ -2,7 +2,7 @@
 // out of reach. Isolates tell it what they saw in D1 along with what they ask it anyway.
 
 import { sinceMs } from '../runtime/clock.ts';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { causeOf } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';

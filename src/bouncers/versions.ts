@@ -1,7 +1,7 @@
 // The rules of a key's versions: at most two live ones, an overlap that starts when the new one is first used,
 // exact deadlines. Pure: what is, and the time, in; what changes, out. All times are the broker's clock.
 
-import type { KeyVersion } from './keys.sql.ts';
+import type { KeyVersion } from '../store/schema.ts';
 import { duration } from '../operations/fields.ts';
 
 /** What a rotation gives the version before it. */

@@ -1,7 +1,7 @@
 // Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
 // value is never repeated, since it may be a secret in the wrong place.
 
-import { parsePublicUrl, publicUrlMustBe } from '../hosts/audience.ts';
+import { parsePublicUrl, publicUrlMustBe } from './public-url.ts';
 import {
   defaultEngineName,
   isHeaders,

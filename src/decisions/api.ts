@@ -1,14 +1,13 @@
 // The operator API of decisions: ban and unban here, and read what is active.
 
 import * as z from 'zod';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import type { Listed } from '../mirror/local.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionMatch, newDecision } from './input.ts';
 import { ban, unban } from './decisions.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
-import { nextOf, page } from '../operations/fields.ts';
+import { isoTime, time, nextOf, page } from '../operations/fields.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 
 const decisionShape = z

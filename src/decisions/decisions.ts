@@ -2,17 +2,15 @@
 // first, so what can't be recorded does not happen. A crash between the two leaves the row of a change that did
 // not happen; nothing is ever changed without a row.
 
-import { askFeed } from '../env.ts';
-import { always } from '../store/audit.sql.ts';
+import { askFeed } from '../feed/client.ts';
 import { succeed, type Result } from '../http/failure.ts';
 import type { Decision } from '../formats/decision.ts';
 import type { Removal } from '../mirror/local.ts';
 import type { SyncAsk } from '../feed/questions.ts';
 import type { RoundResult } from '../engines/rounds.ts';
-import { isoTime } from '../bouncers/describe.ts';
+import { isoTime } from '../operations/fields.ts';
 import type { DecisionMatch, NewDecision } from './input.ts';
-import { mutate, nothingRead, type Answer, type Mutation } from '../operations/mutate.ts';
-import { settleStore } from '../operations/settle.ts';
+import { type Mutation, note } from '../operations/mutate.ts';
 
 export interface Banned {
   readonly decision: Decision;
@@ -53,38 +51,4 @@ export async function syncFeed(env: Env, mutation: Mutation, ask: SyncAsk): Prom
   const noted = await note({ ...mutation, idempotency: null }, 'feed.sync', 'feed', detail);
   if (!noted.ok) return noted;
   return succeed(await askFeed(env, async (feed) => feed.sync(ask)));
-}
-
-/** That the log breaks off somewhere is known to an operator, and `GET /audit/verify` may say so and be content. */
-export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promise<Result<number>> {
-  // Of a D1 that was restored just now the break may not be known yet.
-  await settleStore(env);
-  const lost = await askFeed(env, async (feed) => feed.lostTails());
-  const open = lost.filter(({ acknowledgedMs }) => acknowledgedMs === null);
-  const last = open.at(-1);
-  if (!last) return succeed(0);
-  const rows = open.map(({ seq, goesOnAt }) => ({ ended_at: seq, goes_on_at: goesOnAt }));
-  const target = `row ${last.goesOnAt}`;
-  const noted = await note({ ...mutation, idempotency: null }, 'audit.acknowledge', target, { rows });
-  if (!noted.ok) return noted;
-  await askFeed(env, async (feed) => feed.acknowledgeLostTails(last.foundMs));
-  return succeed(open.length);
-}
-
-/** Writes the audit row of what is about to be done. */
-async function note(
-  mutation: Mutation,
-  action: string,
-  target: string,
-  detail: Readonly<Record<string, unknown>>,
-  plan: Readonly<Record<string, unknown>> = {},
-): Promise<Result<Answer>> {
-  return mutate(mutation, nothingRead, () =>
-    succeed({
-      entry: { action, target, detail },
-      unchanged: always,
-      statements: () => [],
-      answer: { status: 201, body: plan },
-    }),
-  );
 }

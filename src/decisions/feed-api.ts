@@ -1,13 +1,13 @@
 // The operator API of the feed: how the mirror stands, and a round with the engines now.
 
 import * as z from 'zod';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import { freshnesses } from '../engines/engines.ts';
 import { leftBehindReasons } from '../mirror/left-behind.ts';
 import { linkStates } from '../mirror/progress.ts';
 import { syncFeed } from './decisions.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
+import { isoTime, time } from '../operations/fields.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 import { describePublicUrls, publicUrlShape } from '../hosts/public-url.ts';
 

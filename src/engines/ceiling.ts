@@ -4,7 +4,7 @@
 
 import type { Decision, Row } from '../formats/decision.ts';
 import type { Mirror } from '../mirror/memory.ts';
-import type { Plan } from './plan.ts';
+import type { Plan } from '../mirror/plan.ts';
 import { isOwn } from '../stream/target.ts';
 
 /** The plan without what there is no room for, and how many that are. */

@@ -12,8 +12,9 @@ import * as progress from '../mirror/progress.ts';
 import type { Link, LinkState, Progress } from '../mirror/progress.ts';
 import { shared } from '../runtime/shared.ts';
 import { commitSync, engineState, saveProgress, type Store } from '../mirror/mirror.ts';
-import { beliefs, createPlanner, type Belief, type Plan, type RoundKind } from './plan.ts';
+import { beliefs, createPlanner, type Belief, type RoundKind } from './plan.ts';
 import * as upstream from './upstream.ts';
+import type { Plan } from '../mirror/plan.ts';
 
 /** What one round did; `doubt` says what was held back and why. */
 export interface RoundResult {

@@ -6,7 +6,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Sighting } from '../stream/clients.ts';
 import type { Decision } from '../formats/decision.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import { forgetHealth } from '../lapi/health.ts';
+import { forgetHealth } from './health.ts';
 
 /** So late a change may be seen in one isolate after another has followed it. */
 const headFreshMs = 1_000;

@@ -5,7 +5,7 @@
 import { DurableObject } from 'cloudflare:workers';
 import { sinceMs } from '../runtime/clock.ts';
 import type { AuditHead } from '../store/audit.sql.ts';
-import type { StoreMark } from '../bouncers/keys.sql.ts';
+import type { StoreMark } from '../store/epoch.sql.ts';
 import { causeOf, fail, type Result } from '../http/failure.ts';
 import { readSettings, type Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
@@ -59,8 +59,16 @@ import {
   streamOf,
   type GzipCache,
 } from '../stream/snapshot.ts';
-import { forgetTombstones, noteFailedWrite, openStore, removeAbandoned, sweep } from '../mirror/mirror.ts';
-import { tryToWrite, writeIfPossible, type Store } from '../mirror/mirror.ts';
+import {
+  forgetTombstones,
+  noteFailedWrite,
+  openStore,
+  removeAbandoned,
+  sweep,
+  tryToWrite,
+  writeIfPossible,
+  type Store,
+} from '../mirror/mirror.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, requestKey, type View } from '../mirror/view.ts';
 

@@ -4,7 +4,7 @@
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
 import { checkAudience, publicUrls } from './audience.ts';
-import { askFeed, clientAddress, type AppEnv } from '../env.ts';
+import { clientAddress, type AppEnv } from '../env.ts';
 import { findHost, type Host } from './hosts.sql.ts';
 import { noteState } from '../machines/machines.sql.ts';
 import { fail, problem, succeed, type Result } from '../http/failure.ts';
@@ -12,7 +12,7 @@ import { takeBootstrapTurn } from '../http/rate-limit.ts';
 import { seal } from '../crypto/seal.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { makeNonce, nonceLifeMs } from './challenge.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
+import { isoTime, time } from '../operations/fields.ts';
 import { registerEngineKey } from './engine-key.ts';
 import {
   engineKeyPayload,
@@ -35,6 +35,7 @@ import type { Group } from '../operations/openapi.ts';
 import { mount, operation } from '../operations/operation.ts';
 import { isFromLoopback } from './public-url.ts';
 import { noteRefusal } from './refusals.ts';
+import { askFeed } from '../feed/client.ts';
 
 const basePath = '/bootstrap/v1';
 const refusals = [400, 401, 403, 409, 410, 429];

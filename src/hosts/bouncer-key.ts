@@ -9,18 +9,11 @@ import {
   selectVersions,
   type Bouncer,
 } from '../bouncers/bouncers.sql.ts';
-import { bouncerSlot, type HostKey } from './hosts.sql.ts';
-import {
-  atRevision,
-  isKnown,
-  neverRevoked,
-  planStatements,
-  selectHolds,
-  type KeyVersion,
-} from '../bouncers/keys.sql.ts';
+import { bouncerSlot, type HostKey } from '../bouncers/host-keys.sql.ts';
+import { atRevision, isKnown, neverRevoked, planStatements } from '../bouncers/keys.sql.ts';
 import { fail, succeed, type Result } from '../http/failure.ts';
 import { digestTaken } from '../bouncers/bouncers.ts';
-import { isoTime } from '../bouncers/describe.ts';
+import { isoTime } from '../operations/fields.ts';
 import type { Answer } from '../operations/mutate.ts';
 import { register, type Asked } from './registration.ts';
 import {
@@ -31,6 +24,8 @@ import {
   type Overlap,
   type VersionPlan,
 } from '../bouncers/versions.ts';
+import type { KeyVersion } from '../store/schema.ts';
+import { selectHolds } from '../store/facts.ts';
 
 /** What a bouncer has, for a new version to be added to. */
 export interface BouncerState {

@@ -2,12 +2,18 @@
 // it again; the feed is given the key, sealed, when this is written.
 
 import { always } from '../store/audit.sql.ts';
-import * as db from './hosts.sql.ts';
-import { isKnown, selectHolds } from '../bouncers/keys.sql.ts';
+import { isKnown } from '../bouncers/keys.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { digestOf } from '../crypto/secret.ts';
 import type { Answer } from '../operations/mutate.ts';
 import { register, type Asked } from './registration.ts';
+import { selectHolds } from '../store/facts.ts';
+import {
+  type HostKey,
+  engineSlot,
+  selectEngineKey,
+  keepEngineKeyStatements,
+} from '../bouncers/host-keys.sql.ts';
 
 const digestTaken: Failure = {
   kind: 'conflict',
@@ -25,11 +31,11 @@ export async function registerEngineKey(
     env,
     asked,
     {
-      slot: db.engineSlot,
-      reads: (d) => [db.selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,
+      slot: engineSlot,
+      reads: (d) => [selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,
       repeated: ([[kept]], { host }) => {
         if (kept?.host !== host.name || kept.digest !== digest) return null;
-        const answer = ({ hostKey: { generation } }: { hostKey: db.HostKey }): Answer => {
+        const answer = ({ hostKey: { generation } }: { hostKey: HostKey }): Answer => {
           return { status: 200, body: { generation, state: 'unchanged' } };
         };
         return { answer, mayBeBehind: true, again: false };
@@ -40,7 +46,7 @@ export async function registerEngineKey(
         return succeed({
           entry: { action: 'host.engine-key', detail },
           unchanged: always,
-          statements: (d) => db.keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
+          statements: (d) => keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
           answer: { status: 200, body: { generation, state: 'registered' } },
           clash: digestTaken,
         });

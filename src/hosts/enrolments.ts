@@ -8,8 +8,7 @@ import { always, type RowsOf } from '../store/audit.sql.ts';
 import { badInput, fail, succeed, type Result } from '../http/failure.ts';
 import { mintSecret } from '../crypto/mint.ts';
 import { digestOf } from '../crypto/secret.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
-import { duration } from '../operations/fields.ts';
+import { isoTime, time, duration } from '../operations/fields.ts';
 import { machineField } from './hosts.ts';
 import {
   mutate,

@@ -28,6 +28,7 @@ import { claimAt, holds, verifyClaims } from '../operators/oidc.ts';
 import { hostMutation } from './registration.ts';
 import { isLive } from '../bouncers/versions.ts';
 import { fingerprintOf, formatKey, type PublicKey } from '../crypto/ssh-key.ts';
+import { bouncerSlot, machineSlot, selectOwner } from '../bouncers/host-keys.sql.ts';
 
 /** What makes an unknown key believed, and for which bouncer. */
 export interface Introduction {
@@ -159,7 +160,7 @@ export async function introduce(
       enrolments.selectByDigest(d, evidence.kind === 'enrolment' ? evidence.digest : '', name),
       db.selectBurnt(d, first?.nonce ?? { text: '', expiresMs: 0 }),
       db.selectHost(d, name),
-      db.selectOwner(d, { kind: 'bouncer', name: named }),
+      selectOwner(d, { kind: 'bouncer', name: named }),
       ...selectBouncerState(d, named, first?.digest ?? null),
     ] as const;
   let known = false;
@@ -199,8 +200,8 @@ export async function introduce(
       machineEngine,
     };
     const keys = [
-      { ...db.bouncerSlot(bouncerName), generation: first ? 1 : 0, recoveriesLeft: 1 },
-      ...(machineEngine === null ? [] : [{ ...db.machineSlot(name), recoveriesLeft: 1 }]),
+      { ...bouncerSlot(bouncerName), generation: first ? 1 : 0, recoveriesLeft: 1 },
+      ...(machineEngine === null ? [] : [{ ...machineSlot(name), recoveriesLeft: 1 }]),
     ];
     return succeed({
       entry: {

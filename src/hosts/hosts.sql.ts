@@ -4,7 +4,7 @@ import { and, asc, eq, gt, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
-import { changedStatements } from '../bouncers/keys.sql.ts';
+import { changedStatements } from '../store/epoch.sql.ts';
 import { endMachineStatements, type HostMachine, type Taken } from '../machines/machines.sql.ts';
 import {
   bouncers,
@@ -17,29 +17,12 @@ import {
   keyVersions,
   revokedDigests,
 } from '../store/schema.ts';
+import { type HostKey, type Slot, isKey } from '../bouncers/host-keys.sql.ts';
 
 export type Host = typeof hosts.$inferSelect;
-export type HostKey = typeof hostKeys.$inferSelect;
+
 export type NewHost = typeof hosts.$inferInsert;
 export type NewHostKey = Slot & Pick<HostKey, 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
-
-/** Which key it is that a host registers. */
-export type Slot = Pick<HostKey, 'kind' | 'name'>;
-
-/** There is one. */
-export const engineSlot: Slot = { kind: 'engine', name: '' };
-
-export function bouncerSlot(bouncer: string): Slot {
-  return { kind: 'bouncer', name: bouncer };
-}
-
-export function machineSlot(host: string): Slot {
-  return { kind: 'machine', name: host };
-}
-
-export function isSlot({ kind, name }: Slot, { kind: ofKind, name: named }: Slot): boolean {
-  return kind === ofKind && name === named;
-}
 
 /** A host by its name, removed ones too. */
 export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
@@ -95,39 +78,6 @@ export async function listHosts(d1: D1Database, afterId: number, limit: number):
   return rows.map((row) => row.facts);
 }
 
-export interface Owned {
-  readonly hostKey: HostKey;
-  readonly host: string;
-}
-
-/** Whose a key is, and what it may be registered with; no row: no host's. */
-export function selectOwner(
-  db: DrizzleD1Database,
-  { kind, name }: { kind: HostKey['kind']; name: string | SQL },
-) {
-  return selectOwners(db, sql`kind = ${kind} AND host_keys.name = ${name}`);
-}
-
-/** The same of several. */
-export function selectOwnersOf(db: DrizzleD1Database, slots: readonly Slot[]) {
-  return selectOwners(
-    db,
-    sql`(kind, host_keys.name) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
-      FROM json_each(${JSON.stringify(slots.map(({ kind, name }) => [kind, name]))}))`,
-  );
-}
-
-function selectOwners(db: DrizzleD1Database, which: SQL) {
-  return (
-    db
-      // A batch gives rows by the names of their columns, and both tables have a name.
-      .select({ hostKey: hostKeys, host: sql<string>`${hosts.name}`.as('host') })
-      .from(hostKeys)
-      .innerJoin(hosts, eq(hosts.id, hostKeys.hostId))
-      .where(which)
-  );
-}
-
 /** SQL for "there is no host of this name but a removed one". */
 export function noLiveHost(name: string): SQL {
   return sql`NOT EXISTS (SELECT 1 FROM hosts WHERE name = ${name} AND removed_ms IS NULL)`;
@@ -142,10 +92,6 @@ export function atHostRevision({ id, revision }: Host): SQL {
 export function atGeneration({ kind, name, hostId, generation }: HostKey): SQL {
   return sql`EXISTS (SELECT 1 FROM host_keys JOIN hosts ON hosts.id = host_keys.host_id WHERE kind = ${kind}
     AND host_keys.name = ${name} AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
-}
-
-function isKey({ kind, name }: Slot): SQL {
-  return sql`${hostKeys.kind} = ${kind} AND ${hostKeys.name} = ${name}`;
 }
 
 function hostId(name: string): SQL<number> {
@@ -252,19 +198,6 @@ export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: numb
   return [db.update(hosts).set({ suspectedMs: nowMs, seenMs: nowMs }).where(eq(hosts.id, host.id))];
 }
 
-export function askRotationStatements(db: DrizzleD1Database, bouncer: string, to: Partial<HostKey>) {
-  return [
-    db
-      .update(hostKeys)
-      .set(to)
-      .where(isKey(bouncerSlot(bouncer))),
-    db
-      .update(bouncers)
-      .set({ revision: sql`revision + 1` })
-      .where(eq(bouncers.name, bouncer)),
-  ];
-}
-
 /** A nonce as it is burnt, and when it would have ended by itself. */
 export interface Nonce {
   readonly text: string;
@@ -298,20 +231,4 @@ export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: 
     ]),
   );
   return burnt.length > 0;
-}
-
-export type EngineKey = typeof engineKeys.$inferSelect;
-
-/** Which engine's key a host sent last; no row: none. The feed's object has the key itself. */
-export function selectEngineKey(db: DrizzleD1Database) {
-  return db.select().from(engineKeys).limit(1);
-}
-
-export function keepEngineKeyStatements(db: DrizzleD1Database, key: Omit<EngineKey, 'id'>) {
-  return [
-    db
-      .insert(engineKeys)
-      .values({ id: 0, ...key })
-      .onConflictDoUpdate({ target: engineKeys.id, set: key }),
-  ];
 }

@@ -7,8 +7,7 @@ import type { RowsOf } from '../store/audit.sql.ts';
 import * as db from './hosts.sql.ts';
 import { endMachineStatements, type Taken } from '../machines/machines.sql.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
-import { name } from '../operations/fields.ts';
+import { isoTime, time, name } from '../operations/fields.ts';
 import {
   checkRevision,
   mutate,
@@ -18,6 +17,15 @@ import {
   type Shown,
 } from '../operations/mutate.ts';
 import { fingerprintOf, formatKey, parsePublicKey } from '../crypto/ssh-key.ts';
+import {
+  type Slot,
+  engineSlot,
+  bouncerSlot,
+  machineSlot,
+  isSlot,
+  type Owned,
+  selectOwnersOf,
+} from '../bouncers/host-keys.sql.ts';
 
 /** Whether there is an engine of this name is for those to say who know the settings. */
 export const machineField = z.string('must be the name of an engine').nullable().default(null).meta({
@@ -158,12 +166,12 @@ export async function putHost(
   const publicKey = formatKey(key.value);
   const fingerprint = await fingerprintOf(key.value);
   const slots = [
-    ...bouncers.map(db.bouncerSlot),
-    ...(engine ? [db.engineSlot] : []),
-    ...(machine === null ? [] : [db.machineSlot(name)]),
+    ...bouncers.map(bouncerSlot),
+    ...(engine ? [engineSlot] : []),
+    ...(machine === null ? [] : [machineSlot(name)]),
   ];
-  const fresh = (slot: db.Slot): db.NewHostKey => ({ ...slot, recoveriesLeft: mode === 'strict' ? 0 : 1 });
-  const reads = (d: DrizzleD1Database) => [db.selectHostFacts(d, name), db.selectOwnersOf(d, slots)] as const;
+  const fresh = (slot: Slot): db.NewHostKey => ({ ...slot, recoveriesLeft: mode === 'strict' ? 0 : 1 });
+  const reads = (d: DrizzleD1Database) => [db.selectHostFacts(d, name), selectOwnersOf(d, slots)] as const;
   const decide = ([[found], owners]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
     const there = found?.facts.host.removedMs === null ? found.facts : null;
     const host = there?.host ?? null;
@@ -174,8 +182,8 @@ export async function putHost(
     const other = owners.find((owner) => owner.host !== name);
     if (other) return fail(ownedBy(other));
     const newKey = host !== null && host.publicKey !== publicKey;
-    const add = slots.filter((slot) => !keys.some((key) => db.isSlot(slot, key)));
-    const remove = keys.filter((key) => !slots.some((slot) => db.isSlot(slot, key)));
+    const add = slots.filter((slot) => !keys.some((key) => isSlot(slot, key)));
+    const remove = keys.filter((key) => !slots.some((slot) => isSlot(slot, key)));
     const to = {
       publicKey,
       fingerprint,
@@ -214,7 +222,7 @@ function shownHost(name: string): Shown<db.HostFacts> {
   return { json: db.hostJson(name), describe: (facts) => ({ host: describeHost(facts) }) };
 }
 
-function ownedBy({ hostKey: { kind, name }, host }: db.Owned): Failure {
+function ownedBy({ hostKey: { kind, name }, host }: Owned): Failure {
   return kind === 'engine'
     ? slotTaken('engine', `the engine is on host ${host}`)
     : slotTaken('bouncers', `${name} is registered by host ${host}`);

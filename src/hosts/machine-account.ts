@@ -15,6 +15,7 @@ import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { digestOf } from '../crypto/secret.ts';
 import type { Account } from '../machines/account.ts';
 import { actorOf, register, type Asked } from './registration.ts';
+import { type HostKey, machineSlot } from '../bouncers/host-keys.sql.ts';
 
 /** What a host asks for, its signature checked. */
 export type AskedMachine = Asked & { readonly host: db.Host; readonly password: string };
@@ -53,7 +54,7 @@ export async function giveMachine(
     env,
     asked,
     {
-      slot: db.machineSlot(hostName),
+      slot: machineSlot(hostName),
       reads: (d) => [selectAccount(d, hostName), selectBlocked(d, [machine])] as const,
       refuse: ([[had]]) => {
         if (!engine) {
@@ -66,7 +67,7 @@ export async function giveMachine(
       repeated: ([[had]]) => {
         known = had?.account.machine === machine;
         if (!known) return null;
-        const answer = ({ hostKey: { generation } }: { hostKey: db.HostKey }) => ({
+        const answer = ({ hostKey: { generation } }: { hostKey: HostKey }) => ({
           status: 200,
           body: { generation },
         });

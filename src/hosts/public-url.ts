@@ -4,7 +4,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Context } from 'hono';
 import * as z from 'zod';
-import { isLoopback, isLoopbackUrl, parsePublicUrl, publicUrlMustBe, publicUrls } from './audience.ts';
+import { publicUrls } from './audience.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { always } from '../store/audit.sql.ts';
 import { answerMs } from '../store/ask.ts';
@@ -13,9 +13,10 @@ import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import { mayAct } from '../config/roles.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
+import { isoTime, time } from '../operations/fields.ts';
 import { mutate, mutationBy, nothingRead, type Answer, type Mutation } from '../operations/mutate.ts';
 import { lastReconciledMs } from '../operations/settle.ts';
+import { parsePublicUrl, publicUrlMustBe, isLoopback, isLoopbackUrl } from '../config/public-url.ts';
 
 export const publicUrlFields = z.strictObject({
   url: z

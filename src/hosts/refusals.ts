@@ -5,7 +5,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sinceMs } from '../runtime/clock.ts';
 import type { Host } from './hosts.sql.ts';
-import { selectHolds } from '../bouncers/keys.sql.ts';
+import { selectHolds } from '../store/facts.ts';
 import * as db from './public-url.sql.ts';
 import { causeOf, fail, succeed } from '../http/failure.ts';
 import { mutate } from '../operations/mutate.ts';

@@ -18,6 +18,7 @@ import {
   type Mutation,
 } from '../operations/mutate.ts';
 import { settleStore } from '../operations/settle.ts';
+import { type HostKey, type Slot, type Owned, selectOwner } from '../bouncers/host-keys.sql.ts';
 
 /** What a host asks for, its signature checked. */
 export interface Asked {
@@ -30,7 +31,7 @@ export interface Asked {
 /** A host as it is now, and its right to a key. */
 export interface Right {
   readonly host: db.Host;
-  readonly hostKey: db.HostKey;
+  readonly hostKey: HostKey;
 }
 
 /** What it has registered already is what it sends again. */
@@ -54,7 +55,7 @@ export interface New {
 
 /** What differs between the kinds of keys. */
 export interface Kind<Reads extends Statements> {
-  readonly slot: db.Slot;
+  readonly slot: Slot;
   readonly reads: (d: DrizzleD1Database) => Reads;
   /** A reason against any answer but this. */
   readonly refuse?: (rows: RowsOf<Reads>, right: Right) => Failure | null;
@@ -107,8 +108,8 @@ export async function register<const Reads extends Statements>(
   return (await db.burn(env.DB, nonce, asked.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
 }
 
-function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: db.Slot) {
-  return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), db.selectOwner(d, slot)] as const;
+function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: Slot) {
+  return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), selectOwner(d, slot)] as const;
 }
 
 export function hostMutation(env: Env, host: string, nowMs: number): Mutation {
@@ -122,9 +123,9 @@ export function actorOf(host: string): string {
 /** It has signed, so it is told what it lacks; not whether another has it. */
 function rightOf(
   asked: Asked,
-  slot: db.Slot,
+  slot: Slot,
   host: db.Host | undefined,
-  owner: db.Owned | undefined,
+  owner: Owned | undefined,
 ): Result<Right> {
   const { id, name } = asked.host;
   if (host?.id !== id) return fail({ kind: 'forbidden' });
@@ -135,14 +136,14 @@ function rightOf(
 }
 
 /** What a host registers, in an operator's words. */
-function wordsFor({ kind, name }: db.Slot): string {
+function wordsFor({ kind, name }: Slot): string {
   return kind === 'bouncer' ? `bouncer ${name}` : kind;
 }
 
 /** Why a host may register: its count is right, or it lost it and may begin anew. `to`: what that uses up. */
 export interface Leave {
   readonly why: 'in-order' | 'recovery-allowed' | 'recovery-automatic';
-  readonly to: Partial<db.HostKey>;
+  readonly to: Partial<HostKey>;
 }
 
 function mayRegister({ host, hostKey }: Right, generation: number): Leave | null {
@@ -224,6 +225,6 @@ function mismatch({ host, hostKey }: Right, asked: Asked, nowMs: number): Result
 }
 
 /** Which key, for the audit log. */
-function keyDetail({ kind, name }: db.Slot): Readonly<Record<string, string>> {
+function keyDetail({ kind, name }: Slot): Readonly<Record<string, string>> {
   return kind === 'bouncer' ? { bouncer: name } : { key: kind };
 }

@@ -2,7 +2,6 @@
 // they are bound: each counts per location and lets a little more through. Plain workerd has none: there this isolate
 // counts.
 
-import type { RateTier } from '../bouncers/policy.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { causeOf } from './failure.ts';
 import { createGenerations, type Generations } from '../runtime/generations.ts';
@@ -80,3 +79,11 @@ function countTurn({ counts, perMinute }: Limit, key: string, nowMs: number): Wa
   count.requests++;
   return count.requests <= perMinute ? null : Math.ceil((count.startMs + windowMs - nowMs) / 1000);
 }
+
+/**
+ * The rates there are. A rate limit of Cloudflare's is a binding with a number of its own (wrangler.toml), so only
+ * what is bound can be offered.
+ */
+export const rateTiers = [10, 60, 600] as const;
+
+export type RateTier = (typeof rateTiers)[number];

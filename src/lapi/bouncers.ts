@@ -1,8 +1,7 @@
 // LAPI's routes for bouncers. What an answer looks like here was tried on thirty of them: a status other than
 // 200, a redirect, an error without `message`, `[]` for "nobody", each stops or crashes one of them.
 
-import { Hono } from 'hono';
-import type { Context, Next } from 'hono';
+import { Hono, type Context, type Next } from 'hono';
 import { adopt } from '../bouncers/adoption.ts';
 import { noteFirstUse } from '../bouncers/bouncers.ts';
 import {
@@ -14,7 +13,7 @@ import {
 } from '../bouncers/authenticate.ts';
 import type { BouncerIdentity } from '../bouncers/identity.ts';
 import { isAllowed } from '../bouncers/policy.ts';
-import { askFeed, clientAddress, type AppEnv } from '../env.ts';
+import { clientAddress, type AppEnv } from '../env.ts';
 import { cut } from '../formats/cut.ts';
 import { saveMetrics } from '../bouncers/bouncers.sql.ts';
 import { answerMs } from '../store/ask.ts';
@@ -32,6 +31,7 @@ import { parseListQuery, parseStreamQuery } from '../stream/query.ts';
 import { isQuiet, learn, recall, remember, takeSightings } from '../feed/fast-path.ts';
 import { takeTurn } from '../http/rate-limit.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
+import { askFeed } from '../feed/client.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 

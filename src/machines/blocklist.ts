@@ -11,7 +11,7 @@ import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../
 import { createAsking } from '../store/asking.ts';
 import { afterCommit } from '../operations/commit.ts';
 import { createConfirmation } from '../store/confirmation.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
+import { isoTime, time } from '../operations/fields.ts';
 import {
   mutate,
   nothingRead,

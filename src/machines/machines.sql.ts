@@ -3,8 +3,7 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
-import { rowJson } from '../store/facts.ts';
-import { listed } from '../bouncers/keys.sql.ts';
+import { rowJson, listed } from '../store/facts.ts';
 import { blockedMachines, hostMachines } from '../store/schema.ts';
 
 export type BlockedMachine = typeof blockedMachines.$inferSelect;
@@ -39,12 +38,6 @@ export async function blockedNames(d1: D1Database): Promise<string[]> {
   const { machine } = blockedMachines;
   const rows = await askD1(d1, (db) => db.select({ machine }).from(blockedMachines));
   return rows.map((row) => row.machine);
-}
-
-/** Those that a mutation blocked, whose time they have. */
-export function selectBlockedBy(db: DrizzleD1Database, seq: SQL) {
-  const itsTime = sql`blocked_ms = (SELECT at_ms FROM audit WHERE seq = ${seq})`;
-  return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(itsTime);
 }
 
 /** SQL for "it is blocked as it was read". */

@@ -2,10 +2,9 @@
 // the list below and from nowhere else; who may pass what is trust.ts's. Whatever a machine changed is in this feed
 // before the machine has its answer.
 
-import { Hono } from 'hono';
-import type { Context } from 'hono';
+import { Hono, type Context } from 'hono';
 import { checkMachine } from './blocklist.ts';
-import { askFeed, clientAddress, type AppEnv } from '../env.ts';
+import { clientAddress, type AppEnv } from '../env.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { Write } from '../engines/rounds.ts';
 import type { EngineSettings } from '../config/engines.ts';
@@ -19,6 +18,7 @@ import { parseQuery } from '../stream/query.ts';
 import { forgetHead } from '../feed/fast-path.ts';
 import { relay } from './forward.ts';
 import { checkToken, claimedMachine, machineIn, mayAsLocal, tokenOf } from './trust.ts';
+import { askFeed } from '../feed/client.ts';
 
 type Reply = (c: Context<AppEnv>) => Promise<Response>;
 type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';

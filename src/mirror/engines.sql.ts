@@ -3,7 +3,7 @@
 
 import type { KnownEngine, Names } from './engine-names.ts';
 import { firstProgress, type Progress } from './progress.ts';
-import type { Trusted } from '../engines/plan.ts';
+import type { Trusted } from './plan.ts';
 
 /** A row of `engines`. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
 export interface EngineState {

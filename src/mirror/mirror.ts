@@ -22,7 +22,7 @@ import { whyLeftBehind } from './left-behind.ts';
 import * as log from './decisions.sql.ts';
 import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './memory.ts';
 import type { Progress } from './progress.ts';
-import type { Plan } from '../engines/plan.ts';
+import type { Plan } from './plan.ts';
 import { isKeptBack, mostAtOnce, outlastingUpTo } from './tombstones.ts';
 
 export interface Store extends Watched {

@@ -3,7 +3,7 @@
 
 import type { SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { statementBuilder } from '../store/ask.ts';
 import {
   always,
@@ -13,7 +13,7 @@ import {
   type AuditEntry,
   type Statements,
 } from '../store/audit.sql.ts';
-import type { StoreMark } from '../bouncers/keys.sql.ts';
+import type { StoreMark } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { Changed, Commit, CommitAsk, News } from '../writer/commit.ts';
 import { withinMs } from '../runtime/wait.ts';

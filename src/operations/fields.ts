@@ -121,3 +121,12 @@ export function check<T>(
   const first = issues[0] as (typeof issues)[number];
   return badInput(first.path.join('.') || 'body', first.message);
 }
+
+/** A time as operators read it: ISO 8601 in UTC. */
+export const time = z.iso.datetime();
+
+export function isoTime<T extends number | null>(ms: T): T extends number ? string : string | null;
+
+export function isoTime(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString();
+}

@@ -4,9 +4,9 @@
 
 import { sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { askD1 } from '../store/ask.ts';
-import type { AuditEntry, RowsOf, Statements } from '../store/audit.sql.ts';
+import { type AuditEntry, type RowsOf, type Statements, always } from '../store/audit.sql.ts';
 import { selectText } from '../store/facts.ts';
 import { keepStatements, selectAnswer, type IdempotentAnswer } from '../store/idempotency.sql.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
@@ -291,4 +291,22 @@ export function etagOf(revision: number): string {
 export function checkRevision(mutation: Mutation, revision: number): Result<'seen'> {
   if (mutation.expectedRevision === null || mutation.expectedRevision === revision) return succeed('seen');
   return fail({ kind: 'precondition-failed', etag: etagOf(revision) });
+}
+
+/** Writes the audit row of what is about to be done. */
+export async function note(
+  mutation: Mutation,
+  action: string,
+  target: string,
+  detail: Readonly<Record<string, unknown>>,
+  plan: Readonly<Record<string, unknown>> = {},
+): Promise<Result<Answer>> {
+  return mutate(mutation, nothingRead, () =>
+    succeed({
+      entry: { action, target, detail },
+      unchanged: always,
+      statements: () => [],
+      answer: { status: 201, body: plan },
+    }),
+  );
 }

@@ -1,9 +1,9 @@
 // Whether D1 is what it was. The feed's object knows how far its audit log had come (writer/writer.ts), and an isolate
 // asks it only when the newest row is not the one that it last found right.
 
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import type { AuditHead } from '../store/audit.sql.ts';
-import { isAt, readMark, type StoreMark } from '../bouncers/keys.sql.ts';
+import { isAt, readMark, type StoreMark } from '../store/epoch.sql.ts';
 
 /** The newest state of D1 that this isolate found right. */
 let confirmed: StoreMark | null = null;

@@ -1,12 +1,18 @@
 // The operator API of the operators themselves: their tokens, and the log of what they did.
 
 import * as z from 'zod';
-import { askFeed } from '../env.ts';
+import { askFeed } from '../feed/client.ts';
 import { listAudit } from './audit.sql.ts';
 import { problem } from '../http/failure.ts';
 import type { AuditMemory } from '../writer/revocations.sql.ts';
-import { auditShape, describeAudit, mostVerified, verdictShape, verifyLog } from './audit.ts';
-import { acknowledgeLostTails } from '../decisions/decisions.ts';
+import {
+  auditShape,
+  describeAudit,
+  mostVerified,
+  verdictShape,
+  verifyLog,
+  acknowledgeLostTails,
+} from './audit.ts';
 import { cursor, nextOf, nothing, page, pageFields } from '../operations/fields.ts';
 import { mutation, mutationOf, operation } from '../operations/operation.ts';
 import * as tokens from './tokens.ts';

@@ -5,7 +5,11 @@ import { auditPages, findAuditRow } from './audit.sql.ts';
 import { faultOf, type AuditHead, type AuditRow } from '../store/audit.sql.ts';
 import type { AuditMemory, LostTail } from '../writer/revocations.sql.ts';
 import { parseJson } from '../http/body.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
+import { isoTime, time } from '../operations/fields.ts';
+import { askFeed } from '../feed/client.ts';
+import { succeed, type Result } from '../http/failure.ts';
+import { type Mutation, note } from '../operations/mutate.ts';
+import { settleStore } from '../operations/settle.ts';
 
 export const auditShape = z
   .object({
@@ -148,4 +152,20 @@ function describeLostTail({ seq, hash, goesOnAt, foundMs, acknowledgedMs }: Lost
     found_at: isoTime(foundMs),
     acknowledged_at: isoTime(acknowledgedMs),
   };
+}
+
+/** That the log breaks off somewhere is known to an operator, and `GET /audit/verify` may say so and be content. */
+export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promise<Result<number>> {
+  // Of a D1 that was restored just now the break may not be known yet.
+  await settleStore(env);
+  const lost = await askFeed(env, async (feed) => feed.lostTails());
+  const open = lost.filter(({ acknowledgedMs }) => acknowledgedMs === null);
+  const last = open.at(-1);
+  if (!last) return succeed(0);
+  const rows = open.map(({ seq, goesOnAt }) => ({ ended_at: seq, goes_on_at: goesOnAt }));
+  const target = `row ${last.goesOnAt}`;
+  const noted = await note({ ...mutation, idempotency: null }, 'audit.acknowledge', target, { rows });
+  if (!noted.ok) return noted;
+  await askFeed(env, async (feed) => feed.acknowledgeLostTails(last.foundMs));
+  return succeed(open.length);
 }

@@ -3,8 +3,7 @@
 import { and, asc, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { answerMs, askD1 } from '../store/ask.ts';
-import { rowJson } from '../store/facts.ts';
-import { listed } from '../bouncers/keys.sql.ts';
+import { rowJson, listed } from '../store/facts.ts';
 import { endsOutbox, operatorTokens } from '../store/schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;

@@ -10,8 +10,7 @@ import { isMinted, mintSecret } from '../crypto/mint.ts';
 import { roles } from '../config/roles.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { createAsking } from '../store/asking.ts';
-import { isoTime, time } from '../bouncers/describe.ts';
-import { duration, name } from '../operations/fields.ts';
+import { isoTime, time, duration, name } from '../operations/fields.ts';
 import {
   mutate,
   nothingRead,

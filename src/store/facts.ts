@@ -39,3 +39,13 @@ export function factsOf<Facts>(json: SQL) {
 export function selectText(db: DrizzleD1Database, text: SQL) {
   return db.select({ bodyJson: sql<string | null>`${text}`.as('body_json') }).from(keyEpoch);
 }
+
+/** SQL for the values of a list, of any length. */
+export function listed(values: readonly (number | string)[]): SQL {
+  return sql`(SELECT value FROM json_each(${JSON.stringify(values)}))`;
+}
+
+/** Whether something holds, as a row of its own: what is decided on is read in one batch. */
+export function selectHolds(db: DrizzleD1Database, condition: SQL) {
+  return db.select({ holds: sql<0 | 1>`${condition}` }).from(keyEpoch);
+}

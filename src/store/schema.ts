@@ -362,3 +362,5 @@ export const feedLocation = sqliteTable('feed_location', {
   location: text('location').notNull(),
   fixedMs: integer('fixed_ms').notNull(),
 });
+
+export type KeyVersion = typeof keyVersions.$inferSelect;

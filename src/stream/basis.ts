@@ -8,16 +8,8 @@ import type { Cursor, Position } from './cursor.ts';
 import type { Row } from '../formats/decision.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import { chosen, type Target } from './target.ts';
-import type { Standing } from './transition.ts';
+import type { Standing, Basis } from './transition.ts';
 import { limitsKey, viewKey, type Limits, type View } from '../mirror/view.ts';
-
-export interface Basis {
-  /** What it is a basis of: a limited view, or limits without a cap. */
-  readonly key: string;
-  readonly limits: Limits;
-  /** Under a cap: the `rowId`s that the bouncer was left with, ascending. Null: all that the limits let through. */
-  readonly held: readonly number[] | null;
-}
 
 /** What a bouncer is to have now, and the basis that stands for it. */
 export interface Aim extends Target {

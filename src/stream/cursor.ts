@@ -3,7 +3,6 @@
 // position before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
 
 import type { Owed } from './owed.ts';
-import type { StreamAsk } from '../feed/questions.ts';
 
 /** What one answer brought a bouncer to: the feed's sequence, and the basis it was limited to (basis.ts; 0: none). */
 export interface Position {
@@ -37,7 +36,7 @@ const beforeEverything: Position = { sequence: -1, basis: 0 };
 export function advance(
   from: Cursor | undefined,
   now: Position,
-  { startup, again = false }: Pick<StreamAsk, 'startup' | 'again'>,
+  { startup, again = false }: { readonly startup: boolean; readonly again?: boolean },
   owed: readonly Owed[],
 ): Cursor {
   if (startup) return { before: now, last: now, owed };

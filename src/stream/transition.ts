@@ -3,11 +3,10 @@
 // lists, and an end only for what nothing in the new view bans.
 
 import { announcedAgain, bansOn, everyEnd, fullState, removedSince, stateOf, type Answer } from './answer.ts';
-import type { Basis } from './basis.ts';
 import type { Row } from '../formats/decision.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import type { Target } from './target.ts';
-import { matcher, type View } from '../mirror/view.ts';
+import { matcher, type View, type Limits } from '../mirror/view.ts';
 
 /** Where a bouncer stood: at a sequence not below `mirror.purgedSequence`, with a basis (null: no limits). */
 export interface Standing {
@@ -72,4 +71,12 @@ function whatItHad(mirror: Mirror, view: View, { sequence, basis }: Standing): H
   const rows = removedSince(mirror, sequence).filter(had);
   for (const row of mirror.byId.values()) if (had(row)) rows.push(row);
   return { rows, holds: (row) => row.addedSeq <= sequence && had(row) };
+}
+
+export interface Basis {
+  /** What it is a basis of: a limited view, or limits without a cap. */
+  readonly key: string;
+  readonly limits: Limits;
+  /** Under a cap: the `rowId`s that the bouncer was left with, ascending. Null: all that the limits let through. */
+  readonly held: readonly number[] | null;
 }

@@ -1,14 +1,13 @@
 // What a mutation of the key store says and is answered, and what is asked of D1 together with it: in its own batch, or after
 // it where its answer was lost.
 
-import type { SQL } from 'drizzle-orm';
+import { type SQL, eq, sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Refusal, Statement, Statements } from '../store/audit.sql.ts';
-import { selectFirstKey } from '../bouncers/bouncers.sql.ts';
-import { selectIds } from '../bouncers/import.sql.ts';
-import { selectChanged, type StoreMark } from '../bouncers/keys.sql.ts';
-import { selectBlockedBy } from '../machines/machines.sql.ts';
+import { selectChanged, type StoreMark } from '../store/epoch.sql.ts';
 import type { SeenClient, Sighting } from '../stream/clients.ts';
+import { bouncers, keyVersions, blockedMachines } from '../store/schema.ts';
+import { listed } from '../store/facts.ts';
 
 /** A mutation to be written. */
 export interface CommitAsk {
@@ -101,4 +100,40 @@ export function changedOf({ changed, blocked }: RowsDone): Changed {
     bouncerIds: changed.map(({ bouncerId }) => bouncerId),
     blockedMachines: blocked.map(({ machine }) => machine),
   };
+}
+
+/**
+ * The one version of a new bouncer's key; no row where a bouncer of this name was there before, whose program may get the
+ * key.
+ */
+export function selectFirstKey(db: DrizzleD1Database, name: string) {
+  const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
+  return db
+    .select({
+      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
+      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
+    })
+    .from(keyVersions)
+    .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+    .where(sql`${bouncers.name} = ${name} AND ${keyVersions.number} = 1 AND NOT ${wasThere}`);
+}
+
+/** The ids that bouncers with one key each were given. */
+export function selectIds(db: DrizzleD1Database, names: readonly string[]) {
+  return db
+    .select({
+      name: bouncers.name,
+      // Two columns of one name would be one in a batch's rows.
+      bouncerId: sql<number>`${bouncers.id}`.as('bouncerId'),
+      versionId: sql<number>`${keyVersions.id}`.as('versionId'),
+    })
+    .from(bouncers)
+    .innerJoin(keyVersions, eq(keyVersions.bouncerId, bouncers.id))
+    .where(sql`${bouncers.name} IN ${listed(names)}`);
+}
+
+/** Those that a mutation blocked, whose time they have. */
+export function selectBlockedBy(db: DrizzleD1Database, seq: SQL) {
+  const itsTime = sql`blocked_ms = (SELECT at_ms FROM audit WHERE seq = ${seq})`;
+  return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(itsTime);
 }

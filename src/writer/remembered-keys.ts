@@ -5,7 +5,7 @@
 // Of a restored D1 nothing is remembered. A mistake here lets a revoked key open again.
 
 import { sinceMs } from '../runtime/clock.ts';
-import { changedSince, type FoundKey, type KeyChange } from '../bouncers/keys.sql.ts';
+import { changedSince, type FoundKey, type KeyChange } from '../store/epoch.sql.ts';
 import { causeOf } from '../http/failure.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
 

@@ -24,8 +24,8 @@ import {
   type AuditHead,
 } from '../store/audit.sql.ts';
 import { endsKeptMs } from '../store/ages.sql.ts';
-import { selectChanges, selectEpoch, selectMark, type StoreMark } from '../bouncers/keys.sql.ts';
-import * as db from '../store/restore.sql.ts';
+import { selectChanges, selectEpoch, selectMark, type StoreMark } from '../store/epoch.sql.ts';
+import * as db from './restore.sql.ts';
 import { causeOf } from '../http/failure.ts';
 import { isFull, isUnwritable, unwritable } from '../store/unwritable.ts';
 import { answerWithin } from '../runtime/wait.ts';

@@ -2,11 +2,12 @@
 // what the others leave behind.
 import { env } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
-import { checkAudience, isLoopback, isLoopbackUrl, publicUrls } from '../../src/hosts/audience.ts';
+import { checkAudience, publicUrls } from '../../src/hosts/audience.ts';
 import { operator, operatorToken } from '../support/http.ts';
 import { bootstrap, enrolmentToken, knownHost, makeHost, shownHost, signed } from '../support/hosts.ts';
 import { auditRows, bearer, makeToken, pass, request } from '../support/operators.ts';
 import { makeSshKey } from '../support/ssh.ts';
+import { isLoopback, isLoopbackUrl } from '../../src/config/public-url.ts';
 
 /** As on Cloudflare, where nobody has set PUBLIC_URL. */
 const unset = { settings: { PUBLIC_URL: '' } };

@@ -3,7 +3,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { serve } from '../../src/app.ts';
-import { forgetHealth } from '../../src/lapi/health.ts';
+import { forgetHealth } from '../../src/feed/health.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 
 beforeEach(() => {

@@ -2,11 +2,18 @@
 
 import { inArray, lte, max, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { End } from '../writer/revocations.sql.ts';
-import { askD1 } from './ask.ts';
-import { hasRow, type AuditHead } from './audit.sql.ts';
-import { selectChanges, selectMark, type KeyChange, type StoreMark } from '../bouncers/keys.sql.ts';
-import { bouncers, endsOutbox, keyEpoch, keyVersions, operatorTokens, revokedDigests } from './schema.ts';
+import type { End } from './revocations.sql.ts';
+import { askD1 } from '../store/ask.ts';
+import { hasRow, type AuditHead } from '../store/audit.sql.ts';
+import { selectChanges, selectMark, type KeyChange, type StoreMark } from '../store/epoch.sql.ts';
+import {
+  bouncers,
+  endsOutbox,
+  keyEpoch,
+  keyVersions,
+  operatorTokens,
+  revokedDigests,
+} from '../store/schema.ts';
 
 export const reconcileAction = 'restore.reconcile';
 

@@ -1,0 +1,155 @@
+// Where the key store (D1) is, and what has changed in it since: its mark, its epoch, and the moves of the epoch. An isolate
+// that remembers keys asks this, and so does the object that must tell a restored backup from the D1 that it knew.
+
+import { eq, gt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import { askD1, answerMs } from './ask.ts';
+import { newestSeq, type AuditHead } from './audit.sql.ts';
+import { audit, bouncers, keyChanges, keyEpoch, keyVersions, type KeyVersion } from './schema.ts';
+
+/**
+ * Where the key store is: its epoch, the newest audit row (0 and '' without one) by its digest, and when a restored backup
+ * was last put right. Two states with the same row are the same: every mutation writes one, with its time.
+ */
+export interface StoreMark {
+  readonly epoch: number;
+  readonly reconciledMs: number;
+  readonly seq: number;
+  readonly hash: string;
+  /** That row's place in the chain; '' until it is sealed. */
+  readonly sealedHash: string;
+}
+
+const mark = {
+  epoch: keyEpoch.epoch,
+  reconciledMs: sql<number>`reconciled_ms`.as('reconciledMs'),
+  seq: sql<number>`COALESCE(newest.seq, 0)`.as('seq'),
+  hash: sql<string>`COALESCE(newest.digest, newest.hash, '')`.as('hash'),
+  sealedHash: sql<string>`COALESCE(newest.hash, '')`.as('sealedHash'),
+};
+
+const noMark: StoreMark = { epoch: 0, reconciledMs: 0, seq: 0, hash: '', sealedHash: '' };
+
+export function selectMark(db: DrizzleD1Database) {
+  const newest = sql`(SELECT seq, digest, hash FROM ${audit} ORDER BY seq DESC LIMIT 1) newest`;
+  return db
+    .select(mark)
+    .from(keyEpoch)
+    .leftJoin(newest, sql`true`);
+}
+
+/** Whether the newest row is the head of the audit log that the object knows, which it knows by one of its two hashes. */
+export function isAt({ seq, hash, sealedHash }: StoreMark, head: AuditHead): boolean {
+  return seq > 0 && seq === head.seq && (hash === head.hash || sealedHash === head.hash);
+}
+
+/** What a digest opens. */
+export interface FoundKey {
+  readonly name: string;
+  readonly version: KeyVersion;
+  readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
+}
+
+/** A move of the epoch was about this bouncer's keys. */
+export type KeyChange = typeof keyChanges.$inferSelect;
+
+export interface StoreAnswer {
+  readonly mark: StoreMark;
+  /** What has changed since the epoch that was asked about, and no more than `mostChanges` of it. */
+  readonly changes: readonly KeyChange[];
+  readonly found: readonly FoundKey[];
+}
+
+/** More bouncers than an isolate remembers. */
+export const mostChanges = 50_000;
+
+/** Moves of the epoch whose bouncers are kept. */
+const mostMoves = 1_000;
+
+/** All of it as of one moment: read apart, a revocation between the two would be believed for an epoch more. */
+export async function askStore(
+  d1: D1Database,
+  sinceEpoch: number,
+  digests: readonly string[],
+): Promise<StoreAnswer> {
+  const { viewJson, allowJson, rateLimit } = bouncers;
+  const [marks, changes, found] = await askD1(d1, (db) =>
+    db.batch([
+      selectMark(db),
+      selectChanges(db, sinceEpoch),
+      db
+        .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
+        .from(sql`json_each(${JSON.stringify(digests)}) asked`)
+        .innerJoin(keyVersions, sql`${keyVersions.digest} = asked.value`)
+        .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId)),
+    ]),
+  );
+  return { mark: marks[0] ?? noMark, changes, found };
+}
+
+export function selectEpoch(db: DrizzleD1Database) {
+  return db.select({ epoch: keyEpoch.epoch }).from(keyEpoch);
+}
+
+export function selectChanges(db: DrizzleD1Database, sinceEpoch: number) {
+  return db
+    .select({ epoch: keyChanges.epoch, bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
+    .from(keyChanges)
+    .where(gt(keyChanges.epoch, sinceEpoch))
+    .limit(mostChanges);
+}
+
+/**
+ * The bouncers that a mutation may have changed, and others after it: each moves the epoch once at most, so as many moves
+ * as there are rows of the audit log from its own on.
+ */
+export function selectChanged(db: DrizzleD1Database, seq: SQL) {
+  const later = sql`epoch >= (SELECT epoch FROM key_epoch) - (${newestSeq} - ${seq})`;
+  return db
+    .select({ bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
+    .from(keyChanges)
+    .where(later);
+}
+
+/** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */
+export function changedSince(
+  sinceEpoch: number,
+  epoch: number,
+  changes: readonly KeyChange[],
+): ReadonlySet<number> | 'all' {
+  const since = changes.filter((change) => change.epoch > sinceEpoch);
+  const moves = new Set(since.map((change) => change.epoch));
+  if (moves.size !== epoch - sinceEpoch || changes.length >= mostChanges) return 'all';
+  return new Set(since.map(({ bouncerId }) => bouncerId));
+}
+
+export async function readMark(d1: D1Database): Promise<StoreMark> {
+  const [row] = await askD1(d1, selectMark, answerMs);
+  return row ?? noMark;
+}
+
+/**
+ * The statements that move the epoch, so that every isolate looks up the keys of these bouncers anew within 5 s. For as
+ * long as the bouncers are there: before they are deleted.
+ */
+export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
+  const changed = sql`bouncers WHERE id IN ${bouncerIds}`;
+  return moveStatements(db, sql`id FROM ${changed}`, sql`EXISTS (SELECT 1 FROM ${changed})`);
+}
+
+/** The same of many, which are there; without a look at each. */
+export function manyChangedStatements(db: DrizzleD1Database, bouncerIds: readonly number[]) {
+  return moveStatements(db, sql`value FROM json_each(${JSON.stringify(bouncerIds)})`, undefined);
+}
+
+function moveStatements(db: DrizzleD1Database, changed: SQL, isAny: SQL | undefined) {
+  const now = sql`(SELECT epoch FROM key_epoch)`;
+  return [
+    db
+      .update(keyEpoch)
+      .set({ epoch: sql`epoch + 1` })
+      .where(isAny),
+    db.run(sql`INSERT INTO key_changes (epoch, bouncer_id) SELECT ${now}, ${changed}`),
+    db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostMoves}`),
+  ];
+}
