@@ -128,14 +128,14 @@ const ends: Case[] = [
     },
     {
       survivor: ['new: only Lapidary has Ip 198.18.2.6 ban cscli 4h'],
-      'ends-held-back': ['deleted: only LAPI has Ip 198.18.2.6 ban cscli'],
+      'removal-held-back': ['deleted: only LAPI has Ip 198.18.2.6 ban cscli'],
     },
   ),
   delta(
     'both of two ended',
     { given: twoOn('198.18.2.7'), after: (pair) => pair.unban('198.18.2.7') },
     (engine) => ({
-      'one-end-per-value': [
+      'one-removal-per-value': [
         'deleted: only LAPI has Ip 198.18.2.7 ban cscli',
         ...(engine.since('1.5.0') ? [] : ['deleted: only Lapidary has Ip 198.18.2.7 ban cscli']),
       ],
@@ -190,7 +190,7 @@ const ends: Case[] = [
       },
       after: (pair) => pair.end(endedTwice),
     },
-    { 'ended-again': ['deleted: only LAPI has Ip 198.18.2.13 ban cscli'] },
+    { 'removed-again': ['deleted: only LAPI has Ip 198.18.2.13 ban cscli'] },
   ),
   delta('an unban of a Country', {
     given: (pair) => pair.ban('NL', { scope: 'Country' }),

@@ -9,11 +9,11 @@ import { lockDatabase, openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 
-/** The statement of the README's line for SQLite. */
+/** The statement of the line for SQLite in docs/migration.md. */
 async function sqliteExport(): Promise<string> {
-  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
-  const statement = /^sqlite3 -readonly \S+ "(SELECT [^"]+)" > bouncers\.json$/m.exec(readme)?.[1];
-  if (statement === undefined) throw new Error('the README has no line for SQLite any more');
+  const document = await readFile(new URL('../../docs/migration.md', import.meta.url), 'utf8');
+  const statement = /^sqlite3 -readonly \S+ "(SELECT [^"]+)" > bouncers\.json$/m.exec(document)?.[1];
+  if (statement === undefined) throw new Error('docs/migration.md has no line for SQLite any more');
   return statement;
 }
 
