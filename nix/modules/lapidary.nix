@@ -73,7 +73,7 @@ in
         PUBLIC_URL = "https://lapidary.example.net";
         CLIENT_ADDRESS_HEADER = "X-Real-IP";
       };
-      description = "Settings by their names in the README. Lists and objects are written as JSON.";
+      description = "Settings by their names in docs/configuration.md. Lists and objects are written as JSON.";
       type = types.submodule {
         freeformType = types.attrsOf (
           types.oneOf [

@@ -141,7 +141,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     if (await db.isForgotten(d1, nowMs - endsKeptMs)) {
       throw new Error(
         `D1 was restored from a backup of more than ${endsKeptMs / 86_400_000} days ago: which of its keys ended since ` +
-          `nobody remembers. Put back a newer one, or take the keys out of it (README, Back-up and restore)`,
+          `nobody remembers. Put back a newer one, or remove the keys from it (docs/backup.md)`,
       );
     }
     const ending: log.KeptEnd[] = [];

@@ -22,7 +22,7 @@ export const kindNames = [
   'the same look-up, a second later',
   'HEAD (AppSec), 5 s later',
   'usage metrics',
-  'key that opens nothing',
+  'unknown key',
   '/health',
   'POST /bouncers',
   'POST /bouncers/{name}/rotate',
@@ -78,7 +78,7 @@ async function countPolls(counted: Counted, count: Count): Promise<void> {
   await counted.pass(5);
   await count('HEAD (AppSec), 5 s later', () => ask(200, `${url}/v1/decisions/stream`, key, 'HEAD'));
   await count('usage metrics', () => ask(201, `${url}/v1/usage-metrics`, key, 'POST', report));
-  await count('key that opens nothing', () => ask(403, `${url}/v1/decisions`, 'opens-nothing'));
+  await count('unknown key', () => ask(403, `${url}/v1/decisions`, 'opens-nothing'));
   await count('/health', () => ask(200, `${url}/health`, ''));
 }
 

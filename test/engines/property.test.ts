@@ -158,7 +158,7 @@ function wakeAs(engines: Engines, use: () => Promise<void>): Promise<void> {
   return wake(engines, use);
 }
 
-/** A bouncer whose address leads to other engines than before has to begin anew: README says so. */
+/** A bouncer whose address leads to other engines than before has to begin anew (docs/engines.md). */
 function restartWhereNamesMoved(clients: { view: View; started: boolean; reads: string }[]): void {
   for (const client of clients) {
     const hosts = new Set(client.view.engines?.flatMap((name) => hostOf[name] ?? []));

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { TwoIsolates } from './isolates.ts';
 
-/** README's and design's: a key that was taken away is refused everywhere after this time. */
+/** docs/figures.md: a revoked key is refused everywhere after this time. */
 export const revocationBoundMs = 5_000;
 
 export interface Revocation {
