@@ -65,7 +65,7 @@ describe.each(documents)('%s', (document) => {
   });
 
   test('has commands that a shell can read', async () => {
-    for (const block of blocksOf(read(document), 'sh')) await promisify(execFile)('bash', ['-nc', block]);
+    for (const block of blocksOf(read(document), 'sh')) await promisify(execFile)('sh', ['-nc', block]);
   });
 });
 
