@@ -6,7 +6,6 @@ import { namesHost, readAddress, type Address } from './http/address.ts';
 import { operatorApi, operatorRoutes } from './api.ts';
 import { bootstrapApi, bootstrapRoutes } from './hosts/bootstrap-api.ts';
 import { openApiDocument } from './operations/openapi.ts';
-import { referencePage } from './console/reference.ts';
 import { noteProxy, settingsOf, type AppEnv } from './env.ts';
 import { StoreError } from './store/ask.ts';
 import { causeOf, lapiError, problem, type Failure } from './http/failure.ts';
@@ -42,40 +41,24 @@ routes.route('/v1', machineRoutes);
 routes.route('/api/v1', operatorRoutes);
 routes.route('/bootstrap/v1', bootstrapRoutes);
 
-/** What /openapi.json and /reference describe. */
+/** What /openapi.json describes. */
 const documented = [...operatorApi, bootstrapApi];
 
 routes.all('/health', health);
 
 // Open to all: it is in the source, too.
 routes.get('/openapi.json', (c) => {
-  return c.body(describedAt(c.get('settings').pathPrefix).json, 200, { 'content-type': 'application/json' });
-});
-routes.get('/reference', async (c) => {
-  const { pathPrefix } = c.get('settings');
-  const described = describedAt(pathPrefix);
-  described.page ??= String(await referencePage(described.document, `${pathPrefix}/openapi.json`));
-  c.header(
-    'content-security-policy',
-    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-  );
-  return c.html(described.page);
+  return c.body(documentAt(c.get('settings').pathPrefix), 200, { 'content-type': 'application/json' });
 });
 
-interface Described {
-  readonly pathPrefix: string;
-  readonly document: ReturnType<typeof openApiDocument>;
-  readonly json: string;
-  page?: string;
-}
-
-let lastDescribed: Described | undefined;
+let lastDocument: { readonly pathPrefix: string; readonly json: string } | undefined;
 
 /** Built once in an isolate, which has one prefix: it takes as long as a hundred polls, and anybody may ask for it. */
-function describedAt(pathPrefix: string): Described {
-  if (lastDescribed?.pathPrefix === pathPrefix) return lastDescribed;
-  const document = openApiDocument(documented, pathPrefix);
-  return (lastDescribed = { pathPrefix, document, json: JSON.stringify(document) });
+function documentAt(pathPrefix: string): string {
+  if (lastDocument?.pathPrefix !== pathPrefix) {
+    lastDocument = { pathPrefix, json: JSON.stringify(openApiDocument(documented, pathPrefix)) };
+  }
+  return lastDocument.json;
 }
 
 routes.notFound((c) => {

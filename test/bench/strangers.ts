@@ -53,7 +53,6 @@ const strangers: readonly Stranger[] = [
   },
   { what: '/health', status: 200, request: () => ask('/health'), d1Below: 1, engineBelow: 1 },
   { what: '/openapi.json', status: 200, request: () => ask('/openapi.json'), d1Below: 1, engineBelow: 1 },
-  { what: '/reference', status: 200, request: () => ask('/reference'), d1Below: 1, engineBelow: 1 },
   // As many as a network has in a minute. Each may ask whether the machine is blocked.
   { what: 'a bad log-in', status: [401, 429], request: logIn, d1Below: 31, engineBelow: 31 },
   {

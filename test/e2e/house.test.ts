@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 const floors = [
   ['index.ts'],
   ['app.ts'],
-  ['api.ts', 'console'],
+  ['api.ts'],
   ['lapi', 'decisions'],
   ['hosts'],
   ['machines'],

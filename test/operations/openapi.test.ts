@@ -22,24 +22,12 @@ test('every operator and host route is in the document, and nothing else', async
   expect(listed.sort()).toEqual(mounted());
 });
 
-test('the document and the page are those of the path that they are asked at', async () => {
+test('the document is that of the path that it is asked at', async () => {
   for (const prefix of ['', '/lapi', '']) {
-    const ask = async (path: string) => {
-      const request = new Request(`http://edge.example${prefix}${path}`);
-      return serve(request, { ...env, PATH_PREFIX: prefix }, createExecutionContext());
-    };
-    const document = await (await ask('/openapi.json')).json();
-    expect(document).toMatchObject({ servers: [{ url: prefix || '/' }] });
-    expect(await (await ask('/reference')).text()).toContain(`href="${prefix}/openapi.json"`);
+    const request = new Request(`http://edge.example${prefix}/openapi.json`);
+    const response = await serve(request, { ...env, PATH_PREFIX: prefix }, createExecutionContext());
+    expect(await response.json()).toMatchObject({ servers: [{ url: prefix || '/' }] });
   }
-});
-
-test('the page names every operation, and runs no script', async () => {
-  const response = await call('/reference');
-  expect(response.headers.get('content-security-policy')).toContain("default-src 'none'");
-  const page = await response.text();
-  for (const route of mounted()) expect(page).toContain(`<h3>${route}</h3>`);
-  expect(page).not.toMatch(/<script|https?:\/\//);
 });
 
 test('a body is marked required exactly where an empty one is refused', async () => {
