@@ -66,7 +66,10 @@ const bootstrapOperations = [
     path: '/keys',
     needs: null,
     summary: 'A host registers the digest of its bouncer’s key',
-    description: 'Signed with the host’s SSH key. The key itself stays on the host.',
+    description:
+      'Signed with the host’s SSH key. The key itself stays on the host.\n\n' +
+      `${fieldsOf(keysPayload)} \`v\` is 1, \`aud\` the address that the request is sent to, \`generation\` what the last ` +
+      'answer said, 0 at first. A host that nobody knows sends `public_key`, and `enrolment_token` or `identity_token`.',
     body: envelope,
     bodyLimitBytes: envelopeLimitBytes,
     answers: {
@@ -95,7 +98,9 @@ const bootstrapOperations = [
     path: '/engine-key',
     needs: null,
     summary: 'A host sends the key under which Lapidary pulls from its engine',
-    description: 'For hosts with `engine: true`. The key is kept sealed, and used once the engine takes it.',
+    description:
+      'For hosts with `engine: true`. The key is kept sealed, and used once the engine takes it.\n\n' +
+      fieldsOf(engineKeyPayload),
     body: envelope,
     bodyLimitBytes: envelopeLimitBytes,
     answers: {
@@ -118,7 +123,8 @@ const bootstrapOperations = [
     summary: 'A host gets its account at an engine, as a machine (a log processor)',
     description:
       'For hosts with `machine`. The host makes the password; it is passed to the engine and kept nowhere here. A host ' +
-      'that repeats its request is told how the account stands; one that comes with a new password gets a new account.',
+      'that repeats its request is told how the account stands; one that comes with a new password gets a new account.\n\n' +
+      fieldsOf(machinePayload),
     body: envelope,
     bodyLimitBytes: envelopeLimitBytes,
     answers: {
@@ -145,6 +151,15 @@ const bootstrapOperations = [
     },
   }),
 ];
+
+/** What a signed payload has in it. */
+function fieldsOf({ shape }: z.ZodObject): string {
+  const { must = [], may = [] } = Object.groupBy(Object.keys(shape), (name) => {
+    return shape[name]?.safeParse(undefined).success ? 'may' : 'must';
+  });
+  const listed = (names: readonly string[]): string => names.map((name) => `\`${name}\``).join(', ');
+  return `The payload has ${listed(must)}, and may have ${listed(may)}.`;
+}
 
 export const bootstrapApi: Group = { tag: 'hosts’ own', basePath, operations: bootstrapOperations };
 
