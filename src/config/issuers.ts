@@ -1,39 +1,22 @@
-// `OPERATOR_ISSUERS`: whose tokens are believed, from where, and what they open. Pure. What is loose here is open to
-// whoever has an account at the issuer, so every field is checked and none has a generous default.
+// The OIDC issuers of `OPERATOR_ISSUERS` and `HOST_ISSUERS`: whose tokens are accepted, and what they open. Pure. What is
+// loose here is open to whoever has an account or an instance at the issuer. So every field is checked, and none has a
+// generous default.
 
-import { isObject, isText, isTexts, onlyKnows, readEntries, type EntriesRead } from './json-list.ts';
-import { isRole, type Role } from './roles.ts';
+import * as z from 'zod';
+import { fields, filled, parsed, parsePlainUrl, some, text } from './fields.ts';
+import { roles } from './roles.ts';
 
-/** Whose tokens are believed, and what is insisted on. */
-export interface Trust {
-  /** The token's `iss`, letter by letter. */
-  readonly issuer: string;
-  /** Host and path of `issuer`: what the audit log calls it. */
-  readonly name: string;
-  /** What the token's `aud` must be or hold: this Lapidary and nothing else. */
-  readonly audience: string;
-  /** Where its public keys are. */
-  readonly jwksUri: string;
-  readonly algorithms: readonly string[];
-  /** How long after its `iat` a token is good, whatever its `exp` says. */
-  readonly maxAgeSeconds: number;
-}
+/** An issuer whose tokens may name operators. */
+export type Issuer = Readonly<z.output<typeof operatorIssuer>>;
 
-/** An OIDC issuer whose tokens may name operators. */
-export interface Issuer extends Trust {
-  /** Where its tokens arrive, in lower case; `authorization` means a bearer token. */
-  readonly header: string;
-  /** The first of these claims that is a text names the operator. */
-  readonly subjectClaims: readonly string[];
-  /** The first that matches decides; none, and the token opens nothing. */
-  readonly rules: readonly RoleRule[];
-}
+/**
+ * An issuer whose tokens prove which host an instance is. Any process on an instance can get such a token. So it is good
+ * for a first contact only.
+ */
+export type HostIssuer = Readonly<z.output<typeof hostIssuer>>;
 
-export interface RoleRule {
-  /** All of them must hold. */
-  readonly conditions: readonly Condition[];
-  readonly role: Role;
-}
+/** Whose tokens are accepted, and what they must have. `audience`: what `aud` must be or hold. */
+export type Trust = Readonly<ReturnType<typeof trustOf>> & { readonly audience: string };
 
 /** A claim that is one of these texts, or a list that holds one of them. */
 export interface Condition {
@@ -42,158 +25,182 @@ export interface Condition {
 }
 
 /** Asymmetric ones only: with a shared secret whoever checks a token could make one. */
-export const algorithmsKnown = [
-  ...['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'],
-  ...['ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'],
-];
-const longestAgeSeconds = 30 * 86_400;
+const rsaAlgorithms = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'];
+const algorithmsKnown = [...rsaAlgorithms, 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'];
+const algorithm = z.enum(algorithmsKnown, `one of ${algorithmsKnown.join(', ')}`);
 
-/** An issuer's fields without their defaults; a preset fills some of them. */
-interface Fields {
-  readonly issuer?: unknown;
-  readonly audience?: unknown;
-  readonly jwks_uri?: unknown;
-  readonly algorithms?: unknown;
-  readonly header?: unknown;
-  readonly max_age_seconds?: unknown;
-  readonly subject_claim?: unknown;
-  readonly rules?: unknown;
+/** Keys that arrive over plain HTTP are anybody's, except from this machine. */
+const address = parsed('an https:// address (http:// on loopback)', (given) => {
+  const { protocol, hostname } = parsePlainUrl(given) ?? {};
+  const isLocal = /^(localhost|127\.0\.0\.1|\[::1\])$/.test(hostname ?? '');
+  return protocol === 'https:' || (protocol === 'http:' && isLocal) ? given : null;
+});
+
+const claim = filled('the name of a claim');
+const texts = some(filled('a text'), 'a list of one or more texts');
+const equals = fields({ claim, equals: filled('a text') });
+const oneOf = fields({ claim, one_of: texts });
+
+const condition = z
+  .union([equals, oneOf], '{"claim", "equals"} or {"claim", "one_of"}')
+  .transform(conditionOf);
+
+function conditionOf(given: z.output<typeof equals> | z.output<typeof oneOf>): Condition {
+  return { claim: given.claim, oneOf: 'equals' in given ? [given.equals] : given.one_of };
 }
 
-const fieldNames = [
-  ...['issuer', 'audience', 'jwks_uri', 'algorithms', 'header', 'max_age_seconds', 'subject_claim', 'rules'],
-];
+// No condition at all would hold for everybody.
+const conditions = some(condition, 'a list of one or more {"claim", "equals" or "one_of"}');
 
-export function readIssuers(json: string): EntriesRead<Issuer> {
-  return readEntries<Issuer>(json, 'issuers', (entry, before) => {
-    const read = readEntry(entry);
-    if (typeof read === 'string') return read;
-    // Two with one name would share their operators' names, and with them their Idempotency-Keys.
-    return before.some(({ name }) => name === read.name) ? 'an issuer of its own' : read;
+const role = z.enum(roles, `one of ${roles.join(', ')}`);
+const ruleMustBe = '{"claim", "equals" or "one_of", "role"} or {"all": [conditions], "role"}';
+const rule = z
+  .union(
+    [equals.safeExtend({ role }), oneOf.safeExtend({ role }), fields({ all: conditions, role })],
+    ruleMustBe,
+  )
+  .transform((given) => {
+    const conditions = 'all' in given ? given.all : [conditionOf(given)];
+    return { conditions, role: given.role };
   });
+
+/** How old a token may be. */
+function age(mostSeconds: number) {
+  const mustBe = `a whole number from 60 to ${mostSeconds}`;
+  return z.int(mustBe).min(60, mustBe).max(mostSeconds, mustBe);
 }
 
-/** The issuer, or what it must have. */
-function readEntry(entry: Record<string, unknown>): Issuer | string {
-  if (!('preset' in entry)) {
-    return onlyKnows(entry, fieldNames)
-      ? readFields(entry, ['sub'])
-      : `no fields but ${fieldNames.join(', ')}`;
-  }
-  const { preset, team, ...own } = entry;
-  const mayHave = ['audience', 'rules', 'max_age_seconds', 'subject_claim'];
-  if (!onlyKnows(own, mayHave)) return `no fields but preset, team, ${mayHave.join(', ')}`;
-  switch (preset) {
-    case 'cloudflare-access': {
-      if (typeof team !== 'string' || !/^[a-z0-9-]{1,63}$/.test(team)) {
-        return 'as team what stands before .cloudflareaccess.com';
-      }
-      const issuer = `https://${team}.cloudflareaccess.com`;
-      const filled = {
-        issuer,
-        jwks_uri: `${issuer}/cdn-cgi/access/certs`,
-        algorithms: ['RS256'],
-        header: 'Cf-Access-Jwt-Assertion',
-        // The token is as old as the session; Access ends that, after a day unless told otherwise.
-        max_age_seconds: 86_400,
-        ...own,
-      };
-      // A service token has neither an e-mail address nor a subject, but the name of its client.
-      return readFields(filled, ['email', 'common_name', 'sub']);
-    }
-    case 'github-actions': {
-      if (team !== undefined) return 'no team';
-      const issuer = 'https://token.actions.githubusercontent.com';
-      const filled = {
-        issuer,
-        jwks_uri: `${issuer}/.well-known/jwks`,
-        algorithms: ['RS256'],
-        max_age_seconds: 900,
-        ...own,
-      };
-      return readFields(filled, ['sub']);
-    }
-    default:
-      return 'as preset cloudflare-access or github-actions';
-  }
-}
+/** What an entry without a preset says of its issuer. */
+const described = {
+  preset: z.undefined().optional(),
+  issuer: address,
+  jwks_uri: address.optional(),
+  algorithms: some(algorithm, 'a list of one or more algorithms').default(['RS256', 'ES256']),
+};
 
-function readFields(fields: Fields, subjectClaims: readonly string[]): Issuer | string {
-  const { issuer, audience, header = 'Authorization' } = fields;
-  if (!isAddress(issuer)) return 'an issuer that is an https:// address (http:// on loopback)';
-  if (!isText(audience)) return 'an audience that is a text';
-  const jwksUri = fields.jwks_uri ?? `${issuer.replace(/\/+$/, '')}/.well-known/jwks.json`;
-  if (!isAddress(jwksUri)) return 'a jwks_uri that is an https:// address (http:// on loopback)';
-  const algorithms = fields.algorithms ?? ['RS256', 'ES256'];
-  if (!isTexts(algorithms) || !algorithms.every((name) => algorithmsKnown.includes(name))) {
-    return `as algorithms a list of ${algorithmsKnown.join(', ')}`;
-  }
-  if (typeof header !== 'string' || !/^[A-Za-z0-9-]{1,64}$/.test(header))
-    return 'as header the name of one header';
-  const maxAgeSeconds = fields.max_age_seconds ?? 3600;
-  if (!isWholeNumber(maxAgeSeconds, 60, longestAgeSeconds)) {
-    return `as max_age_seconds a whole number from 60 to ${longestAgeSeconds}`;
-  }
-  const subjectClaim = fields.subject_claim;
-  if (subjectClaim !== undefined && !isText(subjectClaim)) return 'as subject_claim the name of a claim';
-  const rules = readRules(fields.rules);
-  if (!rules) {
-    return 'rules: one or more {"claim", "equals" or "one_of", "role"}, or {"all": [conditions], "role"}';
-  }
+type Described = Pick<z.output<typeof generic>, 'issuer' | 'jwks_uri' | 'algorithms' | 'max_age_seconds'>;
+
+function trustOf({ issuer, jwks_uri: jwksUri, algorithms, max_age_seconds: maxAgeSeconds }: Described) {
   const { host, pathname } = new URL(issuer);
   return {
+    /** The token's `iss`, letter by letter. */
     issuer,
+    /** Host and path of `issuer`: what the audit log calls it. */
     name: host + pathname.replace(/\/+$/, ''),
-    audience,
-    jwksUri,
+    /** Where its public keys are. */
+    jwksUri: jwksUri ?? `${issuer.replace(/\/+$/, '')}/.well-known/jwks.json`,
     algorithms,
-    header: header.toLowerCase(),
+    /** How long after its `iat` a token is good, whatever its `exp` says. */
     maxAgeSeconds,
-    subjectClaims: subjectClaim === undefined ? subjectClaims : [subjectClaim],
-    rules,
   };
 }
 
-function readRules(rules: unknown): RoleRule[] | undefined {
-  if (!Array.isArray(rules) || rules.length === 0) return undefined;
-  const read = rules.map(readRule);
-  return read.includes(undefined) ? undefined : (read as RoleRule[]);
+/** For entries of which `preset` says the rest. */
+function presetMustBe(names: string) {
+  return { error: ({ code }: { code: string }) => (code === 'invalid_union' ? names : 'an object') };
 }
 
-function readRule(rule: unknown): RoleRule | undefined {
-  if (!isObject(rule) || !isRole(rule['role'])) return undefined;
-  const { role, all, ...single } = rule;
-  if (all === undefined) return withConditions(role as Role, [single]);
-  return Object.keys(single).length === 0 && Array.isArray(all)
-    ? withConditions(role as Role, all)
-    : undefined;
-}
+const operatorAge = age(30 * 86_400);
+const ofOperators = {
+  audience: filled('a text'),
+  subject_claim: claim.optional(),
+  rules: some(rule, `a list of one or more ${ruleMustBe}`),
+};
 
-function withConditions(role: Role, from: readonly unknown[]): RoleRule | undefined {
-  const conditions = from.map(readCondition);
-  // No condition at all would hold for everybody.
-  if (conditions.length === 0 || conditions.includes(undefined)) return undefined;
-  return { role, conditions: conditions as Condition[] };
-}
+const generic = fields({
+  ...described,
+  ...ofOperators,
+  header: text(/^[A-Za-z0-9-]{1,64}$/, 'the name of one header').default('Authorization'),
+  max_age_seconds: operatorAge.default(3600),
+}).transform((given) => ({ ...given, subject_claims: ['sub'] }));
 
-export function readCondition(condition: unknown): Condition | undefined {
-  if (!isObject(condition) || !onlyKnows(condition, ['claim', 'equals', 'one_of'])) return undefined;
-  const { claim, equals, one_of: oneOf } = condition;
-  if (!isText(claim) || (equals === undefined) === (oneOf === undefined)) return undefined;
-  if (oneOf === undefined) return isText(equals) ? { claim, oneOf: [equals] } : undefined;
-  return isTexts(oneOf) ? { claim, oneOf } : undefined;
-}
+const cloudflareAccess = fields({
+  preset: z.literal('cloudflare-access'),
+  team: text(/^[a-z0-9-]{1,63}$/, 'what stands before .cloudflareaccess.com'),
+  ...ofOperators,
+  // The token is as old as the session. Access ends that after a day, unless told otherwise.
+  max_age_seconds: operatorAge.default(86_400),
+}).transform(({ team, ...given }) => ({
+  ...given,
+  issuer: `https://${team}.cloudflareaccess.com`,
+  jwks_uri: `https://${team}.cloudflareaccess.com/cdn-cgi/access/certs`,
+  algorithms: ['RS256'],
+  header: 'Cf-Access-Jwt-Assertion',
+  // A service token has neither an e-mail address nor a subject, but the name of its client.
+  subject_claims: ['email', 'common_name', 'sub'],
+}));
 
-function isWholeNumber(value: unknown, least: number, most: number): value is number {
-  return Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
-}
+const githubActions = fields({
+  preset: z.literal('github-actions'),
+  ...ofOperators,
+  max_age_seconds: operatorAge.default(900),
+}).transform((given) => ({
+  ...given,
+  issuer: 'https://token.actions.githubusercontent.com',
+  jwks_uri: 'https://token.actions.githubusercontent.com/.well-known/jwks',
+  algorithms: ['RS256'],
+  header: 'Authorization',
+  subject_claims: ['sub'],
+}));
 
-/** Keys that arrive over plain HTTP are anybody's, except from this machine. */
-export function isAddress(value: unknown): value is string {
-  if (typeof value !== 'string' || !URL.canParse(value)) return false;
-  const { protocol, hostname, username, password, search, hash } = new URL(value);
-  if (username + password + search + hash !== '') return false;
-  return (
-    protocol === 'https:' || (protocol === 'http:' && /^(localhost|127\.0\.0\.1|\[::1\])$/.test(hostname))
-  );
-}
+/** An entry of `OPERATOR_ISSUERS`. */
+export const operatorIssuer = z
+  .discriminatedUnion(
+    'preset',
+    [generic, cloudflareAccess, githubActions],
+    presetMustBe('cloudflare-access or github-actions'),
+  )
+  .transform((given) => ({
+    ...trustOf(given),
+    audience: given.audience,
+    /** Where its tokens arrive, in lower case; `authorization` means a bearer token. */
+    header: given.header.toLowerCase(),
+    /** The first of these claims that is a text names the operator. */
+    subjectClaims: given.subject_claim === undefined ? given.subject_claims : [given.subject_claim],
+    /** The first whose conditions all hold decides. Where none does, the token opens nothing. */
+    rules: given.rules,
+  }));
+
+const ofHosts = {
+  audience: filled('a text').nullable().default(null),
+  max_age_seconds: age(86_400).default(3600),
+  hosts: filled('a pattern').default('*'),
+  bouncer: filled('a pattern').default('{host}'),
+  machine: filled('the name of an engine').nullable().default(null),
+};
+
+// Without a condition whoever has an instance at the issuer would be a host of ours.
+const ownIssuer = { ...described, host_claim: claim, instance_claim: claim.default('sub'), conditions };
+
+// Google signs for everybody's instances, so the projects are a condition.
+const gce = fields({ preset: z.literal('gce'), projects: texts, ...ofHosts }).transform(
+  ({ projects, ...given }) => ({
+    ...given,
+    issuer: 'https://accounts.google.com',
+    jwks_uri: 'https://www.googleapis.com/oauth2/v3/certs',
+    algorithms: ['RS256'],
+    host_claim: 'google.compute_engine.instance_name',
+    instance_claim: 'google.compute_engine.instance_id',
+    conditions: [{ claim: 'google.compute_engine.project_id', oneOf: projects }],
+  }),
+);
+
+/** An entry of `HOST_ISSUERS`. */
+export const hostIssuer = z
+  .discriminatedUnion('preset', [fields({ ...ownIssuer, ...ofHosts }), gce], presetMustBe('gce'))
+  .transform((given) => ({
+    ...trustOf(given),
+    /** What the token's `aud` must be; null: the address that the request is signed for. */
+    audience: given.audience,
+    /** Claims, with a dot between the names of nested ones. */
+    hostClaim: given.host_claim,
+    instanceClaim: given.instance_claim,
+    /** All must hold. */
+    conditions: given.conditions as readonly Condition[],
+    /** Names of hosts that it may give; `*` is any text. */
+    hosts: given.hosts,
+    /** The name of a host's bouncer; `{host}` is the host's. */
+    bouncer: given.bouncer,
+    /** The engine at which a host may have a machine's account; null: at none. */
+    machine: given.machine,
+  }));

@@ -1,75 +1,117 @@
-// Every setting: its name, unit, default and consequence. A bad one stops the start and names itself; its
-// value is never repeated, since it may be a secret in the wrong place.
+// The one table of settings, and how it is read. Documents, wrangler.toml and the Nix options are made from the table or
+// checked against it (scripts/settings-docs.mjs, test/e2e/settings-table.test.ts). A bad setting stops the start and is
+// named; its value is never repeated, since it may be a secret in the wrong place.
 
-import { parsePublicUrl, publicUrlMustBe } from './public-url.ts';
+import * as z from 'zod';
 import {
   defaultEngineName,
-  isHeaders,
-  isHeaderText,
-  isLapiAddress,
-  isRegistrationToken,
-  readEngines,
-  registrationTokenMustBe,
-  withoutSlash,
-  type CommonSettings,
+  engine,
+  engineKey,
+  headers,
+  lapiUrl,
+  registrationToken,
+  takenField,
   type EngineSettings,
 } from './engines.ts';
-import { readHostIssuers, type HostIssuer } from './host-issuers.ts';
-import { readIssuers, type Issuer } from './issuers.ts';
-import { parseNetwork, type Network } from '../formats/ip.ts';
+import { commaList, json, jsonList, parsed, text, wholeNumber } from './fields.ts';
+import { hostIssuer, operatorIssuer, type HostIssuer, type Issuer } from './issuers.ts';
 import { feedLocations, type FeedLocation } from './location.ts';
+import { parsePublicUrl, publicUrlMustBe } from './public-url.ts';
+import { parseNetwork, type Network } from '../formats/ip.ts';
 
-export interface Settings {
-  /**
-   * `UPSTREAM_URL` with `UPSTREAM_API_KEY`, `UPSTREAM_REGISTRATION_TOKEN` and `UPSTREAM_HEADERS`: the engine called
-   * `default`. `UPSTREAMS`, `UPSTREAMS_2` to `UPSTREAMS_4`, JSON lists: further ones (Cloudflare takes 5 KB a variable).
-   * The first of all is the one that machines reach who name none; without any only local decisions are served. For all: `UPSTREAM_TIMEOUT_SECONDS`, 10, and `SCOPES`,
-   * `ip,range,country,as`.
-   */
-  readonly engines: readonly EngineSettings[];
-  /** `SYNC_INTERVAL_SECONDS`, 10: how often the engine is asked what changed. */
-  readonly syncIntervalMs: number;
-  /** `RESYNC_INTERVAL_SECONDS`, 300: how often the full list is compared; bounds what a lossy delta costs. */
-  readonly resyncIntervalMs: number;
-  /**
-   * `TAIL_INTERVAL_SECONDS`, as often as `SYNC_INTERVAL_SECONDS`: how often engines that know `id_gt` (1.5 on) are asked
-   * for bans that no delta has; beside each sync where one was just found.
-   */
-  readonly tailIntervalMs: number;
-  /**
-   * `MAX_DECISIONS`, none: how many decisions are held at most; beyond it those of community lists that end soonest stay
-   * out. Where memory is bounded (a Durable Object on Cloudflare has 128 MB) wrangler.toml sets it.
-   */
-  readonly maxDecisions: number;
-  /** `TOMBSTONE_DAYS`, 7: how long an ended decision is remembered; a bouncer away longer gets the full state. */
-  readonly tombstoneMs: number;
-  /** `AUDIT_RETENTION_DAYS`, 400: how old a row of the audit log becomes; 0: rows are never removed. */
-  readonly auditKeptMs: number;
-  /** `OPERATOR_TOKEN`: opens all of `/api/v1`, for when nothing else does; each use is marked in the audit log. */
-  readonly operatorToken: string | null;
-  /** `OPERATOR_ISSUERS`, a JSON list, none: whose OIDC tokens name operators, and by which rules of what role. */
-  readonly operatorIssuers: readonly Issuer[];
-  /** `FEED_LOCATION`, empty: where the feed's object is made (location.ts). Once it is there, another one is refused. */
-  readonly feedLocation: FeedLocation;
-  /** `ADOPT_ENGINE_KEYS`, false: whether a key that is unknown here but good at the engine becomes a bouncer. */
-  readonly adoptEngineKeys: boolean;
-  /** `CLIENT_ADDRESS_HEADER`: who says where a client is, in its last entry. Empty: the connection itself. */
-  readonly clientAddressHeader: string;
-  /** `BOOTSTRAP_SECRET`, `BOOTSTRAP_SECRET_PREVIOUS`: without the first hosts can't register their keys themselves. */
-  readonly bootstrap: BootstrapSecrets | null;
-  /** `HOST_ISSUERS`, a JSON list, none: whose OIDC tokens prove which host an instance is. */
-  readonly hostIssuers: readonly HostIssuer[];
-  /**
-   * `PUBLIC_URL`: the address by which hosts know us, `PATH_PREFIX` included. Empty, or an address of this machine: also
-   * the one that an operator fixed (hosts/public-url.ts).
-   */
-  readonly publicUrl: string;
-  /** `MACHINE_ROUTES`, on: whether log processors and cscli reach the engine through here. */
-  readonly machineRoutes: boolean;
-  /** `MACHINE_ALLOW`, none: addresses and ranges from where alerts are deleted and machines registered. */
-  readonly machineAllow: readonly Network[];
-  /** `PATH_PREFIX`, empty: a path in front of every route, `/lapi` for `https://example.net/lapi/v1/…`. */
-  readonly pathPrefix: string;
+const dayMs = 86_400_000;
+const secret = { secret: true };
+const engines = jsonList('engines', engine).default([]);
+const network = parsed('an address or a CIDR range', parseNetwork);
+const bootstrapSecret = z.string().min(32, 'at least 32 characters long').optional();
+// Not shorter than a tombstone may live: the log tells which bouncers there were (bouncers/bouncers.sql.ts).
+const auditDays = wholeNumber(0, 36_500).refine(
+  (days) => days === 0 || days >= 90,
+  '0, or a whole number from 90 to 36500',
+);
+const scope = text(/^[\w-]+$/, 'the name of a scope');
+
+/**
+ * Every setting: what its text must be and becomes, and above it what it does, for operators to read. `prefault` has its
+ * default as they would write it. A text that is empty or blank counts as none.
+ */
+export const settings = {
+  /** The LAPI of the engine called `default`. Without any engine only local decisions are served. */
+  UPSTREAM_URL: lapiUrl.optional(),
+  /** A bouncer key of that engine that only Lapidary uses. Not needed where the engine's host sends one. */
+  UPSTREAM_API_KEY: engineKey.optional().meta(secret),
+  /** The engine's `auto_registration.token`, with which it validates the machines of hosts at once. */
+  UPSTREAM_REGISTRATION_TOKEN: registrationToken.optional().meta(secret),
+  /** A JSON object of further headers for that engine, such as a Cloudflare Access service token. */
+  UPSTREAM_HEADERS: json.pipe(headers).default({}).meta(secret),
+  /** A JSON list of further engines: `name`, `url`, `key`, `headers`, `hosts`, `registration_token`. */
+  UPSTREAMS: engines.meta(secret),
+  /** More engines: Cloudflare takes 5 KB of a setting. */
+  UPSTREAMS_2: engines.meta(secret),
+  /** More engines. */
+  UPSTREAMS_3: engines.meta(secret),
+  /** More engines. */
+  UPSTREAMS_4: engines.meta(secret),
+  /** How long an engine may be silent, before an answer and within one. */
+  UPSTREAM_TIMEOUT_SECONDS: wholeNumber(1, 300).prefault('10'),
+  /** The scopes that engines are asked for changes of. Add your own; the full list has all scopes. */
+  SCOPES: commaList.pipe(z.array(scope)).prefault('ip,range,country,as'),
+  /** How often each engine is asked what changed. */
+  SYNC_INTERVAL_SECONDS: wholeNumber(1, 3600).prefault('10'),
+  /** How often the full list of each engine is compared. It mends what a delta lost. */
+  RESYNC_INTERVAL_SECONDS: wholeNumber(5, 86_400).prefault('300'),
+  /** How often engines from 1.5 on are asked for bans that a delta lost. Without it: as often as `SYNC_INTERVAL_SECONDS`. */
+  TAIL_INTERVAL_SECONDS: wholeNumber(1, 86_400).optional(),
+  /** How many decisions are held at most. Of community lists those that end soonest are left out. */
+  MAX_DECISIONS: wholeNumber(1, 100_000_000).default(Infinity),
+  /** How long an ended decision is remembered. A bouncer that was away longer gets the full list. */
+  TOMBSTONE_DAYS: wholeNumber(1, 90).prefault('7'),
+  /** How old rows of the audit log become: 90 days at least. `0` keeps them for ever. */
+  AUDIT_RETENTION_DAYS: auditDays.prefault('400'),
+  /** Opens all of `/api/v1`, for the day on which nothing else does: at least 16 characters. The audit log has each use. */
+  OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters long').optional().meta(secret),
+  /** A JSON list of the OIDC issuers whose tokens name operators, with the rules that give them a role. */
+  OPERATOR_ISSUERS: jsonList('issuers', operatorIssuer).default([]),
+  /** Where the feed is made on Cloudflare: a location hint or a jurisdiction. It can not be changed later. */
+  FEED_LOCATION: z.enum(feedLocations, `one of ${feedLocations.join(', ')}`).optional(),
+  /** `true`: a key that is unknown here but good at the engine becomes a bouncer, `adopted-…`. */
+  ADOPT_ENGINE_KEYS: z.enum(['true', 'false'], 'true or false').prefault('false'),
+  /** The header in which your own proxy says where a client is. Its last entry counts. Without it the connection says it. */
+  CLIENT_ADDRESS_HEADER: text(/^[A-Za-z0-9-]+$/, 'one header name')
+    .toLowerCase()
+    .default(''),
+  /** Signs challenges for hosts and seals the key that an engine's host sends: at least 32 characters. Without it hosts can not register keys. */
+  BOOTSTRAP_SECRET: bootstrapSecret.meta(secret),
+  /** The secret before, while it is being changed. It still opens what it made. */
+  BOOTSTRAP_SECRET_PREVIOUS: bootstrapSecret.meta(secret),
+  /** A JSON list of the OIDC issuers whose tokens prove which host an instance is. */
+  HOST_ISSUERS: jsonList('issuers', hostIssuer).default([]),
+  /** The address by which hosts know Lapidary, `PATH_PREFIX` included. Without it an operator's first request fixes it. */
+  PUBLIC_URL: parsed(publicUrlMustBe, parsePublicUrl).default(''),
+  /** `off`: no machine reaches an engine through here, and no host gets an account. */
+  MACHINE_ROUTES: z.enum(['on', 'off'], 'on or off').prefault('on'),
+  /** Addresses and CIDR ranges, with commas between them, that may delete alerts and register machines. */
+  MACHINE_ALLOW: commaList
+    .transform((parts) => parts.filter(Boolean))
+    .pipe(z.array(network))
+    .default([]),
+  /** A path in front of every route: `/lapi` for `https://example.net/lapi/v1/…`. */
+  PATH_PREFIX: text(/^(\/[\w.~-]+)+$/, 'a path like /lapi without a slash at its end').default(''),
+};
+
+export type SettingName = keyof typeof settings;
+type Given = { readonly [Name in SettingName]: z.output<(typeof settings)[Name]> };
+type Source = Readonly<Record<string, unknown>>;
+
+/** The variables that are read, for those who pass an environment on (scripts/). */
+export const settingNames = Object.keys(settings) as readonly SettingName[];
+
+/** Thrown by `readSettings` only: the message names the setting, entry and field, and what it must be. */
+export class SettingError extends Error {
+  constructor(path: readonly PropertyKey[], mustBe: string) {
+    const parts = path.map((part) => (typeof part === 'number' ? `entry ${part + 1}` : String(part)));
+    super(`${parts.join(', ')} must be ${mustBe}`);
+  }
 }
 
 export interface BootstrapSecrets {
@@ -79,224 +121,90 @@ export interface BootstrapSecrets {
   readonly previous: string | null;
 }
 
-/** Thrown by `readSettings` only: the message names the variable and what it must be. */
-export class SettingError extends Error {
-  constructor(name: SettingName, mustBe: string) {
-    super(`${name} must be ${mustBe}`);
-  }
-}
-
-/** The variables that are read, for those who pass an environment on (scripts/). */
-export const settingNames = [
-  'UPSTREAM_URL',
-  'UPSTREAM_API_KEY',
-  'UPSTREAM_REGISTRATION_TOKEN',
-  'UPSTREAM_HEADERS',
-  'UPSTREAMS',
-  'UPSTREAMS_2',
-  'UPSTREAMS_3',
-  'UPSTREAMS_4',
-  'UPSTREAM_TIMEOUT_SECONDS',
-  'SCOPES',
-  'SYNC_INTERVAL_SECONDS',
-  'RESYNC_INTERVAL_SECONDS',
-  'TAIL_INTERVAL_SECONDS',
-  'MAX_DECISIONS',
-  'TOMBSTONE_DAYS',
-  'AUDIT_RETENTION_DAYS',
-  'OPERATOR_TOKEN',
-  'OPERATOR_ISSUERS',
-  'FEED_LOCATION',
-  'ADOPT_ENGINE_KEYS',
-  'CLIENT_ADDRESS_HEADER',
-  'BOOTSTRAP_SECRET',
-  'BOOTSTRAP_SECRET_PREVIOUS',
-  'HOST_ISSUERS',
-  'PUBLIC_URL',
-  'MACHINE_ROUTES',
-  'MACHINE_ALLOW',
-  'PATH_PREFIX',
-] as const;
-
-type SettingName = (typeof settingNames)[number];
-type Source = Readonly<Record<string, unknown>>;
+/** What `readSettings` makes of the table. Null and empty: not set. */
+export type Settings = Readonly<ReturnType<typeof readSettings>>;
 
 /** Reads and checks every setting. Throws `SettingError` for the first bad one. */
-export function readSettings(env: Source): Settings {
-  const syncIntervalMs = seconds(env, 'SYNC_INTERVAL_SECONDS', 10, 1, 3600);
-  const prefix = text(env, 'PATH_PREFIX');
-  if (prefix !== '' && !/^(\/[\w.~-]+)+$/.test(prefix)) {
-    throw new SettingError('PATH_PREFIX', 'empty, or a path like /lapi without a slash at its end');
-  }
-  const header = text(env, 'CLIENT_ADDRESS_HEADER').toLowerCase();
-  if (!/^[a-z0-9-]*$/.test(header))
-    throw new SettingError('CLIENT_ADDRESS_HEADER', 'empty, or one header name');
-  const operatorToken = text(env, 'OPERATOR_TOKEN');
-  if (operatorToken !== '' && operatorToken.length < 16) {
-    throw new SettingError('OPERATOR_TOKEN', 'at least 16 characters long');
-  }
-  const issuers = readIssuers(text(env, 'OPERATOR_ISSUERS'));
-  if (!issuers.ok) throw new SettingError('OPERATOR_ISSUERS', issuers.mustBe);
-  const hostIssuers = readHostIssuers(text(env, 'HOST_ISSUERS'));
-  if (!hostIssuers.ok) throw new SettingError('HOST_ISSUERS', hostIssuers.mustBe);
-  const bootstrap = readBootstrap(env);
-  const engines = readUpstreams(env, bootstrap !== null);
-  const names = [null, ...engines.map(({ name }) => name)];
-  if (!hostIssuers.entries.every(({ machine }) => names.includes(machine))) {
-    throw new SettingError('HOST_ISSUERS', 'such that machine, where it is given, is the name of an engine');
-  }
+export function readSettings(env: Source) {
+  const given = Object.fromEntries(settingNames.map((name) => [name, readOne(name, env[name])])) as Given;
+  const engines = readEngines(given);
+  checkIssuers(given, engines);
+  const { BOOTSTRAP_SECRET: current, BOOTSTRAP_SECRET_PREVIOUS: previous } = given;
   return {
+    /** The first is the one that machines reach who name none. */
     engines,
-    syncIntervalMs,
-    resyncIntervalMs: seconds(env, 'RESYNC_INTERVAL_SECONDS', 300, 5, 86_400),
-    tailIntervalMs: seconds(env, 'TAIL_INTERVAL_SECONDS', syncIntervalMs / 1000, 1, 86_400),
-    maxDecisions: wholeNumber(env, 'MAX_DECISIONS', Infinity, 1, 100_000_000),
-    tombstoneMs: wholeNumber(env, 'TOMBSTONE_DAYS', 7, 1, 90) * 86_400_000,
-    auditKeptMs: readAuditKept(env),
-    operatorToken: operatorToken || null,
-    operatorIssuers: issuers.entries,
-    feedLocation: readLocation(env),
-    adoptEngineKeys: flag(env, 'ADOPT_ENGINE_KEYS'),
-    clientAddressHeader: header,
-    bootstrap,
-    hostIssuers: hostIssuers.entries,
-    publicUrl: readPublicUrl(env),
-    machineRoutes: readSwitch(env, 'MACHINE_ROUTES'),
-    machineAllow: readNetworks(env, 'MACHINE_ALLOW'),
-    pathPrefix: prefix,
+    syncIntervalMs: given.SYNC_INTERVAL_SECONDS * 1000,
+    resyncIntervalMs: given.RESYNC_INTERVAL_SECONDS * 1000,
+    tailIntervalMs: (given.TAIL_INTERVAL_SECONDS ?? given.SYNC_INTERVAL_SECONDS) * 1000,
+    maxDecisions: given.MAX_DECISIONS,
+    tombstoneMs: given.TOMBSTONE_DAYS * dayMs,
+    auditKeptMs: given.AUDIT_RETENTION_DAYS === 0 ? Infinity : given.AUDIT_RETENTION_DAYS * dayMs,
+    operatorToken: given.OPERATOR_TOKEN ?? null,
+    operatorIssuers: given.OPERATOR_ISSUERS as readonly Issuer[],
+    feedLocation: (given.FEED_LOCATION ?? '') as FeedLocation,
+    adoptEngineKeys: given.ADOPT_ENGINE_KEYS === 'true',
+    /** In lower case. */
+    clientAddressHeader: given.CLIENT_ADDRESS_HEADER,
+    bootstrap: current === undefined ? null : { current, previous: previous ?? null },
+    hostIssuers: given.HOST_ISSUERS as readonly HostIssuer[],
+    publicUrl: given.PUBLIC_URL,
+    machineRoutes: given.MACHINE_ROUTES === 'on',
+    machineAllow: given.MACHINE_ALLOW as readonly Network[],
+    pathPrefix: given.PATH_PREFIX,
   };
 }
 
-function readBootstrap(env: Source): BootstrapSecrets | null {
-  const current = secret(env, 'BOOTSTRAP_SECRET');
-  const previous = secret(env, 'BOOTSTRAP_SECRET_PREVIOUS');
-  return current === '' ? null : { current, previous: previous || null };
-}
-
-function secret(env: Source, name: SettingName): string {
-  const value = text(env, name);
-  if (value !== '' && value.length < 32) throw new SettingError(name, 'at least 32 characters long');
-  return value;
-}
-
-function readLocation(env: Source): FeedLocation {
-  const location = feedLocations.find((each) => each === text(env, 'FEED_LOCATION'));
-  if (location !== undefined) return location;
-  throw new SettingError('FEED_LOCATION', `empty, or one of ${feedLocations.filter(Boolean).join(', ')}`);
-}
-
-function readPublicUrl(env: Source): string {
-  const given = text(env, 'PUBLIC_URL');
-  const url = given === '' ? '' : parsePublicUrl(given);
-  if (url === null) throw new SettingError('PUBLIC_URL', `empty, or ${publicUrlMustBe}`);
-  return url;
-}
-
-/** `sent`: a host may send the key of the default engine. */
-function readUpstreams(env: Source, sent: boolean): readonly EngineSettings[] {
-  const scopes = (text(env, 'SCOPES') || 'ip,range,country,as').split(',').map((scope) => scope.trim());
-  if (scopes.some((scope) => !/^[\w-]+$/.test(scope))) {
-    throw new SettingError('SCOPES', 'names of scopes with commas between them');
+function readOne(name: SettingName, value: unknown): unknown {
+  if (value !== undefined && value !== null && typeof value !== 'string') {
+    throw new SettingError([name], 'a text');
   }
-  const common = { timeoutMs: seconds(env, 'UPSTREAM_TIMEOUT_SECONDS', 10, 1, 300), scopes };
-  const first = readUpstream(env, common, sent);
-  let engines: readonly EngineSettings[] = first ? [first] : [];
-  for (const name of ['UPSTREAMS', 'UPSTREAMS_2', 'UPSTREAMS_3', 'UPSTREAMS_4'] as const) {
-    const read = readEngines(name, text(env, name), engines, common);
-    if (!read.ok) throw new SettingError(name, read.mustBe);
-    engines = read.entries;
+  const read = settings[name].safeParse(value?.trim() || undefined);
+  if (read.success) return read.data;
+  const issue = read.error.issues[0] as z.core.$ZodIssue;
+  throw new SettingError([name, ...issue.path], issue.message);
+}
+
+function readEngines(given: Given): readonly EngineSettings[] {
+  const common = { timeoutMs: given.UPSTREAM_TIMEOUT_SECONDS * 1000, scopes: given.SCOPES };
+  const engines: EngineSettings[] = [];
+  if (given.UPSTREAM_URL !== undefined) {
+    if (given.UPSTREAM_API_KEY === undefined && given.BOOTSTRAP_SECRET === undefined) {
+      const how =
+        'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set; ' +
+        'or set BOOTSTRAP_SECRET, for a host to send one';
+      throw new SettingError(['UPSTREAM_API_KEY'], how);
+    }
+    engines.push({
+      name: defaultEngineName,
+      url: given.UPSTREAM_URL,
+      apiKey: given.UPSTREAM_API_KEY ?? null,
+      keyName: 'UPSTREAM_API_KEY',
+      registrationToken: given.UPSTREAM_REGISTRATION_TOKEN ?? null,
+      headers: given.UPSTREAM_HEADERS,
+      hosts: [],
+      ...common,
+    });
+  }
+  for (const setting of ['UPSTREAMS', 'UPSTREAMS_2', 'UPSTREAMS_3', 'UPSTREAMS_4'] as const) {
+    for (const [index, { key: apiKey, registration_token, ...entry }] of given[setting].entries()) {
+      const keyName = `the key of engine ${entry.name} in ${setting}`;
+      const engine = { ...entry, apiKey, keyName, registrationToken: registration_token, ...common };
+      const taken = takenField(engine, engines);
+      if (taken) throw new SettingError([setting, index, taken], 'one that no other engine has');
+      engines.push(engine);
+    }
   }
   return engines;
 }
 
-function readUpstream(env: Source, common: CommonSettings, sent: boolean): EngineSettings | null {
-  const url = text(env, 'UPSTREAM_URL');
-  const apiKey = text(env, 'UPSTREAM_API_KEY');
-  const token = text(env, 'UPSTREAM_REGISTRATION_TOKEN');
-  const headers = readHeaders(text(env, 'UPSTREAM_HEADERS'));
-  if (url === '') return null;
-  if (!isLapiAddress(url)) {
-    throw new SettingError('UPSTREAM_URL', 'an http:// or https:// address without user, query or fragment');
-  }
-  if (!isHeaderText(apiKey) && !(apiKey === '' && sent)) {
-    const how =
-      'the key of a bouncer of that engine (cscli bouncers add lapidary), since UPSTREAM_URL is set; ' +
-      'or set BOOTSTRAP_SECRET, for a host to send one';
-    throw new SettingError('UPSTREAM_API_KEY', how);
-  }
-  if (token !== '' && !isRegistrationToken(token)) {
-    throw new SettingError('UPSTREAM_REGISTRATION_TOKEN', registrationTokenMustBe);
-  }
-  return {
-    name: defaultEngineName,
-    url: withoutSlash(url),
-    apiKey: apiKey || null,
-    keyName: 'UPSTREAM_API_KEY',
-    registrationToken: token || null,
-    headers,
-    hosts: [],
-    ...common,
-  };
-}
-
-function readHeaders(json: string): Readonly<Record<string, string>> {
-  let headers: unknown = {};
-  try {
-    if (json !== '') headers = JSON.parse(json);
-  } catch {
-    headers = null;
-  }
-  if (isHeaders(headers)) return headers;
-  throw new SettingError('UPSTREAM_HEADERS', 'a JSON object of header names and texts');
-}
-
-function text(env: Source, name: SettingName): string {
-  const value = env[name];
-  if (value === undefined || value === null) return '';
-  if (typeof value !== 'string') throw new SettingError(name, 'a text');
-  return value.trim();
-}
-
-/** On unless it is switched off. */
-function readSwitch(env: Source, name: SettingName): boolean {
-  const value = text(env, name);
-  if (!['', 'on', 'off'].includes(value)) throw new SettingError(name, 'on or off');
-  return value !== 'off';
-}
-
-/** Not shorter than a tombstone may live: the log tells which bouncers there were (bouncers/bouncers.sql.ts). */
-function readAuditKept(env: Source): number {
-  const days = wholeNumber(env, 'AUDIT_RETENTION_DAYS', 400, 0, 36_500);
-  if (days > 0 && days < 90) throw new SettingError('AUDIT_RETENTION_DAYS', '0, or a whole number from 90');
-  return days === 0 ? Infinity : days * 86_400_000;
-}
-
-function readNetworks(env: Source, name: SettingName): Network[] {
-  const texts = text(env, name)
-    .split(',')
-    .map((each) => each.trim());
-  return texts.filter(Boolean).map((each) => {
-    const network = parseNetwork(each);
-    if (network) return network;
-    throw new SettingError(name, 'addresses and CIDR ranges with commas between them');
-  });
-}
-
-function flag(env: Source, name: SettingName): boolean {
-  const value = text(env, name);
-  if (!['', 'true', 'false'].includes(value)) throw new SettingError(name, 'true or false');
-  return value === 'true';
-}
-
-function seconds(env: Source, name: SettingName, fallback: number, least: number, most: number): number {
-  return wholeNumber(env, name, fallback, least, most) * 1000;
-}
-
-function wholeNumber(env: Source, name: SettingName, fallback: number, least: number, most: number): number {
-  const value = text(env, name);
-  if (value === '') return fallback;
-  if (!/^\d+$/.test(value) || Number(value) < least || Number(value) > most) {
-    throw new SettingError(name, `a whole number from ${least} to ${most}`);
-  }
-  return Number(value);
+function checkIssuers(given: Given, engines: readonly EngineSettings[]): void {
+  const names = given.OPERATOR_ISSUERS.map(({ name }) => name);
+  // Two with one name would share their operators' names, and with them their Idempotency-Keys.
+  const second = names.findIndex((name, index) => names.indexOf(name) < index);
+  if (second >= 0)
+    throw new SettingError(['OPERATOR_ISSUERS', second], 'of an issuer that no other entry has');
+  const stray = given.HOST_ISSUERS.findIndex(
+    ({ machine }) => machine !== null && !engines.some(({ name }) => name === machine),
+  );
+  if (stray >= 0) throw new SettingError(['HOST_ISSUERS', stray, 'machine'], 'the name of an engine');
 }

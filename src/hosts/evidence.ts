@@ -10,7 +10,7 @@ import * as enrolments from './enrolments.sql.ts';
 import * as db from './hosts.sql.ts';
 import { neverRevoked } from '../bouncers/keys.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import type { HostIssuer } from '../config/host-issuers.ts';
+import type { HostIssuer } from '../config/issuers.ts';
 import { digestOf } from '../crypto/secret.ts';
 import {
   bouncerUnchanged,
