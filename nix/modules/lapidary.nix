@@ -17,18 +17,23 @@ let
     "localhost"
   ];
 
-  secretNames = [
-    "OPERATOR_TOKEN"
-    "UPSTREAM_API_KEY"
-    "UPSTREAM_REGISTRATION_TOKEN"
-    "UPSTREAM_HEADERS"
-    "UPSTREAMS"
-    "UPSTREAMS_2"
-    "UPSTREAMS_3"
-    "UPSTREAMS_4"
-    "BOOTSTRAP_SECRET"
-    "BOOTSTRAP_SECRET_PREVIOUS"
-  ];
+  # Made by scripts/settings-docs.mjs from the Worker's own table.
+  known = lib.importJSON ./settings.json;
+  secretNames = lib.attrNames (lib.filterAttrs (_: setting: setting.secret) known);
+  plain = lib.filterAttrs (_: setting: !setting.secret) known;
+  unknown = lib.subtractLists (lib.attrNames known) (lib.attrNames cfg.settings);
+
+  value =
+    types.oneOf [
+      types.str
+      types.int
+      types.bool
+      (types.listOf types.anything)
+      (types.attrsOf types.anything)
+    ]
+    // {
+      description = "text, number, boolean, or list or object to be written as JSON";
+    };
 
   # workerd takes every setting from its environment: secrets are put there by the process itself, so that neither the
   # unit nor systemd shows them.
@@ -73,40 +78,37 @@ in
         PUBLIC_URL = "https://lapidary.example.net";
         CLIENT_ADDRESS_HEADER = "X-Real-IP";
       };
-      description = "Settings by their names in docs/configuration.md. Lists and objects are written as JSON.";
+      description = "Settings by their names, but for the secret ones.";
       type = types.submodule {
-        freeformType = types.attrsOf (
-          types.oneOf [
-            types.str
-            types.int
-            types.bool
-            (types.listOf types.anything)
-            (types.attrsOf types.anything)
-          ]
-        );
-        options = {
-          UPSTREAM_URL = mkOption {
-            type = types.str;
-            default = "";
-            example = "http://127.0.0.1:8080";
-            description = "The engine's LAPI. Empty: only local decisions are served.";
+        # What is no option is refused below, with a word on secrets.
+        freeformType = types.attrsOf value;
+        options =
+          lib.mapAttrs (
+            _: setting:
+            mkOption {
+              type = types.nullOr value;
+              default = null;
+              defaultText = lib.literalMD (if setting.default == null then "none" else "`${setting.default}`");
+              description = setting.meaning;
+            }
+          ) plain
+          // {
+            PUBLIC_URL = mkOption {
+              type = types.str;
+              default = lib.optionalString isLocal "http://${
+                if lib.hasInfix ":" cfg.address then "[${cfg.address}]" else cfg.address
+              }:${toString cfg.port}${toString cfg.settings.PATH_PREFIX}";
+              defaultText = lib.literalExpression ''
+                if address is loopback then "http://''${address}:''${toString port}" else ""
+              '';
+              example = "https://lapidary.example.net";
+              description = ''
+                Address by which hosts know this server: they sign it, and it opens nothing anywhere else. A loopback
+                address is good for this host alone. Empty or loopback: other hosts can register once an operator has
+                called the server by the name that they use; that name is kept.
+              '';
+            };
           };
-          PUBLIC_URL = mkOption {
-            type = types.str;
-            default = lib.optionalString isLocal "http://${
-              if lib.hasInfix ":" cfg.address then "[${cfg.address}]" else cfg.address
-            }:${toString cfg.port}${cfg.settings.PATH_PREFIX or ""}";
-            defaultText = lib.literalExpression ''
-              if address is loopback then "http://''${address}:''${toString port}" else ""
-            '';
-            example = "https://lapidary.example.net";
-            description = ''
-              Address by which hosts know this server: they sign it, and it opens nothing anywhere else. A loopback
-              address is good for this host alone. Empty or loopback: other hosts can register once an operator has
-              called the server by the name that they use; that name is kept.
-            '';
-          };
-        };
       };
     };
     secretFiles = mkOption {
@@ -130,6 +132,10 @@ in
         message = "services.lapidary.server.settings would put a secret into the world-readable store: use secretFiles for ${lib.concatStringsSep ", " secretNames}.";
       }
       {
+        assertion = unknown == [ ];
+        message = "services.lapidary.server.settings: there is no setting ${lib.concatStringsSep ", " unknown}.";
+      }
+      {
         assertion = lib.all (name: lib.elem name secretNames) (lib.attrNames cfg.secretFiles);
         message = "services.lapidary.server.secretFiles knows ${lib.concatStringsSep ", " secretNames}.";
       }
@@ -149,7 +155,7 @@ in
       after = [ "network.target" ];
       environment =
         lib.mapAttrs (_: value: if lib.isString value then value else builtins.toJSON value) (
-          lib.filterAttrs (_: value: value != "") cfg.settings
+          lib.filterAttrs (_: value: value != null && value != "") cfg.settings
         )
         // {
           HOST = cfg.address;

@@ -198,6 +198,11 @@ in
     settings.OPERATOR_TOKEN = "in the store";
   };
 
+  unknown-setting.services.lapidary.server = {
+    enable = true;
+    settings.SYNC_INTERVAL = 5;
+  };
+
   unknown-secret.services.lapidary.server = {
     enable = true;
     secretFiles.OPERATOR = "/run/secrets/operator";

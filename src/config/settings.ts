@@ -32,25 +32,25 @@ const auditDays = wholeNumber(0, 36_500).refine(
 const scope = text(/^[\w-]+$/, 'the name of a scope');
 
 /**
- * Every setting: what its text must be and becomes, and above it what it does, for operators to read. `prefault` has its
- * default as they would write it. A text that is empty or blank counts as none.
+ * Every setting: what its text must be and becomes. The comment above it is what operators read of it in the documents,
+ * and `prefault` its default as they would write it. A text that is empty or blank counts as none.
  */
 export const settings = {
-  /** The LAPI of the engine called `default`. Without any engine only local decisions are served. */
+  /** The LAPI of the first engine, `default`. Without any engine only local decisions are served. */
   UPSTREAM_URL: lapiUrl.optional(),
-  /** A bouncer key of that engine that only Lapidary uses. Not needed where the engine's host sends one. */
+  /** A bouncer key of `default` that only Lapidary uses. Not needed where the engine's host sends one. */
   UPSTREAM_API_KEY: engineKey.optional().meta(secret),
-  /** The engine's `auto_registration.token`, with which it validates the machines of hosts at once. */
+  /** The `auto_registration.token` of `default`, with which it validates the machines of hosts at once. */
   UPSTREAM_REGISTRATION_TOKEN: registrationToken.optional().meta(secret),
-  /** A JSON object of further headers for that engine, such as a Cloudflare Access service token. */
+  /** A JSON object of further headers for `default`, such as a Cloudflare Access service token. */
   UPSTREAM_HEADERS: json.pipe(headers).default({}).meta(secret),
   /** A JSON list of further engines: `name`, `url`, `key`, `headers`, `hosts`, `registration_token`. */
   UPSTREAMS: engines.meta(secret),
-  /** More engines: Cloudflare takes 5 KB of a setting. */
+  /** More engines, since Cloudflare takes 5 KB of a setting. */
   UPSTREAMS_2: engines.meta(secret),
-  /** More engines. */
+  /** More engines, likewise. */
   UPSTREAMS_3: engines.meta(secret),
-  /** More engines. */
+  /** More engines, likewise. */
   UPSTREAMS_4: engines.meta(secret),
   /** How long an engine may be silent, before an answer and within one. */
   UPSTREAM_TIMEOUT_SECONDS: wholeNumber(1, 300).prefault('10'),
@@ -60,7 +60,7 @@ export const settings = {
   SYNC_INTERVAL_SECONDS: wholeNumber(1, 3600).prefault('10'),
   /** How often the full list of each engine is compared. It mends what a delta lost. */
   RESYNC_INTERVAL_SECONDS: wholeNumber(5, 86_400).prefault('300'),
-  /** How often engines from 1.5 on are asked for bans that a delta lost. Without it: as often as `SYNC_INTERVAL_SECONDS`. */
+  /** How often engines from 1.5 on are asked for bans that a delta lost; else as `SYNC_INTERVAL_SECONDS`. */
   TAIL_INTERVAL_SECONDS: wholeNumber(1, 86_400).optional(),
   /** How many decisions are held at most. Of community lists those that end soonest are left out. */
   MAX_DECISIONS: wholeNumber(1, 100_000_000).default(Infinity),
@@ -68,7 +68,7 @@ export const settings = {
   TOMBSTONE_DAYS: wholeNumber(1, 90).prefault('7'),
   /** How old rows of the audit log become: 90 days at least. `0` keeps them for ever. */
   AUDIT_RETENTION_DAYS: auditDays.prefault('400'),
-  /** Opens all of `/api/v1`, for the day on which nothing else does: at least 16 characters. The audit log has each use. */
+  /** Opens all of `/api/v1` when nothing else does. 16 characters at least; each use is in the audit log. */
   OPERATOR_TOKEN: z.string().min(16, 'at least 16 characters long').optional().meta(secret),
   /** A JSON list of the OIDC issuers whose tokens name operators, with the rules that give them a role. */
   OPERATOR_ISSUERS: jsonList('issuers', operatorIssuer).default([]),
@@ -76,17 +76,17 @@ export const settings = {
   FEED_LOCATION: z.enum(feedLocations, `one of ${feedLocations.join(', ')}`).optional(),
   /** `true`: a key that is unknown here but good at the engine becomes a bouncer, `adopted-…`. */
   ADOPT_ENGINE_KEYS: z.enum(['true', 'false'], 'true or false').prefault('false'),
-  /** The header in which your own proxy says where a client is. Its last entry counts. Without it the connection says it. */
+  /** The header whose last entry, your own proxy's, says where a client is; else the connection does. */
   CLIENT_ADDRESS_HEADER: text(/^[A-Za-z0-9-]+$/, 'one header name')
     .toLowerCase()
     .default(''),
-  /** Signs challenges for hosts and seals the key that an engine's host sends: at least 32 characters. Without it hosts can not register keys. */
+  /** Lets hosts register keys: it signs their challenges and seals engines' keys. 32 characters at least. */
   BOOTSTRAP_SECRET: bootstrapSecret.meta(secret),
-  /** The secret before, while it is being changed. It still opens what it made. */
+  /** The `BOOTSTRAP_SECRET` before, while it is being changed: it still opens what it made. */
   BOOTSTRAP_SECRET_PREVIOUS: bootstrapSecret.meta(secret),
   /** A JSON list of the OIDC issuers whose tokens prove which host an instance is. */
   HOST_ISSUERS: jsonList('issuers', hostIssuer).default([]),
-  /** The address by which hosts know Lapidary, `PATH_PREFIX` included. Without it an operator's first request fixes it. */
+  /** The address by which hosts know Lapidary, `PATH_PREFIX` included; else an operator's first request fixes it. */
   PUBLIC_URL: parsed(publicUrlMustBe, parsePublicUrl).default(''),
   /** `off`: no machine reaches an engine through here, and no host gets an account. */
   MACHINE_ROUTES: z.enum(['on', 'off'], 'on or off').prefault('on'),
