@@ -10,12 +10,12 @@ export interface AppEnv {
   Bindings: Env;
   Variables: {
     settings: Settings;
-    /** The engine that the request's address names; null: none. */
+    /** The engine that the request's address names; null: it names none. */
     engine: EngineSettings | null;
     /** Who an operator is, as the audit log names it. */
     actor: string;
     role: Role;
-    /** The operator came with `OPERATOR_TOKEN`: what it is used for is marked. */
+    /** The operator uses `OPERATOR_TOKEN`. The audit log marks each use of it. */
     breakGlass: boolean;
   };
 }
@@ -29,10 +29,9 @@ export function settingsOf(env: Env): Settings {
 }
 
 /**
- * Where a client is, as `readClientIp` writes it; a text that is no address as it came. Only the configured header is
- * believed: on Cloudflare nobody can forge `CF-Connecting-IP`, anywhere else everybody can, and there the connection
- * itself tells. Of a list like `X-Forwarded-For` the nearest proxy has appended the last entry; those before it are
- * what the client claims.
+ * Where a client is, as `readClientIp` writes it. A text that is no address stays as it came. Only the configured header
+ * is used: on Cloudflare nobody can forge `CF-Connecting-IP`; elsewhere everybody can, and the connection says it. Of a
+ * list like `X-Forwarded-For` only the last entry counts: the nearest proxy appended it, the others are the client's claim.
  */
 export function clientAddress(request: Request, settings: Settings): string {
   const named =
@@ -41,7 +40,7 @@ export function clientAddress(request: Request, settings: Settings): string {
   return readClientIp(text) ?? (text.trim().slice(0, 64) || 'unknown');
 }
 
-/** workerd gives `address:port`, IPv6 in brackets. */
+/** The other end of the connection. workerd gives `address:port`, with IPv6 in brackets. */
 function peerOf(request: Request): string {
   return (request.cf as { clientIp?: string } | undefined)?.clientIp ?? '';
 }
@@ -49,16 +48,17 @@ function peerOf(request: Request): string {
 let proxyNoted = false;
 
 /**
- * Says once, where the connection itself tells, that it may be a proxy's: nothing else would show why all clients share
- * one limit. Whether it is one only the operator knows; who has none and sets the header believes everybody.
+ * Logs once that requests seem to come through a proxy while no header is configured. Nothing else would show why all
+ * clients share one limit. Only the operator knows whether there is a proxy. Without one the header must stay unset:
+ * every client could claim any address by it.
  */
 export function noteProxy(headers: Headers, { clientAddressHeader }: Settings): void {
   if (proxyNoted || clientAddressHeader !== '' || !headers.has('x-forwarded-for')) return;
   proxyNoted = true;
   console.error(
-    'a request brings X-Forwarded-For, and CLIENT_ADDRESS_HEADER is not set: behind a proxy all clients have its ' +
-      'address, share one limit where one counts by address, and with one key are one client. If a proxy of yours stands in front, set ' +
-      'CLIENT_ADDRESS_HEADER=x-forwarded-for, or the header in which it says where a client is. If none does, set ' +
-      'nothing: the client made it up',
+    'a request has X-Forwarded-For, and CLIENT_ADDRESS_HEADER is not set: behind a proxy all clients have its address, ' +
+      'share one limit by address, and are one client where they share a key. If a proxy of yours is in front, set ' +
+      'CLIENT_ADDRESS_HEADER=x-forwarded-for, or the header in which it says where a client is. If none is, leave it ' +
+      'unset: the client sent the header itself',
   );
 }

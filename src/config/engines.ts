@@ -1,5 +1,5 @@
-// The engines of `UPSTREAMS` and its followers, and what the settings of the first engine have in common with them. Pure.
-// A mistake here sends machines, and the passwords they bring, to an engine that is not theirs.
+// What an engine's settings must be, those of `UPSTREAM_URL` as well as an entry of `UPSTREAMS`. Pure. A mistake here
+// sends machines, with the passwords they bring, to an engine that is not theirs.
 
 import * as z from 'zod';
 import { fields, parsed, parsePlainUrl, text } from './fields.ts';
@@ -25,9 +25,6 @@ export interface EngineSettings {
   /** The scopes that deltas ask for. The stream has no wildcard; the full list has all scopes. */
   readonly scopes: readonly string[];
 }
-
-/** The name of the engine of `UPSTREAM_URL`. */
-export const defaultEngineName = 'default';
 
 /** The address of an engine's LAPI, without a trailing slash. */
 export const lapiUrl = parsed('an http:// or https:// address without user, query or fragment', (address) =>
@@ -67,7 +64,7 @@ export const engine = fields({
   hosts: z.array(hostName, 'a list of host names').default([]),
 });
 
-/** The field in which an engine is not apart from one of the others; undefined: it is. */
+/** The field of an engine that another one has already; undefined: none. */
 export function takenField(
   { name, url, hosts }: EngineSettings,
   others: readonly EngineSettings[],

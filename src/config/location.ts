@@ -1,6 +1,6 @@
 // Where the feed's object lives, as `FEED_LOCATION` names it. It is decided when the object is made: no object moves.
 
-/** Where it is best to be near. Of an object that is there already it changes nothing. */
+/** Location hints: where the object is best made. They change nothing for an object that exists. */
 const near = [
   'wnam',
   'enam',
@@ -15,12 +15,12 @@ const near = [
   'me',
 ] as const;
 
-/** What it may not leave. It is part of the object's id: with another one it is another object, which knows nothing. */
+/** The object may not leave these. A jurisdiction is part of its id: another one makes another, empty object. */
 const jurisdictions = ['eu', 'us', 'fedramp', 'fedramp-high'] as const;
 
 export const feedLocations = [...near, ...jurisdictions];
 
-/** Empty: near whoever asks first. */
+/** Empty: the object is made near the first request. */
 export type FeedLocation = '' | (typeof feedLocations)[number];
 
 export function isJurisdiction(location: FeedLocation): location is (typeof jurisdictions)[number] {

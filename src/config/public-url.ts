@@ -1,10 +1,10 @@
-// Addresses that operators name. Pure.
+// The address by which hosts know Lapidary, and whether an address leads to this machine itself. Pure.
 
 import { covers, parseNetwork } from '../formats/ip.ts';
 
 export const publicUrlMustBe = 'an address like https://lapidary.example.net';
 
-/** An address like https://lapidary.example.net, without the slashes at its end; null: it is none. */
+/** The address without the slashes at its end; null: it is not like https://lapidary.example.net. */
 export function parsePublicUrl(text: string): string | null {
   const url = text.replace(/\/+$/, '');
   return /^https?:\/\/[^\s/?#@]+(\/[\w.~-]+)*$/.test(url) ? url : null;
@@ -12,16 +12,16 @@ export function parsePublicUrl(text: string): string | null {
 
 const loopback = ['127.0.0.0/8', '::1', '0.0.0.0', '::'].flatMap((text) => parseNetwork(text) ?? []);
 
-/** Whether an address (`192.0.2.1`) is this machine itself, for whoever is on it. */
+/** Whether an address (`192.0.2.1`) leads back to the machine on which it is used. */
 export function isLoopback(address: string): boolean {
   const network = parseNetwork(address);
   return network !== undefined && loopback.some((own) => covers(own, network));
 }
 
 /**
- * Of `https://host:1/path`, `//host:1` or `host:1`, read as clients do: `127.1` and `2130706433` are this machine, too. A
- * name that is no address of this machine may still lead to it. What no client can read counts as this machine's, so that
- * it is never fixed as the broker's.
+ * The same for `https://host:1/path`, `//host:1` or `host:1`, read as clients do: `127.1` and `2130706433` are loopback,
+ * too. A name may still lead there without being a loopback address. What no client can read counts as loopback, so that
+ * it is never fixed as the public address.
  */
 export function isLoopbackUrl(url: string): boolean {
   const address = `http://${url.replace(/^(https?:)?\/\//, '')}`;

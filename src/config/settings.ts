@@ -4,7 +4,6 @@
 
 import * as z from 'zod';
 import {
-  defaultEngineName,
   engine,
   engineKey,
   headers,
@@ -14,10 +13,10 @@ import {
   type EngineSettings,
 } from './engines.ts';
 import { commaList, json, jsonList, parsed, text, wholeNumber } from './fields.ts';
-import { hostIssuer, operatorIssuer, type HostIssuer, type Issuer } from './issuers.ts';
+import { hostIssuer, operatorIssuer } from './issuers.ts';
 import { feedLocations, type FeedLocation } from './location.ts';
 import { parsePublicUrl, publicUrlMustBe } from './public-url.ts';
-import { parseNetwork, type Network } from '../formats/ip.ts';
+import { parseNetwork } from '../formats/ip.ts';
 
 const dayMs = 86_400_000;
 const secret = { secret: true };
@@ -140,16 +139,16 @@ export function readSettings(env: Source) {
     tombstoneMs: given.TOMBSTONE_DAYS * dayMs,
     auditKeptMs: given.AUDIT_RETENTION_DAYS === 0 ? Infinity : given.AUDIT_RETENTION_DAYS * dayMs,
     operatorToken: given.OPERATOR_TOKEN ?? null,
-    operatorIssuers: given.OPERATOR_ISSUERS as readonly Issuer[],
+    operatorIssuers: given.OPERATOR_ISSUERS,
     feedLocation: (given.FEED_LOCATION ?? '') as FeedLocation,
     adoptEngineKeys: given.ADOPT_ENGINE_KEYS === 'true',
     /** In lower case. */
     clientAddressHeader: given.CLIENT_ADDRESS_HEADER,
     bootstrap: current === undefined ? null : { current, previous: previous ?? null },
-    hostIssuers: given.HOST_ISSUERS as readonly HostIssuer[],
+    hostIssuers: given.HOST_ISSUERS,
     publicUrl: given.PUBLIC_URL,
     machineRoutes: given.MACHINE_ROUTES === 'on',
-    machineAllow: given.MACHINE_ALLOW as readonly Network[],
+    machineAllow: given.MACHINE_ALLOW,
     pathPrefix: given.PATH_PREFIX,
   };
 }
@@ -175,7 +174,7 @@ function readEngines(given: Given): readonly EngineSettings[] {
       throw new SettingError(['UPSTREAM_API_KEY'], how);
     }
     engines.push({
-      name: defaultEngineName,
+      name: 'default',
       url: given.UPSTREAM_URL,
       apiKey: given.UPSTREAM_API_KEY ?? null,
       keyName: 'UPSTREAM_API_KEY',
@@ -203,8 +202,7 @@ function checkIssuers(given: Given, engines: readonly EngineSettings[]): void {
   const second = names.findIndex((name, index) => names.indexOf(name) < index);
   if (second >= 0)
     throw new SettingError(['OPERATOR_ISSUERS', second], 'of an issuer that no other entry has');
-  const stray = given.HOST_ISSUERS.findIndex(
-    ({ machine }) => machine !== null && !engines.some(({ name }) => name === machine),
-  );
+  const known = [null, ...engines.map(({ name }) => name)];
+  const stray = given.HOST_ISSUERS.findIndex(({ machine }) => !known.includes(machine));
   if (stray >= 0) throw new SettingError(['HOST_ISSUERS', stray, 'machine'], 'the name of an engine');
 }
