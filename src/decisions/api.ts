@@ -1,4 +1,6 @@
-// The operator API of decisions: ban and unban here, and read what is active.
+// The operator API of decisions: ban, unban, and list what is active. The decision lives in the feed's object, its audit
+// row in D1. The row is written first: what cannot be recorded does not happen. A crash between the two leaves the row of
+// a change that did not happen, and never a change without its row.
 
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
@@ -6,8 +8,8 @@ import { problem } from '../http/failure.ts';
 import type { Listed } from '../mirror/local.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionMatch, newDecision } from './input.ts';
-import { ban, unban } from './decisions.ts';
 import { isoTime, time, nextOf, page } from '../operations/fields.ts';
+import { note } from '../operations/mutate.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 
 const decisionShape = z
@@ -16,7 +18,7 @@ const decisionShape = z
     engine: z
       .string()
       .nullable()
-      .meta({ description: 'The engine that it came from; null: it was decided here.' }),
+      .meta({ description: 'The engine that it came from; null: it was made here.' }),
     origin: z.string(),
     scenario: z.string(),
     scope: z.string(),
@@ -25,7 +27,7 @@ const decisionShape = z
     duration: z.string().meta({ description: 'What is left of it, a Go duration.' }),
     until: time,
     left_behind: z.boolean().meta({
-      description: 'No engine says any more whether it stands: it lives to its own end.',
+      description: 'No engine confirms it any more: it stays until it expires.',
     }),
   })
   .meta({ id: 'Decision' });
@@ -35,7 +37,7 @@ export const decisionOperations = [
     method: 'GET',
     path: '/decisions',
     needs: 'viewer',
-    summary: 'What is active, the engine’s and what was decided here',
+    summary: 'Active decisions: the engines’ and those made here',
     query: page,
     answers: {
       200: {
@@ -63,39 +65,41 @@ export const decisionOperations = [
         body: z.object({ decision: decisionShape }),
       },
     },
-    reply: async (c, { body, text }) => {
+    reply: async (c, { body: { durationMs, ...target }, text }) => {
       const asked = await mutationOf(c, text);
       if (!asked.ok) return problem(asked.failure);
-      const banned = await ban(c.env, asked.value, body);
-      if (!banned.ok) return problem(banned.failure);
-      if (banned.value.replayed) c.header('idempotent-replayed', 'true');
-      return c.json(
-        {
-          decision: describeDecision(
-            { ...banned.value.decision, engine: null, leftBehind: false },
-            asked.value.nowMs,
-          ),
-        },
-        201,
-      );
+      const { nowMs } = asked.value;
+      // Kept with the answer: a repetition asks the feed for the same decision, with the same end. It also makes the
+      // decision where the first request stopped half-way.
+      const plan = { request: crypto.randomUUID(), until_ms: nowMs + durationMs };
+      const { value, type, scope, scenario } = target;
+      const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
+      const noted = await note(asked.value, 'decision.ban', value, detail, plan);
+      if (!noted.ok) return problem(noted.failure);
+      const { request, until_ms: untilMs } = noted.value.body as typeof plan;
+      const decision = await askFeed(c.env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
+      if (noted.value.replayed) c.header('idempotent-replayed', 'true');
+      const listed = { ...decision, engine: null, leftBehind: false };
+      return c.json({ decision: describeDecision(listed, nowMs) }, 201);
     },
   }),
   operation({
     method: 'DELETE',
     path: '/decisions',
     needs: 'operator',
-    summary: 'Take back what was banned here',
+    summary: 'Remove what was banned here',
     description:
-      'All that is about the same address, range, country or AS, in whatever spelling. An engine’s decision is the ' +
-      'engine’s to remove: 409 says how.',
+      'Every decision about the same address, range, country or AS, in whatever spelling. Only the engine can remove ' +
+      'its own decisions: 409 says how.',
     query: decisionMatch,
     answers: {
       200: {
         description: 'How many there were.',
         body: z.object({
           removed: z.int(),
-          left_at: z.array(z.string()).meta({
-            description: 'The engines whose decisions match, too, and stay: they are theirs to remove.',
+          still_banned_by: z.array(z.string()).meta({
+            description:
+              'The engines with a matching decision of their own. It stays until it is removed there.',
           }),
         }),
       },
@@ -104,21 +108,28 @@ export const decisionOperations = [
     reply: async (c, { query: match }) => {
       const asked = await mutationOf(c, '');
       if (!asked.ok) return problem(asked.failure);
-      const removal = await unban(c.env, asked.value, match);
-      if (!removal.ok) return problem(removal.failure);
-      const { removed, leftAt, leftValues } = removal.value;
-      if (removed > 0 || leftAt.length === 0) return c.json({ removed, left_at: leftAt });
-      const commands = leftValues.map((value) => `cscli decisions delete --value ${value}`);
-      const how = `remove it there (${commands.join('; ')})`;
-      const why = `none was made here; ${match.value} is what these engines decided: ${leftAt.join(', ')}; ${how}`;
+      const { value, ...detail } = match;
+      // Done twice it does no more than once, so no answer is kept.
+      const noted = await note({ ...asked.value, idempotency: null }, 'decision.unban', value, detail);
+      if (!noted.ok) return problem(noted.failure);
+      // The same request asked again, after the object was lost, answers what the first one did.
+      const request = crypto.randomUUID();
+      const removal = await askFeed(c.env, async (feed) => feed.removeLocal(match, request));
+      const { removed, leftAt, leftValues } = removal;
+      if (removed > 0 || leftAt.length === 0) return c.json({ removed, still_banned_by: leftAt });
+      const commands = leftValues.map((each) => `cscli decisions delete --value ${each}`);
+      const why =
+        `nothing was banned here; ${value} is banned by these engines: ${leftAt.join(', ')}; ` +
+        `remove it there (${commands.join('; ')})`;
       return problem({ kind: 'conflict', field: 'value', problem: why });
     },
   }),
 ];
 
+/** A decision as operators see it; `nowMs`: what `duration` counts from. */
 function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
   const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
-  const told = { id, engine, origin, scenario, scope, type, value, duration };
-  return { ...told, until: isoTime(untilMs), left_behind: leftBehind };
+  const shown = { id, engine, origin, scenario, scope, type, value, duration };
+  return { ...shown, until: isoTime(untilMs), left_behind: leftBehind };
 }

@@ -1,4 +1,4 @@
-// The operator API of the feed: how the mirror stands, and a round with the engines now.
+// The operator API of the feed: the state of the mirror and its engines, and a sync now.
 
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
@@ -6,7 +6,7 @@ import { problem } from '../http/failure.ts';
 import { freshnesses } from '../engines/engines.ts';
 import { leftBehindReasons } from '../mirror/left-behind.ts';
 import { linkStates } from '../mirror/progress.ts';
-import { syncFeed } from './decisions.ts';
+import { note } from '../operations/mutate.ts';
 import { isoTime, time } from '../operations/fields.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 import { describePublicUrls, publicUrlShape } from '../hosts/public-url.ts';
@@ -18,11 +18,11 @@ const engineShape = z
     name: z.string(),
     decisions: z.int(),
     freshness: z.enum(freshnesses),
-    age_seconds: z.int().nullable().meta({ description: 'Since it was last heard; null: not known.' }),
+    age_seconds: z.int().nullable().meta({ description: 'Since it last answered; null: not known.' }),
     full_age_seconds: z
       .int()
       .nullable()
-      .meta({ description: 'Since a full list of it was last believed; null: not known.' }),
+      .meta({ description: 'Since a full list of it was last accepted; null: not known.' }),
     state: z.enum(linkStates),
     key: z
       .enum(['setting', 'host'])
@@ -49,8 +49,8 @@ const leftBehindShape = z
   .meta({
     id: 'LeftBehind',
     description:
-      'Decisions that live to their own end, since no engine says any more whether they stand. `database-replaced`: ' +
-      'the engine has another database than when it made them. `engine-removed`: it is not in the settings any more.',
+      'Decisions that no engine confirms any more: they stay until they expire. `database-replaced`: the engine has ' +
+      'another database than when it made them. `engine-removed`: it is not in the settings any more.',
   });
 
 const feedShape = z
@@ -77,7 +77,7 @@ const roundShape = z
     added: z.int(),
     removed: z.int(),
     error: z.string().nullable(),
-    doubt: z.string().nullable().meta({ description: 'Why a full list was not believed.' }),
+    warning: z.string().nullable().meta({ description: 'Why a full list was not accepted.' }),
   })
   .meta({ id: 'Round' });
 
@@ -129,32 +129,41 @@ export const feedOperations = [
     query: z.strictObject({
       engine: z.string().optional().meta({ description: 'With this one only.' }),
       full: flag.meta({ description: 'Compare the whole list.' }),
-      believe: flag.meta({
+      force: flag.meta({
         description:
-          'Compare it, and believe it even where it is doubtful. Of all engines: also end what engines left behind that ' +
-          'there are no more.',
+          'Compare the whole list, and accept it even where it is doubtful. Without `engine`: also remove the ' +
+          'decisions of engines that are no longer configured.',
       }),
     }),
     answers: {
       200: { description: 'What came of it.', body: roundShape },
       502: {
-        description: 'An engine did not answer, or not in a way that can be believed.',
+        description: 'An engine did not answer, or not in a valid way.',
         body: roundShape,
       },
     },
     reply: async (c, { query }) => {
-      const believe = query.believe === 'true';
-      const full = believe || query.full === 'true';
+      const force = query.force === 'true';
+      const full = force || query.full === 'true';
       const { engine } = query;
       const { engines } = c.get('settings');
       if (engine !== undefined && !engines.some(({ name }) => name === engine)) {
-        return problem({ kind: 'bad-input', field: 'engine', problem: 'is no engine of this feed' });
+        const names = engines.map(({ name }) => name).join(', ');
+        return problem({
+          kind: 'bad-input',
+          field: 'engine',
+          problem: `no such engine: ${names || 'none'} is configured`,
+        });
       }
       const asked = await mutationOf(c, '');
       if (!asked.ok) return problem(asked.failure);
-      const round = await syncFeed(c.env, asked.value, { engine, full, believe });
-      if (!round.ok) return problem(round.failure);
-      return c.json(round.value, round.value.ok ? 200 : 502);
+      // `believe`: the audit log keeps the name that its first rows have.
+      const detail = { full, believe: force, ...(engine === undefined ? {} : { engine }) };
+      const noted = await note({ ...asked.value, idempotency: null }, 'feed.sync', 'feed', detail);
+      if (!noted.ok) return problem(noted.failure);
+      const round = await askFeed(c.env, async (feed) => feed.sync({ engine, full, force }));
+      const { doubt: warning, ...rest } = round;
+      return c.json({ ...rest, warning }, round.ok ? 200 : 502);
     },
   }),
 ];

@@ -1,4 +1,4 @@
-// Decisions as operators ask for them: a ban, and what is to be taken back, in LAPI's spelling. Pure.
+// What an operator bans and unbans, checked and brought to LAPI's spelling. Pure.
 
 import * as z from 'zod';
 import { canonicalValue } from '../formats/canonical.ts';
@@ -14,43 +14,36 @@ interface Target {
   readonly scope: string;
 }
 
-type Refusal = { readonly mustBe: string };
-
-/** A decision's value and scope in LAPI's spelling; the scope of an address is told from the address. */
-function readTarget(value: string, scope: string | undefined): Target | Refusal {
+/** A decision's value and scope in LAPI's spelling, or what the value must be. An address tells its own scope. */
+function readTarget(value: string, scope: string | undefined): Target | string {
   const name = scope === undefined ? undefined : scopeName(scope);
   const network = parseNetwork(value);
   if (name === undefined || name === 'Ip' || name === 'Range') {
-    if (!network) return refuse(addressMustBe);
+    if (!network) return addressMustBe;
     const isAddress = !value.includes('/');
-    if (name === 'Ip' && !isAddress) return refuse('is a range: the scope Ip takes one address');
+    if (name === 'Ip' && !isAddress) return 'is a range: the scope Ip takes one address';
     if (name === 'Range' && isAddress) {
-      return refuse('is an address: the scope Range takes a CIDR range');
+      return 'is an address: the scope Range takes a CIDR range';
     }
     const whole = network.prefixBits === network.bytes.length * 8 && !isAddress;
     const text = formatNetwork(network) + (whole ? `/${network.prefixBits}` : '');
     return { value: text, scope: isAddress ? 'Ip' : 'Range' };
   }
   if (name === 'Country') {
-    if (!/^[A-Za-z]{2}$/.test(value)) return refuse('must be a country code of two letters');
+    if (!/^[A-Za-z]{2}$/.test(value)) return 'must be a country code of two letters';
     return { value: value.toUpperCase(), scope: name };
   }
   if (name === 'AS') {
     const number = /^(?:AS)?(\d{1,10})$/i.exec(value)?.[1];
-    return number === undefined ? refuse('must be the number of an AS') : { value: number, scope: name };
+    return number === undefined ? 'must be the number of an AS' : { value: number, scope: name };
   }
-  if (!printable(256).test(value)) return refuse('must be 1 to 256 printable characters');
+  if (!printable(256).test(value)) return 'must be 1 to 256 printable characters';
   return { value, scope: name };
 }
 
 /** No control characters. Written out: not every reader of /openapi.json knows `\p{Cc}`. */
 function printable(atMost: number): RegExp {
   return new RegExp(`^[^\\x00-\\x1f\\x7f-\\x9f]{1,${atMost}}$`, 'u');
-}
-
-/** What the value must be. */
-function refuse(mustBe: string): Refusal {
-  return { mustBe };
 }
 
 const scenarioMustBe = 'must be 1 to 200 printable characters';
@@ -77,8 +70,8 @@ export const newDecision = z
   })
   .transform((input, context) => {
     const target = readTarget(input.value, input.scope);
-    if ('mustBe' in target) {
-      context.addIssue({ code: 'custom', path: ['value'], message: target.mustBe });
+    if (typeof target === 'string') {
+      context.addIssue({ code: 'custom', path: ['value'], message: target });
       return z.NEVER;
     }
     const { type, scenario = `manual '${type}' from lapidary` } = input;
@@ -96,7 +89,7 @@ export const decisionMatch = z
     scope: scope.optional(),
   })
   .transform(({ value, type, scope }, context) => {
-    // What is listed may be removed, as an engine's agent wrote it: only what can be nothing is refused.
+    // Whatever is listed can be removed, as an engine's agent spelt it. Refused is only what no decision can have.
     const name = scope === undefined ? undefined : scopeName(scope);
     if ((name === 'Ip' || name === 'Range') && !parseNetwork(value)) {
       context.addIssue({ code: 'custom', path: ['value'], message: addressMustBe });

@@ -292,15 +292,15 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /**
-   * One round of sync now, with one engine or all. `full`: with a comparison of the whole list. `believe`: even
-   * where it is doubtful; of all engines it also ends what others left behind.
+   * One round of sync now, with one engine or all. `full`: with a comparison of the whole list. `force`: even
+   * where it is doubtful; of all engines it also removes the decisions of those that are no longer configured.
    */
   async sync(ask: SyncAsk): Promise<RoundResult> {
     const engines = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
     const done = await runRounds(engines, (rounds) =>
-      rounds.run({ full: ask.full, belief: ask.believe ? 'all' : 'judge' }),
+      rounds.run({ full: ask.full, belief: ask.force ? 'all' : 'judge' }),
     );
-    if (!ask.believe || ask.engine !== undefined || !done.ok) return done;
+    if (!ask.force || ask.engine !== undefined || !done.ok) return done;
     return { ...done, removed: done.removed + removeAbandoned(this.ctx.storage, this.#store, Date.now()) };
   }
 

@@ -69,5 +69,6 @@ export interface SyncAsk {
   /** Its name; undefined: all. */
   readonly engine?: string | undefined;
   readonly full: boolean;
-  readonly believe: boolean;
+  /** Accept a full list even where it is doubtful. */
+  readonly force: boolean;
 }

@@ -41,7 +41,7 @@ export async function measureBounds(sizes: Sizes): Promise<Row[]> {
         database.exec('DELETE FROM decisions');
         database.close();
         insertDecisions(engine, all.slice(from, to));
-        await lapidary.sync({ full: true, believe: true });
+        await lapidary.sync({ full: true, force: true });
         await synced(lapidary, to - from);
       };
       await replaceAll(0, sizes.tombstones);

@@ -232,7 +232,7 @@ describe('a cap', () => {
       scenario: 't',
       untilMs: Date.now() + 1e6,
     });
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     for (const [most, expected] of [
       [1, ['4']],
       [2, ['4', '5']],
@@ -251,11 +251,11 @@ describe('a cap', () => {
     const client = bouncer({ view: cap(2) });
     await client.pull(true);
     const better = ban('192.0.2.3', 'cscli', 60);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     const { added, ended } = await client.pull(false);
     expect([values(added), values(ended)]).toEqual([['192.0.2.3'], ['192.0.2.2']]);
     engine.expire(better.id);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     await client.pullAndLose();
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
@@ -268,7 +268,7 @@ describe('a cap', () => {
     await runDurableObjectAlarm(feed());
     for (let round = 5; round <= 8; round++) {
       ban(`192.0.2.${round}`, 'cscli', 10 * round);
-      await feed().sync({ full: true, believe: false });
+      await feed().sync({ full: true, force: false });
       await client.pull(false);
       if (round % 2 === 0) await evictDurableObject(feed());
     }
@@ -304,11 +304,11 @@ describe('a cap', () => {
     await client.pull(true);
     await runDurableObjectAlarm(feed());
     const late = ban('192.0.2.1', 'crowdsec', 10);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     await client.pull(false);
     await evictDurableObject(feed());
     engine.expire(late.id);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     client.limit(limitsOf({ origins: ['crowdsec'] }));
     await client.pull(false);
     expect(client.banned()).toEqual([]);
@@ -316,7 +316,7 @@ describe('a cap', () => {
 
   test('one whose cursor is lost is told the end of all that it may have beyond its limits', async () => {
     for (let index = 1; index <= 5; index++) ban(`192.0.2.${index}`, 'cscli', index);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     const { added, ended } = await bouncer({ view: cap(2), bouncerId: 77 }).pull(false);
     expect([added.length, ended.length]).toEqual([2, 3]);
   });
@@ -333,7 +333,7 @@ describe('a cap', () => {
     const client = bouncer({ view: cap(1) });
     for (let round = 1; round <= 5; round++) {
       ban(`192.0.2.${round}`, 'cscli', round);
-      await feed().sync({ full: true, believe: false });
+      await feed().sync({ full: true, force: false });
       await client.pull(round === 1);
     }
     await runDurableObjectAlarm(feed());

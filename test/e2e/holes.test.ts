@@ -210,12 +210,12 @@ describeWith('a hole in the delta stream', ['lab'], () => {
     for (const value of lost) await engine.cscli('alerts', 'delete', '-i', value);
 
     const first = await lapidary.sync({ full: true });
-    expect(first).toMatchObject({ ok: true, removed: 0, doubt: expect.stringMatching(/misses 5 of 12/) });
+    expect(first).toMatchObject({ ok: true, removed: 0, warning: expect.stringMatching(/misses 5 of 12/) });
     expect((await pullStream(edge)).deleted).toEqual([]);
     expect(valuesOf(await pullList(edge))).toEqual([...others].sort());
 
     const second = await lapidary.sync({ full: true });
-    expect(second).toMatchObject({ ok: true, removed: 5, doubt: null });
+    expect(second).toMatchObject({ ok: true, removed: 5, warning: null });
     expect(valuesOf((await pullStream(edge)).deleted)).toEqual([...lost].sort());
     expect(valuesOf(await pullList(edge))).toEqual(others.slice(5).sort());
   });

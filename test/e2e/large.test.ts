@@ -73,7 +73,7 @@ describeWith(`an engine with ${count} decisions`, ['lab'], () => {
       await tell('read from storage', startedMs);
       startedMs = Date.now();
       const again = await lapidary.sync({ full: true });
-      expect(again).toMatchObject({ ok: true, added: 0, removed: 0, error: null, doubt: null });
+      expect(again).toMatchObject({ ok: true, added: 0, removed: 0, error: null, warning: null });
       expect(await startUp()).toBe(count);
       await tell('compared and told once more', startedMs);
     },

@@ -82,7 +82,7 @@ describeWith('machines through the edge', ['lab'], () => {
     await lapidary.sync({ full: true });
     expect(await banned()).toContain('192.0.2.12');
     // What an operator says who knows.
-    await lapidary.sync({ full: true, believe: true });
+    await lapidary.sync({ full: true, force: true });
     expect(await banned()).not.toContain('192.0.2.12');
   });
 

@@ -218,7 +218,7 @@ describeWith('the mirror', ['lab'], () => {
     expect((await edge.feed()).left_behind).toEqual([
       { engine: 'default', decisions: old.length, why: 'database-replaced' },
     ]);
-    await edge.sync({ full: true, believe: true });
+    await edge.sync({ full: true, force: true });
     expect(await listed()).toEqual(['192.0.2.1']);
     expect((await edge.feed()).left_behind).toEqual([]);
   });
@@ -321,7 +321,7 @@ describeWith('the mirror', ['lab'], () => {
       const edge = await begin(quiet);
       await edge.sync({ full: true });
       loseAllAfter(100);
-      expect((await edge.sync({ full: true })).doubt).toMatch(/misses 900 of 1000/);
+      expect((await edge.sync({ full: true })).warning).toMatch(/misses 900 of 1000/);
       await edge.stop();
       await edge.start();
       expect(await listed()).toHaveLength(1000);

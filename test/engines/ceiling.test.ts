@@ -33,7 +33,7 @@ test('holds those of a list that last longest, and says how many it left out', (
     expect(feed.status().engines).toMatchObject([{ leftOut: 2, decisions: 4 }]);
     // The same list again changes nothing.
     const { sequence } = feed.status();
-    await feed.sync({ full: true, believe: false });
+    await feed.sync({ full: true, force: false });
     expect(feed.status()).toMatchObject({ sequence, engines: [{ leftOut: 2 }] });
   }));
 
@@ -48,13 +48,13 @@ test('of a list that is many times as long too, also when each pull gives all of
         const host = 1 + ((at * 37) % 100);
         listed(`192.0.2.${host}`, host + 1 + pull);
       }
-      await feed.sync({ full: true, believe: false });
+      await feed.sync({ full: true, force: false });
       await client.pull(pull === 0);
       expect(client.banned()).toEqual(longest.toSorted());
       expect(feed.status().engines).toMatchObject([{ leftOut: 96, decisions: 4, lastError: null }]);
     }
     own('198.51.100.1');
-    await feed.sync({ full: true, believe: false });
+    await feed.sync({ full: true, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual([...longest.slice(1), '198.51.100.1'].toSorted());
   }));
@@ -62,9 +62,9 @@ test('of a list that is many times as long too, also when each pull gives all of
 test('what is left out is not asked for again with each sync', () =>
   withRoomForFour(async (feed) => {
     for (const host of [1, 2, 3, 4, 5, 6]) listed(`192.0.2.${host}`, 10 - host);
-    await feed.sync({ full: true, believe: false });
+    await feed.sync({ full: true, force: false });
     engine.requests.length = 0;
-    await feed.sync({ full: false, believe: false });
+    await feed.sync({ full: false, force: false });
     expect(engine.requests.filter((target) => target.includes('id_gt'))).toEqual(['/v1/decisions?id_gt=6']);
   }));
 
@@ -75,11 +75,11 @@ test('an engine’s own bans come in all the same, in the place of listed ones t
     await client.pull(true);
     own('198.51.100.1');
     own('198.51.100.2');
-    await feed.sync({ full: false, believe: false });
+    await feed.sync({ full: false, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.3', '192.0.2.4', '198.51.100.1', '198.51.100.2']);
     for (const host of [3, 4, 5]) own(`198.51.100.${host}`);
-    await feed.sync({ full: false, believe: false });
+    await feed.sync({ full: false, force: false });
     await client.pull(false);
     expect(client.banned()).toHaveLength(5);
     expect(client.banned().every((value) => value.startsWith('198.51.100.'))).toBe(true);
@@ -91,8 +91,8 @@ test('what was left out comes in when there is room again', () =>
     const client = bouncer({ asks: () => feed });
     await client.pull(true);
     engine.drop(rows[4]!.id);
-    await feed.sync({ full: true, believe: false });
-    await feed.sync({ full: true, believe: false });
+    await feed.sync({ full: true, force: false });
+    await feed.sync({ full: true, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']);
     expect(feed.status().engines).toMatchObject([{ leftOut: 0 }]);

@@ -215,13 +215,13 @@ describe('settings that change', () => {
   test('take an engine away: who vouches for another vouches not for its end, who does for all does', async () => {
     await wake(both, async () => void (await sync()));
     await wake({ default: 'a.example' }, async () => {
-      await sync('default', { believe: true });
+      await sync('default', { force: true });
       expect(listed()).toHaveLength(3);
       a.fault = down;
-      await sync(undefined, { believe: true });
+      await sync(undefined, { force: true });
       expect(listed()).toHaveLength(3);
       a.fault = undefined;
-      expect(await sync(undefined, { believe: true })).toMatchObject({ ok: true, removed: 2 });
+      expect(await sync(undefined, { force: true })).toMatchObject({ ok: true, removed: 2 });
       expect(Object.keys(shown())).toEqual(['192.0.2.1']);
     });
   });

@@ -116,7 +116,7 @@ describe('an engine', () => {
       await sync();
       a.rows.clear();
       b.rows.clear();
-      await sync('paris', { believe: true });
+      await sync('paris', { force: true });
       expect(Object.keys(shown())).toEqual(['192.0.2.1', '192.0.2.2']);
     });
   });

@@ -27,7 +27,7 @@ async function send(key: string, host = 'engine-1') {
   return feed().offerEngineKey(host, await seal(secrets, host, key));
 }
 
-const sync = () => feed().sync({ full: false, believe: false });
+const sync = () => feed().sync({ full: false, force: false });
 
 async function used() {
   const {

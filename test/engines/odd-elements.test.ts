@@ -32,7 +32,7 @@ function spoil(change: (element: Wire) => unknown): void {
 }
 
 const ban = (value: string) => engine.add({ value, untilMs: Date.now() + hour });
-const sync = (full = true) => feed().sync({ full, believe: false });
+const sync = (full = true) => feed().sync({ full, force: false });
 
 function without(element: Wire, name: string): Wire {
   return Object.fromEntries(Object.entries(element).filter(([field]) => field !== name));

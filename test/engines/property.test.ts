@@ -91,7 +91,7 @@ let runs = 0;
 async function run(steps: Step[]): Promise<void> {
   vi.useFakeTimers({ toFake: ['Date'] });
   const engines = startModelEngines(...hosts);
-  await wakeAs(usual, async () => void (await sync(undefined, { believe: true })));
+  await wakeAs(usual, async () => void (await sync(undefined, { force: true })));
   runs++;
   const clients = views.map((view, index) => {
     const client = reader({ view, bouncerId: runs * 10 + index });
@@ -140,7 +140,7 @@ async function run(steps: Step[]): Promise<void> {
       const held = expectedKeys(listedByHost(), view);
       expect(held, 'never less than the engines have').toEqual(expect.arrayContaining(bans));
     }
-    await sync(undefined, { believe: true });
+    await sync(undefined, { force: true });
     for (const client of clients) {
       await client.pull(false);
       await expectInStep(byHost(client), listedByHost());

@@ -119,10 +119,10 @@ describeWith('an engine behind a liar', ['lab'], () => {
       // Each waits for one that began before it. A list that is silent is waited for longer each time.
       const rounds = name.startsWith('silence') ? 1 : 2;
       for (let round = 0; round < rounds; round++) {
-        const { ok, error, doubt } = await lapidary.sync({ full: true });
+        const { ok, error, warning } = await lapidary.sync({ full: true });
         expect(ok).toBe(state === 'ok');
-        if (says) expect(error ?? doubt).toMatch(says);
-        else expect(error ?? doubt).toBeNull();
+        if (says) expect(error ?? warning).toMatch(says);
+        else expect(error ?? warning).toBeNull();
       }
       await untilFeedSays(state, says ?? undefined);
       const health = await lapidary.health();
@@ -156,8 +156,8 @@ describeWith('an engine behind a liar', ['lab'], () => {
       return JSON.stringify(all.filter(({ value }) => kept.includes(value)));
     });
     liar.lie(few, 'list');
-    const { doubt } = await lapidary.sync({ full: true });
-    expect(doubt).toMatch(/misses \d+ of \d+ decisions/);
+    const { warning } = await lapidary.sync({ full: true });
+    expect(warning).toMatch(/misses \d+ of \d+ decisions/);
     await polling.untilHas({ banned: kept, free: lasting.slice(3) });
     liar.tellTheTruth();
     await lapidary.sync({ full: true });

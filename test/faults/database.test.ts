@@ -134,7 +134,7 @@ describeWith('an engine whose database is replaced', ['lab'], () => {
     await replace(engine.emptyDatabase);
     await engine.ban('198.51.100.1');
     await bothHave({ banned: [...old, '198.51.100.1'] });
-    await lapidary.sync({ full: true, believe: true });
+    await lapidary.sync({ full: true, force: true });
     await bothHave({ banned: ['198.51.100.1'], free: old });
   });
 });

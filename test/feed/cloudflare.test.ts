@@ -133,7 +133,7 @@ describe('six requests of an object may wait for their answers at once', () => {
     vi.mocked(fetch).mockImplementation(sixAtOnce(network));
     await runInDurableObject(env.DECISION_FEED.getByName('seven'), async (_, state) => {
       const feed = new DecisionFeed(state, { ...env, ...settings } as Env);
-      const sync = (engine?: string) => feed.sync({ engine, full: true, believe: false });
+      const sync = (engine?: string) => feed.sync({ engine, full: true, force: false });
       const links = () => Object.fromEntries(feed.status().engines.map(({ name, link }) => [name, link]));
       await sync();
       const allSilent = Object.fromEntries(silent.map((name) => [name, 'failing']));

@@ -33,11 +33,11 @@ describe.each(['A', 'B', 'C'] as const)('an engine of dialect %s', (dialect) => 
     await client.pull(true);
     engine.add({ value: '2001:db8::/48', untilMs: Date.now() + hour });
     engine.expire(first.id);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['2001:db8::/48']);
     const { sequence } = await feed().status();
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     expect((await feed().status()).sequence).toBe(sequence);
   });
 });
@@ -45,7 +45,7 @@ describe.each(['A', 'B', 'C'] as const)('an engine of dialect %s', (dialect) => 
 describe('every change goes out in two successive answers', () => {
   test('also the full state, for a bouncer that never asks for it', async () => {
     engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     const client = bouncer();
     const counts = [];
     for (let poll = 0; poll < 4; poll++) counts.push((await client.pull(false)).added.length);
@@ -56,7 +56,7 @@ describe('every change goes out in two successive answers', () => {
     const client = bouncer();
     await client.pull(true);
     engine.add({ value: '192.0.2.7', untilMs: Date.now() + hour });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     await client.pullAndLose();
     expect((await client.pull(false)).added).toHaveLength(1);
     expect(await client.pull(false)).toEqual({ added: [], ended: [] });
@@ -66,7 +66,7 @@ describe('every change goes out in two successive answers', () => {
     const client = bouncer();
     await client.pull(true);
     engine.add({ value: '192.0.2.7', untilMs: Date.now() + hour });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     await evictDurableObject(feed());
     await client.pullAndLose();
     await evictDurableObject(feed());
@@ -88,7 +88,7 @@ describe('every change goes out in two successive answers', () => {
     await left.pull(true);
     await right.pull(true);
     engine.add({ value: '198.51.100.1', untilMs: Date.now() + hour });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     for (const client of [left, right]) await client.pull(false);
     expect(left.banned()).toEqual(['198.51.100.1']);
     expect(right.banned()).toEqual(['198.51.100.1']);
@@ -101,7 +101,7 @@ describe('every change goes out in two successive answers', () => {
     await captchas.pull(true);
     engine.add({ value: '198.51.100.1', type: 'captcha', untilMs: Date.now() + hour });
     engine.add({ value: '198.51.100.2', untilMs: Date.now() + hour });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     await bans.pull(false);
     await captchas.pull(false);
     expect([bans.banned(), captchas.banned()]).toEqual([['198.51.100.2'], ['198.51.100.1']]);
@@ -114,7 +114,7 @@ describe('every change goes out in two successive answers', () => {
     engine.add({ value: '192.0.2.2', untilMs: Date.now() + 1000 * hour });
     expect((await client.pull(false)).added).toHaveLength(2);
     engine.expire(gone.id);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     vi.setSystemTime(Date.now() + 8 * 24 * hour);
     await evictDurableObject(feed());
     await runDurableObjectAlarm(feed());
@@ -128,7 +128,7 @@ test('tombstones that are not old yet outlive the alarm that forgets old ones', 
   const gone = engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
   await client.pull(true);
   engine.expire(gone.id);
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   await runDurableObjectAlarm(feed());
   await client.pull(false);
   expect(client.banned()).toEqual([]);
@@ -140,7 +140,7 @@ describe('what a LAPI delta loses is found by the full list', () => {
     const client = bouncer();
     await client.pull(true);
     engine.addUnseen({ value: '192.0.2.1', untilMs: Date.now() + hour });
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.1']);
   });
@@ -152,7 +152,7 @@ describe('what a LAPI delta loses is found by the full list', () => {
     const client = bouncer();
     await client.pull(true);
     engine.drop(rows[0].id);
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.2', '192.0.2.3', '192.0.2.4']);
   });
@@ -162,7 +162,7 @@ describe('what a LAPI delta loses is found by the full list', () => {
     await client.pull(true);
     for (const value of ['192.0.2.10', '192.0.2.11']) {
       engine.addUnseen({ value, untilMs: Date.now() + hour });
-      await feed().sync({ full: false, believe: false });
+      await feed().sync({ full: false, force: false });
       await client.pull(false);
       expect(client.banned()).toContain(value);
     }
@@ -176,7 +176,7 @@ describe('what a LAPI delta loses is found by the full list', () => {
     await bouncer().pull(true);
     for (let minute = 0; minute < 4; minute++) {
       vi.setSystemTime(Date.now() + 61_000);
-      await feed().sync({ full: false, believe: false });
+      await feed().sync({ full: false, force: false });
     }
     expect(engine.requests.filter((path) => path.includes('id_gt='))).toHaveLength(1);
   });
@@ -187,7 +187,7 @@ describe('what a LAPI delta loses is found by the full list', () => {
     const client = bouncer();
     await client.pull(true);
     engine.expire(longest.id);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     const { added, ended } = await client.pull(false);
     expect(added.map(({ id }) => id)).toEqual([left.id]);
     expect(ended).toEqual([]);
@@ -206,7 +206,7 @@ describe('a community pull', () => {
     await client.pull(true);
     for (const { id } of old) engine.drop(id);
     for (const row of rows) engine.add({ ...row, untilMs: Date.now() + 2 * hour });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     const { added, ended } = await client.pull(false);
     expect([added.length, ended.length]).toEqual([300, 0]);
     const { decisions, tombstones } = await feed().status();
@@ -225,9 +225,9 @@ describe('a community pull', () => {
       scenario: 'other list',
       untilMs: Date.now() + hour,
     });
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     engine.expire(fresh.id);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.2']);
   });
@@ -238,9 +238,9 @@ describe('false emptiness', () => {
   let rows: { id: number }[];
   beforeEach(async () => {
     rows = values.map((value) => engine.add({ value, untilMs: Date.now() + hour }));
-    await feed().sync({ full: true, believe: false });
+    await feed().sync({ full: true, force: false });
   });
-  const sync = (believe = false) => feed().sync({ full: true, believe });
+  const sync = (force = false) => feed().sync({ full: true, force });
   const held = async (): Promise<string[]> => {
     const client = bouncer();
     await client.pull(true);
@@ -408,30 +408,30 @@ test('what a lost delta carried while a full list came is found by another one',
       return new Response('', { status: 500 });
     return answer;
   };
-  const listed = feed().sync({ full: true, believe: false });
+  const listed = feed().sync({ full: true, force: false });
   await vi.waitUntil(() => engine.requests.at(-1) === '/v1/decisions', { timeout: 10_000 });
   engine.expire(gone.id);
   engine.requests.push('lose');
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   release();
   await listed;
   engine.fault = undefined;
   // LAPI announces an end for 2 s.
   vi.setSystemTime(Date.now() + 5_000);
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   await client.pull(false);
   expect(client.banned()).toEqual(['192.0.2.2', '192.0.2.3', '192.0.2.4']);
 });
 
 test('only one round runs at a time, and many askers share the next', async () => {
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   const { promise: released, resolve: release } = Promise.withResolvers<void>();
   engine.fault = async (_, target) => {
     await released;
     return engine.answer(target);
   };
   const before = engine.requests.length;
-  const askers = Array.from({ length: 20 }, () => feed().sync({ full: false, believe: false }));
+  const askers = Array.from({ length: 20 }, () => feed().sync({ full: false, force: false }));
   await feed().status();
   release();
   await Promise.all(askers);
@@ -450,10 +450,10 @@ test('a replaced community list costs one row write a decision: 50,000 every 2 h
     untilMs: Date.now() + hour,
   }));
   for (const row of rows) engine.add(row);
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   const before = await changes();
   for (const { id } of engine.active()) engine.drop(id);
   for (const row of rows) engine.add({ ...row, untilMs: Date.now() + 2 * hour });
-  await feed().sync({ full: false, believe: false });
+  await feed().sync({ full: false, force: false });
   expect((await changes()) - before).toBeLessThanOrEqual(rows.length + 4);
 });

@@ -108,7 +108,7 @@ describe.each(ways)('%s it did what it was asked', (_, faults) => {
     const gone = await ask(failing('removeLocal', faults), '/api/v1/decisions?value=192.0.2.9', {
       method: 'DELETE',
     });
-    expect(await gone.json()).toEqual({ removed: 2, left_at: [] });
+    expect(await gone.json()).toEqual({ removed: 2, still_banned_by: [] });
     expect((await feed().status()).sequence).toBe(sequence + 2);
   });
 });

@@ -26,7 +26,7 @@ export interface Lapidary {
   ban(value: string, options?: { duration?: string; type?: string; scope?: string }): Promise<void>;
   unban(value: string): Promise<void>;
   /** One round of sync with the engine, now. */
-  sync(options?: { full?: boolean; believe?: boolean }): Promise<Round>;
+  sync(options?: { full?: boolean; force?: boolean }): Promise<Round>;
   /** What `GET /api/v1/feed` and `GET /health` say. */
   feed(): Promise<any>;
   health(): Promise<any>;
@@ -50,7 +50,7 @@ export interface Round {
   added: number;
   removed: number;
   error: string | null;
-  doubt: string | null;
+  warning: string | null;
 }
 
 export interface LapidaryOptions {
@@ -170,8 +170,8 @@ export async function startLapidary(options: LapidaryOptions = {}): Promise<Lapi
     async unban(value) {
       await demand(200, 'DELETE', `/decisions?value=${encodeURIComponent(value)}`);
     },
-    async sync({ full = false, believe = false } = {}) {
-      return (await operator('POST', `/feed/sync?full=${full}&believe=${believe}`)).body;
+    async sync({ full = false, force = false } = {}) {
+      return (await operator('POST', `/feed/sync?full=${full}&force=${force}`)).body;
     },
     feed: () => demand(200, 'GET', '/feed'),
     health: async () => (await fetch(`${url}/health`)).json(),

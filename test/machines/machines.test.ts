@@ -42,7 +42,7 @@ async function started(): Promise<ReturnType<typeof bouncer>> {
   engine.add({ value: '192.0.2.1', untilMs: until() });
   const client = bouncer();
   await client.pull(true);
-  await feed().sync({ full: true, believe: false });
+  await feed().sync({ full: true, force: false });
   return client;
 }
 
@@ -73,7 +73,7 @@ describe('a write', () => {
     const client = await started();
     pass(5_000);
     // A delta that was pulled between stamp and commit: no later one has the row.
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
     expect(await askedBy(() => feed().syncAfter('default', added(200)))).toContain(list);
     await client.pull(false);
@@ -82,9 +82,9 @@ describe('a write', () => {
 
   test('is looked for in the tail where the engine has one', async () => {
     const client = await started();
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     pass(5_000);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     pass(1_000);
     engine.addUnseen({ value: '192.0.2.2', untilMs: until() });
     const asked = await askedBy(() => feed().syncAfter('default', added(1_200)));

@@ -26,7 +26,7 @@ function setClock(ms: number): void {
   for (const row of engine.rows.values()) row.untilMs += ms;
 }
 const ban = (value: string, untilMs = Date.now() + 4 * hour) => engine.add({ value, untilMs });
-const sync = (full = false) => feed().sync({ full, believe: false });
+const sync = (full = false) => feed().sync({ full, force: false });
 const down = () => Promise.reject(new Error('down'));
 const alarmInMs = async () =>
   ((await runInDurableObject(feed(), (_, { storage }) => storage.getAlarm())) ?? Infinity) - Date.now();
@@ -136,7 +136,7 @@ describe('a clock that was a day ahead, and is put right', () => {
     for (let count = 0; count < 4; count++) await poll();
     setClock(-day);
     ban('192.0.2.9');
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     expect((await poll()).new.map(({ value }) => value)).toContain('192.0.2.9');
   });
 

@@ -17,7 +17,7 @@ beforeEach(() => {
   vi.useFakeTimers({ toFake: ['Date'] });
 });
 
-const sync = () => feed().sync({ full: true, believe: true });
+const sync = () => feed().sync({ full: true, force: true });
 const tombstones = async () => (await feed().status()).tombstones;
 const alarmAfter = (ms: number) => {
   vi.setSystemTime(Date.now() + ms);

@@ -205,9 +205,9 @@ describe('local decisions', () => {
     await operator('POST', '/decisions', { value: '192.0.2.1', duration: '4h' });
     await operator('POST', '/decisions', { value: '192.0.2.1', duration: '4h', type: 'captcha' });
     const remove = async (query: string) => (await operator('DELETE', `/decisions?${query}`)).body;
-    expect(await remove('value=192.0.2.1&type=captcha')).toEqual({ removed: 1, left_at: [] });
-    expect(await remove('value=192.0.2.1&scope=ip')).toEqual({ removed: 1, left_at: [] });
-    expect(await remove('value=192.0.2.1')).toEqual({ removed: 0, left_at: [] });
+    expect(await remove('value=192.0.2.1&type=captcha')).toEqual({ removed: 1, still_banned_by: [] });
+    expect(await remove('value=192.0.2.1&scope=ip')).toEqual({ removed: 1, still_banned_by: [] });
+    expect(await remove('value=192.0.2.1')).toEqual({ removed: 0, still_banned_by: [] });
     expect(await served()).toEqual([]);
   });
 
@@ -227,14 +227,14 @@ describe('local decisions', () => {
     const { status, body } = await operator('DELETE', '/decisions?value=192.0.2.9');
     expect([status, body.detail]).toEqual([
       409,
-      'value: none was made here; 192.0.2.9 is what these engines decided: default; ' +
+      'value: nothing was banned here; 192.0.2.9 is banned by these engines: default; ' +
         'remove it there (cscli decisions delete --value 192.0.2.9)',
     ]);
     expect(await served()).toEqual(['192.0.2.9']);
     // Made here as well: what is left of it is said.
     await operator('POST', '/decisions', { value: '192.0.2.9', duration: '4h' });
     const { body: partly } = await operator('DELETE', '/decisions?value=192.0.2.9');
-    expect(partly).toEqual({ removed: 1, left_at: ['default'] });
+    expect(partly).toEqual({ removed: 1, still_banned_by: ['default'] });
     expect(await served()).toEqual(['192.0.2.9']);
   });
 
@@ -278,7 +278,7 @@ describe('local decisions', () => {
       engine.add({ value: asked, scope: scope ?? 'Ip', untilMs: Date.now() + 3_600_000 });
       await operator('POST', '/feed/sync');
       const { body } = await operator('DELETE', `/decisions?value=${asked}`);
-      expect(body).toEqual({ removed: 1, left_at: ['default'] });
+      expect(body).toEqual({ removed: 1, still_banned_by: ['default'] });
       expect(await served()).toEqual([asked]);
     },
   );

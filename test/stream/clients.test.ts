@@ -14,7 +14,7 @@ beforeEach(() => {
   engine = startModelEngine();
 });
 
-const sync = () => feed().sync({ full: false, believe: false });
+const sync = () => feed().sync({ full: false, force: false });
 const inFeed = <T>(work: (object: DecisionFeed, sql: SqlStorage) => T | Promise<T>): Promise<T> => {
   return runInDurableObject(feed(), (object: DecisionFeed, { storage }) => work(object, storage.sql));
 };

@@ -155,7 +155,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
         break;
       case 'sync':
       case 'resync':
-        await feed().sync({ full: current.do === 'resync', believe: false });
+        await feed().sync({ full: current.do === 'resync', force: false });
         break;
       case 'alarm':
         await runDurableObjectAlarm(feed());
@@ -166,12 +166,12 @@ async function run(steps: Step[], dialect: string): Promise<void> {
         break;
       case 'outage':
         engine.fault = () => Promise.reject(new Error('down'));
-        await feed().sync({ full: true, believe: false });
+        await feed().sync({ full: true, force: false });
         engine.fault = undefined;
         break;
       case 'lie':
         engine.fault = (path) => Response.json(path.endsWith('stream') ? { new: null, deleted: null } : []);
-        await feed().sync({ full: true, believe: false });
+        await feed().sync({ full: true, force: false });
         engine.fault = undefined;
         break;
       case 'new database':
@@ -204,7 +204,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
   // Quiescence: the engine is honest, the feed compares twice, every bouncer polls once.
   engine.add({ value: '203.0.113.99', untilMs: Date.now() + 3_600_000 });
   letEndWhatIsEnding([engine]);
-  for (let round = 0; round < 3; round++) await feed().sync({ full: true, believe: false });
+  for (let round = 0; round < 3; round++) await feed().sync({ full: true, force: false });
   const decisions = await feed().page(0, 1000);
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
   // to its own end. Until an operator vouches for it bouncers may hold more than the engine, never less.
@@ -217,7 +217,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
     else if (kept === 0) await expectInStep(client, activeAt(engine));
     else expect(client.keys()).toEqual(expect.arrayContaining(expectedKeys(activeAt(engine), view)));
   }
-  await feed().sync({ full: true, believe: true });
+  await feed().sync({ full: true, force: true });
   for (const client of clients) {
     await client.pull(false);
     const view = { ...client.view, limits: client.limits() };
@@ -229,7 +229,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
     const { id, untilMs } = engine.active().sort((a, b) => a.untilMs - b.untilMs)[0] as ModelDecision;
     if (nth % 2 === 0) vi.setSystemTime(untilMs + 1000);
     else engine.expire(id);
-    await feed().sync({ full: false, believe: false });
+    await feed().sync({ full: false, force: false });
     const rows = await mirrored();
     for (const client of clients) {
       await client.pull(false);
@@ -243,5 +243,5 @@ async function run(steps: Step[], dialect: string): Promise<void> {
 
 async function emptyFeed(engine: ModelEngine): Promise<void> {
   engine.rows.clear();
-  await feed().sync({ full: true, believe: true });
+  await feed().sync({ full: true, force: true });
 }

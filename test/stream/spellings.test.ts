@@ -16,7 +16,7 @@ beforeEach(() => {
   engine = startModelEngine();
 });
 
-const sync = () => feed().sync({ full: true, believe: false });
+const sync = () => feed().sync({ full: true, force: false });
 const valuesOf = (decisions: Pulled['ended']) => decisions.map(({ value }) => value).sort();
 const banHere = (value: string, scope = value.includes('/') ? 'Range' : 'Ip', hours = 4) =>
   feed().addLocal({ value, scope, type: 'ban', scenario: 'by hand', untilMs: Date.now() + hours * hour });
@@ -195,7 +195,7 @@ test('an end that waits its turn is told after a restart, too, and not when the 
   await client.pull(true);
   await feed().removeLocal({ value: '192.0.2.9' });
   engine.rows.clear();
-  await feed().sync({ full: true, believe: true });
+  await feed().sync({ full: true, force: true });
   await client.pull(false);
   expect([client.banned().length, client.elements()]).toEqual([1, []]);
   await banHere('192.0.2.9');

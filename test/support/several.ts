@@ -46,8 +46,8 @@ export function wake<T>({ default: first, ...others }: Engines, use: () => Promi
 }
 
 /** A round with all engines, or with one. */
-export async function sync(engine?: string, { full = true, believe = false } = {}) {
-  return awakeFeed().sync({ engine, full, believe });
+export async function sync(engine?: string, { full = true, force = false } = {}) {
+  return awakeFeed().sync({ engine, full, force });
 }
 
 /** Every active decision with its engine. */
