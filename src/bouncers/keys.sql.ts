@@ -4,7 +4,7 @@ import { and, eq, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from '../store/ask.ts';
 import type { VersionPlan } from './versions.ts';
-import { bouncers, endsOutbox, keyVersions, revokedDigests, type KeyVersion } from '../store/schema.ts';
+import { bouncers, revocationOutbox, keyVersions, revokedDigests, type KeyVersion } from '../store/schema.ts';
 import { listed, selectHolds } from '../store/facts.ts';
 import { changedStatements } from '../store/epoch.sql.ts';
 
@@ -63,7 +63,7 @@ export function planStatements(
       db.update(keyVersions).set(to).where(eq(keyVersions.id, version.id)),
       // The end of a grace is as final as a revocation.
       ...(to.state === 'previous' && to.deadlineMs
-        ? [db.insert(endsOutbox).values({ digest: version.digest, endsMs: to.deadlineMs })]
+        ? [db.insert(revocationOutbox).values({ digest: version.digest, effectiveMs: to.deadlineMs })]
         : []),
     ]),
     ...(plan.insert && digest !== null
@@ -80,7 +80,7 @@ export function planStatements(
 export function revokeStatements(db: DrizzleD1Database, version: KeyVersion, nowMs: number) {
   return [
     db.insert(revokedDigests).values({ digest: version.digest, revokedMs: nowMs }).onConflictDoNothing(),
-    db.insert(endsOutbox).values({ digest: version.digest, endsMs: nowMs }),
+    db.insert(revocationOutbox).values({ digest: version.digest, effectiveMs: nowMs }),
     db.delete(keyVersions).where(eq(keyVersions.id, version.id)),
   ];
 }

@@ -4,7 +4,7 @@ import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, rowJson } from '../store/facts.ts';
-import { endsOutbox, enrolmentHosts, enrolments, revokedDigests } from '../store/schema.ts';
+import { revocationOutbox, enrolmentHosts, enrolments, revokedDigests } from '../store/schema.ts';
 
 export type Enrolment = typeof enrolments.$inferSelect;
 export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
@@ -77,7 +77,7 @@ export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolmen
   return [
     db.update(enrolments).set({ revokedMs: nowMs }).where(eq(enrolments.id, id)),
     db.insert(revokedDigests).values({ digest, revokedMs: nowMs }).onConflictDoNothing(),
-    db.insert(endsOutbox).values({ digest, endsMs: nowMs }),
+    db.insert(revocationOutbox).values({ digest, effectiveMs: nowMs }),
   ];
 }
 

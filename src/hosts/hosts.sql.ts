@@ -9,7 +9,7 @@ import { endMachineStatements, type HostMachine, type Taken } from '../machines/
 import {
   bouncers,
   burntNonces,
-  endsOutbox,
+  revocationOutbox,
   engineKeys,
   hostKeys,
   hostMachines,
@@ -143,7 +143,7 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
     db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
       AND digest NOT IN (SELECT digest FROM revoked_digests)`),
     db
-      .insert(endsOutbox)
+      .insert(revocationOutbox)
       .select(sql`SELECT NULL, digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}`),
     db.delete(keyVersions).where(sql`bouncer_id IN ${own}`),
     db

@@ -4,7 +4,7 @@ import { and, asc, eq, gt, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { answerMs, askD1 } from '../store/ask.ts';
 import { rowJson, listed } from '../store/facts.ts';
-import { endsOutbox, operatorTokens } from '../store/schema.ts';
+import { revocationOutbox, operatorTokens } from '../store/schema.ts';
 
 export type OperatorToken = typeof operatorTokens.$inferSelect;
 
@@ -49,6 +49,6 @@ export function insertStatements(db: DrizzleD1Database, token: Omit<OperatorToke
 export function revokeStatements(db: DrizzleD1Database, token: OperatorToken, nowMs: number) {
   return [
     db.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id)),
-    db.insert(endsOutbox).values({ digest: token.digest, endsMs: nowMs }),
+    db.insert(revocationOutbox).values({ digest: token.digest, effectiveMs: nowMs }),
   ];
 }

@@ -107,13 +107,14 @@ export const keyChanges = sqliteTable(
 );
 
 /**
- * Ends of keys and tokens that the feed's object has not been told yet. Written in the batch that ends them, empty
- * soon after: an end is acknowledged once it stands in both places, so that a restored backup does not undo it.
+ * Revocations that the feed's object may not have recorded yet (writer/writer.ts). A batch that revokes a key or token
+ * adds it here. It is acknowledged once the object has recorded it too, so that a restored backup does not undo it.
+ * `effectiveMs`: from when on it opens nothing, which may be ahead.
  */
-export const endsOutbox = sqliteTable('ends_outbox', {
+export const revocationOutbox = sqliteTable('ends_outbox', {
   id: integer('id').primaryKey({ autoIncrement: true }),
   digest: text('digest').notNull(),
-  endsMs: integer('ends_ms').notNull(),
+  effectiveMs: integer('ends_ms').notNull(),
 });
 
 /**

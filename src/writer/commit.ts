@@ -1,5 +1,5 @@
-// What a mutation of the key store says and is answered, and what is asked of D1 together with it: in its own batch, or after
-// it where its answer was lost.
+// A mutation of the key store as it crosses the object's RPC, and what the writer reads of it: in its own batch, or later
+// where the answer to that was lost.
 
 import { type SQL, eq, sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -15,28 +15,26 @@ export interface CommitAsk {
   readonly digest: string;
   readonly statements: readonly Statement[];
   readonly news: News;
-  /** It may have been written before, and its answer lost: it is written once all the same. */
+  /** It was sent before, and its answer lost. It is written once all the same. */
   readonly again?: boolean;
 }
 
-/** What the feed is to know of it. */
+/** What the feed has to learn of it. */
 export interface News {
-  /** A bouncer that was made with a key of ours: nobody has it yet. */
+  /** The name of a bouncer that was made with a key from here: nobody has that key yet. */
   readonly newKeyOf?: string;
-  /** The id of a bouncer that is gone. */
+  /** The id of a bouncer that was deleted. */
   readonly gone?: number;
-  /** The name of a host that has no engine (any more): a key that it sent is given up. */
+  /** The name of a host that has no engine (any more): the engine key that it sent is discarded. */
   readonly noEngineOn?: string;
   /** Bouncers that were imported, with the digest of the key of each, and who used it. */
-  readonly imported?: readonly Imported[];
-  /** The ids of bouncers whose clients are to be in the answer. */
+  readonly imported?: readonly {
+    readonly name: string;
+    readonly digest: string;
+    readonly uses: readonly ImportedUse[];
+  }[];
+  /** The ids of bouncers whose clients belong into the answer. */
   readonly clientsOf?: readonly number[];
-}
-
-export interface Imported {
-  readonly name: string;
-  readonly digest: string;
-  readonly uses: readonly ImportedUse[];
 }
 
 export type ImportedUse = Pick<Sighting, 'address' | 'seenMs' | 'userAgent'>;
@@ -44,9 +42,9 @@ export type ImportedUse = Pick<Sighting, 'address' | 'seenMs' | 'userAgent'>;
 export interface Done {
   readonly kind: 'done';
   readonly mark: StoreMark;
-  /** Of an earlier try that was not heard it may be more than that. */
+  /** Where an earlier try wrote it, this may name more than it changed. */
   readonly changed: Changed;
-  /** What the last of the statements answers, as JSON; null: nothing, or an earlier try was answered it. */
+  /** What the last of the statements answers, as JSON; null: nothing, or an earlier try wrote it. */
   readonly bodyJson: string | null;
   /** Of each bouncer in `clientsOf`. */
   readonly clients: readonly (readonly SeenClient[])[];
@@ -55,23 +53,18 @@ export interface Done {
 export type Commit =
   | Done
   | Refusal
-  | Unwritable
+  /** Nothing was written: D1 or the object's storage takes no write. */
+  | { readonly kind: 'unwritable'; readonly problem: string }
   /** Whether it was written is not known. */
   | { readonly kind: 'unreachable' };
 
-/** What nobody may go on remembering as it was. */
+/** What isolates must not remember as it was. */
 export interface Changed {
   readonly bouncerIds: readonly number[];
   readonly blockedMachines: readonly string[];
 }
 
-/** Nothing was written, since there or here nothing can be. */
-export interface Unwritable {
-  readonly kind: 'unwritable';
-  readonly problem: string;
-}
-
-/** What is asked with a mutation, once it is written. `seq`: SQL for its row of the audit log. */
+/** What is read of a mutation once it is written. `seq`: SQL for its row of the audit log. */
 export function selectDone(d: DrizzleD1Database, seq: SQL, { newKeyOf, imported = [] }: News) {
   const names = imported.map(({ name }) => name);
   return {
@@ -103,10 +96,10 @@ export function changedOf({ changed, blocked }: RowsDone): Changed {
 }
 
 /**
- * The one version of a new bouncer's key; no row where a bouncer of this name was there before, whose program may get the
+ * The one version of a new bouncer's key. No row where an earlier bouncer had this name: its program may be given the new
  * key.
  */
-export function selectFirstKey(db: DrizzleD1Database, name: string) {
+function selectFirstKey(db: DrizzleD1Database, name: string) {
   const wasThere = sql`EXISTS (SELECT 1 FROM audit WHERE action = 'bouncer.delete' AND target = ${name})`;
   return db
     .select({
@@ -119,7 +112,7 @@ export function selectFirstKey(db: DrizzleD1Database, name: string) {
 }
 
 /** The ids that bouncers with one key each were given. */
-export function selectIds(db: DrizzleD1Database, names: readonly string[]) {
+function selectIds(db: DrizzleD1Database, names: readonly string[]) {
   return db
     .select({
       name: bouncers.name,
@@ -132,8 +125,8 @@ export function selectIds(db: DrizzleD1Database, names: readonly string[]) {
     .where(sql`${bouncers.name} IN ${listed(names)}`);
 }
 
-/** Those that a mutation blocked, whose time they have. */
-export function selectBlockedBy(db: DrizzleD1Database, seq: SQL) {
+/** The machines that a mutation blocked: they have its time. */
+function selectBlockedBy(db: DrizzleD1Database, seq: SQL) {
   const itsTime = sql`blocked_ms = (SELECT at_ms FROM audit WHERE seq = ${seq})`;
   return db.select({ machine: blockedMachines.machine }).from(blockedMachines).where(itsTime);
 }

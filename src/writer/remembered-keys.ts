@@ -1,8 +1,8 @@
-// Keys as isolates saw them in D1, for a day when D1 is out of reach: an isolate that knows nothing yet asks here then.
+// Keys as isolates saw them in D1, for when D1 is out of reach: an isolate that does not know a key yet asks here then.
 //
-// A row counts as of an epoch of D1's up to which all changes of keys came by here: with each mutation, and each time D1 is
-// looked at. They take the rows of those bouncers with them, and what an isolate saw as of any other epoch is not taken.
-// Of a restored D1 nothing is remembered. A mistake here lets a revoked key open again.
+// The keys count as of one epoch of D1. The object sees every change of keys up to it: with each mutation, and each time
+// it compares itself with D1. A change deletes the keys of its bouncers. What an isolate saw as of another epoch is not
+// taken, and of a restored D1 nothing is remembered. A mistake here makes a revoked key valid again.
 
 import { sinceMs } from '../runtime/clock.ts';
 import { changedSince, type FoundKey, type KeyChange } from '../store/epoch.sql.ts';
@@ -20,9 +20,9 @@ const tables = [
 /** What an isolate knows of D1 when it asks something else. */
 export interface StoreNews {
   readonly epoch: number;
-  /** When D1 last said so. */
+  /** When D1 last confirmed it. */
   readonly heardMs: number;
-  /** Who asks, as D1 gave it and as of this epoch; null: it was told before. */
+  /** The key that asks, as D1 has it at this epoch; null: it was reported before. */
   readonly key: FoundKey | null;
 }
 
@@ -34,33 +34,22 @@ export interface Moves {
 }
 
 export interface Recalled {
-  /** When D1 was last heard of: what was found was right then. */
+  /** When D1 last answered: the keys were valid then. */
   readonly heardMs: number;
   readonly found: readonly FoundKey[];
 }
 
-export interface RememberedKeys {
-  /** The epoch after which the next changes are to be asked for. */
-  since(): number;
-  /** Throws when it can't be written. `heardMs`: when D1 was asked. */
-  follow(moves: Moves, heardMs: number): void;
-  forgetAll(): void;
-  /** Writes nothing: a poll must go on where nothing can be written. */
-  hear(news: StoreNews, nowMs: number): void;
-  /** Writes what was heard. Never throws: what can't be written waits. */
-  writeHeard(): void;
-  recall(digests: readonly string[]): Recalled;
-}
+export type RememberedKeys = ReturnType<typeof openRememberedKeys>;
 
-/** A bouncer has two versions at most, and one that is gone has no row. */
+/** A bouncer has two versions at most, and a deleted one has no row. */
 const mostKeys = 200_000;
-/** Seen and not written yet. An isolate tells of a key again. */
+/** Reported and not written yet. Those beyond are dropped: an isolate reports a key again. */
 const mostUnwritten = 20_000;
-/** A restart forgets so much of when D1 was last heard of. */
+/** How old the written time of D1's last answer may be: a restart forgets that much. */
 const heardWriteMs = 60_000;
 const unknownEpoch = -1;
 
-export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
+export function openRememberedKeys(sql: SqlStorage) {
   createMissing(sql, tables);
   const [row] = sql.exec<{ epoch: number; ms: number }>(`SELECT epoch, heard_ms AS ms FROM store_heard`);
   let epoch = row?.epoch ?? unknownEpoch;
@@ -74,7 +63,7 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
     sql.exec(`INSERT OR REPLACE INTO store_heard VALUES (0, ?, ?)`, toEpoch, toMs);
     [epoch, heardMs, writtenMs] = [toEpoch, toMs, toMs];
   };
-  /** Of two moments the later one, unless the clock was set back since. */
+  /** The later one of a moment and the last answer, unless the clock was set back since. */
   const later = (ms: number, nowMs: number): number => (heardMs > nowMs ? ms : Math.max(heardMs, ms));
 
   const forgetUnwritten = (changed: ReadonlySet<number> | 'all'): void => {
@@ -100,8 +89,10 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
   };
 
   return {
+    /** The epoch after which the next changes are to be read. */
     since: () => (epoch === unknownEpoch ? Number.MAX_SAFE_INTEGER : epoch),
-    follow(moves, askedMs) {
+    /** Deletes the keys that changed. Throws when that can not be written. `askedMs`: when D1 was asked. */
+    follow(moves: Moves, askedMs: number): void {
       // All was forgotten since D1 was asked.
       if (epoch === unknownEpoch && moves.since !== Number.MAX_SAFE_INTEGER) return;
       const changed = changedSince(moves.since, moves.epoch, moves.changes);
@@ -115,23 +106,25 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
         if (moves.epoch > epoch) write(moves.epoch, ms);
         else heardMs = ms;
       } catch (error) {
-        // What could not be forgotten counts no more.
+        // What could not be deleted does not count any more.
         epoch = unknownEpoch;
         throw error;
       }
     },
-    forgetAll() {
+    forgetAll(): void {
       epoch = unknownEpoch;
       unwritten.clear();
       forget('');
       write(unknownEpoch, 0);
     },
-    hear(news, nowMs) {
+    /** Takes what an isolate reports. Writes nothing: a poll goes on where nothing can be written. */
+    hear(news: StoreNews, nowMs: number): void {
       if (news.epoch !== epoch) return;
       heardMs = later(Math.min(news.heardMs, nowMs), nowMs);
       if (news.key && unwritten.size < mostUnwritten) unwritten.set(news.key.version.digest, news.key);
     },
-    writeHeard() {
+    /** Writes what was reported. Never throws: what can not be written waits. */
+    writeHeard(): void {
       if (epoch === unknownEpoch) return;
       try {
         if (heardMs < writtenMs || sinceMs(writtenMs, heardMs) >= heardWriteMs) write(epoch, heardMs);
@@ -145,7 +138,7 @@ export function openRememberedKeys(sql: SqlStorage): RememberedKeys {
         failureNoted = true;
       }
     },
-    recall(digests) {
+    recall(digests: readonly string[]): Recalled {
       if (epoch === unknownEpoch) return { heardMs: 0, found: [] };
       const rows = sql.exec<{ found: string }>(
         `SELECT found FROM remembered_keys WHERE digest IN (SELECT value FROM json_each(?))`,

@@ -1,31 +1,27 @@
-// The one way into the key store (D1): every mutation is written from here, and what must outlive a restored backup of D1
-// is remembered here before it is acknowledged: which keys and tokens ended, and how far the audit log had come (the
-// head). A mistake here lets a revoked key open again, or locks good ones out.
+// The one writer of D1: every mutation of the key store is written from here. What a restored backup of D1 must not undo
+// is recorded in the object's storage before the mutation is acknowledged: which keys and tokens are revoked, and the
+// newest row of the audit log (the head). A mistake here makes a revoked key valid again, or locks good ones out.
 //
-// D1 comes first. An end stands in an outbox that its own batch writes and reads; then it is kept here. A crash between
-// the two leaves it in the outbox, and the next batch, or whoever next sees that the log has moved, brings it. The other
-// order would leave an end here that D1 never made, and the next restore would lock a good key out for ever.
+// D1 is written first. A batch that revokes a key adds that to an outbox in D1, and reads the outbox. The object records
+// what it read; the next batch deletes it from the outbox. After a crash in between the revocation is still in the outbox,
+// and is recorded with the next batch or comparison. The other order could record a revocation that D1 never made, and the
+// next restore would lock a good key out for ever.
 //
-// Each batch begins with the head's row: D1 that does not have it is not what it was, whatever its numbers say, and
-// writes nothing. What it brought back is put right first.
+// Each batch begins with a check that D1 has the head's row. Where it has not, D1 was restored: the batch writes nothing,
+// and D1 is put right first.
 
 import { askD1, statementBuilder, workMs } from '../store/ask.ts';
 import {
-  appendStatement,
   hasRowStatement,
-  lastSealed,
   newestSeq,
   notWrittenStatement,
-  readStart,
   refusalOf,
   seqOf,
   statementOf,
-  textOf,
   type AuditHead,
 } from '../store/audit.sql.ts';
-import { endsKeptMs } from '../store/ages.sql.ts';
 import { selectChanges, selectEpoch, selectMark, type StoreMark } from '../store/epoch.sql.ts';
-import * as db from './restore.sql.ts';
+import * as restore from './restore.ts';
 import { causeOf } from '../http/failure.ts';
 import { isFull, isUnwritable, unwritable } from '../store/unwritable.ts';
 import { answerWithin } from '../runtime/wait.ts';
@@ -40,35 +36,23 @@ import {
   type News,
   type RowsDone,
 } from './commit.ts';
-import * as log from './revocations.sql.ts';
+import * as recorded from './revocations.sql.ts';
 import type { NewKey } from '../stream/new-keys.sql.ts';
 import type { RememberedKeys } from './remembered-keys.ts';
 import { createSealing } from './sealing.ts';
 import { shared } from '../runtime/shared.ts';
 
-export interface KeyStore {
-  /** Writes a mutation; once this answers, no restore undoes its ends. */
-  commit(ask: CommitAsk): Promise<Commit>;
-  /** The newest row of the audit log that was seen: D1 whose newest row it is has not been restored. Asks nobody. */
-  head(): AuditHead;
-  /** Where D1 is, found right and with all its ends kept here after this was called; null: it is out of reach. */
-  settle(): Promise<StoreMark | null>;
-  /** Gives every row its place in the chain, if it can; answers the last that has one. */
-  seal(): Promise<AuditHead>;
-}
-
-/** Each try follows a restore meanwhile, or keeps a page of ends. */
+/** Each try follows a restore meanwhile, or records a page of revocations. */
 const mostTries = 1000;
-const endsPage = 2000;
 
 interface Settled {
   readonly mark: StoreMark;
-  /** Whether all ends are kept here, too. */
-  readonly isKept: boolean;
+  /** Whether all revocations are recorded here, too. */
+  readonly isRecorded: boolean;
 }
 
-/** What the feed remembers of bouncers and hosts. */
-export interface Memory {
+/** What the feed remembers of bouncers and hosts, and has to learn of their changes. */
+export interface FeedMemory {
   /** A restored D1 gives the ids above this one again, to other bouncers. */
   readonly forgetBouncersAfter: (bouncerId: number) => void;
   readonly forgetBouncer: (bouncerId: number) => void;
@@ -81,146 +65,106 @@ export interface Memory {
   readonly keys: RememberedKeys;
 }
 
-export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory): KeyStore {
-  let head = log.readHead(sql);
-  /** Rows of the outbox up to this one are kept here. */
-  let keptUpTo = 0;
+export type KeyStore = ReturnType<typeof createKeyStore>;
 
-  const keep = (untold: readonly db.Untold[], seen: AuditHead): void => {
-    for (const { digest, endsMs } of untold) log.writeEnd(sql, digest, endsMs);
-    keptUpTo = Math.max(keptUpTo, untold.at(-1)?.id ?? 0);
+export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory) {
+  let head = recorded.readHead(sql);
+  /** Rows of the outbox up to this one are recorded here. */
+  let recordedUpTo = 0;
+
+  const record = (pending: readonly restore.PendingRevocation[], seen: AuditHead): void => {
+    for (const revocation of pending) recorded.writeRevocation(sql, revocation);
+    recordedUpTo = Math.max(recordedUpTo, pending.at(-1)?.id ?? 0);
     if (seen.seq === 0) return;
-    log.writeUnsealed(sql, seen);
+    recorded.writeUnsealed(sql, seen);
     if (seen.seq > head.seq) head = seen;
   };
 
-  const settle = shared(() => answerWithin(comeToRest(), workMs));
+  const settling = shared(() => answerWithin(compare(), workMs));
 
-  const comeToRest = async (): Promise<Settled> => {
-    let toldAgain = false;
+  /** Compares D1 with what is recorded here, until they agree. */
+  const compare = async (): Promise<Settled> => {
+    let isRepublished = false;
     for (let attempt = 0; attempt < mostTries; attempt++) {
       const before = head;
-      const since = memory.keys.since();
+      const since = feed.keys.since();
       const askedMs = Date.now();
-      const read = await db.readStore(d1, before, since);
-      const { mark, hasHead, changes, untold, highestBouncerId } = read;
+      const read = await restore.readStore(d1, before, since);
+      const { mark, hasHead, changes, pending, highestBouncerId } = read;
       if (!hasHead) {
-        memory.keys.forgetAll();
-        if (!(await db.isReconciled(d1, before))) await reconcile(mark, before);
-        else await startAnew(before, mark, highestBouncerId);
+        feed.keys.forgetAll();
+        if (await restore.isReconciled(d1, before)) await adopt(before, mark, highestBouncerId);
+        else await restore.reconcile(sql, d1, mark, before);
         continue;
       }
       try {
-        if (before.seq === 0 && mark.seq > 0 && !toldAgain) {
-          log.demandWritable(sql);
-          // This object remembers nothing: D1 tells it all ends again, and it takes over how far the log was sealed.
-          toldAgain = true;
-          await db.tellAllAgain(d1);
-          log.startAnew(sql, await readExtent(), before);
+        if (before.seq === 0 && mark.seq > 0 && !isRepublished) {
+          recorded.requireWritable(sql);
+          // This object has lost its storage: it takes all revocations and the extent of the log from D1.
+          isRepublished = true;
+          await restore.republish(d1);
+          recorded.replaceLog(sql, await restore.readExtent(d1), before);
           continue;
         }
-        log.demandWritten(() => {
-          memory.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
-          keep(untold, mark);
+        recorded.requireWritten(() => {
+          feed.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
+          record(pending, mark);
         });
       } catch (error) {
         if (!isUnwritable(error)) throw error;
-        // D1 is right, which is all that who reads it asks. Its outbox has what could not be kept until it can.
-        console.error(`ends of keys wait to be kept: ${causeOf(error).message}`);
-        return { mark, isKept: false };
+        // Readers need no more than that D1 is right. The revocations wait in its outbox.
+        console.error(`revocations wait to be recorded: ${causeOf(error).message}`);
+        return { mark, isRecorded: false };
       }
-      if (untold.length > 0) await db.forgetTold(d1, untold);
-      if (untold.length < db.outboxPage) return { mark, isKept: true };
+      if (pending.length > 0) await restore.deleteReported(d1, pending);
+      if (pending.length < restore.pageRows) return { mark, isRecorded: true };
     }
-    throw new Error(`the key store did not come to rest in ${mostTries} tries`);
-  };
-
-  /** Does to a restored D1 what is remembered here. Done again after a crash it does no more. */
-  const reconcile = async (mark: StoreMark, lost: AuditHead): Promise<void> => {
-    const nowMs = Date.now();
-    if (await db.isForgotten(d1, nowMs - endsKeptMs)) {
-      throw new Error(
-        `D1 was restored from a backup of more than ${endsKeptMs / 86_400_000} days ago: which of its keys ended since ` +
-          `nobody remembers. Put back a newer one, or remove the keys from it (docs/backup.md)`,
-      );
-    }
-    const ending: log.KeptEnd[] = [];
-    for (let after = 0; ;) {
-      const page = log.readEnds(sql, after, endsPage);
-      await db.noteRevoked(
-        d1,
-        page.filter(({ endsMs }) => endsMs <= nowMs),
-      );
-      ending.push(...page.filter(({ endsMs }) => endsMs > nowMs));
-      const last = page.at(-1);
-      if (!last || page.length < endsPage) break;
-      after = last.rowId;
-    }
-    const revived = await db.countRevived(d1);
-    console.warn(`D1 was restored: its audit log ends at row ${mark.seq}, and had come to row ${lost.seq}`);
-    const text = await textOf(
-      {
-        actor: 'lapidary',
-        action: db.reconcileAction,
-        target: db.lostTarget(lost),
-        detail: { log_ended_at: mark.seq, keys_revoked: revived.keys, tokens_revoked: revived.tokens },
-      },
-      nowMs,
-    );
-    await askD1(
-      d1,
-      (d) =>
-        d.batch([
-          appendStatement(d, text, db.notReconciled(lost)),
-          ...db.reconcileStatements(d, ending, nowMs),
-        ]),
-      workMs,
-    );
+    throw new Error(`D1 and the feed's object still differ after ${mostTries} comparisons`);
   };
 
   /** Goes on with a restored D1 that was put right. */
-  const startAnew = async (lost: AuditHead, mark: StoreMark, highestBouncerId: number): Promise<void> => {
-    const extent = await readExtent();
-    // An answer that was given up may come later.
+  const adopt = async (lost: AuditHead, mark: StoreMark, highestBouncerId: number): Promise<void> => {
+    const extent = await restore.readExtent(d1);
+    // A comparison that was given up may still be under way.
     if (head !== lost) return;
-    log.startAnew(sql, extent, mark);
-    log.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
+    recorded.replaceLog(sql, extent, mark);
+    recorded.writeLostTail(sql, { ...lost, goesOnAt: mark.seq, foundMs: Date.now() });
     head = { seq: mark.seq, hash: mark.hash };
-    keptUpTo = 0;
-    memory.forgetBouncersAfter(highestBouncerId);
+    recordedUpTo = 0;
+    feed.forgetBouncersAfter(highestBouncerId);
   };
 
-  const readExtent = async (): Promise<log.Extent> => {
-    const [start, sealed] = await Promise.all([readStart(d1), lastSealed(d1)]);
-    return { start, sealed };
+  const settleAndRecord = async (): Promise<StoreMark> => {
+    const { mark, isRecorded } = await settling.next();
+    if (!isRecorded) throw new Error('revocations can not be recorded now');
+    return mark;
   };
 
   const seal = createSealing(sql, d1, async () => {
-    if (head.seq === 0) await settle.next();
+    if (head.seq === 0) await settling.next();
   });
 
   /** Throws what `isUnwritable` knows as long as nothing was written, and no more from then on. */
-  const commit = async ({ digest, statements, news, again }: CommitAsk): Promise<Commit> => {
-    log.demandWritable(sql);
-    const imported = news.imported ?? [];
-    if (imported.length > 0) {
-      const own = await memory.keyDigests();
-      if (imported.some((each) => own.includes(each.digest))) return { kind: 'clash', column: 'feed.key' };
+  const write = async ({ digest, statements, news, again }: CommitAsk): Promise<Commit> => {
+    recorded.requireWritable(sql);
+    const ownDigests = news.imported?.length ? await feed.keyDigests() : [];
+    if (news.imported?.some((each) => ownDigests.includes(each.digest))) {
+      return { kind: 'clash', column: 'feed.key' };
     }
-    // A new object: it may not know what ended before it.
-    if (head.seq === 0) await allKept();
+    // A new object may not know yet what was revoked before it.
+    if (head.seq === 0) await settleAndRecord();
     const d = statementBuilder(d1);
-    const since = memory.keys.since();
+    const since = feed.keys.since();
     const askedMs = Date.now();
     const before = [
       ...(head.seq === 0 ? [] : [hasRowStatement(d, head)]),
       ...(again ? [notWrittenStatement(d, digest)] : []),
-      db.forgetUpToStatement(d, keptUpTo),
+      restore.deleteReportedStatement(d, recordedUpTo),
       selectEpoch(d),
     ].map(statementOf);
     const queries = {
       mark: selectMark(d),
-      untold: db.selectUntold(d),
+      pending: restore.selectPending(d),
       changes: selectChanges(d, since),
       ...selectDone(d, newestSeq, news),
     };
@@ -233,92 +177,90 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, memory: Memory):
     });
     const rows = results.map((result) => result.results);
     const [epochBefore] = rows[before.length - 1] as [{ epoch: number }];
-    const { mark: marks, untold, changes, ...read } = byName(queries, rows.slice(-after.length));
-    const [mark] = marks as [StoreMark];
     const [row] = rows[before.length] as { seq: number }[];
-    const [said] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
+    const [answer] = (rows.at(-after.length - 1) ?? []) as { body_json?: string }[];
+    const { mark: marks, pending, changes, ...done } = byName(queries, rows.slice(-after.length));
+    const [mark] = marks as [StoreMark];
     if (!row) throw new Error('a mutation without its audit row');
-    memory.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
-    keep(untold, { seq: row.seq, hash: digest });
-    if (untold.length === db.outboxPage) await allKept();
+    feed.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
+    record(pending, { seq: row.seq, hash: digest });
+    if (pending.length === restore.pageRows) await settleAndRecord();
     void seal();
-    note(news, read);
-    const { bouncerIds, blockedMachines } = changedOf(read);
+    inform(news, done);
+    const { bouncerIds, blockedMachines } = changedOf(done);
     return {
       kind: 'done',
       mark,
       changed: { bouncerIds: mark.epoch === epochBefore.epoch ? [] : bouncerIds, blockedMachines },
-      bodyJson: said?.body_json ?? null,
+      bodyJson: answer?.body_json ?? null,
       clients: clientsOf(news),
     };
   };
 
-  const note = (
+  const inform = (
     { gone, noEngineOn, imported }: News,
     { newKeys = [], ids = [] }: Pick<RowsDone, 'newKeys' | 'ids'>,
   ): void => {
-    for (const key of newKeys) memory.noteNewKey(key);
-    if (gone !== undefined) memory.forgetBouncer(gone);
-    if (noEngineOn !== undefined) memory.forgetEngineKey(noEngineOn);
+    for (const key of newKeys) feed.noteNewKey(key);
+    if (gone !== undefined) feed.forgetBouncer(gone);
+    if (noEngineOn !== undefined) feed.forgetEngineKey(noEngineOn);
     const idsOf = new Map(ids.map(({ name, ...own }) => [name, own]));
     for (const { name, uses } of imported ?? []) {
       const own = idsOf.get(name);
-      if (own) memory.note(uses.map((use) => ({ ...own, ...use })));
+      if (own) feed.note(uses.map((use) => ({ ...own, ...use })));
     }
   };
 
-  const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? memory.clientsOf(ids) : []);
+  const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? feed.clientsOf(ids) : []);
 
-  /** Does what is left of a commit that D1 has. */
-  const goOn = async ({ digest, news }: CommitAsk): Promise<Commit> => {
+  /** Does the rest of a mutation that an earlier try wrote to D1. */
+  const finish = async ({ digest, news }: CommitAsk): Promise<Commit> => {
     try {
-      const mark = await allKept();
-      const read = await askD1(d1, async (d) => {
+      const mark = await settleAndRecord();
+      const done = await askD1(d1, async (d) => {
         const queries = selectDone(d, seqOf(digest), news);
         const { changed, ...rest } = queries;
         return byName(queries, await d.batch([changed, ...Object.values(rest)]));
       });
-      note(news, read);
-      return { kind: 'done', mark, changed: changedOf(read), bodyJson: null, clients: clientsOf(news) };
+      inform(news, done);
+      return { kind: 'done', mark, changed: changedOf(done), bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
-      return outOfReach(error);
+      return unreachable(error);
     }
   };
 
-  const outOfReach = (error: unknown): Commit => {
+  const unreachable = (error: unknown): { kind: 'unreachable' } => {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
     return { kind: 'unreachable' };
   };
 
-  const allKept = async (): Promise<StoreMark> => {
-    const { mark, isKept } = await settle.next();
-    if (!isKept) throw new Error('ends of keys can not be kept now');
-    return mark;
-  };
-
   return {
-    async commit(ask) {
+    /** Writes a mutation; once this answers, no restore undoes its revocations. */
+    async commit(ask: CommitAsk): Promise<Commit> {
       try {
-        return await commit(ask);
+        return await write(ask);
       } catch (error) {
-        // Of what is sent again the try before may have been written.
+        // Of a mutation that is sent again the first try may have been written.
         if (isUnwritable(error) && !ask.again)
           return { kind: 'unwritable', problem: (error as Error).message };
         const refusal = refusalOf(error);
-        if (refusal?.kind === 'restored') await settle.next().catch(() => null);
-        if (refusal?.kind === 'written') return goOn(ask);
-        return refusal ?? outOfReach(error);
+        if (refusal?.kind === 'restored') await settling.next().catch(() => null);
+        if (refusal?.kind === 'written') return finish(ask);
+        return refusal ?? unreachable(error);
       }
     },
-    head: () => head,
-    async settle() {
+    /** The newest row of the audit log that was seen. D1 with the same newest row was not restored. Asks nobody. */
+    head: (): AuditHead => head,
+    /** Where D1 is, compared after this was called; null: it is out of reach. */
+    async settle(): Promise<StoreMark | null> {
       try {
-        return (await settle.next()).mark;
+        return (await settling.next()).mark;
       } catch (error) {
-        console.error(`the key store is out of reach: ${causeOf(error).message}`);
+        unreachable(error);
         return null;
       }
     },
+    /** Gives every row its place in the chain, if it can; answers the last that has one. */
     seal,
   };
 }

@@ -1,5 +1,5 @@
-// An older backup of D1 is put back while the feed's object stays as it is: what was taken away since stays away, and
-// whoever was good stays good.
+// An older backup of D1 is put back while the feed's object stays as it is: what was revoked since stays revoked, and
+// what was good stays good.
 import {
   createExecutionContext,
   evictDurableObject,
@@ -62,7 +62,7 @@ async function elsewhere(key: string): Promise<number> {
 }
 
 /** Five bouncers, one for each fate. */
-async function fleet() {
+async function someKeys() {
   const names = ['kept', 'rotated', 'graced', 'revoked', 'deleted'] as const;
   const keys = Object.fromEntries(
     await Promise.all(names.map(async (name) => [name, await addBouncer(name)] as const)),
@@ -74,7 +74,7 @@ async function fleet() {
   return { keys, kept: await makeToken('kept'), stolen: await makeToken('stolen') };
 }
 
-async function endSome({ graced }: Record<string, string>) {
+async function revokeSome({ graced }: Record<string, string>) {
   const rotated = await rotate('rotated', { grace: '0s' });
   const next = await rotate('graced', { grace: '10m' });
   expect(await statuses(next, graced as string)).toEqual([200, 200]);
@@ -85,10 +85,10 @@ async function endSome({ graced }: Record<string, string>) {
 }
 
 describe('after an older backup of D1 was put back', () => {
-  test('what was taken away stays refused, the good go on, and it is in the audit log', async () => {
-    const { keys, kept, stolen } = await fleet();
+  test('revoked keys stay refused, good ones go on, and the audit log says so', async () => {
+    const { keys, kept, stolen } = await someKeys();
     const backup = await backUp();
-    const since = await endSome(keys);
+    const since = await revokeSome(keys);
     const late = await addBouncer('late');
     await putBack(backup);
     pass(5_000);
@@ -115,9 +115,9 @@ describe('after an older backup of D1 was put back', () => {
   });
 
   test('a revoked token is the first to ask: refused, for reading and for changing', async () => {
-    const { keys, stolen } = await fleet();
+    const { keys, stolen } = await someKeys();
     const backup = await backUp();
-    await endSome(keys);
+    await revokeSome(keys);
     await putBack(backup);
     expect((await withToken(stolen, 'HEAD', '/feed')).status).toBe(401);
     await putBack(backup);
@@ -129,9 +129,9 @@ describe('after an older backup of D1 was put back', () => {
   });
 
   test('50 polls at once, in two isolates, with the object restarted: one reconciliation, and none of them is wrong', async () => {
-    const { keys } = await fleet();
+    const { keys } = await someKeys();
     const backup = await backUp();
-    await endSome(keys);
+    await revokeSome(keys);
     expect([await elsewhere(keys.kept), await elsewhere(keys.revoked)]).toEqual([200, 403]);
     await putBack(backup);
     await evictDurableObject(feed());
@@ -159,9 +159,9 @@ describe('after an older backup of D1 was put back', () => {
   });
 
   test('a second restore, and one that takes back the first, bring nothing back either', async () => {
-    const { keys, stolen } = await fleet();
+    const { keys, stolen } = await someKeys();
     const early = await backUp();
-    await endSome(keys);
+    await revokeSome(keys);
     const late = await backUp();
     const twice = [keys.rotated, keys.revoked, keys.deleted] as const;
     for (const backup of [early, early, late, early]) {
@@ -185,9 +185,9 @@ describe('after an older backup of D1 was put back', () => {
   });
 
   test('while the object can not say what it remembers, keys that are not known yet wait', async () => {
-    const { keys } = await fleet();
+    const { keys } = await someKeys();
     const backup = await backUp();
-    await endSome(keys);
+    await revokeSome(keys);
     await putBack(backup);
     vi.spyOn(console, 'error').mockReturnValue();
     await inObject('ALTER TABLE audit_anchor RENAME TO away');
@@ -198,7 +198,7 @@ describe('after an older backup of D1 was put back', () => {
 });
 
 describe('the audit log after a restore', () => {
-  test('says where it breaks off until an operator says that he knows', async () => {
+  test('says where it breaks off until an operator acknowledges it', async () => {
     await addBouncer('a');
     const backup = await backUp();
     await addBouncer('b');
@@ -231,14 +231,14 @@ describe('the audit log after a restore', () => {
   });
 });
 
-describe('an end that D1 has and the object was not told', () => {
+describe('a revocation that D1 has and the object has not recorded', () => {
   const kept = (): Promise<string[]> =>
     runInDurableObject(feed(), (_, { storage }) => {
       const rows = storage.sql.exec('SELECT digest FROM ended_keys ORDER BY row_id').toArray();
       return rows.map(({ digest }) => digest as string);
     });
 
-  test('is not acknowledged, and told by whoever comes next', async () => {
+  test('is not acknowledged, and is reported with the next request', async () => {
     const key = await addBouncer('fw');
     await operator('GET', '/feed');
     vi.spyOn(console, 'error').mockReturnValue();
@@ -252,7 +252,7 @@ describe('an end that D1 has and the object was not told', () => {
     expect((await env.DB.prepare('SELECT * FROM ends_outbox').all()).results).toEqual([]);
   });
 
-  test('more of them than are told at once are all told before one is acknowledged', async () => {
+  test('more of them than are read at once are all recorded before one is acknowledged', async () => {
     await addBouncer('fw');
     const numbers = JSON.stringify(Array.from({ length: 2500 }, (_, index) => index));
     await env.DB.prepare(
@@ -264,9 +264,9 @@ describe('an end that D1 has and the object was not told', () => {
     expect(await kept()).toHaveLength(2501);
   });
 
-  test('an object that lost its memory is told all of them again', async () => {
-    const { keys } = await fleet();
-    await endSome(keys);
+  test('all of them are republished to an object that lost its storage', async () => {
+    const { keys } = await someKeys();
+    await revokeSome(keys);
     const before = await kept();
     expect(before).toHaveLength(5);
     await inObject('DELETE FROM ended_keys; DELETE FROM audit_anchor; DELETE FROM unsealed_rows');

@@ -1,5 +1,5 @@
-// What would grow for ever goes at its age, and what it was kept for holds: the rest of the audit log can be verified,
-// nobody cuts more of it off unseen, and no backup brings a key back whose end nobody remembers.
+// What has reached its age is removed, and what it was kept for still holds: the rest of the audit log can be verified,
+// nobody cuts more of it off unseen, and no backup makes a key valid again whose revocation is forgotten.
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
@@ -43,7 +43,7 @@ const agedLog = async (): Promise<void> => {
   expect(await verify()).toMatchObject({ ok: true, rows: 6 });
 };
 
-describe('what ended', () => {
+describe('what has reached its age', () => {
   test('is looked for once an hour, where nothing is left to go', async () => {
     await addBouncer('a');
     await clean();
@@ -86,7 +86,7 @@ describe('what ended', () => {
     ).toBe(201);
   });
 
-  test('goes by the thousand, and with each round while there is more', async () => {
+  test('is removed by the thousand, and with each round while there is more', async () => {
     await addBouncer('fw');
     const numbers = JSON.stringify(Array.from({ length: 2500 }, (_, index) => index));
     await env.DB.prepare(
@@ -220,7 +220,7 @@ describe('the audit log', () => {
     expect(await verify()).toMatchObject({ ok: false, seq: 6 });
   });
 
-  test('a break that an operator knows of is named for as long as the log reaches back to it', async () => {
+  test('an acknowledged break is named for as long as the log reaches back to it', async () => {
     await addBouncer('a');
     await addBouncer('b');
     await verify();
@@ -237,7 +237,7 @@ describe('the audit log', () => {
     expect(await countInObject('lost_tails')).toBe(0);
   });
 
-  test('is verified from a head that somebody kept, which must be the one that he knows', async () => {
+  test('is verified from a head that the caller kept, whose hash must still be the same', async () => {
     await addBouncer('a');
     await addBouncer('b');
     const { head } = await verify();
