@@ -2,9 +2,9 @@
 
 import { serve } from './app.ts';
 import { askFeed } from './feed/client.ts';
-import { isFeedMade } from './store/location.sql.ts';
+import { isFeedMade } from './feed/location.ts';
 
-/** As this isolate knows: it asks D1 no more, which may be out just when the alarm was lost. */
+/** Kept, so that D1 is asked once: it may be out of reach just when the alarm was lost. */
 let feedMade = false;
 
 export { DecisionFeed } from './feed/object.ts';
@@ -12,8 +12,8 @@ export { DecisionFeed } from './feed/object.ts';
 export default {
   fetch: serve,
   /**
-   * Wakes the feed, whose constructor sets its alarm, should that be lost. It does not make it: a cron runs wherever there
-   * is room, and an object stays where it was made.
+   * Wakes the feed, whose constructor sets its alarm again, should that be lost. It does not create the feed: a cron runs
+   * anywhere, and an object stays where it was created.
    */
   async scheduled(_event, env) {
     feedMade ||= await isFeedMade(env.DB);

@@ -1,7 +1,9 @@
-// Whether this object is the feed that was made first. Another one would know no key that was taken away, and no place
-// of any bouncer: it must not serve. Its own storage says so, and for an object that has none D1, which all share.
+// Whether this object is the feed that was made first. Another one, in another jurisdiction, would know no revocation and
+// no bouncer's place: it must not serve. The object's storage says so. For an object without storage D1 says it, which all
+// share.
 
-import { fixLocation } from '../store/location.sql.ts';
+import { askD1 } from '../store/ask.ts';
+import { feedLocation } from '../store/schema.ts';
 import type { FeedLocation } from '../config/location.ts';
 import { unwritable } from '../store/unwritable.ts';
 
@@ -21,7 +23,7 @@ export async function settleLocation(
     const first = location === '' ? 'empty' : location;
     throw new Error(
       `FEED_LOCATION must be ${first}, as it was when the feed was made: an object does not move, and a new one ` +
-        'would know no key that was taken away',
+        'would know no revoked key',
     );
   }
   if (kept) return;
@@ -31,4 +33,21 @@ export async function settleLocation(
     // The next wake finds it again.
     console.error(unwritable('the feed’s storage', error).message);
   }
+}
+
+/** Where the feed was made first: here, if it was nowhere. */
+export async function fixLocation(d1: D1Database, location: string, nowMs: number): Promise<string> {
+  const [, [fixed]] = await askD1(d1, (db) =>
+    db.batch([
+      db.insert(feedLocation).values({ id: 0, location, fixedMs: nowMs }).onConflictDoNothing(),
+      db.select().from(feedLocation),
+    ]),
+  );
+  return fixed?.location ?? location;
+}
+
+/** Whether a request has ever reached the feed. */
+export async function isFeedMade(d1: D1Database): Promise<boolean> {
+  const rows = await askD1(d1, (db) => db.select().from(feedLocation));
+  return rows.length > 0;
 }

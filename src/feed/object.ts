@@ -26,7 +26,7 @@ import { createClientLog, openClients, type ClientLog } from '../stream/clients.
 import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
 import { advance, isSettled, sameCursor, usable, type Position } from '../stream/cursor.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
-import * as recorded from '../writer/revocations.sql.ts';
+import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import {
@@ -373,17 +373,17 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** Seals the audit log as far as it has come. */
-  async sealAudit(): Promise<recorded.AuditMemory> {
+  async sealAudit(): Promise<endsLog.AuditMemory> {
     const anchor = await this.#keyStore.seal();
-    return { anchor, removed: recorded.readStart(this.ctx.storage.sql), lost: this.lostTails() };
+    return { anchor, removed: endsLog.readStart(this.ctx.storage.sql), lost: this.lostTails() };
   }
 
-  lostTails(): recorded.LostTail[] {
-    return recorded.readLostTails(this.ctx.storage.sql);
+  lostTails(): endsLog.LostTail[] {
+    return endsLog.readLostTails(this.ctx.storage.sql);
   }
 
   acknowledgeLostTails(foundUntilMs: number): void {
-    recorded.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
+    endsLog.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
   }
 
   /** Bans here. The same `request` again within a day gets the same decision. */

@@ -1,15 +1,41 @@
-// The audit log as operators read it, and whether it is whole.
+// The audit log as operators read it, and whether it is whole. It is written in store/audit.sql.ts alone.
 
+import { and, desc, eq, lt } from 'drizzle-orm';
 import * as z from 'zod';
-import { auditPages, findAuditRow } from './audit.sql.ts';
-import { faultOf, type AuditHead, type AuditRow } from '../store/audit.sql.ts';
-import type { AuditMemory, LostTail } from '../writer/revocations.sql.ts';
+import { askD1 } from '../store/ask.ts';
+import { faultOf, rowsAfter, type AuditHead, type AuditRow } from '../store/audit.sql.ts';
+import { audit } from '../store/schema.ts';
+import type { AuditMemory } from '../writer/revocations.sql.ts';
 import { parseJson } from '../http/body.ts';
-import { isoTime, time } from '../operations/fields.ts';
+import { cursor, isoTime, pageFields, time } from '../operations/fields.ts';
 import { askFeed } from '../feed/client.ts';
 import { succeed, type Result } from '../http/failure.ts';
 import { type Mutation, note } from '../operations/mutate.ts';
 import { settleStore } from '../operations/settle.ts';
+
+export const auditPage = z.strictObject({
+  actor: z.string().optional(),
+  action: z.string().optional(),
+  target: z.string().optional(),
+  before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
+  ...pageFields,
+});
+
+export const verifyQuery = z
+  .strictObject({
+    after: cursor
+      .optional()
+      .meta({ description: 'The `next` of the answer before, or the `seq` of its `head`.' }),
+    hash: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hex digits')
+      .optional()
+      .meta({ description: 'The hash that row `after` had.' }),
+  })
+  .refine(({ after, hash }) => hash === undefined || after !== undefined, {
+    path: ['after'],
+    error: 'is required with hash',
+  });
 
 export const auditShape = z
   .object({
@@ -18,7 +44,7 @@ export const auditShape = z
     actor: z.string(),
     action: z.string().meta({ example: 'bouncer.rotate' }),
     target: z.string(),
-    detail: z.unknown().meta({ description: 'A text, where somebody wrote into the log what is no JSON.' }),
+    detail: z.unknown().meta({ description: 'A text where the row’s detail is not JSON any more.' }),
     hash: z.string().meta({ description: 'SHA-256 over the hash of the row before, and this row.' }),
   })
   .meta({ id: 'AuditRow' });
@@ -30,12 +56,15 @@ export const verdictShape = z.union([
     ok: z.literal(true),
     rows: z.int().meta({ description: 'How many there are up to `head`.' }),
     head: headShape.meta({
-      description: 'The hash stands for all rows up to here: ask for those behind it with both.',
+      description: 'Its hash stands for all rows up to here: send both to verify what comes after.',
     }),
     removed: headShape
       .optional()
-      .meta({ description: 'The last row that was removed by its age: the log begins behind it.' }),
-    next: z.int().nullable().meta({ description: 'Ask again with `after` set to it: the log goes on.' }),
+      .meta({ description: 'The last row that was removed by its age: the log begins after it.' }),
+    next: z
+      .int()
+      .nullable()
+      .meta({ description: 'Not null: the log goes on; ask again with `after` set to it.' }),
     lost: z
       .array(
         z.object({
@@ -47,7 +76,7 @@ export const verdictShape = z.union([
         }),
       )
       .optional()
-      .meta({ description: 'Ends of the log that a restored D1 lost, and that an operator knows of.' }),
+      .meta({ description: 'What restored backups of D1 lost of the log, as an operator acknowledged.' }),
   }),
   z.object({ ok: z.literal(false), seq: z.int(), problem: z.string() }),
 ]);
@@ -59,75 +88,81 @@ export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
   return { seq, at: isoTime(atMs), actor, action, target, detail, hash };
 }
 
+/** The newest rows that pass the filter. */
+export function listAudit(d1: D1Database, filter: z.output<typeof auditPage>): Promise<AuditRow[]> {
+  const { actor, action, target, before, limit } = filter;
+  const passes = and(
+    actor === undefined ? undefined : eq(audit.actor, actor),
+    action === undefined ? undefined : eq(audit.action, action),
+    target === undefined ? undefined : eq(audit.target, target),
+    before === undefined ? undefined : lt(audit.seq, before),
+  );
+  return askD1(d1, (db) => db.select().from(audit).where(passes).orderBy(desc(audit.seq)).limit(limit));
+}
+
 type Verdict = z.input<typeof verdictShape>;
 
-/** So long the sealing of a row may take. */
+/** How long a row may wait to be sealed. */
 const unsealedMs = 60_000;
 
-/** Rows that are followed in one request: a million would be more of CPU and of D1 than one may take. */
+/** Rows that are verified in one request: a million would take too much CPU and too many queries of D1. */
 export const mostVerified = 50_000;
-
-/** Where somebody begins: behind a row, which he may know by its hash. */
-export interface After {
-  readonly after: number;
-  readonly hash?: string | undefined;
-}
-
-/** Follows the chain from there, or from the first row that is left. `remembered` is what the feed's object knows of it. */
-export async function verifyLog(
-  d1: D1Database,
-  { after, hash }: After,
-  remembered: AuditMemory,
-  nowMs: number,
-): Promise<Verdict> {
-  const { removed } = remembered;
-  const start = after <= removed.seq ? removed : await findAuditRow(d1, after);
-  if (!start) return { ok: false, seq: after, problem: 'a row is missing' };
-  if (hash !== undefined && start.seq === after && start.hash !== hash) {
-    return { ok: false, seq: after, problem: 'the chain was written anew' };
-  }
-  return verifyChain(start, auditPages(d1, start.seq, mostVerified), remembered, nowMs);
-}
+const pageRows = 5000;
 
 /**
- * Follows the chain from behind `start` (its hash as D1 has it: whoever asked for the rows before has looked at that one)
- * through `pages`, the rows in order of `seq`.
+ * Follows the chain from a row, or from the first row that is left. The row itself is taken as D1 has it: who asks for
+ * the rows after it has verified it before, or knows its hash. `remembered`: what the feed's object knows of the log.
  */
-async function verifyChain(
-  start: AuditHead,
-  pages: AsyncIterable<readonly AuditRow[]>,
+export async function verifyLog(
+  d1: D1Database,
+  { after = 0, hash }: z.output<typeof verifyQuery>,
   { removed, anchor, lost }: AuditMemory,
   nowMs: number,
 ): Promise<Verdict> {
-  let head = start;
-  for await (const rows of pages) {
+  const fault = (seq: number, problem: string): Verdict => ({ ok: false, seq, problem });
+  const start = after <= removed.seq ? removed : await findRow(d1, after);
+  if (!start) return fault(after, 'a row is missing');
+  if (hash !== undefined && start.seq === after && start.hash !== hash) {
+    return fault(after, 'the chain was written anew');
+  }
+  let head: AuditHead = start;
+  let rows: AuditRow[];
+  do {
+    rows = await rowsAfter(d1, head.seq, pageRows);
     for (const row of rows) {
       const problem = await problemOf(row, head, anchor, nowMs);
-      if (problem !== null) return { ok: false, seq: Math.min(row.seq, head.seq + 1), problem };
+      if (problem !== null) return fault(Math.min(row.seq, head.seq + 1), problem);
       head = { seq: row.seq, hash: row.hash };
     }
-  }
-  const good = {
-    ok: true,
-    rows: head.seq - removed.seq,
-    head,
-    ...(removed.seq === 0 ? {} : { removed }),
-  } as const;
+  } while (rows.length === pageRows && head.seq - start.seq < mostVerified);
+  const whole = { ok: true, rows: head.seq - removed.seq, head } as const;
+  const good = removed.seq === 0 ? whole : { ...whole, removed };
   if (head.seq - start.seq >= mostVerified) return { ...good, next: head.seq };
-  if (head.seq < anchor.seq)
-    return { ok: false, seq: head.seq + 1, problem: `the log ended at row ${anchor.seq} before` };
+  if (head.seq < anchor.seq) return fault(head.seq + 1, `the log ended at row ${anchor.seq} before`);
   const open = lost.find(({ acknowledgedMs }) => acknowledgedMs === null);
   if (open) {
     const problem =
       `the log ended at row ${open.seq} before, and goes on at row ${open.goesOnAt}: D1 was restored, or the end of ` +
       `the log was cut off or written anew. If you know why: POST /api/v1/audit/acknowledge`;
-    return { ok: false, seq: open.goesOnAt, problem };
+    return fault(open.goesOnAt, problem);
   }
-  const named = lost.length === 0 ? {} : { lost: lost.map(describeLostTail) };
-  return { ...good, next: null, ...named };
+  if (lost.length === 0) return { ...good, next: null };
+  const acknowledged = lost.map((tail) => ({
+    ended_at: tail.seq,
+    hash: tail.hash,
+    goes_on_at: tail.goesOnAt,
+    found_at: isoTime(tail.foundMs),
+    acknowledged_at: isoTime(tail.acknowledgedMs),
+  }));
+  return { ...good, next: null, lost: acknowledged };
 }
 
-/** What is wrong with a row behind `before`; null: nothing. */
+async function findRow(d1: D1Database, seq: number): Promise<AuditRow | undefined> {
+  const [row] = await askD1(d1, (db) => db.select().from(audit).where(eq(audit.seq, seq)));
+  return row;
+}
+
+/** What is wrong with a row after `before`; null: nothing. */
 async function problemOf(
   row: AuditRow,
   before: AuditHead,
@@ -140,23 +175,12 @@ async function problemOf(
     if (row.seq <= anchor.seq) return 'a row was changed';
     return nowMs - row.atMs > unsealedMs ? 'the row was never sealed' : null;
   }
-  if (row.seq === anchor.seq && row.hash !== anchor.hash) return 'the chain was written anew';
-  return null;
+  return row.seq === anchor.seq && row.hash !== anchor.hash ? 'the chain was written anew' : null;
 }
 
-function describeLostTail({ seq, hash, goesOnAt, foundMs, acknowledgedMs }: LostTail) {
-  return {
-    ended_at: seq,
-    hash,
-    goes_on_at: goesOnAt,
-    found_at: isoTime(foundMs),
-    acknowledged_at: isoTime(acknowledgedMs),
-  };
-}
-
-/** That the log breaks off somewhere is known to an operator, and `GET /audit/verify` may say so and be content. */
+/** An operator acknowledges the breaks of the log; `GET /audit/verify` is content with them from then on. */
 export async function acknowledgeLostTails(env: Env, mutation: Mutation): Promise<Result<number>> {
-  // Of a D1 that was restored just now the break may not be known yet.
+  // Where D1 was restored just now, this finds the break.
   await settleStore(env);
   const lost = await askFeed(env, async (feed) => feed.lostTails());
   const open = lost.filter(({ acknowledgedMs }) => acknowledgedMs === null);

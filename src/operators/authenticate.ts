@@ -1,29 +1,24 @@
-// Who calls the operator API, and as what: by `OPERATOR_TOKEN`, by a token of ours, or by one of an OIDC issuer.
-// Fails closed. Who holds `OPERATOR_TOKEN` is anybody, so its uses are marked in the audit log.
+// Who calls the operator API, and in which role: by `OPERATOR_TOKEN`, by a token that was made here, or by one of an OIDC
+// issuer. Fails closed. `OPERATOR_TOKEN` names nobody (break-glass), so its uses are marked in the audit log.
 
 import { waitUntil } from 'cloudflare:workers';
 import { answerMs } from '../store/ask.ts';
-import { anyLiveToken } from './tokens.sql.ts';
 import { fail, succeed, type Result } from '../http/failure.ts';
-import type { Role } from '../config/roles.ts';
 import { sameSecret } from '../crypto/secret.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { writeAuditRow } from '../operations/commit.ts';
 import { claimedIssuer, verifyToken, type Identity } from './oidc.ts';
-import { authenticateToken, looksLikeToken } from './tokens.ts';
+import { anyLiveToken, authenticateToken, looksLikeToken } from './tokens.ts';
 
-export interface Operator {
-  /** As the audit log names it: `operator-token`, `token:<name>`, `oidc:<issuer>:<subject>`. */
-  readonly actor: string;
-  readonly role: Role;
+export interface Operator extends Identity {
   readonly breakGlass: boolean;
 }
 
 const breakGlassActor = 'operator-token';
 
 /**
- * What the caller put into `Authorization` decides, alone; a header that a proxy adds (Access) counts without it.
+ * `Authorization` alone decides where it is sent. A header that a proxy adds (Cloudflare Access) counts without it.
  * `address`: where the caller is.
  */
 export async function authenticateOperator(
@@ -40,7 +35,10 @@ export async function authenticateOperator(
       const token = request.headers.get(header);
       if (token === null) continue;
       if (isForeignForm(request)) {
-        return fail({ kind: 'forbidden', problem: 'a page of another site may not do this in your name' });
+        return fail({
+          kind: 'forbidden',
+          problem: 'a page of another site sent this: only pages of this site may',
+        });
       }
       const issuer = claimedIssuer(operatorIssuers, header, token);
       if (!issuer) return refuse(`no issuer in OPERATOR_ISSUERS sends this token in ${header}`);
@@ -70,8 +68,8 @@ function named(identity: Result<Identity>): Result<Operator> {
 }
 
 /**
- * Whether a browser sends this for a page that is not ours. Access logs a browser in by a cookie, and a form on any
- * page can post with it (a `text/plain` body may well be JSON). Clients that are no browser send neither header.
+ * Whether a browser sends this for a page of another site. Cloudflare Access logs a browser in by a cookie, and a form on
+ * any page can post with it (a `text/plain` body can be JSON). Clients that are no browser send neither header.
  */
 function isForeignForm(request: Request): boolean {
   if (request.method === 'GET' || request.method === 'HEAD') return false;
@@ -81,19 +79,22 @@ function isForeignForm(request: Request): boolean {
 }
 
 /**
- * Notes reading with `OPERATOR_TOKEN`, where there is another way in; where there is none, it is the ordinary one. A log
- * that can't be written keeps nobody from reading: this is for days like that.
+ * Notes a read with `OPERATOR_TOKEN`, where operators have other ways to log in. Where they have none, it is the ordinary
+ * one. A log that cannot be written keeps nobody from reading: break-glass is for such outages.
  */
 export async function noteBreakGlassRead(
-  settings: Settings,
+  { operatorIssuers }: Settings,
   env: Env,
   use: string,
   nowMs: number,
 ): Promise<void> {
-  const anyToken = (): Promise<boolean> => anyLiveToken(env.DB, nowMs).catch(() => true);
-  if (settings.operatorIssuers.length === 0 && !(await anyToken())) return;
-  const target = use.slice(0, 200);
-  const entry = { actor: breakGlassActor, action: 'operator.break-glass', target, detail: {} };
+  if (operatorIssuers.length === 0 && !(await anyLiveToken(env.DB, nowMs).catch(() => true))) return;
+  const entry = {
+    actor: breakGlassActor,
+    action: 'operator.break-glass',
+    target: use.slice(0, 200),
+    detail: {},
+  };
   const written = writeAuditRow(env, entry, nowMs);
   waitUntil(written);
   await withinMs(written, answerMs);

@@ -1,5 +1,5 @@
-// Tokens of OIDC issuers. jose checks the signature and the claims; what it must insist on is pinned here, from
-// the settings and never from the token (RFC 8725). No text of a token gets into a failure or the log.
+// Tokens of OIDC issuers. jose checks the signature and the claims. What it must insist on comes from the settings and
+// never from the token (RFC 8725). No text of a token gets into a failure or the log.
 
 import { createRemoteJWKSet, customFetch, decodeJwt, jwtVerify, type JWTPayload } from 'jose';
 import { sinceMs } from '../runtime/clock.ts';
@@ -7,20 +7,21 @@ import { fail, succeed, type Result } from '../http/failure.ts';
 import type { Condition, Issuer, Trust } from '../config/issuers.ts';
 import type { Role } from '../config/roles.ts';
 
-/** An operator by a token of an issuer. */
+/** Who calls, and in which role. */
 export interface Identity {
+  /** As the audit log names it: `operator-token`, `token:<name>`, `oidc:<issuer>:<subject>`. */
   readonly actor: string;
   readonly role: Role;
 }
 
 /**
- * How long keys are trusted without asking again: an issuer that is down locks nobody out for that long, and a key
- * that it takes back is good for that long.
+ * How long keys are trusted without asking again. For that long an issuer that is down locks nobody out, and a key that
+ * it withdraws stays valid.
  */
 const keysTrustedMs = 10 * 60_000;
 /**
- * How often an issuer is asked at most: anybody can send a token with an unknown key, and none of them may make
- * us hammer an issuer, up or down. A new key is known after this time.
+ * The least time between two requests to an issuer. Anybody can send tokens with unknown keys, and must not make us flood
+ * an issuer with requests, up or down. A new key is known after this time.
  */
 const askAgainMs = 10_000;
 const issuerTimeoutMs = 5_000;
@@ -29,10 +30,10 @@ const longestSubject = 500;
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** By address. jose never waits for a request that another of the Worker's requests started, so they may be shared. */
+/** By URL. Shared by all requests of an isolate: jose never waits for a fetch that another request started. */
 const keySets = new Map<string, KeySet>();
 
-/** Its issuer by the `iss` that the token claims, which is not verified yet; undefined: none of ours. */
+/** The issuer that a token claims in `iss`, which is not verified yet; undefined: it is not in the settings. */
 export function claimedIssuer(issuers: readonly Issuer[], header: string, token: string): Issuer | undefined {
   let claimed: unknown;
   try {
@@ -43,7 +44,7 @@ export function claimedIssuer(issuers: readonly Issuer[], header: string, token:
   return issuers.find((candidate) => candidate.header === header && candidate.issuer === claimed);
 }
 
-/** A good token's claims. 401: it is not good; 503: its issuer's keys can't be had. */
+/** The claims of a valid token. 401: it is not valid; 503: its issuer's keys cannot be fetched. */
 export async function verifyClaims(issuer: Trust, token: string, nowMs: number): Promise<Result<JWTPayload>> {
   try {
     const verified = await jwtVerify(token, keysOf(issuer.jwksUri), {
@@ -61,23 +62,21 @@ export async function verifyClaims(issuer: Trust, token: string, nowMs: number):
   }
 }
 
-/** Who a token is of. 401: it is not good; 403: it is, and opens nothing; 503: its issuer's keys can't be had. */
+/** Who a token is of. 401: it is not valid; 403: no rule gives it a role; 503: its issuer's keys cannot be fetched. */
 export async function verifyToken(issuer: Issuer, token: string, nowMs: number): Promise<Result<Identity>> {
   const verified = await verifyClaims(issuer, token, nowMs);
   if (!verified.ok) return verified;
   const claims = verified.value;
   const subject = issuer.subjectClaims.map((name) => claims[name]).find(isName);
   if (subject === undefined) {
-    return fail({
-      kind: 'unauthorised',
-      problem: `the token names nobody in ${issuer.subjectClaims.join(', ')}`,
-    });
+    const problem = `the token has no name in its claims: ${issuer.subjectClaims.join(', ')}`;
+    return fail({ kind: 'unauthorised', problem });
   }
   const rule = issuer.rules.find(({ conditions }) =>
     conditions.every((condition) => holds(condition, claims)),
   );
   if (!rule) {
-    const problem = 'the token is good, but no rule of OPERATOR_ISSUERS gives it a role';
+    const problem = 'the token is valid, but no rule of OPERATOR_ISSUERS gives it a role';
     return fail({ kind: 'forbidden', problem });
   }
   return succeed({ actor: `oidc:${issuer.name}:${subject}`, role: rule.role });
@@ -91,7 +90,7 @@ function keysOf(jwksUri: string): KeySet {
     timeoutDuration: issuerTimeoutMs,
     cacheMaxAge: keysTrustedMs,
     cooldownDuration: askAgainMs,
-    // jose waits between two answers; between two failures we do. It follows no redirect.
+    // jose waits between two answers, and this between two failures. jose follows no redirect.
     async [customFetch](url, init) {
       if (sinceMs(failedMs, Date.now()) < askAgainMs) throw new Error('did not answer a moment ago');
       try {
@@ -108,7 +107,7 @@ function keysOf(jwksUri: string): KeySet {
   return made;
 }
 
-/** What jose says of a token that is at fault, by its stable codes. */
+/** What is wrong with a token, by the stable codes of jose. */
 const faults: Readonly<Record<string, string>> = {
   ERR_JWT_EXPIRED: 'has expired, or is older than max_age_seconds allows',
   ERR_JOSE_ALG_NOT_ALLOWED: 'is signed with an algorithm that is not allowed',
@@ -120,21 +119,23 @@ const faults: Readonly<Record<string, string>> = {
   ERR_JWT_INVALID: 'is not a signed token',
 };
 
-/** Anything else that jose throws is of the issuer's keys: 503, so that an operator knows whom to blame. */
+/** Any other error of jose is about the issuer's keys: 503, which says that the fault is not the token's. */
 function refuse(error: unknown, issuer: Trust): Result<never> {
   const { code = '', claim } = error as { code?: string; claim?: string };
   if (code === 'ERR_JWT_CLAIM_VALIDATION_FAILED') {
-    return fail({ kind: 'unauthorised', problem: `the token's ${claim} is not what it must be` });
+    return fail({ kind: 'unauthorised', problem: `the token's ${claim} is not what the settings require` });
   }
   const fault = faults[code];
   if (fault !== undefined) return fail({ kind: 'unauthorised', problem: `the token ${fault}` });
-  console.error(
-    `couldn't get the keys of ${issuer.name}: ${error instanceof Error ? error.message : 'unknown'}`,
-  );
-  return fail({ kind: 'unavailable', problem: `the keys of ${issuer.name} can't be had now; try again` });
+  const why = error instanceof Error ? error.message : 'unknown';
+  console.error(`the keys of ${issuer.name} could not be fetched: ${why}`);
+  return fail({
+    kind: 'unavailable',
+    problem: `the keys of ${issuer.name} can not be fetched now; try again`,
+  });
 }
 
-/** A claim by its name, or a nested one by the names on the way to it, with dots between. */
+/** A claim by its name, or a nested one by its path: the names with dots between. */
 export function claimAt(claims: JWTPayload, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name];
   let value: unknown = claims;
@@ -151,7 +152,7 @@ export function holds({ claim, oneOf }: Condition, claims: JWTPayload): boolean 
   return texts.some((text) => typeof text === 'string' && oneOf.includes(text));
 }
 
-/** What can stand in the audit log as a name. */
+/** What the audit log can take as a name. */
 function isName(value: unknown): value is string {
   return typeof value === 'string' && /^[^\p{Cc}]+$/u.test(value) && value.length <= longestSubject;
 }

@@ -1,10 +1,13 @@
-// Tokens of ours for operators (`cso_…`): made, listed, revoked, and from token to operator. Every one has an end
-// and a name that is not given again while the audit log speaks of it.
+// Tokens of operators that are made here (`cso_…`): how they are made, listed, revoked and checked. Each one expires, and
+// its name is not given again while the audit log names it.
 
+import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
+import { answerMs, askD1 } from '../store/ask.ts';
 import { always, type RowsOf } from '../store/audit.sql.ts';
-import * as db from './tokens.sql.ts';
+import { listed, rowJson } from '../store/facts.ts';
+import { operatorTokens, revocationOutbox } from '../store/schema.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { isMinted, mintSecret } from '../crypto/mint.ts';
 import { roles } from '../config/roles.ts';
@@ -33,14 +36,29 @@ export const tokenShape = z
     name: z.string(),
     role: z.enum(roles),
     state: z.enum(['live', 'expired', 'revoked']),
-    start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+    digest_prefix: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
     created_at: time,
     expires_at: time.nullable(),
     revoked_at: time.nullable(),
   })
   .meta({ id: 'OperatorToken' });
 
-export { listTokens } from './tokens.sql.ts';
+type OperatorToken = typeof operatorTokens.$inferSelect;
+
+/** A page by id. */
+export function listTokens(d1: D1Database, afterId: number, limit: number): Promise<OperatorToken[]> {
+  const { id } = operatorTokens;
+  return askD1(d1, (d) =>
+    d.select().from(operatorTokens).where(gt(id, afterId)).orderBy(asc(id)).limit(limit),
+  );
+}
+
+export async function anyLiveToken(d1: D1Database, nowMs: number): Promise<boolean> {
+  const live = and(isNull(operatorTokens.revokedMs), gt(operatorTokens.expiresMs, nowMs));
+  const { id } = operatorTokens;
+  const rows = await askD1(d1, (d) => d.select({ id }).from(operatorTokens).where(live).limit(1), answerMs);
+  return rows.length > 0;
+}
 
 export function looksLikeToken(text: string): boolean {
   return /^cso_[0-9A-Za-z]{49}$/.test(text);
@@ -48,11 +66,13 @@ export function looksLikeToken(text: string): boolean {
 
 const refusals = createRefusals();
 
-const ask = createAsking<D1Database, db.OperatorToken | null>(
+const ask = createAsking<D1Database, OperatorToken | null>(
   async (d1, digests) => {
     const nowMs = Date.now();
-    const found = new Map<string, db.OperatorToken | null>(digests.map((digest) => [digest, null]));
-    for (const token of await db.findByDigests(d1, digests)) found.set(token.digest, token);
+    const found = new Map<string, OperatorToken | null>(digests.map((digest) => [digest, null]));
+    const asked = inArray(operatorTokens.digest, listed(digests));
+    const tokens = await askD1(d1, (d) => d.select().from(operatorTokens).where(asked));
+    for (const token of tokens) found.set(token.digest, token);
     for (const [digest, token] of found) if (!token) refusals.note(digest, nowMs);
     return found;
   },
@@ -60,8 +80,8 @@ const ask = createAsking<D1Database, db.OperatorToken | null>(
 );
 
 /**
- * Asks D1 at every use of one that may be good: operators are few, and a revoked token is refused from the next request
- * on, everywhere. `unavailable` when D1 is out of reach. `address`: where it came from.
+ * Who a token is of. D1 is asked at every use of one that may be valid: operators are few, and a revoked token is refused
+ * everywhere from the next request on. `unavailable` when D1 is out of reach. `address`: where it came from.
  */
 export async function authenticateToken(
   d1: D1Database,
@@ -74,7 +94,7 @@ export async function authenticateToken(
   const digest = await digestOf(token);
   if (refusals.has(digest, nowMs)) return fail(notValid);
   await waitAsStranger(address, nowMs);
-  let found: db.OperatorToken | null;
+  let found: OperatorToken | null;
   try {
     found = await ask(d1, digest);
   } catch {
@@ -103,11 +123,7 @@ export async function createToken(
     expiresMs: nowMs + expiresInMs,
     revokedMs: null,
   };
-  const taken: Failure = {
-    kind: 'conflict',
-    field: 'name',
-    problem: `there is or was an operator token ${name}`,
-  };
+  const problem = `operator token ${name} exists, or did and is still in the audit log: choose another name`;
   const decide = (): Result<Draft> =>
     succeed({
       entry: {
@@ -116,24 +132,25 @@ export async function createToken(
         detail: { role, start: row.digest.slice(0, 8), expires_at: isoTime(row.expiresMs) },
       },
       unchanged: always,
-      statements: (d) => db.insertStatements(d, row),
+      statements: (d) => [d.insert(operatorTokens).values(row)],
       answer: { status: 201, secret: { token } },
-      clash: () => taken,
+      clash: () => ({ kind: 'conflict', field: 'name', problem }),
     });
   return mutate(mutation, nothingRead, decide, shownToken(name, nowMs));
 }
 
 /** A token as a GET shows it. */
-function shownToken(name: string, nowMs: number): Shown<db.OperatorToken> {
+function shownToken(name: string, nowMs: number): Shown<OperatorToken> {
   return {
-    json: db.tokenJson(name),
+    json: sql`(SELECT ${rowJson(operatorTokens)} FROM operator_tokens WHERE name = ${name})`,
     describe: (token) => ({ operator_token: describeToken(token, nowMs) }),
   };
 }
 
 export async function revokeToken(mutation: Mutation, name: string): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const reads = (d: DrizzleD1Database) => [db.selectByName(d, name)] as const;
+  const reads = (d: DrizzleD1Database) =>
+    [d.select().from(operatorTokens).where(eq(operatorTokens.name, name))] as const;
   const decide = ([[token]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
     if (!token) return fail({ kind: 'not-found', what: `operator token ${name}` });
     if (token.revokedMs !== null) {
@@ -145,28 +162,31 @@ export async function revokeToken(mutation: Mutation, name: string): Promise<Res
         target: name,
         detail: { role: token.role, start: token.digest.slice(0, 8) },
       },
-      unchanged: db.notRevoked(token),
-      statements: (d) => db.revokeStatements(d, token, nowMs),
+      unchanged: sql`EXISTS (SELECT 1 FROM operator_tokens WHERE id = ${token.id} AND revoked_ms IS NULL)`,
+      statements: (d) => [
+        d.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id)),
+        d.insert(revocationOutbox).values({ digest: token.digest, effectiveMs: nowMs }),
+      ],
       answer: { status: 200 },
     });
   };
   return mutate(mutation, reads, decide, shownToken(name, nowMs));
 }
 
-export function describeToken(token: db.OperatorToken, nowMs: number): z.input<typeof tokenShape> {
+export function describeToken(token: OperatorToken, nowMs: number): z.input<typeof tokenShape> {
   return {
     name: token.name,
     role: token.role,
     state: stateOf(token, nowMs),
-    start: token.digest.slice(0, 8),
+    digest_prefix: token.digest.slice(0, 8),
     created_at: isoTime(token.createdMs),
     expires_at: isoTime(token.expiresMs),
     revoked_at: isoTime(token.revokedMs),
   };
 }
 
-/** A row without an end is none of ours: it is taken for one that has ended. */
-function stateOf(token: db.OperatorToken, nowMs: number): 'live' | 'expired' | 'revoked' {
+/** Every token expires. A row without an expiry was not made here, and counts as expired. */
+function stateOf(token: OperatorToken, nowMs: number): 'live' | 'expired' | 'revoked' {
   if (token.revokedMs !== null) return 'revoked';
   return nowMs < (token.expiresMs ?? 0) ? 'live' : 'expired';
 }

@@ -1,18 +1,18 @@
-// The one way in which D1 is asked: nobody waits for it longer than a limit, since silence is an outage, too. A commit's
-// own batch alone goes past it (writer/writer.ts): who sent it stops waiting by himself, and it goes on.
+// How D1 is asked: nobody waits for it longer than a limit, since silence is an outage too. Only the batch of a mutation
+// has no limit here (writer/writer.ts): its sender stops waiting by itself, and the batch goes on.
 
 import { drizzle, type DrizzleD1Database } from 'drizzle-orm/d1';
 import { answerWithin } from '../runtime/wait.ts';
 
-/** What a key check and a status wait for. */
+/** The limit of a key check, and of a status. */
 export const answerMs = 1_000;
-/** What everything else waits for: a page of the audit log has 5,000 rows. */
+/** The limit of other questions: a page of the audit log has 5,000 rows. */
 const pageMs = 10_000;
 
-/** What the feed's object waits for a piece of its work, of many questions: all that come after it wait, too. */
+/** The limit of a piece of work in the feed's object, which has many questions. What comes after it waits as well. */
 export const workMs = 30_000;
 
-/** D1 failed, or is silent; its `cause` is what D1 said. Where nobody says it better it is a 503 (app.ts). */
+/** D1 failed, or is silent; `cause` is its error. A route that does not handle it answers 503 (app.ts). */
 export class StoreError extends Error {}
 
 /** Runs a query, or a batch of them. Throws `StoreError`. */

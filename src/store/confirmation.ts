@@ -1,12 +1,12 @@
-// For how long an isolate may go on with what it remembers of D1. Two times that are not one: when D1 last confirmed it,
-// which only D1's answers move, and since when it is used without asking, which this isolate's own changes end.
+// For how long an isolate may use what it remembers of D1. Two times decide. When D1 last confirmed it: only D1's answers
+// move that. Since when it is used without asking: a change by this isolate resets that.
 
 import { sinceMs } from '../runtime/clock.ts';
 
-/** How long what D1 has confirmed is used without asking: a revoked key is refused everywhere after this time. */
-export const freshMs = 5_000;
+/** How long what D1 has confirmed is used without asking: after this time a revoked key is refused everywhere. */
+const freshMs = 5_000;
 /**
- * With D1 out of reach, or silent, what was confirmed this long ago still counts: a firewall without its list is worse
+ * While D1 is out of reach or silent, what it confirmed this long ago still counts: a firewall without its list is worse
  * than a late revocation.
  */
 const outageMs = 15 * 60_000;
@@ -16,37 +16,10 @@ export function isWithinOutage(confirmedMs: number, nowMs: number): boolean {
   return sinceMs(confirmedMs, nowMs) < outageMs;
 }
 
-/** While D1 fails it is asked this often, beside the answers. */
+/** How often D1 is asked again while it fails, beside the answers that are given meanwhile. */
 const retryMs = 1_000;
 
-export interface Confirmation {
-  /** Whether it may be used without asking: it was confirmed, or could not be, a moment ago. */
-  isTrusted(nowMs: number): boolean;
-  /** Whether it may be used when D1 does not answer. */
-  isGraced(nowMs: number): boolean;
-  /** When D1 was asked that answered last; `-Infinity`: it never did. */
-  confirmedMs(): number;
-  /** Whether D1 failed last. */
-  isFailing(): boolean;
-  /** Whether the caller should ask, beside its answer, if D1 is back. */
-  takeRetry(nowMs: number): boolean;
-  /** Notes that D1 is asked now. */
-  ask(nowMs: number): Asked;
-  fail(nowMs: number): void;
-  /** This isolate changed it in D1 itself: it asks anew at the next use. */
-  forget(): void;
-}
-
-export interface Asked {
-  /** An answer to a later question was here first. */
-  isLate(): boolean;
-  /** This isolate changed something meanwhile. */
-  isOvertaken(): boolean;
-  /** D1 has answered. What it said before a change of this isolate's own is confirmed, and yet asked for anew. */
-  confirm(): void;
-}
-
-export function createConfirmation(): Confirmation {
+export function createConfirmation() {
   let confirmedMs = -Infinity;
   let trustedFromMs = -Infinity;
   let failedMs: number | null = null;
@@ -57,22 +30,31 @@ export function createConfirmation(): Confirmation {
   const isGraced = (nowMs: number): boolean => isWithinOutage(confirmedMs, nowMs);
 
   return {
-    isTrusted: (nowMs) => sinceMs(trustedFromMs, nowMs) < freshMs && isGraced(nowMs),
+    /** Whether it may be used without asking: D1 confirmed it a moment ago, or failed a moment ago. */
+    isTrusted: (nowMs: number): boolean => sinceMs(trustedFromMs, nowMs) < freshMs && isGraced(nowMs),
+    /** Whether it may be used when D1 does not answer. */
     isGraced,
+    /** When the question was sent that D1 answered last; `-Infinity`: it never answered. */
     confirmedMs: () => confirmedMs,
+    /** Whether D1 failed last. */
     isFailing: () => failedMs !== null,
-    takeRetry(nowMs) {
+    /** Whether the caller should ask, beside its answer, if D1 is back. */
+    takeRetry(nowMs: number): boolean {
       const isDue = failedMs !== null && sinceMs(failedMs, nowMs) >= retryMs;
       if (isDue) failedMs = nowMs;
       return isDue;
     },
-    ask(nowMs) {
+    /** Notes that D1 is asked now. */
+    ask(nowMs: number) {
       const number = ++questions;
       const changesBefore = changes;
       return {
+        /** A later question was answered first. */
         isLate: () => number < newest,
+        /** This isolate changed something meanwhile. */
         isOvertaken: () => changes !== changesBefore,
-        confirm() {
+        /** D1 has answered. An answer from before a change of this isolate is confirmed, and asked for anew all the same. */
+        confirm(): void {
           newest = number;
           confirmedMs = nowMs;
           trustedFromMs = changes === changesBefore ? nowMs : -Infinity;
@@ -80,11 +62,12 @@ export function createConfirmation(): Confirmation {
         },
       };
     },
-    fail(nowMs) {
+    fail(nowMs: number): void {
       trustedFromMs = nowMs;
       failedMs = nowMs;
     },
-    forget() {
+    /** This isolate changed it in D1: it asks anew at the next use. */
+    forget(): void {
       changes++;
       trustedFromMs = -Infinity;
     },

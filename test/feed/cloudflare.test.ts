@@ -4,7 +4,7 @@ import { createExecutionContext, runInDurableObject, waitOnExecutionContext } fr
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../../src/app.ts';
-import { fixLocation } from '../../src/store/location.sql.ts';
+import { fixLocation } from '../../src/feed/location.ts';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { settleLocation } from '../../src/feed/location.ts';
 import worker from '../../src/index.ts';

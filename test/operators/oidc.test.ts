@@ -102,8 +102,8 @@ describe('an OIDC issuer', () => {
     ],
     ['a token without a time', signedBy(() => ({ claims: { iat: undefined } })), "the token's iat"],
     ['a token without a subject', signedBy(() => ({ claims: { sub: undefined } })), "the token's sub"],
-    ['an empty subject', signedBy(() => ({ claims: { sub: '' } })), 'names nobody'],
-    ['a subject with a line break', signedBy(() => ({ claims: { sub: 'a\nb' } })), 'names nobody'],
+    ['an empty subject', signedBy(() => ({ claims: { sub: '' } })), 'has no name'],
+    ['a subject with a line break', signedBy(() => ({ claims: { sub: 'a\nb' } })), 'has no name'],
     ['another issuer', signedBy(() => ({ claims: { iss: 'https://evil.example' } })), 'not valid'],
     ['no issuer', signedBy(() => ({ claims: { iss: undefined } })), 'not valid'],
     [

@@ -28,7 +28,7 @@ describe('tokens of ours', () => {
     secrets.add(token);
     expect(token).toMatch(/^cso_[0-9A-Za-z]{49}$/);
     expect(described).toMatchObject({ name: 'ci', role: 'viewer', state: 'live', revoked_at: null });
-    expect(described.start).toMatch(/^[0-9a-f]{8}$/);
+    expect(described.digest_prefix).toMatch(/^[0-9a-f]{8}$/);
     expect(Date.parse(described.expires_at) - Date.parse(described.created_at)).toBe(7 * 86_400_000);
     expect((await request('/feed', { headers: bearer(token) })).status).toBe(200);
     const { body } = await request('/operator-tokens', { headers: bearer(operatorToken) });
