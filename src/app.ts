@@ -1,5 +1,5 @@
-// The tree of routes: who is served where, by whom each group is authenticated, how each group is told of an
-// error. Every mount is here; there is no other list.
+// The tree of routes: where each group is mounted, and in which form it answers errors. Each group authenticates its own
+// callers. Every mount is here; there is no other list.
 
 import { Hono } from 'hono';
 import { namesHost, readAddress, type Address } from './http/address.ts';
@@ -19,12 +19,12 @@ export const routes = new Hono<AppEnv>({
   getPath: (request, options) => addressOf(request, options?.env as Env).path,
 });
 
-/** Hono asks for the path before it has a context in which the engine could be kept. */
+/** Kept by request: Hono asks for the path before there is a context to keep the engine in. */
 const addresses = new WeakMap<Request, Address>();
 
 function addressOf(request: Request, env: Env): Address {
-  let address = addresses.get(request);
-  if (!address) addresses.set(request, (address = readAddress(request.url, settingsOf(env))));
+  const address = addresses.get(request) ?? readAddress(request.url, settingsOf(env));
+  addresses.set(request, address);
   return address;
 }
 
@@ -81,7 +81,7 @@ routes.onError((error, c) => {
   return failed(c.req.path, { kind: 'internal', requestId });
 });
 
-/** The operator API and what belongs to no group speak problem+json, everything of LAPI its own body. */
+/** The operator API and the bootstrap answer problem+json, all other paths LAPI's error body. */
 function failed(path: string, failure: Failure): Response {
   return path.startsWith('/api/') || path.startsWith('/bootstrap/') ? problem(failure) : lapiError(failure);
 }
@@ -90,11 +90,11 @@ function failed(path: string, failure: Failure): Response {
 export async function serve(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
   const failure = whyNot(request, env);
   if (!failure) return routes.fetch(request, env, ctx);
-  // The prefix is a setting, too, and the address may be none: neither is asked for.
+  // Without the settings the prefix is not known, and the address may be invalid: the path is looked for in the URL.
   return /^[^?]*\/(api|bootstrap)\/v1\//.test(request.url) ? problem(failure) : lapiError(failure);
 }
 
-/** What keeps a request from every route: a setting that is wrong, which is named, or an address that is none. */
+/** What keeps a request from every route: an invalid setting, which is named, or an invalid host; null: nothing. */
 function whyNot(request: Request, env: Env): Failure | null {
   try {
     settingsOf(env);

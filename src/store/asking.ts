@@ -1,15 +1,15 @@
-// Questions to D1 that many wait for at once. One is under way, and who comes meanwhile asks together in the next: how
-// often D1 is asked does not follow how many come. Nobody waits longer for D1 than a second: silence is an outage, too.
+// Questions that many requests ask at once. One is under way, and the requests that come meanwhile share the next one: how
+// often D1 is asked does not depend on how many come. Nobody waits longer than a second: silence is an outage, too.
 //
-// A request's I/O ends with the request, and with it the question that it asked for others: each waits for that no
-// longer than its own limit, and asks itself then. A mistake here lets requests hang.
+// A request's I/O ends with the request, and with it the question that it asked for others. So each waits for that no
+// longer than its own limit, and then asks itself. A mistake here lets requests hang.
 
 import { answerMs } from './ask.ts';
 import { answerWithin } from '../runtime/wait.ts';
 
-/** So much later than its own end is heard of a question whose request is still there. */
+/** How much later than its limit a question of another request is given up. */
 const slackMs = 100;
-/** Of one question: D1 takes a text of 2 MB as a value. */
+/** In one question: D1 takes a text of at most 2 MB as a value. */
 const mostSubjects = 1_000;
 
 interface Question<Answer> {
@@ -18,24 +18,24 @@ interface Question<Answer> {
   reply: Promise<ReadonlyMap<string, Answer>> | null;
 }
 
-/** How D1 is asked about some subjects at once. One that it doesn't answer about has failed by itself. */
-export type Send<At, Answer> = (at: At, subjects: readonly string[]) => Promise<ReadonlyMap<string, Answer>>;
-
 /**
- * Asks about a subject. `recall`: what is known about it by now, where that makes a question superfluous. Throws when D1
+ * Asks about a subject. `recall`: what is known of it by now, where that makes the question superfluous. Throws when D1
  * fails or is silent.
  */
-export type Ask<At, Answer> = (at: At, subject: string, recall?: () => Answer | undefined) => Promise<Answer>;
+type Ask<At, Answer> = (at: At, subject: string, recall?: () => Answer | undefined) => Promise<Answer>;
 
-/** `onFailure` is told of each question without an answer, once, before those who wait for it are. */
+/**
+ * `send` asks about some subjects at once; one that is not in its answer has failed. `onFailure` is called once for each
+ * question without an answer, before those who wait for it learn of that.
+ */
 export function createAsking<At, Answer>(
-  send: Send<At, Answer>,
+  send: (at: At, subjects: readonly string[]) => Promise<ReadonlyMap<string, Answer>>,
   onFailure: (error: unknown) => void,
 ): Ask<At, Answer> {
   let underWay: Question<Answer> | null = null;
   let next: Question<Answer> = { subjects: new Set(), reply: null };
 
-  /** The one that this subject is in from now on. */
+  /** The next question, with this subject in it. */
   function join(subject: string): Question<Answer> {
     if (next.reply || next.subjects.size >= mostSubjects) next = { subjects: new Set(), reply: null };
     next.subjects.add(subject);
@@ -58,23 +58,22 @@ export function createAsking<At, Answer>(
     if (underWay === question) underWay = null;
   }
 
-  /** Waits for a question of another request: its answer or error, or `gone` together with that request. */
-  async function outcome(question: Question<Answer>): Promise<'answered' | 'failed' | 'gone'> {
-    const settled = question.reply?.then(
-      () => 'answered' as const,
-      () => 'failed' as const,
+  /** Waits for a question of another request; true: that request has ended, and its question with it. */
+  function isGone(question: Question<Answer>): Promise<boolean> {
+    const settled = Promise.resolve(question.reply).then(
+      () => false,
+      () => false,
     );
-    const gone = (): 'gone' => {
+    return answerWithin(settled, answerMs + slackMs).catch(() => {
       over(question);
-      return 'gone';
-    };
-    return settled ? answerWithin(settled, answerMs + slackMs).catch(gone) : 'gone';
+      return true;
+    });
   }
 
   async function ask(at: At, subject: string, recall?: () => Answer | undefined): Promise<Answer> {
     const question = join(subject);
     if (underWay) {
-      await outcome(underWay);
+      await isGone(underWay);
       const known = recall?.();
       if (known !== undefined) {
         question.subjects.delete(subject);
@@ -82,7 +81,7 @@ export function createAsking<At, Answer>(
       }
     }
     const isAsked = question.reply !== null;
-    if (isAsked && (await outcome(question)) === 'gone') return ask(at, subject, recall);
+    if (isAsked && (await isGone(question))) return ask(at, subject, recall);
     const answer = (await (question.reply ?? put(at, question))).get(subject);
     if (answer === undefined) throw new Error('it was not answered');
     return answer;

@@ -1,9 +1,9 @@
-// The audit log, and how a mutation is written with its row of it. D1's batch is all or nothing, so a row that can't be
-// written takes its mutation with it. The row gets the next number in the batch itself, so any number of mutations at
-// once neither wait for each other nor leave a number out. The hash chain follows: the feed's object, through which every
-// mutation goes (writer/writer.ts), seals the rows in their order.
+// The audit log, and how a mutation is written with its row. A batch of D1 is all or nothing: a row that cannot be written
+// takes its mutation with it. The row gets its number in the batch, so any number of mutations at once neither wait for
+// each other nor leave a number out. Its place in the hash chain follows: the feed's object seals the rows in their order
+// (writer/sealing.ts).
 
-import { desc, lte, sql, type SQL } from 'drizzle-orm';
+import { desc, gt, lte, ne, sql, type SQL } from 'drizzle-orm';
 import type { BatchItem } from 'drizzle-orm/batch';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sha256Hex } from '../crypto/secret.ts';
@@ -21,16 +21,10 @@ export interface AuditEntry {
 
 export type AuditRow = typeof audit.$inferSelect;
 
-/** What an audit row says, before it has a number. */
-export interface AuditText {
-  readonly atMs: number;
-  readonly actor: string;
-  readonly action: string;
-  readonly target: string;
-  readonly detailJson: string;
-  /** SHA-256 of the rest, in lower-case hex. */
+/** A row before it has a number. `digest`: SHA-256 of the rest, in lower-case hex. */
+export type AuditText = Omit<AuditRow, 'seq' | 'previousHash' | 'hash' | 'digest'> & {
   readonly digest: string;
-}
+};
 
 /** One SQL statement as D1 takes it. */
 export interface Statement {
@@ -40,14 +34,14 @@ export interface Statement {
 
 export type Statements = readonly BatchItem<'sqlite'>[];
 
-/** What drizzle built, to be run elsewhere. Each of its statements can say what it is, which the type of a batch hides. */
+/** What drizzle built, to be run elsewhere. Every statement has one of the two methods, which the type of a batch hides. */
 export function statementOf(query: Statements[number]): Statement {
   const built = query as unknown as { toSQL(): Statement } | { getQuery(): Statement };
   const { sql: text, params } = 'toSQL' in built ? built.toSQL() : built.getQuery();
   return { sql: text, params };
 }
 
-/** SQL for "it can be made": its unique columns say the rest. */
+/** SQL that always holds: for a mutation that only the unique columns can refuse. */
 export const always: SQL = sql`1`;
 
 /** The rows of each of some statements. */
@@ -55,7 +49,7 @@ export type RowsOf<All extends Statements> = {
   readonly [Index in keyof All]: All[Index]['_']['result'];
 };
 
-/** What the first row's `previousHash` is. */
+/** The first row's `previousHash`. */
 export const chainStart = '0'.repeat(64);
 
 export async function textOf(entry: AuditEntry, atMs: number): Promise<AuditText> {
@@ -70,16 +64,16 @@ function digestOfText(text: Omit<AuditText, 'digest'>): Promise<string> {
 }
 
 /**
- * A row's place in the chain: SHA-256 over the hash before, its number and its digest, in lower-case hex. Rows from before
- * there were digests have all that they say in the place of one.
+ * A row's place in the chain: SHA-256 over the hash of the row before, its number and its digest, in lower-case hex. Old
+ * rows have no digest: their fields are hashed instead.
  */
 export async function hashOf(row: Omit<AuditRow, 'hash'>): Promise<string> {
   const { previousHash, seq, atMs, actor, action, target, detailJson, digest } = row;
-  const said = digest === null ? [atMs, actor, action, target, detailJson] : [digest];
-  return sha256Hex(JSON.stringify([previousHash, seq, ...said]));
+  const content = digest === null ? [atMs, actor, action, target, detailJson] : [digest];
+  return sha256Hex(JSON.stringify([previousHash, seq, ...content]));
 }
 
-/** What is wrong with a row as it stands behind `before`; null: nothing. Whether it should be sealed by now is not asked. */
+/** What is wrong with a row after `before`; null: nothing. A row that is not sealed yet is no fault here. */
 export async function faultOf(row: AuditRow, before: AuditHead): Promise<string | null> {
   if (row.seq !== before.seq + 1) return 'a row is missing';
   if (row.digest !== null && row.digest !== (await digestOfText(row))) return 'a row was changed';
@@ -88,8 +82,8 @@ export async function faultOf(row: AuditRow, before: AuditHead): Promise<string 
 }
 
 /**
- * The statement that writes the row, and answers its number. `unchanged`: SQL that must hold; a time that is NULL
- * violates its column, which is the one way in which a batch can be made to depend on what is there.
+ * The statement that writes the row, and answers its number. `unchanged`: SQL that must hold. Where it does not, the time
+ * is NULL, which its column refuses: only a constraint can make a batch depend on what is in the tables.
  */
 export function appendStatement(db: DrizzleD1Database, text: AuditText, unchanged: SQL) {
   return db
@@ -104,7 +98,7 @@ export function appendStatement(db: DrizzleD1Database, text: AuditText, unchange
     .returning({ seq: audit.seq });
 }
 
-/** How far the audit log has come: a row, by its digest, or by its hash where it has none. */
+/** A row of the audit log, by its digest or its hash: how far the log has come. */
 export interface AuditHead {
   readonly seq: number;
   readonly hash: string;
@@ -115,23 +109,23 @@ export function hasRow({ seq, hash }: AuditHead): SQL {
   return sql`EXISTS (SELECT 1 FROM audit WHERE seq = ${seq} AND (digest = ${hash} OR hash = ${hash}))`;
 }
 
-/** A statement that fails where a row is not in the log (any more): D1 is not what it was. */
+/** A statement that fails where a row is not in the log (any more): D1 was restored. */
 export function hasRowStatement(db: DrizzleD1Database, head: AuditHead) {
   return db.update(keyEpoch).set({ epoch: sql`CASE WHEN ${hasRow(head)} THEN epoch END` });
 }
 
-/** How many of the newest rows may hold a mutation that is sent again: those of a minute, at the utmost. */
-const rowsOfLate = 10_000;
+/** Among how many of the newest rows a mutation that is sent again may be: at most those of a minute. */
+const recentRows = 10_000;
 
-/** SQL for the newest row: in a mutation's own batch, its row. */
+/** SQL for the number of the newest row: in a mutation's own batch, of its own row. */
 export const newestSeq: SQL = sql`(SELECT MAX(seq) FROM audit)`;
 
-/** SQL for the row of a mutation that was written a short time ago; NULL: it was not. */
+/** SQL for the number of a mutation's row among the recent ones; NULL: it was not written. */
 export function seqOf(digest: string): SQL {
-  return sql`(SELECT seq FROM audit WHERE seq > ${newestSeq} - ${rowsOfLate} AND digest = ${digest})`;
+  return sql`(SELECT seq FROM audit WHERE seq > ${newestSeq} - ${recentRows} AND digest = ${digest})`;
 }
 
-/** A statement that fails where this very mutation is in the log: it was sent before, and its answer lost. */
+/** A statement that fails where this mutation is in the log already: it was sent before, and its answer lost. */
 export function notWrittenStatement(db: DrizzleD1Database, digest: string) {
   return db
     .update(keyEpoch)
@@ -140,18 +134,18 @@ export function notWrittenStatement(db: DrizzleD1Database, digest: string) {
 
 /** Why a batch was refused. */
 export type Refusal =
-  /** What was decided on has changed meanwhile. */
+  /** What the mutation was based on has changed meanwhile. */
   | { readonly kind: 'stale' }
-  /** D1 does not have what the feed's object has seen in it. */
+  /** D1 does not have the newest row that the feed's object has seen. */
   | { readonly kind: 'restored' }
   /** A unique column has this value already (`bouncers.name`). */
   | { readonly kind: 'clash'; readonly column: string };
 
-/** Reads a refusal from D1's error; null for any other error. `written`: it was sent again, and the first time had been enough. */
+/** Reads a refusal from D1's error; null for any other error. `written`: it was written when it was first sent. */
 export function refusalOf(error: unknown): Refusal | { readonly kind: 'written' } | null {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const column = /(?:UNIQUE|NOT NULL) constraint failed: ([\w.]+)/.exec(cause.message)?.[1];
-    // What a row belongs to is gone.
+    // The row that it belongs to was deleted.
     const isOrphan = /FOREIGN KEY constraint failed/.test(cause.message);
     if (isOrphan || column === 'audit.at_ms' || column === 'bouncers.revision') return { kind: 'stale' };
     if (column === 'key_epoch.epoch') return { kind: 'restored' };
@@ -163,46 +157,33 @@ export function refusalOf(error: unknown): Refusal | { readonly kind: 'written' 
 
 /** The rows after a number, in order. */
 export function rowsAfter(d1: D1Database, seq: number, limit: number): Promise<AuditRow[]> {
-  return askD1(d1, (db) =>
-    db
-      .select()
-      .from(audit)
-      .where(sql`seq > ${seq}`)
-      .orderBy(audit.seq)
-      .limit(limit),
-  );
+  const later = gt(audit.seq, seq);
+  return askD1(d1, (db) => db.select().from(audit).where(later).orderBy(audit.seq).limit(limit));
 }
 
 /** The last row that has its place in the chain; null without one. */
 export async function lastSealed(d1: D1Database): Promise<AuditHead | null> {
+  const { seq, hash } = audit;
   const [row] = await askD1(d1, (db) =>
-    db
-      .select({ seq: audit.seq, hash: audit.hash })
-      .from(audit)
-      .where(sql`hash <> ''`)
-      .orderBy(desc(audit.seq))
-      .limit(1),
+    db.select({ seq, hash }).from(audit).where(ne(hash, '')).orderBy(desc(seq)).limit(1),
   );
   return row ?? null;
 }
 
 /** The last row that was removed by its age; null: none was. */
 export async function readStart(d1: D1Database): Promise<AuditHead | null> {
-  const [row] = await askD1(d1, (db) =>
-    db.select({ seq: auditStart.seq, hash: auditStart.hash }).from(auditStart),
-  );
+  const { seq, hash } = auditStart;
+  const [row] = await askD1(d1, (db) => db.select({ seq, hash }).from(auditStart));
   return row ?? null;
 }
 
-/** The statements that remove the rows up to one, and say that it was the last of them. */
+/** The statements that remove the rows up to one, and note that it was the last of them. */
 export function removeRowsStatements(db: DrizzleD1Database, { seq, hash }: AuditHead) {
-  const set = { seq, hash };
+  const row = { id: 0, seq, hash };
+  const update = { target: auditStart.id, set: row, setWhere: sql`audit_start.seq <> excluded.seq` };
   return [
     db.delete(audit).where(lte(audit.seq, seq)),
-    db
-      .insert(auditStart)
-      .values({ id: 0, ...set })
-      .onConflictDoUpdate({ target: auditStart.id, set, setWhere: sql`audit_start.seq <> excluded.seq` }),
+    db.insert(auditStart).values(row).onConflictDoUpdate(update),
   ];
 }
 

@@ -1,5 +1,6 @@
-// Where the key store (D1) is, and what has changed in it since: its mark, its epoch, and the moves of the epoch. An isolate
-// that remembers keys asks this, and so does the object that must tell a restored backup from the D1 that it knew.
+// The state of the key store (D1), and what has changed since another one: its mark, its epoch, and the changes of keys
+// with each move of the epoch. Isolates that remember keys read this, and so does the object, which must tell a restored
+// backup from the D1 that it knew.
 
 import { eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -8,8 +9,8 @@ import { newestSeq, type AuditHead } from './audit.sql.ts';
 import { audit, bouncers, keyChanges, keyEpoch, keyVersions, type KeyVersion } from './schema.ts';
 
 /**
- * Where the key store is: its epoch, the newest audit row (0 and '' without one) by its digest, and when a restored backup
- * was last put right. Two states with the same row are the same: every mutation writes one, with its time.
+ * The state of the key store: its epoch, the newest audit row (0 and '' without one) by its digest, and when a restored
+ * backup was last put right. Two states with the same newest row are equal: every mutation writes one, with its time.
  */
 export interface StoreMark {
   readonly epoch: number;
@@ -38,24 +39,24 @@ export function selectMark(db: DrizzleD1Database) {
     .leftJoin(newest, sql`true`);
 }
 
-/** Whether the newest row is the head of the audit log that the object knows, which it knows by one of its two hashes. */
+/** Whether the newest row is the head that the object knows, by its digest or by its hash. */
 export function isAt({ seq, hash, sealedHash }: StoreMark, head: AuditHead): boolean {
   return seq > 0 && seq === head.seq && (hash === head.hash || sealedHash === head.hash);
 }
 
-/** What a digest opens. */
+/** The bouncer that a digest belongs to, with the key's version. */
 export interface FoundKey {
   readonly name: string;
   readonly version: KeyVersion;
   readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
 }
 
-/** A move of the epoch was about this bouncer's keys. */
+/** With this move of the epoch the keys of a bouncer changed. */
 export type KeyChange = typeof keyChanges.$inferSelect;
 
 export interface StoreAnswer {
   readonly mark: StoreMark;
-  /** What has changed since the epoch that was asked about, and no more than `mostChanges` of it. */
+  /** What has changed since the epoch that was asked about: at most `mostChanges`. */
   readonly changes: readonly KeyChange[];
   readonly found: readonly FoundKey[];
 }
@@ -66,7 +67,7 @@ export const mostChanges = 50_000;
 /** Moves of the epoch whose bouncers are kept. */
 const mostMoves = 1_000;
 
-/** All of it as of one moment: read apart, a revocation between the two would be believed for an epoch more. */
+/** All of it as of one moment: a revocation between two reads would take effect an epoch later. */
 export async function askStore(
   d1: D1Database,
   sinceEpoch: number,
@@ -91,27 +92,24 @@ export function selectEpoch(db: DrizzleD1Database) {
   return db.select({ epoch: keyEpoch.epoch }).from(keyEpoch);
 }
 
+/** With an alias: the writer reads rows as D1 names them, without drizzle's mapping. */
+const bouncerId = sql<number>`bouncer_id`.as('bouncerId');
+
 export function selectChanges(db: DrizzleD1Database, sinceEpoch: number) {
-  return db
-    .select({ epoch: keyChanges.epoch, bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
-    .from(keyChanges)
-    .where(gt(keyChanges.epoch, sinceEpoch))
-    .limit(mostChanges);
+  const { epoch } = keyChanges;
+  return db.select({ epoch, bouncerId }).from(keyChanges).where(gt(epoch, sinceEpoch)).limit(mostChanges);
 }
 
 /**
- * The bouncers that a mutation may have changed, and others after it: each moves the epoch once at most, so as many moves
- * as there are rows of the audit log from its own on.
+ * The bouncers that a mutation may have changed, and those that later ones did. Each moves the epoch at most once, so that
+ * is at most one move for each row of the audit log from its own on.
  */
 export function selectChanged(db: DrizzleD1Database, seq: SQL) {
   const later = sql`epoch >= (SELECT epoch FROM key_epoch) - (${newestSeq} - ${seq})`;
-  return db
-    .select({ bouncerId: sql<number>`bouncer_id`.as('bouncerId') })
-    .from(keyChanges)
-    .where(later);
+  return db.select({ bouncerId }).from(keyChanges).where(later);
 }
 
-/** The bouncers whose keys have changed; all where not every move of the epoch says whom it was about. */
+/** The bouncers whose keys have changed; `all` where not every move of the epoch names its bouncers. */
 export function changedSince(
   sinceEpoch: number,
   epoch: number,
@@ -129,26 +127,24 @@ export async function readMark(d1: D1Database): Promise<StoreMark> {
 }
 
 /**
- * The statements that move the epoch, so that every isolate looks up the keys of these bouncers anew within 5 s. For as
- * long as the bouncers are there: before they are deleted.
+ * The statements that move the epoch, so that every isolate looks up the keys of these bouncers anew within 5 s. They
+ * belong before those that delete the bouncers.
  */
 export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
   const changed = sql`bouncers WHERE id IN ${bouncerIds}`;
   return moveStatements(db, sql`id FROM ${changed}`, sql`EXISTS (SELECT 1 FROM ${changed})`);
 }
 
-/** The same of many, which are there; without a look at each. */
+/** The same for many bouncers that exist; that is not checked. */
 export function manyChangedStatements(db: DrizzleD1Database, bouncerIds: readonly number[]) {
   return moveStatements(db, sql`value FROM json_each(${JSON.stringify(bouncerIds)})`, undefined);
 }
 
 function moveStatements(db: DrizzleD1Database, changed: SQL, isAny: SQL | undefined) {
   const now = sql`(SELECT epoch FROM key_epoch)`;
+  const next = { epoch: sql`epoch + 1` };
   return [
-    db
-      .update(keyEpoch)
-      .set({ epoch: sql`epoch + 1` })
-      .where(isAny),
+    db.update(keyEpoch).set(next).where(isAny),
     db.run(sql`INSERT INTO key_changes (epoch, bouncer_id) SELECT ${now}, ${changed}`),
     db.delete(keyChanges).where(sql`epoch <= ${now} - ${mostMoves}`),
   ];
