@@ -13,7 +13,7 @@ const versionShape = z.object({
   state: z.enum(['next', 'current', 'previous']).meta({
     description: '`next` was not used yet; its first use makes it `current`, and the one before `previous`.',
   }),
-  start: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+  digest_prefix: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
   created_at: time,
   first_used: time.nullable(),
   last_used: time.nullable(),
@@ -72,7 +72,7 @@ function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
   return {
     number: version.number,
     state: version.state,
-    start: version.digest.slice(0, 8),
+    digest_prefix: version.digest.slice(0, 8),
     created_at: isoTime(version.createdMs),
     first_used: isoTime(version.firstUsedMs),
     last_used: isoTime(lastUsed(version.id, clients)),

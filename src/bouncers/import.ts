@@ -1,9 +1,12 @@
-// Bouncers of an engine, with the digests that its LAPI keeps: their keys go on working here, and nobody touches a
-// bouncer. All or nothing per call, and the same call again does nothing more.
+// Import: bouncers of an engine, by the digests that its LAPI keeps of their keys. The keys go on working here, and no
+// bouncer needs to be touched. A call imports all of its rows or none, and may be repeated safely.
 
+import { eq, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
-import * as db from './import.sql.ts';
+import type { RowsOf } from '../store/audit.sql.ts';
+import { listed } from '../store/facts.ts';
+import { bouncers, keyVersions, revokedDigests } from '../store/schema.ts';
 import { selectEngineKey } from './host-keys.sql.ts';
 import { succeed, type Failure, type Result } from '../http/failure.ts';
 import type { ImportedUse } from '../writer/commit.ts';
@@ -13,41 +16,25 @@ import type { Settings } from '../config/settings.ts';
 import { digest, nameRule } from '../operations/fields.ts';
 import { mutate, type Answer, type Mutation } from '../operations/mutate.ts';
 
-/** A row of LAPI's table `bouncers`. */
-export interface LapiBouncer {
-  readonly name: string;
-  readonly digest: string;
-  readonly revoked: boolean;
-  readonly type: string;
-  readonly version: string;
-  readonly address: string;
-  readonly lastPullMs: number | null;
-}
+const mostImported = 1000;
 
-export interface Skipped {
-  readonly name: string;
-  readonly why: string;
-}
-
-export const mostImported = 1000;
-
-/** For the body of an import: a thousand rows of LAPI are some 400 KB. */
+/** A thousand rows of LAPI are about 400 KB. */
 export const importLimitBytes = 2 * 1024 * 1024;
 
-/** Of a text column that is only shown: whatever else stands in it is no reason to refuse the row. */
+/** A text column that is only shown. Another type is no reason to refuse the row. */
 const shown = z
   .unknown()
   .optional()
   .transform((value) => (typeof value === 'string' ? value.slice(0, 100) : ''))
-  .meta({ description: 'What is no text counts as none.' });
+  .meta({ description: 'Anything but a text counts as none.' });
 
-/** Columns that are not needed may be there: an export of all of them will do. */
+/** A row of LAPI's table `bouncers`. Further columns may be there: an export of all columns will do. */
 const lapiRow = z
   .object(
     {
       name: z.string('must be a text').min(1, 'must be a text'),
       api_key: digest,
-      // A text is no answer: "0" is true to one reader and false to another.
+      // No text: "0" is true to one reader and false to another.
       revoked: z
         .union([z.boolean(), z.literal(0), z.literal(1)], 'must be true, false, 0, 1 or null')
         .nullish()
@@ -56,22 +43,17 @@ const lapiRow = z
       version: shown,
       ip_address: shown,
       last_pull: shown.meta({
-        description: 'As SQLite, PostgreSQL or MySQL writes a time; what is none counts as none.',
+        description: 'As SQLite, PostgreSQL or MySQL writes a time; anything else counts as none.',
       }),
     },
     'not an object',
   )
-  .transform((row): LapiBouncer => {
-    return {
-      name: row.name.slice(0, 300),
-      digest: row.api_key,
-      revoked: row.revoked,
-      type: row.type,
-      version: row.version,
-      address: row.ip_address,
-      lastPullMs: readTime(row.last_pull),
-    };
+  .transform(({ name, api_key, ip_address, last_pull, ...row }) => {
+    const lastPullMs = readTime(last_pull);
+    return { ...row, name: name.slice(0, 300), digest: api_key, address: ip_address, lastPullMs };
   });
+
+type LapiBouncer = z.output<typeof lapiRow>;
 
 /** What the documented export writes. An engine without bouncers exports null (MySQL) or an empty list. */
 export const lapiExport = z
@@ -85,10 +67,10 @@ export const lapiExport = z
 
 export const importShape = z.object({
   imported: z.int(),
-  folded: z.int().meta({ description: 'Rows of further addresses that went into their parent.' }),
+  merged: z.int().meta({ description: 'Rows of further addresses that were merged into their parent.' }),
   renamed: z
     .array(z.object({ lapi_name: z.string(), name: z.string() }))
-    .meta({ description: 'Those whose names are none of ours.' }),
+    .meta({ description: 'Those whose LAPI name is no valid name here.' }),
   skipped: z.array(z.object({ name: z.string(), why: z.string() })),
 });
 
@@ -101,38 +83,32 @@ function readTime(value: string): number | null {
   return Number.isNaN(ms) ? null : ms;
 }
 
-/** One bouncer to be: a row of LAPI and those that share its key. */
-interface Family {
+/** A bouncer to be imported: the rows of LAPI that share one key. */
+interface Candidate {
   readonly name: string;
-  /** What LAPI calls it. */
+  /** Its name in LAPI. */
   readonly lapiName: string;
   readonly digest: string;
   readonly rows: readonly LapiBouncer[];
 }
 
 /**
- * LAPI from 1.6.3 on makes a row `name@address` of its own for every further address that a key is used from.
- * Here these are the clients of one bouncer.
+ * LAPI from 1.6.3 on adds a row `name@address` for every further address that a key is used from. Here these addresses
+ * are clients of one bouncer.
  */
-function families(rows: readonly LapiBouncer[]): Family[] {
-  const byDigest = new Map<string, LapiBouncer[]>();
-  for (const row of rows) {
-    const family = byDigest.get(row.digest);
-    if (family) family.push(row);
-    else byDigest.set(row.digest, [row]);
-  }
-  return [...byDigest].map(([digest, members]) => {
+function candidatesOf(rows: readonly LapiBouncer[]): Candidate[] {
+  return [...Map.groupBy(rows, (row) => row.digest)].map(([digest, members]) => {
     const parent = members.find(({ name }) => parentName(name) === name);
     const lapiName = parent?.name ?? parentName((members[0] as LapiBouncer).name);
-    return { name: nameOfOurs(lapiName, digest), lapiName, digest, rows: members };
+    return { name: validName(lapiName, digest), lapiName, digest, rows: members };
   });
 }
 
 /**
- * LAPI takes any text as a name; ours stand in paths. What is left of one gets the start of the digest, so that two of
- * them stay two, and the same import again finds the same.
+ * A name that may stand in a path: LAPI takes any text. Unfit characters are replaced and the digest's prefix is added, so
+ * that two names never become one, and a repeated import makes the same name.
  */
-function nameOfOurs(lapiName: string, digest: string): string {
+function validName(lapiName: string, digest: string): string {
   if (nameRule.test(lapiName)) return lapiName;
   const plain = lapiName
     .normalize('NFKD')
@@ -149,58 +125,59 @@ function parentName(name: string): string {
   return at > 0 && parseNetwork(name.slice(at + 1)) ? name.slice(0, at) : name;
 }
 
-const feedsKey = 'it is the key that Lapidary itself pulls with';
-
-/** One that a host sent before its last, and that is still in use: of that only the feed's object knows. */
-const isFeeds: Failure = {
+/** The digest of a key that Lapidary pulled with earlier. Only the feed's object knows these. */
+const isFeedKey: Failure = {
   kind: 'conflict',
   field: 'bouncers',
   problem: 'one of these keys is one that Lapidary itself pulls with: leave that row out',
 };
 
-/** Answers what became of each. The keys that Lapidary pulls with, of these settings and of a host, are no bouncer's here. */
+/** Imports all rows that can be, and answers what became of each. A key that Lapidary itself pulls with is skipped. */
 export async function importBouncers(
   mutation: Mutation,
   rows: readonly LapiBouncer[],
   { engines }: Pick<Settings, 'engines'>,
 ): Promise<Result<Answer>> {
-  const all = families(rows);
+  const { nowMs } = mutation;
+  const candidates = candidatesOf(rows);
   const set = await Promise.all(engines.flatMap(({ apiKey }) => (apiKey === null ? [] : [digestOf(apiKey)])));
-  const reads = (d: DrizzleD1Database) => [selectEngineKey(d), ...db.selectTaken(d, all)] as const;
+  const reads = (d: DrizzleD1Database) => [selectEngineKey(d), ...selectTaken(d, candidates)] as const;
   return mutate(mutation, reads, ([sent, ...found]) => {
-    const feedDigests = [...set, ...sent.map(({ digest }) => digest)];
-    const taken = db.takenOf(found);
-    const skipped: Skipped[] = [];
-    const imported: Family[] = [];
+    const taken = takenOf(found, new Set([...set, ...sent.map(({ digest }) => digest)]));
+    const skipped: { name: string; why: string }[] = [];
+    const imported: Candidate[] = [];
     const names = new Set<string>();
-    for (const family of all) {
-      const why = reasonAgainst(family, taken, names, feedDigests);
-      if (why !== null) skipped.push({ name: family.lapiName, why });
-      else imported.push(family);
-      if (why === null) names.add(family.name);
+    for (const candidate of candidates) {
+      const why = reasonAgainst(candidate, taken, names);
+      if (why !== null) {
+        skipped.push({ name: candidate.lapiName, why });
+      } else {
+        imported.push(candidate);
+        names.add(candidate.name);
+      }
     }
     const renamed = imported
       .filter(({ name, lapiName }) => name !== lapiName)
       .map(({ name, lapiName }) => ({ lapi_name: lapiName, name }));
-    const folded = imported.reduce((sum, family) => sum + family.rows.length - 1, 0);
+    const merged = imported.reduce((sum, candidate) => sum + candidate.rows.length - 1, 0);
     return succeed({
       entry: {
         action: 'bouncer.import',
         target: `${imported.length} bouncers`,
         detail: {
-          folded,
+          folded: merged,
           renamed,
           skipped: skipped.length,
           bouncers: imported.map(({ name, digest }) => ({ name, start: digest.slice(0, 8) })),
         },
       },
-      unchanged: db.noneTaken(imported),
-      statements: (d) => db.importStatements(d, imported, mutation.nowMs),
-      answer: { status: 200, body: { imported: imported.length, folded, renamed, skipped } },
-      clash: () => isFeeds,
+      unchanged: noneTaken(imported),
+      statements: (d) => importStatements(d, imported, nowMs),
+      answer: { status: 200, body: { imported: imported.length, merged, renamed, skipped } },
+      clash: () => isFeedKey,
       news: {
-        imported: imported.map((family) => {
-          return { name: family.name, digest: family.digest, uses: usesOf(family, mutation.nowMs) };
+        imported: imported.map((candidate) => {
+          return { name: candidate.name, digest: candidate.digest, uses: usesOf(candidate, nowMs) };
         }),
       },
     });
@@ -208,12 +185,11 @@ export async function importBouncers(
 }
 
 function reasonAgainst(
-  { name, digest, rows }: Family,
-  taken: db.Taken,
+  { name, digest, rows }: Candidate,
+  taken: Taken,
   names: ReadonlySet<string>,
-  feedDigests: readonly string[],
 ): string | null {
-  if (feedDigests.includes(digest)) return feedsKey;
+  if (taken.feed.has(digest)) return 'it is the key that Lapidary itself pulls with';
   if (rows.some(({ revoked }) => revoked)) return 'its key is revoked at the engine';
   if (taken.revoked.has(digest)) return 'its key was revoked here';
   const owner = taken.digests.get(digest);
@@ -222,11 +198,78 @@ function reasonAgainst(
   return names.has(name) ? 'another key in this import has this name' : null;
 }
 
-/** When and from where a bouncer was last seen at the engine, for the feed to go on from. */
-function usesOf({ rows }: Family, nowMs: number): ImportedUse[] {
+/** When and from where the engine last saw a bouncer. The feed goes on from there. */
+function usesOf({ rows }: Candidate, nowMs: number): ImportedUse[] {
   return rows.flatMap(({ address, lastPullMs, type, version }) => {
     if (lastPullMs === null || address === '') return [];
     const userAgent = version === '' ? type : `${type}/${version}`;
     return [{ address, seenMs: Math.min(lastPullMs, nowMs), userAgent }];
   });
+}
+
+/** Which names and digests can not be imported. */
+interface Taken {
+  readonly names: ReadonlySet<string>;
+  /** Digest → the bouncer that it belongs to. */
+  readonly digests: ReadonlyMap<string, string>;
+  readonly revoked: ReadonlySet<string>;
+  /** Of the keys that Lapidary pulls with. */
+  readonly feed: ReadonlySet<string>;
+}
+
+function selectTaken(db: DrizzleD1Database, candidates: readonly Candidate[]) {
+  return [
+    db
+      .select({ name: bouncers.name })
+      .from(bouncers)
+      .where(sql`${bouncers.name} IN ${namesOf(candidates)}`),
+    db
+      .select({ digest: keyVersions.digest, name: bouncers.name })
+      .from(keyVersions)
+      .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId))
+      .where(sql`${keyVersions.digest} IN ${digestsOf(candidates)}`),
+    db
+      .select({ digest: revokedDigests.digest })
+      .from(revokedDigests)
+      .where(sql`${revokedDigests.digest} IN ${digestsOf(candidates)}`),
+  ] as const;
+}
+
+function takenOf(
+  [names, digests, revoked]: RowsOf<ReturnType<typeof selectTaken>>,
+  feed: ReadonlySet<string>,
+): Taken {
+  return {
+    names: new Set(names.map(({ name }) => name)),
+    digests: new Map(digests.map(({ digest, name }) => [digest, name])),
+    revoked: new Set(revoked.map(({ digest }) => digest)),
+    feed,
+  };
+}
+
+/** SQL for "none of these names and digests is there, and no digest was revoked". */
+function noneTaken(candidates: readonly Candidate[]): SQL {
+  return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name IN ${namesOf(candidates)})
+    AND NOT EXISTS (SELECT 1 FROM key_versions WHERE digest IN ${digestsOf(candidates)})
+    AND NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest IN ${digestsOf(candidates)})`;
+}
+
+/** A thousand bouncers in two statements, all rows as one JSON text: D1 limits statements and bound parameters. */
+function importStatements(db: DrizzleD1Database, imported: readonly Candidate[], nowMs: number) {
+  const rows = JSON.stringify(imported.map(({ name, digest, lapiName }) => [name, digest, lapiName]));
+  return [
+    db.run(sql`INSERT INTO bouncers (name, created_ms, lapi_name)
+      SELECT json_extract(value, '$[0]'), ${nowMs}, json_extract(value, '$[2]') FROM json_each(${rows})`),
+    db.run(sql`INSERT INTO key_versions (bouncer_id, digest, created_ms)
+      SELECT bouncers.id, json_extract(value, '$[1]'), ${nowMs}
+      FROM json_each(${rows}) JOIN bouncers ON bouncers.name = json_extract(value, '$[0]')`),
+  ];
+}
+
+function namesOf(candidates: readonly Candidate[]): SQL {
+  return listed(candidates.map(({ name }) => name));
+}
+
+function digestsOf(candidates: readonly Candidate[]): SQL {
+  return listed(candidates.map(({ digest }) => digest));
 }

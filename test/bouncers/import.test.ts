@@ -35,7 +35,7 @@ describe('an import', () => {
       await row('fw', 'old-key-of-fw', { ...seen, last_pull: lastPull, revoked: 0, id: 7 }),
       await row('web', 'old-key-of-web', { type: '', ip_address: '', last_pull: null }),
     ]);
-    expect([answer.status, answer.body]).toEqual([200, { imported: 2, folded: 0, renamed: [], skipped: [] }]);
+    expect([answer.status, answer.body]).toEqual([200, { imported: 2, merged: 0, renamed: [], skipped: [] }]);
     for (const key of ['old-key-of-fw', 'old-key-of-web']) {
       expect((await asBouncer(key, '/v1/decisions')).status).toBe(200);
     }
@@ -64,7 +64,7 @@ describe('an import', () => {
     }
   });
 
-  test('rows that LAPI made for further addresses are folded into their parent', async () => {
+  test('rows that LAPI made for further addresses are merged into their parent', async () => {
     const { body } = await importRows([
       await row('fw@192.0.2.1', 'shared', { auto_created: 1 }),
       await row('fw', 'shared'),
@@ -72,7 +72,7 @@ describe('an import', () => {
       await row('gone@192.0.2.1', 'orphan'),
       await row('me@example.net', 'mail'),
     ]);
-    expect(body).toEqual({ imported: 3, folded: 2, renamed: [], skipped: [] });
+    expect(body).toEqual({ imported: 3, merged: 2, renamed: [], skipped: [] });
     const { bouncers } = (await operator('GET', '/bouncers')).body;
     expect(bouncers.map(({ name }: { name: string }) => name).sort()).toEqual([
       'fw',
@@ -95,7 +95,7 @@ describe('an import', () => {
       await row('twice', 'two'),
     ];
     const { body } = await importRows(rows);
-    expect([body.imported, body.folded]).toEqual([1, 0]);
+    expect([body.imported, body.merged]).toEqual([1, 0]);
     expect(body.skipped).toEqual([
       { name: 'taken', why: expect.stringContaining('another key') },
       { name: 'copy', why: 'its key is registered already, as taken' },
@@ -128,7 +128,7 @@ describe('an import', () => {
       { lapi_name: 'nginx/bouncer', name: await named('nginx-bouncer', '6') },
     ];
     const { status, body } = await importRows(rows);
-    expect([status, body]).toEqual([200, { imported: 6, folded: 1, renamed, skipped: [] }]);
+    expect([status, body]).toEqual([200, { imported: 6, merged: 1, renamed, skipped: [] }]);
     for (const key of ['1', '2', '3', '4', '5', '6']) {
       expect((await asBouncer(key, '/v1/decisions')).status).toBe(200);
     }
@@ -218,7 +218,7 @@ describe('an import', () => {
       return (await call('/api/v1/bouncers/import', { method: 'POST', headers, body })).json();
     };
     expect([await send(), await send()]).toEqual(
-      Array(2).fill({ imported: 1, folded: 0, renamed: [], skipped: [] }),
+      Array(2).fill({ imported: 1, merged: 0, renamed: [], skipped: [] }),
     );
   });
 });

@@ -67,7 +67,7 @@ describeWith('moving from LAPI', ['lab'], () => {
     expect(((await answer.json()) as any).new.map(({ value }: any) => value)).toEqual(['192.0.2.1']);
     expect(pulledAt()).toEqual(before);
     const { status, body } = await edge.operator('GET', `/bouncers/adopted-${startOf(key)}`);
-    expect([status, body.key_versions[0].start]).toEqual([200, startOf(key)]);
+    expect([status, body.key_versions[0].digest_prefix]).toEqual([200, startOf(key)]);
 
     // From now on it is a key of Lapidary: neither the engine's word nor its absence changes that.
     await engine.deleteBouncer('fw');
