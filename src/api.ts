@@ -7,7 +7,7 @@ import { forgetHead } from './feed/fast-path.ts';
 import { bouncerOperations } from './bouncers/api.ts';
 import { decisionOperations } from './decisions/api.ts';
 import { feedOperations } from './decisions/feed-api.ts';
-import { fleetOperations } from './bouncers/rotations-api.ts';
+import { rotationOperations } from './bouncers/rotations-api.ts';
 import { hostOperations } from './hosts/api.ts';
 import { machineOperations } from './machines/api.ts';
 import type { Group } from './operations/openapi.ts';
@@ -20,7 +20,7 @@ import { settleStore } from './operations/settle.ts';
 /** Every operation, by subject, in the order of the documentation. */
 export const operatorApi: readonly Group[] = [
   { tag: 'bouncers', operations: bouncerOperations },
-  { tag: 'rotations', operations: fleetOperations },
+  { tag: 'rotations', operations: rotationOperations },
   { tag: 'hosts', operations: hostOperations },
   { tag: 'decisions', operations: decisionOperations },
   { tag: 'machines', operations: machineOperations },

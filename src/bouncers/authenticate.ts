@@ -10,7 +10,7 @@ import { createGenerations } from '../runtime/generations.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAsking } from '../store/asking.ts';
-import { afterCommit } from '../operations/commit.ts';
+import { afterMutation } from '../operations/mutate.ts';
 import { createConfirmation } from '../store/confirmation.ts';
 import { identityOf, type BouncerIdentity } from './identity.ts';
 import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
@@ -99,7 +99,7 @@ export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNew
 }
 
 /** This isolate changed a key itself: it asks anew at the next use, and remembers nothing of those that it changed. */
-afterCommit((written) => {
+afterMutation((written) => {
   confirmation.forget();
   if (written) {
     const { bouncerIds } = written.changed;

@@ -16,7 +16,7 @@ import { mutation, operation } from '../operations/operation.ts';
 
 const planned = z.object({ rotation: rotationShape, members: z.array(memberShape) });
 
-export const fleetOperations = [
+export const rotationOperations = [
   mutation({
     method: 'POST',
     path: '/rotations',

@@ -17,7 +17,7 @@ import { lastUsed } from './describe.ts';
 import { digest, duration, longestMs, isoTime, time } from '../operations/fields.ts';
 import { glob, matchesGlob } from '../formats/glob.ts';
 import {
-  byId,
+  clientsById,
   mutate,
   type Answer,
   type ClientsOf,
@@ -299,7 +299,7 @@ export async function showRotation(
   const ids = found.members.map(({ bouncerId }) => bouncerId);
   const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
   const members = found.members.map((each) => ({ ...each, versions: versions.get(each.bouncerId) ?? [] }));
-  const clientsOf = byId(ids, await askClients(ids));
+  const clientsOf = clientsById(ids, await askClients(ids));
   const described = describeAll({ rotation: found.rotation, members }, clientsOf, nowMs);
   const counts = Object.fromEntries(
     memberStates.map((state) => [state, described.members.filter((each) => each.state === state).length]),

@@ -1,5 +1,5 @@
 // What operators do with hosts: make them known by their SSH public key, change, remove, and let one that lost its count
-// begin anew. Each decides on what is there and leaves the writing to mutations.ts.
+// begin anew. Each decides on what is there and leaves the writing to operations/mutate.ts.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';

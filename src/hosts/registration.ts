@@ -9,15 +9,7 @@ import type { AuditEntry, RowsOf, Statements } from '../store/audit.sql.ts';
 import * as db from './hosts.sql.ts';
 import { takeMachineStatements } from '../machines/machines.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import {
-  mutate,
-  mutationBy,
-  restored,
-  type Answer,
-  type Draft,
-  type Mutation,
-} from '../operations/mutate.ts';
-import { settleStore } from '../operations/settle.ts';
+import { mutate, mutationBy, type Answer, type Draft, type Mutation } from '../operations/mutate.ts';
 import { type HostKey, type Slot, type Owned, selectOwner } from '../bouncers/host-keys.sql.ts';
 
 /** What a host asks for, its signature checked. */
@@ -103,8 +95,7 @@ export async function register<const Reads extends Statements>(
     return made.ok ? draftOf(made.value, right, leave, asked, nowMs) : made;
   });
   if (!done.ok || !isUnchanged) return done;
-  // Of what a restored backup says nobody may go on; and the nonce is used up.
-  if ((await settleStore(env)) === 'restored') return fail(restored);
+  // Nothing was written but that the nonce is used up.
   return (await db.burn(env.DB, nonce, asked.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
 }
 

@@ -9,10 +9,10 @@ import * as db from './machines.sql.ts';
 import { always } from '../store/audit.sql.ts';
 import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { createAsking } from '../store/asking.ts';
-import { afterCommit } from '../operations/commit.ts';
 import { createConfirmation } from '../store/confirmation.ts';
 import { isoTime, time } from '../operations/fields.ts';
 import {
+  afterMutation,
   mutate,
   nothingRead,
   type Answer,
@@ -103,7 +103,7 @@ export async function checkMachine(
 }
 
 /** This isolate may have changed the list itself: it reads anew at the next use, and what it blocked is blocked already. */
-afterCommit((written) => {
+afterMutation((written) => {
   confirmation.forget();
   const added = written?.changed.blockedMachines ?? [];
   if (added.length > 0) names = new Set([...names, ...added.map(bareName)]);

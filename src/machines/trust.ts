@@ -3,8 +3,7 @@
 
 import type { Context } from 'hono';
 import { authenticateOperator } from '../operators/authenticate.ts';
-import { writeAuditRow } from '../operations/commit.ts';
-import { settleStore } from '../operations/settle.ts';
+import { mutationBy, note } from '../operations/mutate.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { badInput, causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import { mayAct } from '../config/roles.ts';
@@ -134,10 +133,7 @@ async function mayByToken(c: Context<AppEnv>, token: string, action: string): Pr
   const settings = c.get('settings');
   const address = clientAddress(c.req.raw, settings);
   const asked = new Request(c.req.url, { headers: { authorization: `Bearer ${token}` } });
-  const authenticate = () => authenticateOperator(settings, c.env.DB, asked, address, nowMs);
-  let operator = await authenticate();
-  // A token that a restored backup brought back is none.
-  if (operator.ok && (await settleStore(c.env)) === 'restored') operator = await authenticate();
+  const operator = await authenticateOperator(settings, c.env.DB, asked, address, nowMs);
   if (!operator.ok) {
     const { failure } = operator;
     return failure.kind === 'unauthorised'
@@ -152,16 +148,10 @@ async function mayByToken(c: Context<AppEnv>, token: string, action: string): Pr
     });
   }
   const { pathname, search } = new URL(c.req.url);
-  const detail = {
-    address,
-    machine: claimedMachine(c.req.raw.headers),
-    ...(breakGlass ? { break_glass: true } : {}),
-  };
+  const detail = { address, machine: claimedMachine(c.req.raw.headers) };
   const target = `${c.req.method} ${pathname}${search}`.slice(0, 200);
-  const noted = await writeAuditRow(
-    c.env,
-    { actor, action: `machine.${action.replaceAll(' ', '-')}`, target, detail },
-    nowMs,
-  );
+  // Refused where D1 is a restored backup: the token may be one that it brought back.
+  const mutation = { ...mutationBy(c.env, actor, nowMs), breakGlass };
+  const noted = await note(mutation, `machine.${action.replaceAll(' ', '-')}`, target, detail);
   return noted.ok ? succeed('may') : noted;
 }

@@ -1,25 +1,36 @@
-// How every mutation runs: decided on what is, written with its audit row and its answer in one batch, and decided
-// again when what it was decided on had changed. Safe to repeat with an `Idempotency-Key`, safe against a lost
-// update with `If-Match` (RFC 9110 §13.1.1).
+// The one way to change the key store (D1). A mutation is decided on what was just read, and written in one batch with its
+// audit row and its answer. It is decided again when what it was decided on had changed. The feed's object writes the
+// batch: before it answers it keeps what a restored backup of D1 must not undo.
+//
+// `Idempotency-Key` makes a request safe to repeat, `If-Match` (RFC 9110 §13.1.1) protects from a lost update.
 
 import { sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askFeed } from '../feed/client.ts';
-import { askD1 } from '../store/ask.ts';
-import { type AuditEntry, type RowsOf, type Statements, always } from '../store/audit.sql.ts';
+import { askD1, statementBuilder } from '../store/ask.ts';
+import {
+  always,
+  appendStatement,
+  statementOf,
+  textOf,
+  type AuditEntry,
+  type RowsOf,
+  type Statements,
+} from '../store/audit.sql.ts';
+import type { StoreMark } from '../store/epoch.sql.ts';
 import { selectText } from '../store/facts.ts';
 import { keepStatements, selectAnswer, type IdempotentAnswer } from '../store/idempotency.sql.ts';
-import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
+import { causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
+import { withinMs } from '../runtime/wait.ts';
 import type { SeenClient } from '../stream/clients.ts';
-import type { Done, News } from '../writer/commit.ts';
-import { sha256Hex } from '../crypto/secret.ts';
-import { commit } from './commit.ts';
+import type { Changed, Commit, CommitAsk, Done, News } from '../writer/commit.ts';
+import { noteConfirmed, settleStore } from './settle.ts';
 
 /** One request to change something. */
 export interface Mutation {
   readonly env: Env;
   readonly actor: string;
-  /** By `OPERATOR_TOKEN`: the audit row says so. */
+  /** Asked for with `OPERATOR_TOKEN`: the audit row says so. */
   readonly breakGlass?: boolean;
   readonly nowMs: number;
   /** The revision that the caller saw (`If-Match`); null: any. */
@@ -27,28 +38,28 @@ export interface Mutation {
   readonly idempotency: { readonly key: string; readonly requestHash: string } | null;
 }
 
-/** What nobody asked for with a revision or a key of its own. */
+/** A mutation without `If-Match` and `Idempotency-Key`. */
 export function mutationBy(env: Env, actor: string, nowMs: number): Mutation {
   return { env, actor, nowMs, expectedRevision: null, idempotency: null };
 }
 
-/** A decision, not written yet. */
+/** What was decided, not written yet. */
 export interface Draft {
   readonly entry: Omit<AuditEntry, 'actor'>;
   /** SQL that must still hold when it is written. */
   readonly unchanged: SQL;
   readonly statements: (d: DrizzleD1Database) => Statements;
-  /** Without a body: what is shown. */
+  /** Without a body: the one that `Shown` describes. */
   readonly answer: Pick<Answer, 'status' | 'secret'> & Partial<Pick<Answer, 'body'>>;
-  /** What the caller is told instead, once it is written: of a suspicion. */
+  /** The caller is refused once it is written: what is written is a suspicion. */
   readonly refusal?: Failure;
-  /** What a unique column's clash means; `bouncers.name` and the like. */
+  /** What a violated unique column means. `column`: `bouncers.name` and the like. */
   readonly clash?: (column: string) => Failure;
-  /** What the feed's object is told with it. */
+  /** What the feed's object learns with it. */
   readonly news?: News;
 }
 
-/** Nothing is to be written: things are as they were asked to be. */
+/** Nothing needs to be written: all is as it was asked for. */
 export interface Unchanged {
   readonly as: Answer;
 }
@@ -56,25 +67,46 @@ export interface Unchanged {
 export interface Answer {
   readonly status: number;
   readonly body: Readonly<Record<string, unknown>>;
-  /** Shown once: in no table, and in no repeated answer. */
+  /** Shown once: it is in no table, and in no repeated answer. */
   readonly secret?: Readonly<Record<string, unknown>>;
-  /** True when this is the answer to an earlier request with the same `Idempotency-Key`. */
+  /** Whether this is the answer to an earlier request with the same `Idempotency-Key`. */
   readonly replayed?: boolean;
 }
 
 export type ClientsOf = (bouncerId: number) => readonly SeenClient[];
 
 /**
- * What a mutation's answer shows as it is once that is written. It is read in the same batch, kept there for the request's
- * repetition, and described as a GET describes it.
+ * The facts that an answer shows as they are after the mutation. They are read in its batch, kept there for a repeated
+ * request, and described as a GET describes them.
  */
 export interface Shown<Facts> {
-  /** SQL for it, as JSON; null: the draft has the facts in its body, as `facts`. */
+  /** SQL for the facts, as JSON; null: the draft has them in its body, as `facts`. */
   readonly json: SQL | null;
   readonly describe: (facts: Facts, clientsOf: ClientsOf) => Answer['body'];
-  /** The bouncers whose clients are in it. They are not kept: a bouncer may have 50,000, and they change by themselves. */
+  /** The bouncers whose clients are shown. Clients are not kept: a bouncer may have 50,000, and they change. */
   readonly bouncersIn?: (facts: Facts) => readonly number[];
 }
+
+/** What a mutation changed, and where D1 was then. */
+interface Written {
+  readonly mark: StoreMark;
+  readonly changed: Changed;
+}
+
+const memories = new Set<(written: Written | null) => void>();
+
+/**
+ * `forget` is called after each mutation of this isolate, before it is acknowledged: what was changed must not be
+ * remembered as it was, since D1 may be silent from now on. Null: it is not known what was changed, or whether.
+ */
+export function afterMutation(forget: (written: Written | null) => void): void {
+  memories.add(forget);
+}
+
+/** The feed's object or D1 may be silent. After this time it is not known whether the batch was written. */
+const patienceMs = 30_000;
+const answerKeptMs = 86_400_000;
+const mostTries = 50;
 
 const unread: Failure = {
   kind: 'unavailable',
@@ -88,23 +120,20 @@ const unreachable: Failure = {
     'Idempotency-Key',
 };
 
-export const restored: Failure = {
+const restored: Failure = {
   kind: 'unavailable',
   problem: 'the key store was restored from a backup, and is put right now; nothing was written: try again',
   waitSeconds: 1,
 };
 
-const answerKeptMs = 86_400_000;
-const mostTries = 50;
-
-/** `reads` of a mutation whose unique columns say all that it is decided on. */
+/** `reads` of a mutation that depends on nothing but its unique columns. */
 export function nothingRead(): readonly [] {
   return [];
 }
 
 /**
- * Decides and writes. `reads`: all that is decided on, read in one batch and afresh at each try, so that a mutation takes
- * two trips to D1.
+ * Decides and writes. `reads`: all that the decision depends on. It is read in one batch and anew at each try, so that a
+ * mutation takes two trips to D1.
  */
 export async function mutate<const Reads extends Statements, Facts = unknown>(
   mutation: Mutation,
@@ -112,7 +141,7 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
   decide: (rows: RowsOf<Reads>) => Result<Draft | Unchanged> | Promise<Result<Draft | Unchanged>>,
   shown: Shown<Facts> | null = null,
 ): Promise<Result<Answer>> {
-  const { env, actor, breakGlass, nowMs } = mutation;
+  const { env } = mutation;
   for (let attempt = 0; attempt < mostTries; attempt++) {
     const read = await readAll(mutation, reads);
     if (!read.ok) return read;
@@ -120,29 +149,27 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
     if (earlier) return replay(mutation, earlier, shown);
     const draft = await decide(rows);
     if (!draft.ok) return draft;
-    if ('as' in draft.value) return succeed(draft.value.as);
-    const { entry, unchanged, statements, answer, refusal, clash, news } = draft.value;
-    const all = (d: DrizzleD1Database) => [
-      ...statements(d),
-      ...bodyStatements(d, mutation, answer, shown?.json ?? null),
-    ];
-    const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
-    const written = await commit(env, { ...entry, detail, actor }, unchanged, all, nowMs, news);
+    if ('as' in draft.value) {
+      // What is written is compared with the object's memory as it is written. Here nothing is.
+      return (await settleStore(env)) === 'restored' ? fail(restored) : succeed(draft.value.as);
+    }
+    const { answer, refusal, clash, news } = draft.value;
+    const body = answer.body === undefined && shown?.json ? sql`json_object('facts', ${shown.json})` : null;
+    const written = await commit(mutation, draft.value, body);
     if (written.kind === 'done') {
       if (refusal) return fail(refusal);
-      const bodyJson = written.bodyJson ?? (await readBody(env, bodyOf(answer.body, shown?.json ?? null)));
-      return answerOf(answer, shown, { ...written, bodyJson }, news);
+      return answerOf(answer, shown, written.bodyJson ?? (await readBody(env, body)), written, news);
     }
     if (written.kind === 'unreachable') return fail(unreachable);
     if (written.kind === 'unwritable') {
       return fail({ kind: 'unavailable', problem: `${written.problem}; nothing was changed` });
     }
-    // The caller, too, may be one that only the backup knows: who he is is asked again.
+    // Perhaps only the backup knows the caller, too: the caller has to be authenticated again.
     if (written.kind === 'restored') return fail(restored);
     if (written.kind === 'clash' && !written.column.startsWith('idempotent_answers.')) {
       if (!clash) throw new Error(`an unexpected clash on ${written.column}`);
       // A copy of this request may have been the faster one.
-      const again = mutation.idempotency && (await readAll(mutation, () => []));
+      const again = mutation.idempotency && (await readAll(mutation, nothingRead));
       if (again?.ok && again.value.earlier) return replay(mutation, again.value.earlier, shown);
       return fail(clash(written.column));
     }
@@ -151,22 +178,60 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
   return fail({ kind: 'unavailable', problem: 'too many changes of the same thing at once; try again' });
 }
 
-/** The statements that keep the answer's body and read it, where that is to be done. */
-function bodyStatements(
-  d: DrizzleD1Database,
-  { actor, idempotency, nowMs }: Mutation,
-  { status, body }: Draft['answer'],
-  json: SQL | null,
-): Statements {
-  const read = bodyOf(body, json);
-  if (!idempotency) return read ? [selectText(d, read)] : [];
-  const kept = { actor, ...idempotency, status, expiresMs: nowMs + answerKeptMs };
-  return keepStatements(d, kept, read ?? sql`${JSON.stringify(body ?? {})}`, nowMs);
+/** Writes the audit row of something that changes nothing in D1. */
+export function note(
+  mutation: Mutation,
+  action: string,
+  target: string,
+  detail: Readonly<Record<string, unknown>>,
+  body: Readonly<Record<string, unknown>> = {},
+): Promise<Result<Answer>> {
+  return mutate(mutation, nothingRead, () =>
+    succeed({
+      entry: { action, target, detail },
+      unchanged: always,
+      statements: () => [],
+      answer: { status: 201, body },
+    }),
+  );
 }
 
-/** SQL for a body that is to be read. */
-function bodyOf(body: Answer['body'] | undefined, json: SQL | null): SQL | null {
-  return body === undefined && json ? sql`json_object('facts', ${json})` : null;
+/** Has a draft written with its audit row, and this isolate forget what it changed. `body`: SQL for the answer's. */
+async function commit(
+  { env, actor, breakGlass, nowMs, idempotency }: Mutation,
+  { entry, unchanged, statements, answer, news = {} }: Draft,
+  body: SQL | null,
+): Promise<Commit> {
+  const detail = breakGlass ? { ...entry.detail, break_glass: true } : entry.detail;
+  const text = await textOf({ ...entry, detail, actor }, nowMs);
+  const d = statementBuilder(env.DB);
+  const list: Statements[number][] = [appendStatement(d, text, unchanged), ...statements(d)];
+  if (idempotency) {
+    const kept = { actor, ...idempotency, status: answer.status, expiresMs: nowMs + answerKeptMs };
+    list.push(...keepStatements(d, kept, body ?? sql`${JSON.stringify(answer.body ?? {})}`, nowMs));
+  } else if (body) {
+    list.push(selectText(d, body));
+  }
+  const written = await send(env, { digest: text.digest, statements: list.map(statementOf), news });
+  if (written.kind === 'done') noteConfirmed(written.mark);
+  if (written.kind === 'done' || written.kind === 'unreachable') {
+    for (const forget of memories) forget(written.kind === 'done' ? written : null);
+  }
+  return written;
+}
+
+async function send(env: Env, ask: CommitAsk): Promise<Commit> {
+  let written: Commit = { kind: 'unreachable' };
+  try {
+    const asked = askFeed(env, async (feed, again) => feed.commit({ ...ask, again }));
+    await withinMs(
+      asked.then((answer) => (written = answer as Commit)),
+      patienceMs,
+    );
+  } catch (error) {
+    console.error(`a mutation could not be written: ${causeOf(error).message}`);
+  }
+  return written;
 }
 
 /** The body of what an earlier try wrote, whose answer was lost; null: it can not be read now, or is gone again. */
@@ -185,15 +250,22 @@ async function readBody({ DB }: Env, body: SQL | null): Promise<string | null> {
 function answerOf<Facts>(
   { status, body, secret }: Draft['answer'],
   shown: Shown<Facts> | null,
-  { bodyJson, clients }: Partial<Done>,
+  bodyJson: string | null,
+  { clients }: Done,
   news: News = {},
 ): Result<Answer> {
-  const clientsOf = byId(news.clientsOf ?? [], clients ?? []);
-  const all = body ?? (bodyJson ? (JSON.parse(bodyJson) as Kept<Facts>) : {});
-  return succeed({ status, body: describe(all, shown, clientsOf), ...(secret ? { secret } : {}) });
+  const kept = body ?? (bodyJson === null ? {} : (JSON.parse(bodyJson) as Kept<Facts>));
+  const described = describe(kept, shown, clientsById(news.clientsOf ?? [], clients));
+  return succeed({ status, body: described, ...(secret ? { secret } : {}) });
 }
 
-/** Any body but facts is told as it is. */
+/** A body as it is answered, or the facts for it. */
+type Kept<Facts> = Answer['body'] | { readonly facts: Facts };
+
+function isFacts<Facts>(kept: Kept<Facts>): kept is { readonly facts: Facts } {
+  return 'facts' in kept;
+}
+
 function describe<Facts>(
   kept: Kept<Facts>,
   shown: Shown<Facts> | null,
@@ -202,14 +274,8 @@ function describe<Facts>(
   return shown && isFacts(kept) ? shown.describe(kept.facts, clientsOf) : (kept as Answer['body']);
 }
 
-type Kept<Facts> = Answer['body'] | { readonly facts: Facts };
-
-function isFacts<Facts>(kept: Kept<Facts>): kept is { readonly facts: Facts } {
-  return 'facts' in kept;
-}
-
-/** The clients of some bouncers, in the order of their ids. */
-export function byId(ids: readonly number[], clients: readonly (readonly SeenClient[])[]): ClientsOf {
+/** The clients of some bouncers. `clients`: in the order of `ids`. */
+export function clientsById(ids: readonly number[], clients: readonly (readonly SeenClient[])[]): ClientsOf {
   const all = new Map(ids.map((id, index) => [id, clients[index]]));
   return (id) => all.get(id) ?? [];
 }
@@ -253,60 +319,16 @@ async function replay<Facts>(
   const kept = JSON.parse(bodyJson) as Kept<Facts>;
   const ids = isFacts(kept) ? (shown?.bouncersIn?.(kept.facts) ?? []) : [];
   const clients = ids.length > 0 ? await askFeed(env, async (feed) => feed.clientsOf(ids)) : [];
-  return succeed({ status, body: describe(kept, shown, byId(ids, clients)), replayed: true });
+  return succeed({ status, body: describe(kept, shown, clientsById(ids, clients)), replayed: true });
 }
 
-/** The `Idempotency-Key` of a request with what it asks for; null when it has none. */
-export async function readIdempotency(
-  header: string | null,
-  method: string,
-  path: string,
-  body: string,
-): Promise<Result<Mutation['idempotency']>> {
-  if (header === null) return succeed(null);
-  if (!/^[\x21-\x7e]{1,255}$/.test(header))
-    return badInput('Idempotency-Key', 'must be 1 to 255 printable characters');
-  return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
-}
-
-/** What `If-Match` may be. */
-export const etagRule = /^(?:\*|(?:W\/)?"(\d{1,15})")$/;
-
-/**
- * The revision of an `If-Match` (`"7"`); null without one, or for `*`. `W/"7"` counts as well, other than RFC 9110 has it:
- * ours are strong, and proxies that compress make them weak on the way.
- */
-export function readIfMatch(header: string | null): Result<number | null> {
-  if (header === null || header === '*') return succeed(null);
-  const revision = etagRule.exec(header)?.[1];
-  if (revision === undefined) return badInput('If-Match', 'must be an ETag as it was answered, or *');
-  return succeed(Number(revision));
-}
-
+/** The ETag of a revision. */
 export function etagOf(revision: number): string {
   return `"${revision}"`;
 }
 
-/** Whether the caller saw what is there. */
-export function checkRevision(mutation: Mutation, revision: number): Result<'seen'> {
-  if (mutation.expectedRevision === null || mutation.expectedRevision === revision) return succeed('seen');
+/** Refuses a caller that has not seen the newest revision (`If-Match`). */
+export function checkRevision({ expectedRevision }: Mutation, revision: number): Result<void> {
+  if (expectedRevision === null || expectedRevision === revision) return succeed(undefined);
   return fail({ kind: 'precondition-failed', etag: etagOf(revision) });
-}
-
-/** Writes the audit row of what is about to be done. */
-export async function note(
-  mutation: Mutation,
-  action: string,
-  target: string,
-  detail: Readonly<Record<string, unknown>>,
-  plan: Readonly<Record<string, unknown>> = {},
-): Promise<Result<Answer>> {
-  return mutate(mutation, nothingRead, () =>
-    succeed({
-      entry: { action, target, detail },
-      unchanged: always,
-      statements: () => [],
-      answer: { status: 201, body: plan },
-    }),
-  );
 }

@@ -1,11 +1,10 @@
-// `/openapi.json`: our own HTTP API as an OpenAPI 3.1 document, made of the operations themselves.
+// `/openapi.json`: Lapidary's own HTTP API as an OpenAPI 3.1 document, made of the operations themselves.
 
 import * as z from 'zod';
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiPathsObject } from 'zod-openapi';
-import { etagRule } from './mutate.ts';
-import type { Operation } from './operation.ts';
+import { etagRule, idempotencyKeyRule, type Operation } from './operation.ts';
 
-/** Operations below one path, told apart by what they are about. */
+/** Operations below one path that belong to one subject. */
 export interface Group {
   readonly tag: string;
   readonly basePath: string;
@@ -27,31 +26,27 @@ const problemShape = z
 
 const refusals: Readonly<Record<number, string>> = {
   400: 'Bad input; it names the field. Nothing was changed.',
-  401: 'Nobody we know.',
-  403: 'Known, but not allowed to do this.',
-  404: 'There is no such thing.',
-  409: 'It can’t be done as things are; it says why.',
-  410: 'It was there, and was taken away for good.',
+  401: 'Missing or invalid credentials.',
+  403: 'The caller is not allowed to do this.',
+  404: 'Not found.',
+  409: 'It conflicts with what is there; it says how.',
+  410: 'It was removed for good.',
   412: 'It was changed since its ETag was read.',
   413: 'The body is too large.',
-  415: 'The body has another coding than gzip.',
-  422: 'This `Idempotency-Key` came with another request before.',
+  415: 'The body has a coding other than gzip.',
+  422: 'This `Idempotency-Key` was used for another request.',
   428: 'Send `If-Match`.',
   429: 'Too many requests; `Retry-After` says when to come back.',
-  500: 'An error of ours; the log has the rest under the id that it names.',
-  503: 'Something that it needs is out of reach; try again.',
+  500: 'Internal error; the log has details under the id that it names.',
+  503: 'Something that this needs is out of reach; try again.',
 };
 
-const idempotencyKey = z
-  .string()
-  .regex(/^[\x21-\x7e]{1,255}$/)
-  .optional()
-  .meta({
-    description:
-      'The same request with the same key is done once within 24 h, and answered again without the secret.',
-  });
+const idempotencyKey = z.string().regex(idempotencyKeyRule).optional().meta({
+  description:
+    'Within 24 h the same request with the same key is done once. It is answered again, but without the secret.',
+});
 
-/** The document. `publicPath`: what stands in front of every path (`PATH_PREFIX`). */
+/** The document. `publicPath`: the prefix of every path (`PATH_PREFIX`). */
 export function openApiDocument(groups: readonly Group[], publicPath: string) {
   const paths: Record<string, Record<string, ZodOpenApiOperationObject>> = {};
   for (const { tag, basePath, operations } of groups) {
@@ -78,7 +73,7 @@ export function openApiDocument(groups: readonly Group[], publicPath: string) {
           type: 'http',
           scheme: 'bearer',
           description:
-            '`OPERATOR_TOKEN`, a token of ours (`cso_…`), or one of an issuer in `OPERATOR_ISSUERS`.',
+            '`OPERATOR_TOKEN`, a token of Lapidary (`cso_…`), or one of an issuer in `OPERATOR_ISSUERS`.',
         },
       },
     },
@@ -116,12 +111,12 @@ function describeOperation(operation: Operation, tag: string): ZodOpenApiOperati
   };
 }
 
-/** Without a body an operation is asked for with `{}` (operation.ts): it is required where that will not do. */
+/** A missing body counts as `{}` (operation.ts). The body is required where `{}` is refused. */
 function bodyOf(schema: z.ZodType) {
   return { required: !schema.safeParse({}).success, content: { 'application/json': { schema } } };
 }
 
-/** Every status but those of success. What an operation takes, and who may call it, brings some along. */
+/** Every status but those of success. Most follow from what an operation takes and from who may call it. */
 export function refusalsOf(operation: Operation): number[] {
   const { needs, query, body, repeatable, ifMatch, refusals: own = [] } = operation;
   const statuses = [

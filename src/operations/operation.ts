@@ -1,28 +1,29 @@
-// The operations of our own HTTP API. Each is defined once, as a value that says where it is, who may call it, what
-// it takes and what it answers: it is the route, the check of what comes in, and its entry in /openapi.json.
+// The operations of Lapidary's own HTTP API. Each is defined once, as a value: where it is, who may call it, what it takes
+// and what it answers. Its route, the check of its input and its entry in /openapi.json are made of that value.
 
 import type { Context, Hono } from 'hono';
 import type * as z from 'zod';
 import type { AppEnv } from '../env.ts';
 import { badInput, problem, succeed, type Result } from '../http/failure.ts';
 import { parseJson, readText } from '../http/body.ts';
+import { sha256Hex } from '../crypto/secret.ts';
 import { mayAct, type Role } from '../config/roles.ts';
 import { check } from './fields.ts';
-import { etagOf, readIdempotency, readIfMatch, type Answer, type Mutation } from './mutate.ts';
+import { etagOf, type Answer, type Mutation } from './mutate.ts';
 
 export interface Operation {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** As OpenAPI writes it: `/bouncers/{name}/rotate`. */
   readonly path: string;
-  /** The least role that may call it; null: it asks by itself who is calling. */
+  /** The least role that may call it; null: it authenticates its callers itself. */
   readonly needs: Role | null;
   readonly summary: string;
   readonly description?: string;
   readonly query?: z.ZodType;
   readonly body?: z.ZodType;
-  /** What it answers when it does what it was asked to do, by status. */
+  /** Its answers of success, by status. */
   readonly answers: Readonly<Record<number, { readonly description: string; readonly body?: z.ZodType }>>;
-  /** Statuses of its refusals, besides those that follow from what it takes and who may call it. */
+  /** Statuses of its refusals, besides those that follow from its other fields (openapi.ts). */
   readonly refusals?: readonly number[];
   /** It takes `Idempotency-Key`, and `If-Match` where that is given. */
   readonly repeatable?: boolean;
@@ -33,18 +34,18 @@ export interface Operation {
 type Definition<Query, Body> = Omit<Operation, 'query' | 'body' | 'reply'> & {
   readonly query?: z.ZodType<Query>;
   readonly body?: z.ZodType<Body>;
-  /** Of what the body unfolds to. */
+  /** Of the body after decompression. */
   readonly bodyLimitBytes?: number;
 };
 
-/** What a request had in it, checked. `text`: its body as it came. */
+/** The checked input of a request. `text`: its body as it came. */
 export interface Input<Query, Body> {
   readonly query: Query;
   readonly body: Body;
   readonly text: string;
 }
 
-/** An operation that answers by itself. */
+/** An operation that makes its own response. */
 export function operation<Query = unknown, Body = unknown>(
   definition: Definition<Query, Body> & {
     readonly reply: (c: Context<AppEnv>, input: Input<Query, Body>) => Promise<Response>;
@@ -64,7 +65,7 @@ export function operation<Query = unknown, Body = unknown>(
   };
 }
 
-/** An operation that changes D1 (mutations.ts): repeatable, audited, with the ETag of what it left. */
+/** An operation that changes D1 (mutate.ts): repeatable, audited, answered with the ETag of what it left. */
 export function mutation<Query = unknown, Body = unknown>(
   definition: Definition<Query, Body> & {
     readonly change: (mutation: Mutation, body: Body, c: Context<AppEnv>) => Promise<Result<Answer>>;
@@ -83,7 +84,7 @@ export function mutation<Query = unknown, Body = unknown>(
   });
 }
 
-/** Who changes what, on what was seen, and whether it was asked before. */
+/** The caller, and what the headers `If-Match` and `Idempotency-Key` say. */
 export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Result<Mutation>> {
   const { headers } = c.req.raw;
   const expected = readIfMatch(headers.get('if-match'));
@@ -101,6 +102,37 @@ export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Resu
   });
 }
 
+/** What `If-Match` may be. */
+export const etagRule = /^(?:\*|(?:W\/)?"(\d{1,15})")$/;
+
+/**
+ * The revision of an `If-Match` (`"7"`); null without one, or for `*`. Against RFC 9110 `W/"7"` counts as well: proxies
+ * that compress make our strong ETags weak on the way.
+ */
+function readIfMatch(header: string | null): Result<number | null> {
+  if (header === null || header === '*') return succeed(null);
+  const revision = etagRule.exec(header)?.[1];
+  if (revision === undefined) return badInput('If-Match', 'must be an ETag as it was answered, or *');
+  return succeed(Number(revision));
+}
+
+/** What `Idempotency-Key` may be. */
+export const idempotencyKeyRule = /^[\x21-\x7e]{1,255}$/;
+
+/** The `Idempotency-Key` of a request, with a hash of what it asks for; null without one. */
+async function readIdempotency(
+  header: string | null,
+  method: string,
+  path: string,
+  body: string,
+): Promise<Result<Mutation['idempotency']>> {
+  if (header === null) return succeed(null);
+  if (!idempotencyKeyRule.test(header)) {
+    return badInput('Idempotency-Key', 'must be 1 to 255 printable characters');
+  }
+  return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
+}
+
 function written(c: Context<AppEnv>, { status, body, secret, replayed }: Answer): Response {
   if (replayed) c.header('idempotent-replayed', 'true');
   const revision = revisionIn(body);
@@ -109,7 +141,7 @@ function written(c: Context<AppEnv>, { status, body, secret, replayed }: Answer)
   return c.json({ ...body, ...secret }, status as 200);
 }
 
-/** The revision of the one thing that an answer describes. */
+/** The revision of the thing that an answer describes. */
 function revisionIn(body: Answer['body']): number | undefined {
   const described = Object.values(body) as (null | { readonly revision?: unknown })[];
   return described.map((each) => each?.revision).find((revision) => typeof revision === 'number');
@@ -135,12 +167,12 @@ async function readInput<Query, Body>(
   return body.ok ? succeed({ query: query.value, body: body.value, text: text.value }) : body;
 }
 
-/** Makes operations the routes below a group. */
+/** Mounts operations as routes. */
 export function mount(routes: Hono<AppEnv>, operations: readonly Operation[]): void {
   for (const each of operations) {
     routes.on(each.method, routePath(each.path), (c) => guarded(c, each));
   }
-  // After all of them: a bouncer may well be called `import`, which is a path of one method.
+  // After all of them: `/bouncers/import` has one method, and a bouncer of that name has others.
   for (const [path, there] of Map.groupBy(operations, (each) => each.path)) {
     const allow = there.map(({ method }) => method);
     routes.all(routePath(path), () => problem({ kind: 'method-not-allowed', allow }));

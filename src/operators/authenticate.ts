@@ -7,7 +7,7 @@ import { fail, succeed, type Result } from '../http/failure.ts';
 import { sameSecret } from '../crypto/secret.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
-import { writeAuditRow } from '../operations/commit.ts';
+import { mutationBy, note } from '../operations/mutate.ts';
 import { claimedIssuer, verifyToken, type Identity } from './oidc.ts';
 import { anyLiveToken, authenticateToken, looksLikeToken } from './tokens.ts';
 
@@ -89,13 +89,8 @@ export async function noteBreakGlassRead(
   nowMs: number,
 ): Promise<void> {
   if (operatorIssuers.length === 0 && !(await anyLiveToken(env.DB, nowMs).catch(() => true))) return;
-  const entry = {
-    actor: breakGlassActor,
-    action: 'operator.break-glass',
-    target: use.slice(0, 200),
-    detail: {},
-  };
-  const written = writeAuditRow(env, entry, nowMs);
+  const mutation = mutationBy(env, breakGlassActor, nowMs);
+  const written = note(mutation, 'operator.break-glass', use.slice(0, 200), {});
   waitUntil(written);
   await withinMs(written, answerMs);
 }
