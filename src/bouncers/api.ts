@@ -1,4 +1,4 @@
-// The operator API of bouncers: their keys and what those may do.
+// The operator API of bouncers, their keys and their policies.
 
 import type { Context } from 'hono';
 import * as z from 'zod';
@@ -6,7 +6,6 @@ import { type AppEnv } from '../env.ts';
 import * as db from './bouncers.sql.ts';
 import { badInput, problem } from '../http/failure.ts';
 import * as bouncers from './bouncers.ts';
-import { bouncerShape, describeBouncer } from './describe.ts';
 import { keyOf, name, newKey, nextOf, nothing, page, isoTime, time } from '../operations/fields.ts';
 import * as imports from './import.ts';
 import { etagOf } from '../operations/mutate.ts';
@@ -15,7 +14,7 @@ import { policyChange } from './policy.ts';
 import { overlapFields, overlapOf } from './versions.ts';
 import { askFeed } from '../feed/client.ts';
 
-const described = z.object({ bouncer: bouncerShape });
+const described = z.object({ bouncer: bouncers.bouncerShape });
 const withKey = described.extend({
   key: z
     .string()
@@ -33,14 +32,14 @@ export const bouncerOperations = [
     answers: {
       200: {
         description: 'A page.',
-        body: z.object({ bouncers: z.array(bouncerShape), next: z.int().nullable() }),
+        body: z.object({ bouncers: z.array(bouncers.bouncerShape), next: z.int().nullable() }),
       },
     },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await db.listBouncers(c.env.DB, after, limit);
       const ids = rows.map(({ bouncer }) => bouncer.id);
       const clients = await askFeed(c.env, async (feed) => feed.clientsOf(ids));
-      const all = rows.map((facts, index) => describeBouncer(facts, clients[index] ?? []));
+      const all = rows.map((facts, index) => bouncers.describeBouncer(facts, clients[index] ?? []));
       return c.json({ bouncers: all, next: nextOf(rows, limit, ({ bouncer }) => bouncer.id) });
     },
   }),
@@ -59,8 +58,9 @@ export const bouncerOperations = [
     method: 'POST',
     path: '/bouncers/import',
     needs: 'operator',
-    summary: 'Take over LAPI’s bouncers with the keys they have',
-    description: 'The rows that the documented export writes; all or nothing, and safe to repeat.',
+    summary: 'Import LAPI’s bouncers with the keys that they have',
+    description:
+      'Takes the rows that the documented export writes. Imports all of them or none, and is safe to repeat.',
     body: imports.lapiExport,
     bodyLimitBytes: imports.importLimitBytes,
     answers: { 200: { description: 'What became of each.', body: imports.importShape } },
@@ -75,7 +75,7 @@ export const bouncerOperations = [
     answers: {
       200: {
         description: 'Its ETag is its revision.',
-        body: bouncerShape.extend({
+        body: bouncers.bouncerShape.extend({
           metrics: z.unknown().meta({ description: 'As it sent them; null before the first.' }),
           metrics_at: time.nullable(),
         }),
@@ -89,7 +89,8 @@ export const bouncerOperations = [
     path: '/bouncers/{name}',
     needs: 'operator',
     summary: 'Change what its keys may do',
-    description: 'What is not named stays as it is. On what is known to be allowed only: send `If-Match`.',
+    description:
+      'What is not named stays as it is. It needs `If-Match`, so that no policy is changed unseen.',
     body: policyChange,
     ifMatch: 'required',
     answers: { 200: { description: 'It holds everywhere within 5 s.', body: described } },
@@ -105,10 +106,10 @@ export const bouncerOperations = [
     method: 'DELETE',
     path: '/bouncers/{name}',
     needs: 'operator',
-    summary: 'Take a bouncer away, with all its keys: refused everywhere within 5 s',
+    summary: 'Delete a bouncer and revoke its keys: they are refused everywhere within 5 s',
     body: nothing,
     ifMatch: 'optional',
-    answers: { 204: { description: 'Gone.' } },
+    answers: { 204: { description: 'Deleted.' } },
     refusals: [404],
     change: (change, _, c) => bouncers.deleteBouncer(change, nameOf(c)),
   }),
@@ -118,9 +119,9 @@ export const bouncerOperations = [
     needs: 'operator',
     summary: 'A new version of its key',
     description:
-      'The old one goes on until the new one is first used, and then for `grace`. A new version that is not used ' +
-      'within `max_overlap` ends, and the old one lives on. A bouncer whose key a host registers is asked for a new ' +
-      'one, unless you send a digest.',
+      'The old version is valid until the new one is first used, and then for `grace`. A new version that is not ' +
+      'used within `max_overlap` expires, and the old one stays. Where a host registers the key, the host is asked ' +
+      'for a new one, unless you send a digest.',
     body: z.strictObject({ ...overlapFields, ...newKey }),
     ifMatch: 'optional',
     answers: {
@@ -134,10 +135,10 @@ export const bouncerOperations = [
     method: 'POST',
     path: '/bouncers/{name}/versions/{number}/revoke',
     needs: 'operator',
-    summary: 'Take one version of its key away: refused everywhere within 5 s',
+    summary: 'Revoke one version of its key: it is refused everywhere within 5 s',
     body: nothing,
     ifMatch: 'optional',
-    answers: { 200: { description: 'What is left.', body: described } },
+    answers: { 200: { description: 'The bouncer with what is left.', body: described } },
     refusals: [404],
     change: (change, _, c) => {
       const number = Number(/^\d{1,9}$/.exec(c.req.param('number') ?? '')?.[0] ?? 0);
@@ -154,7 +155,11 @@ async function showBouncer(c: Context<AppEnv>): Promise<Response> {
   const metrics: unknown = metricsJson === null ? null : JSON.parse(metricsJson);
   const [clients] = await askFeed(c.env, async (feed) => feed.clientsOf([id]));
   c.header('etag', etagOf(revision));
-  return c.json({ ...describeBouncer(facts, clients ?? []), metrics, metrics_at: isoTime(metricsMs) });
+  return c.json({
+    ...bouncers.describeBouncer(facts, clients ?? []),
+    metrics,
+    metrics_at: isoTime(metricsMs),
+  });
 }
 
 function nameOf(c: Context<AppEnv>): string {

@@ -1,4 +1,4 @@
-// The named queries on bouncers. Routes never build SQL.
+// SQL on bouncers.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -57,23 +57,23 @@ export function insertStatements(
   ];
 }
 
-/** The statements that take a bouncer and its keys away, and move the epoch with them. */
-export function deleteStatements(db: DrizzleD1Database, { bouncer, versions }: BouncerFacts, nowMs: number) {
+/** The statements that delete a bouncer, revoke its keys, and move the epoch. */
+export function deleteStatements(
+  db: DrizzleD1Database,
+  bouncer: Pick<Bouncer, 'id' | 'name'>,
+  nowMs: number,
+) {
   return [
-    ...versions.flatMap((version) => revokeStatements(db, version, nowMs)),
+    ...revokeStatements(db, sql`bouncer_id = ${bouncer.id}`, nowMs),
     ...changedStatements(db, sql`(${bouncer.id})`),
     db.delete(bouncers).where(eq(bouncers.id, bouncer.id)),
-    // Its host may not bring it back.
+    // Its host may no longer register it.
     db.delete(hostKeys).where(sql`kind = 'bouncer' AND name = ${bouncer.name}`),
   ];
 }
 
 /** The statements that change what a bouncer's keys may do; the epoch moves, so it holds everywhere within 5 s. */
-export function policyStatements(
-  db: DrizzleD1Database,
-  bouncer: Pick<Bouncer, 'id'>,
-  to: Partial<Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>>,
-) {
+export function policyStatements(db: DrizzleD1Database, bouncer: Pick<Bouncer, 'id'>, to: Partial<Bouncer>) {
   return [
     db
       .update(bouncers)
@@ -83,7 +83,7 @@ export function policyStatements(
   ];
 }
 
-/** SQL for "there is no such bouncer": what a new one is made on. */
+/** SQL for "there is no bouncer of this name". */
 export function noBouncer(name: string): SQL {
   return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name = ${name})`;
 }
@@ -102,7 +102,7 @@ export async function findBouncer(
   return row ?? null;
 }
 
-/** By its name, or by SQL that tells it. */
+/** `name`: the name, or SQL for it. */
 export function selectBouncer(db: DrizzleD1Database, name: string | SQL) {
   return db
     .select()
@@ -130,10 +130,10 @@ export async function listBouncers(
   return rows.map((row) => row.facts);
 }
 
-/** How long D1 may take to keep them. */
+/** How long D1 may take to save them. */
 const metricsPatienceMs = 5_000;
 
-/** The newest usage metrics of a bouncer take the place of the last. No mutation: nobody's right changes. */
+/** Replaces the usage metrics of a bouncer. No mutation: no key's right changes. */
 export async function saveMetrics(d1: D1Database, id: number, json: string, nowMs: number): Promise<void> {
   const to = { metricsJson: json, metricsMs: nowMs };
   await askD1(d1, (db) => db.update(bouncers).set(to).where(eq(bouncers.id, id)), metricsPatienceMs);

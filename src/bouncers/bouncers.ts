@@ -1,15 +1,16 @@
-// What operators do with bouncers and their keys: create, rotate, revoke, delete. Each decides on what is there and
-// leaves the writing to mutations.ts.
+// Bouncers as operators see and change them: create, rotate, revoke, change the policy, delete. Each change decides on what
+// is there and leaves the writing to operations/mutate.ts. No secret is in what is described.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { RowsOf } from '../store/audit.sql.ts';
+import * as z from 'zod';
+import type { AuditEntry, RowsOf } from '../store/audit.sql.ts';
 import * as db from './bouncers.sql.ts';
 import { atRevision, isRevoked, neverRevoked, planStatements } from './keys.sql.ts';
 import { askRotationStatements } from './host-keys.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { mintSecret } from '../crypto/mint.ts';
 import { digestOf } from '../crypto/secret.ts';
-import { type NewKey, isoTime } from '../operations/fields.ts';
+import { isoTime, time, type NewKey } from '../operations/fields.ts';
 import {
   checkRevision,
   mutate,
@@ -19,17 +20,104 @@ import {
   type Mutation,
   type Shown,
 } from '../operations/mutate.ts';
-import { describePolicy, policyColumns, type PolicyChange } from './policy.ts';
-import { planFirstUse, planRotation, type Overlap } from './versions.ts';
-import { describeBouncer } from './describe.ts';
+import { describePolicy, policyColumns, policyShape, type PolicyChange } from './policy.ts';
+import { endOf, planFirstUse, planRotation, type Overlap } from './versions.ts';
 import type { KeyVersion } from '../store/schema.ts';
+import type { SeenClient } from '../stream/clients.ts';
 import { selectHolds } from '../store/facts.ts';
 
-/** A key to register: the digest, and the key itself when it was made here. */
-async function registered({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
-  if (digest !== null) return { digest };
+const versionShape = z.object({
+  number: z.int().meta({ description: '1, 2, 3 … in a bouncer.' }),
+  state: z.enum(['next', 'current', 'previous']).meta({
+    description:
+      '`next` was not used yet. Its first use makes it `current`, and the one before it `previous`.',
+  }),
+  digest_prefix: z.string().meta({ description: 'The first 8 hex digits of its SHA-512.' }),
+  created_at: time,
+  first_used: time.nullable(),
+  last_used: time.nullable(),
+  valid_until: time.nullable().meta({ description: 'When it is refused, to the millisecond. Null: never.' }),
+});
+
+/** A bouncer as operators read it. */
+export const bouncerShape = z
+  .object({
+    name: z.string(),
+    lapi_name: z.string().nullable().meta({ description: 'Its name in LAPI, if it was imported.' }),
+    created_at: time,
+    revision: z.int().meta({ description: 'Counts its changes; its ETag.' }),
+    last_pull: time.nullable(),
+    address: z.string().nullable().meta({ description: 'Of the client that was seen last.' }),
+    type: z.string().nullable().meta({ description: 'The first half of the User-Agent, as in LAPI.' }),
+    version: z.string().nullable(),
+    ...policyShape,
+    clients: z
+      .array(z.object({ address: z.string(), last_pull: time.nullable() }))
+      .meta({ description: 'Each address from which its keys are used; the newest first.' }),
+    key_versions: z.array(versionShape),
+    host: z.string().optional().meta({ description: 'The host that registers its key.' }),
+    rotation_asked_at: time.nullable().optional().meta({
+      description: 'When its host was asked for a new key that it has not registered yet.',
+    }),
+  })
+  .meta({ id: 'Bouncer' });
+
+/**
+ * A bouncer as operators read it. `type` and `version` are the two halves of the User-Agent, as LAPI takes it apart
+ * (middlewares/v1/api_key.go).
+ */
+export function describeBouncer(
+  { bouncer, versions, owner }: db.BouncerFacts,
+  clients: readonly SeenClient[],
+): z.input<typeof bouncerShape> {
+  const newest = clients[0];
+  const [type, version, ...rest] = (newest?.userAgent ?? '').split('/');
+  const twoParts = version !== undefined && rest.length === 0;
+  return {
+    name: bouncer.name,
+    lapi_name: bouncer.lapiName,
+    created_at: isoTime(bouncer.createdMs),
+    revision: bouncer.revision,
+    last_pull: isoTime(newest?.seenMs ?? null),
+    address: newest?.address ?? null,
+    type: newest ? (twoParts ? (type ?? '') : newest.userAgent) : null,
+    version: newest ? (twoParts ? version : 'N/A') : null,
+    ...describePolicy(bouncer),
+    clients: clients.map(({ address, seenMs }) => ({ address, last_pull: isoTime(seenMs) })),
+    key_versions: versions.map((each) => describeVersion(each, clients)),
+    ...(owner ? { host: owner.host, rotation_asked_at: isoTime(owner.hostKey.rotationAskedMs) } : {}),
+  };
+}
+
+function describeVersion(version: KeyVersion, clients: readonly SeenClient[]) {
+  const endMs = endOf(version);
+  return {
+    number: version.number,
+    state: version.state,
+    digest_prefix: version.digest.slice(0, 8),
+    created_at: isoTime(version.createdMs),
+    first_used: isoTime(version.firstUsedMs),
+    last_used: isoTime(lastUsed(version.id, clients)),
+    valid_until: isoTime(Number.isFinite(endMs) ? endMs : null),
+  };
+}
+
+/** When a version of a key was last used, by any of the bouncer's clients; null: never. */
+export function lastUsed(versionId: number, clients: readonly SeenClient[]): number | null {
+  return Math.max(0, ...clients.map((client) => client.versions[versionId] ?? 0)) || null;
+}
+
+/** A new key of a bouncer. */
+export async function mintKey(): Promise<{ key: string; digest: string }> {
   const key = mintSecret('csb_');
-  return { digest: await digestOf(key), secret: { key } };
+  return { key, digest: await digestOf(key) };
+}
+
+/** The digest of a key to register, and the key itself if it is made here. */
+async function keyFor({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
+  if (digest !== null) return { digest };
+  const made = await mintKey();
+  return { digest: made.digest, secret: { key: made.key } };
 }
 
 export const digestTaken: Failure = {
@@ -49,18 +137,18 @@ function shownBouncer(name: string): Shown<db.BouncerFacts> {
 
 export async function createBouncer(mutation: Mutation, name: string, key: NewKey): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await registered(key);
+  const { digest, secret } = await keyFor(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
   const exists: Failure = { kind: 'conflict', field: 'name', problem: `bouncer ${name} exists` };
   const reads = (d: DrizzleD1Database) =>
     [db.selectBouncer(d, name), selectHolds(d, isRevoked(digest))] as const;
   const decide = ([[there], [revoked]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
-    // Of the two reasons not to write, the one that is not the digest's is the name's.
+    // Where both are taken the name is reported: it says nothing about the key.
     if (there) return fail(exists);
     if (revoked?.holds) return fail(digestTaken);
-    const start = digest.slice(0, 8);
+    const detail = { start: digest.slice(0, 8), expires_at: isoTime(expiresMs) };
     return succeed({
-      entry: { action: 'bouncer.create', target: name, detail: { start, expires_at: isoTime(expiresMs) } },
+      entry: { action: 'bouncer.create', target: name, detail },
       unchanged: neverRevoked(digest),
       statements: (d) => db.insertStatements(d, name, digest, expiresMs, nowMs),
       answer: { status: 201, ...(secret ? { secret } : {}) },
@@ -78,66 +166,47 @@ export async function rotateKey(
   overlap: Overlap,
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await registered(key);
+  const { digest, secret } = await keyFor(key);
   const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
-  const reads = (d: DrizzleD1Database) =>
-    [db.selectFacts(d, name), selectHolds(d, isRevoked(digest))] as const;
-  const decide = ([[found], [revoked]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
-    const read = checkBouncer(mutation, name, found);
-    if (!read.ok) return read;
-    const { bouncer, versions, owner } = read.value;
-    if (owner && key.digest === null) return askRotation(bouncer, owner.host, key, overlap, nowMs);
-    // Its own unused version would be taken away for good, and registered anew, in one batch.
-    const own = versions.some((version) => version.digest === digest);
-    if (own || revoked?.holds) return fail(digestTaken);
+  const decide = ({ bouncer, versions, owner }: db.BouncerFacts, wasRevoked: boolean): Result<Change> => {
+    if (owner && key.digest === null) return succeed(askRotation(name, owner.host, key, overlap, nowMs));
+    // Its own unused version would be revoked and registered anew in one batch.
+    const isOwn = versions.some((version) => version.digest === digest);
+    if (isOwn || wasRevoked) return fail(digestTaken);
     const plan = planRotation(versions, overlap, expiresMs, nowMs);
     return succeed({
-      entry: {
-        action: 'bouncer.rotate',
-        target: name,
-        detail: {
-          number: bouncer.versionCount + 1,
-          start: digest.slice(0, 8),
-          grace_seconds: overlap.graceMs / 1000,
-          max_overlap_seconds: overlap.maxOverlapMs / 1000,
-          revoked: plan.revoke.map((version) => version.number),
-        },
+      action: 'bouncer.rotate',
+      detail: {
+        number: bouncer.versionCount + 1,
+        start: digest.slice(0, 8),
+        grace_seconds: overlap.graceMs / 1000,
+        max_overlap_seconds: overlap.maxOverlapMs / 1000,
+        revoked: plan.revoke.map((version) => version.number),
       },
-      unchanged: atRevision(bouncer),
-      statements: (d) => planStatements(d, bouncer, plan, digest, nowMs),
+      statements: (d) => planStatements(d, [{ bouncer, plan, digest }], nowMs),
       answer: { status: 200, ...(secret ? { secret } : {}) },
       clash: () => digestTaken,
-      news: { clientsOf: [bouncer.id] },
     });
   };
-  return mutate(mutation, reads, decide, shownBouncer(name));
+  return changeBouncer(mutation, name, decide, digest);
 }
 
-/** Only its host can make a new key that stays there: it is asked to, and finds this out when it renews. */
+/** Only its host can make a key that stays on the host. It is asked to, and learns of it when it renews. */
 function askRotation(
-  bouncer: db.BouncerFacts['bouncer'],
+  name: string,
   host: string,
   { expiresInMs }: NewKey,
   { graceMs, maxOverlapMs }: Overlap,
   nowMs: number,
-): Result<Draft> {
-  const to = {
-    rotationAskedMs: nowMs,
-    graceMs,
-    maxOverlapMs,
-    ...(expiresInMs === null ? {} : { lifeMs: expiresInMs }),
-  };
-  return succeed({
-    entry: {
-      action: 'bouncer.ask-rotation',
-      target: bouncer.name,
-      detail: { host, grace_seconds: graceMs / 1000, max_overlap_seconds: maxOverlapMs / 1000 },
-    },
-    unchanged: atRevision(bouncer),
-    statements: (d) => askRotationStatements(d, bouncer.name, to),
+): Change {
+  const lifeMs = expiresInMs === null ? {} : { lifeMs: expiresInMs };
+  const to = { rotationAskedMs: nowMs, graceMs, maxOverlapMs, ...lifeMs };
+  return {
+    action: 'bouncer.ask-rotation',
+    detail: { host, grace_seconds: graceMs / 1000, max_overlap_seconds: maxOverlapMs / 1000 },
+    statements: (d) => askRotationStatements(d, name, to),
     answer: { status: 202 },
-    news: { clientsOf: [bouncer.id] },
-  });
+  };
 }
 
 export async function revokeVersion(
@@ -145,106 +214,99 @@ export async function revokeVersion(
   name: string,
   number: number,
 ): Promise<Result<Answer>> {
-  return change(mutation, name, ({ bouncer, versions }) => {
+  return changeBouncer(mutation, name, ({ bouncer, versions }) => {
     const version = versions.find((candidate) => candidate.number === number);
     if (!version) return fail({ kind: 'not-found', what: `version ${number} of bouncer ${name}` });
     const plan = { revoke: [version], change: [] };
     return succeed({
-      entry: {
-        action: 'bouncer.revoke',
-        target: name,
-        detail: { number, start: version.digest.slice(0, 8) },
-      },
-      unchanged: atRevision(bouncer),
-      statements: (d) => planStatements(d, bouncer, plan, null, mutation.nowMs),
-      answer: { status: 200 },
-      news: { clientsOf: [bouncer.id] },
+      action: 'bouncer.revoke',
+      detail: { number, start: version.digest.slice(0, 8) },
+      statements: (d) => planStatements(d, [{ bouncer, plan, digest: null }], mutation.nowMs),
     });
   });
 }
 
-/** Changes what a bouncer's keys may do; what the change does not name stays. */
+/** Changes what a bouncer's keys may do. What the change does not name stays. */
 export async function changePolicy(
   mutation: Mutation,
   name: string,
   policy: PolicyChange,
 ): Promise<Result<Answer>> {
-  return change(mutation, name, ({ bouncer }) => {
+  return changeBouncer(mutation, name, ({ bouncer }) => {
     const to = policyColumns(policy);
     return succeed({
-      entry: { action: 'bouncer.policy', target: name, detail: describePolicy({ ...bouncer, ...to }) },
-      unchanged: atRevision(bouncer),
+      action: 'bouncer.policy',
+      detail: describePolicy({ ...bouncer, ...to }),
       statements: (d) => db.policyStatements(d, bouncer, to),
-      answer: { status: 200 },
-      news: { clientsOf: [bouncer.id] },
     });
   });
 }
 
 export async function deleteBouncer(mutation: Mutation, name: string): Promise<Result<Answer>> {
-  return change(mutation, name, (facts) => {
-    const { bouncer, versions } = facts;
-    return succeed({
-      entry: {
-        action: 'bouncer.delete',
-        target: name,
-        detail: { revoked: versions.map(({ number }) => number) },
-      },
-      unchanged: atRevision(bouncer),
-      statements: (d) => db.deleteStatements(d, facts, mutation.nowMs),
+  return changeBouncer(mutation, name, ({ bouncer, versions }) =>
+    succeed({
+      action: 'bouncer.delete',
+      detail: { revoked: versions.map(({ number }) => number) },
+      statements: (d) => db.deleteStatements(d, bouncer, mutation.nowMs),
       answer: { status: 204, body: {} },
       news: { gone: bouncer.id },
-    });
-  });
+    }),
+  );
 }
 
 /**
- * A `next` version was used: it becomes `current` and the old one's grace begins. Many polls may find out at
- * once; the first to write decides, the others see that nothing is left to do.
+ * A `next` version was used: it becomes `current`, and the old one's grace begins. Many polls may report it at once. The
+ * first one writes it; the others find nothing left to do.
  */
 export async function noteFirstUse(env: Env, used: KeyVersion, name: string, nowMs: number): Promise<void> {
-  await change(mutationBy(env, `bouncer:${name}`, nowMs), name, ({ bouncer, versions }) => {
+  await changeBouncer(mutationBy(env, `bouncer:${name}`, nowMs), name, ({ bouncer, versions }) => {
     const version = versions.find(({ id, state }) => id === used.id && state === 'next');
     if (!version) return fail({ kind: 'not-found', what: 'an unused version' });
     const plan = planFirstUse(versions, version, nowMs);
     const previous = plan.change.find(({ to }) => to.state === 'previous');
     return succeed({
-      entry: {
-        action: 'bouncer.first-use',
-        target: name,
-        detail: {
-          number: version.number,
-          previous: previous?.version.number,
-          ends_at: previous && isoTime(previous.to.deadlineMs ?? null),
-        },
+      action: 'bouncer.first-use',
+      detail: {
+        number: version.number,
+        previous: previous?.version.number,
+        ends_at: previous && isoTime(previous.to.deadlineMs ?? null),
       },
-      unchanged: atRevision(bouncer),
-      statements: (d) => planStatements(d, bouncer, plan, null, nowMs),
+      statements: (d) => planStatements(d, [{ bouncer, plan, digest: null }], nowMs),
       answer: { status: 200, body: {} },
+      news: {},
     });
   });
 }
 
-/** Changes a bouncer that is there. */
-function change(
+/** What differs between the changes of a bouncer. Without an `answer` the bouncer is shown. */
+type Change = Pick<AuditEntry, 'action' | 'detail'> &
+  Pick<Draft, 'statements' | 'clash'> &
+  Partial<Pick<Draft, 'answer' | 'news'>>;
+
+/** Changes a bouncer that exists. `digest`: of a key to register; whether it was revoked is read along. */
+function changeBouncer(
   mutation: Mutation,
   name: string,
-  decide: (facts: db.BouncerFacts) => Result<Draft>,
+  decide: (facts: db.BouncerFacts, wasRevoked: boolean) => Result<Change>,
+  digest = '',
 ): Promise<Result<Answer>> {
-  const reads = (d: DrizzleD1Database) => [db.selectFacts(d, name)] as const;
-  const decideOn = ([[found]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
-    const read = checkBouncer(mutation, name, found);
-    return read.ok ? decide(read.value) : read;
+  const reads = (d: DrizzleD1Database) =>
+    [db.selectFacts(d, name), selectHolds(d, isRevoked(digest))] as const;
+  const decideOn = ([[found], [revoked]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
+    if (!found) return fail({ kind: 'not-found', what: `bouncer ${name}` });
+    const { bouncer } = found.facts;
+    const seen = checkRevision(mutation, bouncer.revision);
+    if (!seen.ok) return seen;
+    const change = decide(found.facts, revoked?.holds === 1);
+    if (!change.ok) return change;
+    const { action, detail, ...rest } = change.value;
+    return succeed({
+      entry: { action, target: name, detail },
+      unchanged: atRevision(bouncer),
+      answer: { status: 200 },
+      news: { clientsOf: [bouncer.id] },
+      ...rest,
+    });
   };
   return mutate(mutation, reads, decideOn, shownBouncer(name));
-}
-
-function checkBouncer(
-  mutation: Mutation,
-  name: string,
-  found: { readonly facts: db.BouncerFacts } | undefined,
-): Result<db.BouncerFacts> {
-  if (!found) return fail({ kind: 'not-found', what: `bouncer ${name}` });
-  const seen = checkRevision(mutation, found.facts.bouncer.revision);
-  return seen.ok ? succeed(found.facts) : seen;
 }

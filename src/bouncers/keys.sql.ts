@@ -1,20 +1,19 @@
-// The named queries on keys: what opens what, and what a rotation changes.
+// SQL on the versions of bouncers' keys: which digests are known, and what a change of versions writes.
 
 import { and, eq, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from '../store/ask.ts';
 import type { VersionPlan } from './versions.ts';
-import { bouncers, revocationOutbox, keyVersions, revokedDigests, type KeyVersion } from '../store/schema.ts';
+import { bouncers, keyVersions, type KeyVersion } from '../store/schema.ts';
 import { listed, selectHolds } from '../store/facts.ts';
-import { changedStatements } from '../store/epoch.sql.ts';
+import { manyChangedStatements } from '../store/epoch.sql.ts';
 
-/** Notes the first use of a version that is in use by right. No mutation: nobody's right changes. */
+/** Notes the first use of a version that is no `next`. No mutation: no key's right changes. */
 export async function saveFirstUse(d1: D1Database, id: number, nowMs: number): Promise<void> {
   const unused = and(eq(keyVersions.id, id), isNull(keyVersions.firstUsedMs));
   await askD1(d1, (db) => db.update(keyVersions).set({ firstUsedMs: nowMs }).where(unused));
 }
 
-/** Of any number of bouncers: D1 binds no more than 100 values a statement, so a list is one JSON text. */
 export function versionsOf(d1: D1Database, bouncerIds: readonly number[]): Promise<KeyVersion[]> {
   const own = inArray(keyVersions.bouncerId, listed(bouncerIds));
   return askD1(d1, (db) => db.select().from(keyVersions).where(own).orderBy(keyVersions.number));
@@ -25,62 +24,110 @@ export async function isKnownDigest(d1: D1Database, digest: string): Promise<boo
   return row?.holds === 1;
 }
 
-/** SQL for "this digest opens something, did once, or was taken away". */
+/** SQL for "this digest is or was that of a key". */
 export function isKnown(digest: string): SQL {
   return sql`(EXISTS (SELECT 1 FROM key_versions WHERE digest = ${digest})
     OR EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest}))`;
 }
 
-/** SQL for "nobody has mutated this bouncer since". */
+/** SQL for "nobody has changed this bouncer since". */
 export function atRevision(bouncer: { readonly id: number; readonly revision: number }): SQL {
   return sql`EXISTS (SELECT 1 FROM bouncers WHERE id = ${bouncer.id} AND revision = ${bouncer.revision})`;
 }
 
-/** SQL for "this digest was taken away". */
-export function isRevoked(digest: string): SQL {
-  return sql`EXISTS (SELECT 1 FROM revoked_digests WHERE digest = ${digest})`;
+/** SQL for "one of these digests was revoked". */
+export function isRevoked(...digests: readonly string[]): SQL {
+  return sql`EXISTS (SELECT 1 FROM revoked_digests WHERE digest IN ${listed(digests)})`;
 }
 
 export function neverRevoked(digest: string): SQL {
   return sql`NOT ${isRevoked(digest)}`;
 }
 
+/** What becomes of the versions of one bouncer. */
+export interface BouncerPlan {
+  readonly bouncer: Pick<typeof bouncers.$inferSelect, 'id' | 'revision' | 'versionCount'>;
+  readonly plan: VersionPlan;
+  /** The digest of the version that the plan inserts. */
+  readonly digest: string | null;
+}
+
 /**
- * The statements of a plan. A version that is taken away leaves its digest behind, and the epoch moves with every
- * change, so that no isolate trusts what it knew for more than 5 s.
+ * The statements of plans for any number of bouncers. Each list is one JSON text: D1 limits statements and bound
+ * parameters. The epoch moves, so that every isolate looks up these keys anew within 5 s.
  */
-export function planStatements(
-  db: DrizzleD1Database,
-  bouncer: { readonly id: number; readonly versionCount: number },
-  plan: VersionPlan,
-  digest: string | null,
-  nowMs: number,
-) {
-  const number = bouncer.versionCount + (plan.insert ? 1 : 0);
+export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPlan[], nowMs: number) {
+  const revoked = plans.flatMap(({ plan }) => plan.revoke);
+  const changed = plans.flatMap(({ plan }) => plan.change.map(({ version, to }) => ({ ...version, ...to })));
+  // A deadline that was set is as final as a revocation.
+  const revocations = [
+    ...revoked.map(({ digest }) => ({ digest, effectiveMs: nowMs })),
+    ...changed
+      .filter(({ deadlineMs }) => deadlineMs !== null)
+      .map(({ digest, deadlineMs: effectiveMs }) => ({ digest, effectiveMs })),
+  ];
+  const added = plans.flatMap(({ bouncer, plan, digest }) => {
+    return plan.insert
+      ? [{ ...plan.insert, digest, bouncerId: bouncer.id, number: bouncer.versionCount + 1 }]
+      : [];
+  });
+  const after = plans.map(({ bouncer: { id, revision, versionCount }, plan }) => {
+    return { id, revision, versionCount: versionCount + (plan.insert ? 1 : 0) };
+  });
   return [
-    ...plan.revoke.flatMap((version) => revokeStatements(db, version, nowMs)),
-    ...plan.change.flatMap(({ version, to }) => [
-      db.update(keyVersions).set(to).where(eq(keyVersions.id, version.id)),
-      // The end of a grace is as final as a revocation.
-      ...(to.state === 'previous' && to.deadlineMs
-        ? [db.insert(revocationOutbox).values({ digest: version.digest, effectiveMs: to.deadlineMs })]
-        : []),
-    ]),
-    ...(plan.insert && digest !== null
-      ? [db.insert(keyVersions).values({ ...plan.insert, bouncerId: bouncer.id, number, digest })]
-      : []),
+    // Where a bouncer was changed meanwhile its revision becomes NULL, which its column refuses.
     db
       .update(bouncers)
-      .set({ revision: sql`revision + 1`, versionCount: number })
-      .where(eq(bouncers.id, bouncer.id)),
-    ...changedStatements(db, sql`(${bouncer.id})`),
+      .set({
+        revision: sql`CASE WHEN revision = ${field('revision')} THEN revision + 1 END`,
+        versionCount: field('versionCount'),
+      })
+      .from(rowsOf(after))
+      .where(sql`bouncers.id = ${field('id')}`),
+    db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
+      SELECT ${field('digest')}, ${nowMs} FROM ${rowsOf(revoked)}`),
+    db.run(sql`INSERT INTO ends_outbox (digest, ends_ms)
+      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${rowsOf(revocations)}`),
+    db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
+    db
+      .update(keyVersions)
+      .set({
+        state: field('state'),
+        firstUsedMs: field('firstUsedMs'),
+        deadlineMs: field('deadlineMs'),
+        graceMs: field('graceMs'),
+        maxOverlapMs: field('maxOverlapMs'),
+      })
+      .from(rowsOf(changed))
+      .where(sql`key_versions.id = ${field('id')}`),
+    db.run(sql`INSERT INTO key_versions
+        (bouncer_id, digest, created_ms, number, state, expires_ms, deadline_ms, grace_ms, max_overlap_ms)
+      SELECT ${field('bouncerId')}, ${field('digest')}, ${field('createdMs')}, ${field('number')},
+        ${field('state')}, ${field('expiresMs')}, ${field('deadlineMs')}, ${field('graceMs')},
+        ${field('maxOverlapMs')} FROM ${rowsOf(added)}`),
+    ...manyChangedStatements(
+      db,
+      after.map(({ id }) => id),
+    ),
   ];
 }
 
-export function revokeStatements(db: DrizzleD1Database, version: KeyVersion, nowMs: number) {
+/** SQL for rows that are read from one JSON text; `field` is a column of them. */
+export function rowsOf(values: readonly object[]): SQL {
+  return sql`json_each(${JSON.stringify(values)}) AS given`;
+}
+
+export function field(name: string): SQL {
+  return sql.raw(`given.value ->> '${name}'`);
+}
+
+/** The statements that revoke versions of keys. `which`: SQL on `key_versions`. Their digests are never registered again. */
+export function revokeStatements(db: DrizzleD1Database, which: SQL, nowMs: number) {
   return [
-    db.insert(revokedDigests).values({ digest: version.digest, revokedMs: nowMs }).onConflictDoNothing(),
-    db.insert(revocationOutbox).values({ digest: version.digest, effectiveMs: nowMs }),
-    db.delete(keyVersions).where(eq(keyVersions.id, version.id)),
+    db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
+      SELECT digest, ${nowMs} FROM key_versions WHERE ${which}`),
+    db.run(sql`INSERT INTO ends_outbox (digest, ends_ms)
+      SELECT digest, ${nowMs} FROM key_versions WHERE ${which}`),
+    db.delete(keyVersions).where(which),
   ];
 }

@@ -23,14 +23,14 @@ export const rotationOperations = [
     needs: 'operator',
     summary: 'Rotate the keys of many bouncers',
     description:
-      'Each gets a new version of its key, and a moment at which it is due; up to then its old one goes on. Without a ' +
-      'grace (`0s`) the old one ends at that moment, used or not. A bouncer whose host makes its keys has none in the ' +
-      'answer: its host is asked when it is due, and the old key goes on until it has made one.',
+      'Each gets a new version of its key, and a due time. The old version is valid at least until then. Without a ' +
+      'grace (`0s`) it expires at that time, whether the new one was used or not. Where a host makes the key, the ' +
+      'answer has none: the host is asked at the due time, and the old key is valid until the host has made one.',
     body: newRotation,
     answers: {
-      200: { description: 'Who would be rotated, and when (`dry_run`).', body: planned },
+      200: { description: 'Which bouncers would be rotated, and when (`dry_run`).', body: planned },
       201: {
-        description: 'Who is rotated, when, and the new keys.',
+        description: 'Which bouncers are rotated, when, and the new keys.',
         body: planned.extend({
           keys: z
             .record(z.string(), z.string())
@@ -46,7 +46,7 @@ export const rotationOperations = [
     method: 'GET',
     path: '/rotations',
     needs: 'viewer',
-    summary: 'Rotations of many, the newest first',
+    summary: 'Rotations, the newest first',
     query: z.strictObject({
       before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
       ...pageFields,
@@ -66,7 +66,7 @@ export const rotationOperations = [
     method: 'GET',
     path: '/rotations/{id}',
     needs: 'viewer',
-    summary: 'How far it has come, bouncer by bouncer',
+    summary: 'A rotation, with the state of each bouncer',
     answers: {
       200: {
         description: 'As of now.',

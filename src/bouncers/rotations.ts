@@ -1,6 +1,6 @@
-// Rotations of many bouncers at once: which, when each is due, and how far they have come. All keys are made in the
-// one call and shown in its answer, so that nothing secret is kept for later; what is staggered are the ends. The rules
-// of each single key are rotation.ts's.
+// Rotations of many bouncers at once: which ones, when each is due, and how far they have come. All keys are made in one
+// call and shown in its answer, so that no secret is kept. What is staggered is when the old keys expire. The rules of a
+// single key are in versions.ts.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
@@ -8,12 +8,11 @@ import { askD1 } from '../store/ask.ts';
 import type { RowsOf } from '../store/audit.sql.ts';
 import type { BouncerFacts } from './bouncers.sql.ts';
 import * as db from './rotations.sql.ts';
-import { versionsOf } from './keys.sql.ts';
+import { isRevoked, versionsOf } from './keys.sql.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { SeenClient } from '../stream/clients.ts';
-import { mintSecret } from '../crypto/mint.ts';
-import { digestOf } from '../crypto/secret.ts';
-import { lastUsed } from './describe.ts';
+import { lastUsed, mintKey } from './bouncers.ts';
+import { selectHolds } from '../store/facts.ts';
 import { digest, duration, longestMs, isoTime, time } from '../operations/fields.ts';
 import { glob, matchesGlob } from '../formats/glob.ts';
 import {
@@ -34,7 +33,7 @@ import {
 } from './versions.ts';
 import type { KeyVersion } from '../store/schema.ts';
 
-export const mostRotated = 1000;
+const mostRotated = 1000;
 
 const selectorMustBe = 'must be an object with names, older_than or both';
 
@@ -60,18 +59,18 @@ export const newRotation = z.strictObject({
     }),
   ...overlapFields,
   spread: duration(0, longestOverlapMs).default(0).meta({
-    description: 'Over how long they are spread: each is due at its own moment of it.',
+    description: 'Over how long they are spread. Each has its own due time.',
     example: '1h',
   }),
   expires_in: duration(1000, longestMs).optional(),
   keys_sha512: z
     .record(z.string(), digest)
     .optional()
-    .meta({ description: 'Digests of keys that you made, by bouncer; the others’ keys are made here.' }),
+    .meta({ description: 'Digests of keys that you made, by bouncer. The other keys are made here.' }),
   dry_run: z
     .boolean('must be true or false')
     .default(false)
-    .meta({ description: 'Only say who would be rotated.' }),
+    .meta({ description: 'Only say which bouncers would be rotated.' }),
 });
 
 const memberStates = ['waiting', 'grace', 'done', 'lapsed', 'replaced', 'gone'] as const;
@@ -82,9 +81,9 @@ export const memberShape = z.object({
   due_at: time.meta({ description: 'When the bouncer is to have its new key.' }),
   state: z.enum(memberStates).meta({
     description:
-      '`waiting`: still on the old version. `grace`: on the new one, the old one still good. `done`: only the new one ' +
-      'is. `lapsed`: it never took the new one, which has ended. `replaced`: the new version was revoked, or ' +
-      'another one took its place. `gone`: the bouncer was taken away.',
+      '`waiting`: still on the old version. `grace`: on the new one, the old one is still valid. `done`: only the new ' +
+      'one is valid. `lapsed`: the new one expired unused. `replaced`: the new version was revoked, or another one ' +
+      'took its place. `gone`: the bouncer was deleted.',
   }),
   new_first_used: time.nullable(),
   old_last_used: time.nullable(),
@@ -118,9 +117,8 @@ const digestTaken: Failure = {
 };
 
 /**
- * Rotates, or with `dry_run` only says what would be. 400 where nobody fits, or too many do. What is answered follows from
- * what was read, and is not read back: that the bouncers were as they were read is checked when they are changed, and
- * a thousand of them are many rows.
+ * Rotates, or with `dry_run` only says what would be done. 400 where no bouncer fits, or too many do. The answer follows
+ * from what was read: the batch checks that no bouncer has changed since, so nothing is read back.
  */
 export async function rotateMany(
   mutation: Mutation,
@@ -130,15 +128,17 @@ export async function rotateMany(
   const { selector, keys_sha512: given = {} } = input;
   const overlap = overlapOf(input);
   const expiresMs = input.expires_in === undefined ? null : nowMs + input.expires_in;
-  const minted = new Map<string, { key: string; digest: string }>();
+  /** By bouncer. A decision that is taken again uses the same keys. */
+  const minted = new Map<string, { readonly key: string; readonly digest: string }>();
   const prefixes = (selector.names ?? ['*']).map((pattern) => pattern.split('*', 1)[0] ?? '');
   const reads = (d: DrizzleD1Database) =>
     [
       db.selectCandidates(d, prefixes, 0),
-      db.selectAnyRevoked(d, Object.values(given)),
+      selectHolds(d, isRevoked(...Object.values(given))),
       db.selectNewestId(d),
     ] as const;
-  const decide = async ([first, [revoked], [newest]]: RowsOf<ReturnType<typeof reads>>) => {
+
+  const choose = async (first: RowsOf<ReturnType<typeof reads>>[0]): Promise<Result<BouncerFacts[]>> => {
     const chosen: BouncerFacts[] = [];
     for (let page = first; ;) {
       chosen.push(...page.map(({ facts }) => facts).filter((facts) => isChosen(selector, facts, nowMs)));
@@ -152,66 +152,72 @@ export async function rotateMany(
     if (chosen.length === 0) return badInput('selector', 'fits no bouncer');
     const names = new Set(chosen.map(({ bouncer }) => bouncer.name));
     const stranger = Object.keys(given).find((name) => !names.has(name));
-    if (stranger !== undefined)
-      return badInput(`keys_sha512.${stranger}`, 'is no bouncer that the selector fits');
-    const due = dueTimes(chosen.length, input.spread, nowMs);
-    const turns: db.Turn[] = [];
-    const members: MemberFacts[] = [];
-    for (const [index, { bouncer, versions, owner }] of chosen.entries()) {
-      const dueMs = due[index] as number;
-      const { id: bouncerId, name, versionCount } = bouncer;
-      const number = versionCount + 1;
-      if (owner && given[name] === undefined) {
-        turns.push({ bouncer, made: null, dueMs });
-        members.push({ bouncerId, name, number, dueMs, versionCount, versions: versions.map(told) });
-        continue;
-      }
-      const plan = planRotation(versions, overlap, expiresMs, nowMs, dueMs);
-      const digest = given[name] ?? (await mintFor(minted, name)).digest;
-      if (versions.some((version) => version.digest === digest)) return fail(digestTaken);
-      turns.push({ bouncer, made: { plan, digest }, dueMs });
-      const left = versionsAfter(versions, plan, number);
-      members.push({ bouncerId, name, number, dueMs, versionCount: number, versions: left });
-    }
-    if (revoked?.holds) return fail(digestTaken);
-    return succeed(draftOf(turns, members, (newest?.id ?? 0) + 1));
+    if (stranger === undefined) return succeed(chosen);
+    return badInput(`keys_sha512.${stranger}`, 'is no bouncer that the selector fits');
   };
-  const row = {
-    createdMs: nowMs,
-    actor,
-    selectorJson: JSON.stringify({
-      ...(selector.names ? { names: selector.names } : {}),
-      ...(selector.older_than === undefined ? {} : { older_than_seconds: selector.older_than / 1000 }),
-    }),
-    graceMs: overlap.graceMs,
-    maxOverlapMs: overlap.maxOverlapMs,
-    spreadMs: input.spread,
-  };
-  const draftOf = (turns: readonly db.Turn[], members: readonly MemberFacts[], id: number) => {
-    const rotation = { ...row, id };
+
+  const memberOf = async (
+    { bouncer, versions, owner }: BouncerFacts,
+    dueMs: number,
+  ): Promise<db.RotationMember> => {
+    const { name } = bouncer;
+    if (owner && given[name] === undefined) return { bouncer, made: null, dueMs };
+    if (given[name] === undefined && !minted.has(name)) minted.set(name, await mintKey());
+    const digest = given[name] ?? (minted.get(name)?.digest as string);
     return {
+      bouncer,
+      made: { plan: planRotation(versions, overlap, expiresMs, nowMs, dueMs), digest },
+      dueMs,
+    };
+  };
+
+  const decide = async ([first, [revoked], [newest]]: RowsOf<ReturnType<typeof reads>>) => {
+    const chosen = await choose(first);
+    if (!chosen.ok) return chosen;
+    const due = dueTimes(chosen.value.length, input.spread, nowMs);
+    const members = await Promise.all(chosen.value.map((facts, at) => memberOf(facts, due[at] as number)));
+    const isOwn = ({ versions }: BouncerFacts, at: number) =>
+      versions.some(({ digest }) => digest === members[at]?.made?.digest);
+    if (revoked?.holds || chosen.value.some(isOwn)) return fail(digestTaken);
+    const rotation = {
+      id: (newest?.id ?? 0) + 1,
+      createdMs: nowMs,
+      actor,
+      selectorJson: JSON.stringify({
+        ...(selector.names ? { names: selector.names } : {}),
+        ...(selector.older_than === undefined ? {} : { older_than_seconds: selector.older_than / 1000 }),
+      }),
+      graceMs: overlap.graceMs,
+      maxOverlapMs: overlap.maxOverlapMs,
+      spreadMs: input.spread,
+    };
+    const keys = [...minted].map(([name, { key }]) => [name, key]);
+    return succeed({
       entry: {
         action: 'rotation.create',
-        target: `rotation ${id}`,
+        target: `rotation ${rotation.id}`,
         detail: {
-          ...describeRotation(rotation, turns.length),
-          bouncers: turns.map(({ bouncer: { name, versionCount }, made }) => {
+          ...describeRotation(rotation, members.length),
+          bouncers: members.map(({ bouncer: { name, versionCount }, made }) => {
             return { name, number: versionCount + 1, start: made?.digest.slice(0, 8) ?? null };
           }),
         },
       },
-      unchanged: db.isNextId(id),
+      unchanged: db.isNextId(rotation.id),
       statements: (d: DrizzleD1Database) =>
-        db.rotationStatements(d, rotation, turns, input.expires_in ?? null, nowMs),
+        db.rotationStatements(d, rotation, members, input.expires_in ?? null, nowMs),
       answer: {
         status: 201,
-        body: { facts: { rotation, members } },
-        ...(minted.size > 0 ? { secret: { keys: keysOf(minted) } } : {}),
+        body: {
+          facts: { rotation, members: chosen.value.map((facts, at) => factsAfter(facts, members[at]!)) },
+        },
+        ...(keys.length > 0 ? { secret: { keys: Object.fromEntries(keys) as object } } : {}),
       },
       clash: () => digestTaken,
-      news: { clientsOf: members.map(({ bouncerId }) => bouncerId) },
-    };
+      news: { clientsOf: members.map(({ bouncer }) => bouncer.id) },
+    });
   };
+
   const shown: Shown<RotationFacts> = {
     json: null,
     describe: (facts, clientsOf) => ({ ...describeAll(facts, clientsOf, nowMs) }),
@@ -224,34 +230,22 @@ export async function rotateMany(
   return succeed({ status: 200, body: { rotation: { ...rotation, id: null }, members } });
 }
 
-/** The versions of a bouncer's key as a plan leaves them. The new one has its id from D1. */
-function versionsAfter(
-  versions: readonly KeyVersion[],
-  { revoke, change, insert }: VersionPlan,
-  number: number,
-): VersionFacts[] {
-  const left = versions
+/** A bouncer as its rotation leaves it. The id of the new version comes from D1. */
+function factsAfter(
+  { bouncer: { id: bouncerId, name, versionCount }, versions }: BouncerFacts,
+  { made, dueMs }: db.RotationMember,
+): MemberFacts {
+  const number = versionCount + 1;
+  const { revoke, change, insert }: VersionPlan = made?.plan ?? { revoke: [], change: [] };
+  const left: VersionFacts[] = versions
     .filter((version) => !revoke.includes(version))
     .map((version) => ({ ...version, ...change.find((each) => each.version === version)?.to }));
-  return [...left, ...(insert ? [{ ...insert, id: 0, number }] : [])].map(told);
-}
-
-function told({ id, number, state, firstUsedMs, expiresMs, deadlineMs }: VersionFacts): VersionFacts {
-  return { id, number, state, firstUsedMs, expiresMs, deadlineMs };
-}
-
-async function mintFor(minted: Map<string, { key: string; digest: string }>, name: string) {
-  let made = minted.get(name);
-  if (!made) {
-    const key = mintSecret('csb_');
-    made = { key, digest: await digestOf(key) };
-    minted.set(name, made);
-  }
-  return made;
-}
-
-function keysOf(minted: ReadonlyMap<string, { readonly key: string }>): Record<string, string> {
-  return Object.fromEntries([...minted].map(([name, { key }]) => [name, key]));
+  if (insert) left.push({ ...insert, id: 0, number });
+  // No more than is shown: it is kept for a repeated request.
+  const shown = left.map(({ id, number, state, firstUsedMs, expiresMs, deadlineMs }) => {
+    return { id, number, state, firstUsedMs, expiresMs, deadlineMs };
+  });
+  return { bouncerId, name, number, dueMs, versionCount: made ? number : versionCount, versions: shown };
 }
 
 function isChosen(
@@ -273,11 +267,11 @@ export async function listRotations(
   return rows.map(({ rotation, bouncers }) => describeRotation(rotation, bouncers));
 }
 
-/** What is told of a version. */
+/** What is shown of a version. */
 type VersionFacts = Pick<KeyVersion, 'id' | 'number' | 'state' | 'firstUsedMs' | 'expiresMs' | 'deadlineMs'>;
 
-/** One bouncer of a rotation. `versionCount`: null where it is gone. `versions`: as they are, in their order. */
-type MemberFacts = Omit<db.Member, 'rotationId'> & {
+/** A bouncer of a rotation. `versionCount`: null where it was deleted. `versions`: as they are, in their order. */
+type MemberFacts = Omit<db.MemberRow, 'rotationId'> & {
   readonly versionCount: number | null;
   readonly versions: readonly VersionFacts[];
 };
@@ -287,7 +281,7 @@ interface RotationFacts {
   readonly members: readonly MemberFacts[];
 }
 
-/** A rotation with where each of its bouncers is; `askClients` tells who was last seen with which version. */
+/** A rotation and the state of each of its bouncers. `askClients`: the clients of some bouncers, from the feed's object. */
 export async function showRotation(
   d1: D1Database,
   id: number,

@@ -114,7 +114,7 @@ export function newKeyStatements(
   nowMs: number,
 ) {
   return bouncer
-    ? planStatements(d, bouncer, plan, digest, nowMs)
+    ? planStatements(d, [{ bouncer, plan, digest }], nowMs)
     : insertStatements(d, name, digest, expiresMs, nowMs);
 }
 

@@ -6,18 +6,9 @@ import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
 import { changedStatements } from '../store/epoch.sql.ts';
 import { endMachineStatements, type HostMachine, type Taken } from '../machines/machines.sql.ts';
-import {
-  bouncers,
-  burntNonces,
-  revocationOutbox,
-  engineKeys,
-  hostKeys,
-  hostMachines,
-  hosts,
-  keyVersions,
-  revokedDigests,
-} from '../store/schema.ts';
+import { bouncers, burntNonces, engineKeys, hostKeys, hostMachines, hosts } from '../store/schema.ts';
 import { type HostKey, type Slot, isKey } from '../bouncers/host-keys.sql.ts';
+import { revokeStatements } from '../bouncers/keys.sql.ts';
 
 export type Host = typeof hosts.$inferSelect;
 
@@ -139,13 +130,7 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
   const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON kind = 'bouncer' AND host_keys.name = bouncers.name
     WHERE host_keys.host_id = ${id})`;
   return [
-    // An insertion from a query names every column of the schema, in its order.
-    db.insert(revokedDigests).select(sql`SELECT digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}
-      AND digest NOT IN (SELECT digest FROM revoked_digests)`),
-    db
-      .insert(revocationOutbox)
-      .select(sql`SELECT NULL, digest, ${nowMs} FROM key_versions WHERE bouncer_id IN ${own}`),
-    db.delete(keyVersions).where(sql`bouncer_id IN ${own}`),
+    ...revokeStatements(db, sql`bouncer_id IN ${own}`, nowMs),
     db
       .update(bouncers)
       .set({ revision: sql`revision + 1` })
