@@ -1,9 +1,9 @@
-// From `X-Api-Key` to a bouncer. D1's primary is the authority; an isolate remembers what it looked up, and asks D1 at
-// most every 5 s what has changed since: that is the bound on revocation. Ends of versions are exact: they are compared
-// with the clock at each use. While D1 is out of reach the feed's object is asked about keys that are not known here.
+// From `X-Api-Key` to a bouncer. D1's primary is the authority. An isolate remembers the keys that it looked up, and asks
+// D1 at most every 5 s what has changed: a revoked key is refused everywhere after that time. A version's expiry is exact:
+// it is compared with the clock at each use. While D1 is out of reach the feed's object is asked about unknown keys.
 
 import { waitUntil } from 'cloudflare:workers';
-import { askStore, changedSince, type StoreAnswer } from '../store/epoch.sql.ts';
+import { askStore, changedSince, type FoundKey, type StoreAnswer } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';
@@ -12,33 +12,54 @@ import { withinMs } from '../runtime/wait.ts';
 import { createAsking } from '../store/asking.ts';
 import { afterMutation } from '../operations/mutate.ts';
 import { createConfirmation } from '../store/confirmation.ts';
-import { identityOf, type BouncerIdentity } from './identity.ts';
+import { readPolicy, type Policy } from './policy.ts';
 import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
 import { isLive } from './versions.ts';
-import { newsOf, secondOpinion, tellAnew } from './second-opinion.ts';
+import { recallKey, reportAgain, reportOf } from './remembered-keys.ts';
 import { createRefusals, noteStranger, waitAsStranger } from '../http/strangers.ts';
 import type { KeyVersion } from '../store/schema.ts';
 
+/** A bouncer, and the version of its key that it was authenticated by. */
+export interface BouncerIdentity {
+  readonly id: number;
+  readonly name: string;
+  readonly version: KeyVersion;
+  readonly policy: Policy;
+  /** The rows of D1 that this was read from. */
+  readonly found: FoundKey;
+}
+
+/** undefined: its policy can not be read. Other bouncers are not affected. */
+function identityOf(found: FoundKey): BouncerIdentity | undefined {
+  const { name, version, policy } = found;
+  try {
+    return { id: version.bouncerId, name, version, policy: readPolicy(policy), found };
+  } catch (error) {
+    console.error(`the policy of bouncer ${name} can not be read: ${causeOf(error).message}`);
+    return undefined;
+  }
+}
+
 const mostRemembered = 20_000;
-/** D1 is asked again when it turns out to have been restored; more than once only if it is again. */
+/** D1 is asked again when it turns out to have been restored. Each further try follows another restore. */
 const mostLookups = 5;
-/** An answer that comes after all who waited for it is still learnt. */
+/** An answer is still learnt this long after the request that asked. */
 const lateMs = 5_000;
 
-/** Digest → whom it opens for, as of `epoch`. */
+/** Digest → its bouncer, as of `epoch`. */
 const known = createGenerations<BouncerIdentity>(mostRemembered);
 let epoch = -1;
 const confirmation = createConfirmation();
-/** Bouncer's id → the epoch to which this isolate's own change brought D1: what D1 said before does not count. */
+/** Bouncer's id → the epoch of this isolate's own change of it: an answer of D1 from before that does not count. */
 const changedAt = createGenerations<number>(mostRemembered);
 const refusals = createRefusals();
-/** What opened nothing may open something now: it is looked up anew. */
+/** An unknown key may have been registered meanwhile: it is looked up anew. */
 export const forgetRefusals = refusals.clear;
 
 const ask = createAsking<Env, BouncerIdentity | null>(
   (env, digests) => {
     const answer = lookUp(env, digests);
-    // Beyond the answer to this request, whose client may have gone.
+    // It goes on after the answer to this request, whose client may have gone.
     waitUntil(withinMs(answer, lateMs).catch(() => undefined));
     return answer;
   },
@@ -67,8 +88,8 @@ export async function authenticate(
   }
   if (!known.get(digest)) {
     await waitAsStranger(address, nowMs);
-    // D1 failed a moment ago: it need not be waited for first.
-    const bouncer = confirmation.isFailing() ? await secondOpinion(env, digest) : null;
+    // D1 failed a moment ago: the object is asked without waiting for D1.
+    const bouncer = confirmation.isFailing() ? await recallBouncer(env, digest) : null;
     if (bouncer) {
       askIfDue(env, digest, nowMs);
       return admit(bouncer, nowMs);
@@ -80,25 +101,32 @@ export async function authenticate(
     return admit(bouncer, nowMs);
   } catch {
     const remembered = confirmation.isGraced(nowMs) ? known.get(digest) : undefined;
-    const bouncer = remembered ?? (await secondOpinion(env, digest));
+    const bouncer = remembered ?? (await recallBouncer(env, digest));
     if (bouncer) return admit(bouncer, nowMs);
     return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
   }
 }
 
-/** While D1 fails it is asked beside the answers if it is back. */
+/** The bouncer of a digest, as the feed's object remembers it. */
+async function recallBouncer(env: Env, digest: string): Promise<BouncerIdentity | undefined> {
+  const found = await recallKey(env, digest);
+  return found ? identityOf(found) : undefined;
+}
+
+/** While D1 fails: asks it beside the answer, to see if it is back. */
 function askIfDue(env: Env, digest: string, nowMs: number): void {
   if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
 }
 
-/** What the feed's object is told of D1 along with a poll by this bouncer; undefined: D1 was not heard of yet. */
+/** What is reported of D1 to the feed's object with a poll of this bouncer; undefined: D1 was not read yet. */
 export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNews | undefined {
   if (epoch < 0) return undefined;
-  // Only what is known here is known to be right as of the epoch.
-  return newsOf({ epoch, heardMs: confirmation.confirmedMs() }, known.get(version.digest), nowMs);
+  // Only a key that is known here was right as of the epoch.
+  const key = known.get(version.digest)?.found;
+  return reportOf({ epoch, heardMs: confirmation.confirmedMs() }, key, nowMs);
 }
 
-/** This isolate changed a key itself: it asks anew at the next use, and remembers nothing of those that it changed. */
+/** This isolate changed a key itself: it asks D1 at the next use, and forgets the keys that it changed. */
 afterMutation((written) => {
   confirmation.forget();
   if (written) {
@@ -142,7 +170,7 @@ async function lookUp(
     // Beside D1: an isolate's first question needs both.
     const head = isUnconfirmed() ? askHead(env) : undefined;
     const answer = await askStore(env.DB, sinceEpoch, digests);
-    // Of a restored backup neither the epoch nor what was looked up in it counts.
+    // Neither the epoch nor a key of a restored backup counts.
     if (!(await confirmStore(env, answer.mark, head))) continue;
     const opened = new Map<string, BouncerIdentity | null>(digests.map((digest) => [digest, null]));
     for (const found of answer.found) {
@@ -178,7 +206,7 @@ function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
   const changed = changedSince(sinceEpoch, answer.mark.epoch, answer.changes);
   if (changed !== 'all') return forgetBouncers(changed);
   known.clear();
-  tellAnew();
+  reportAgain();
 }
 
 function forgetBouncers(ids: ReadonlySet<number>): void {
@@ -186,6 +214,6 @@ function forgetBouncers(ids: ReadonlySet<number>): void {
   for (const { id, version } of known.values()) {
     if (!ids.has(id)) continue;
     known.delete(version.digest);
-    tellAnew(version.digest);
+    reportAgain(version.digest);
   }
 }

@@ -3,7 +3,7 @@
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
-import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
+import { factsOf, field, givenRows, listJson, oneJson, rowJson } from '../store/facts.ts';
 import type { Owned } from './host-keys.sql.ts';
 import { revokeStatements } from './keys.sql.ts';
 import { bouncers, hostKeys, keyVersions, type KeyVersion } from '../store/schema.ts';
@@ -42,18 +42,22 @@ export function selectFactsWhere(db: DrizzleD1Database, which: SQL | undefined) 
     .where(which);
 }
 
-/** The statements that make a bouncer and the first version of its key. */
-export function insertStatements(
-  db: DrizzleD1Database,
-  name: string,
-  digest: string,
-  expiresMs: number | null,
-  nowMs: number,
-) {
-  const bouncerId = sql<number>`(SELECT id FROM bouncers WHERE name = ${name})`;
+/** A bouncer to create, with the digest of its first key. */
+export interface NewBouncer {
+  readonly name: string;
+  readonly digest: string;
+  /** Absent or null: its key never expires. */
+  readonly expiresMs?: number | null;
+  readonly lapiName?: string;
+}
+
+export function insertStatements(db: DrizzleD1Database, created: readonly NewBouncer[], nowMs: number) {
   return [
-    db.insert(bouncers).values({ name, createdMs: nowMs }),
-    db.insert(keyVersions).values({ bouncerId, digest, createdMs: nowMs, expiresMs }),
+    db.run(sql`INSERT INTO bouncers (name, created_ms, lapi_name)
+      SELECT ${field('name')}, ${nowMs}, ${field('lapiName')} FROM ${givenRows(created)}`),
+    db.run(sql`INSERT INTO key_versions (bouncer_id, digest, created_ms, expires_ms)
+      SELECT bouncers.id, ${field('digest')}, ${nowMs}, ${field('expiresMs')}
+      FROM ${givenRows(created)} JOIN bouncers ON bouncers.name = ${field('name')}`),
   ];
 }
 

@@ -150,7 +150,7 @@ export async function createBouncer(mutation: Mutation, name: string, key: NewKe
     return succeed({
       entry: { action: 'bouncer.create', target: name, detail },
       unchanged: neverRevoked(digest),
-      statements: (d) => db.insertStatements(d, name, digest, expiresMs, nowMs),
+      statements: (d) => db.insertStatements(d, [{ name, digest, expiresMs }], nowMs),
       answer: { status: 201, ...(secret ? { secret } : {}) },
       clash: (column) => (column === 'bouncers.name' ? exists : digestTaken),
       ...(secret ? { news: { newKeyOf: name } } : {}),

@@ -7,6 +7,7 @@ import * as z from 'zod';
 import type { RowsOf } from '../store/audit.sql.ts';
 import { listed } from '../store/facts.ts';
 import { bouncers, keyVersions, revokedDigests } from '../store/schema.ts';
+import { insertStatements } from './bouncers.sql.ts';
 import { selectEngineKey } from './host-keys.sql.ts';
 import { succeed, type Failure, type Result } from '../http/failure.ts';
 import type { ImportedUse } from '../writer/commit.ts';
@@ -172,7 +173,12 @@ export async function importBouncers(
         },
       },
       unchanged: noneTaken(imported),
-      statements: (d) => importStatements(d, imported, nowMs),
+      statements: (d) =>
+        insertStatements(
+          d,
+          imported.map(({ name, digest, lapiName }) => ({ name, digest, lapiName })),
+          nowMs,
+        ),
       answer: { status: 200, body: { imported: imported.length, merged, renamed, skipped } },
       clash: () => isFeedKey,
       news: {
@@ -252,18 +258,6 @@ function noneTaken(candidates: readonly Candidate[]): SQL {
   return sql`NOT EXISTS (SELECT 1 FROM bouncers WHERE name IN ${namesOf(candidates)})
     AND NOT EXISTS (SELECT 1 FROM key_versions WHERE digest IN ${digestsOf(candidates)})
     AND NOT EXISTS (SELECT 1 FROM revoked_digests WHERE digest IN ${digestsOf(candidates)})`;
-}
-
-/** A thousand bouncers in two statements, all rows as one JSON text: D1 limits statements and bound parameters. */
-function importStatements(db: DrizzleD1Database, imported: readonly Candidate[], nowMs: number) {
-  const rows = JSON.stringify(imported.map(({ name, digest, lapiName }) => [name, digest, lapiName]));
-  return [
-    db.run(sql`INSERT INTO bouncers (name, created_ms, lapi_name)
-      SELECT json_extract(value, '$[0]'), ${nowMs}, json_extract(value, '$[2]') FROM json_each(${rows})`),
-    db.run(sql`INSERT INTO key_versions (bouncer_id, digest, created_ms)
-      SELECT bouncers.id, json_extract(value, '$[1]'), ${nowMs}
-      FROM json_each(${rows}) JOIN bouncers ON bouncers.name = json_extract(value, '$[0]')`),
-  ];
 }
 
 function namesOf(candidates: readonly Candidate[]): SQL {

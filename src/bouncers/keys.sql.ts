@@ -5,7 +5,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from '../store/ask.ts';
 import type { VersionPlan } from './versions.ts';
 import { bouncers, keyVersions, type KeyVersion } from '../store/schema.ts';
-import { listed, selectHolds } from '../store/facts.ts';
+import { field, givenRows, listed, selectHolds } from '../store/facts.ts';
 import { manyChangedStatements } from '../store/epoch.sql.ts';
 
 /** Notes the first use of a version that is no `next`. No mutation: no key's right changes. */
@@ -82,12 +82,12 @@ export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPla
         revision: sql`CASE WHEN revision = ${field('revision')} THEN revision + 1 END`,
         versionCount: field('versionCount'),
       })
-      .from(rowsOf(after))
+      .from(givenRows(after))
       .where(sql`bouncers.id = ${field('id')}`),
     db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
-      SELECT ${field('digest')}, ${nowMs} FROM ${rowsOf(revoked)}`),
+      SELECT ${field('digest')}, ${nowMs} FROM ${givenRows(revoked)}`),
     db.run(sql`INSERT INTO ends_outbox (digest, ends_ms)
-      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${rowsOf(revocations)}`),
+      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${givenRows(ends)}`),
     db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
     db
       .update(keyVersions)
@@ -98,27 +98,18 @@ export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPla
         graceMs: field('graceMs'),
         maxOverlapMs: field('maxOverlapMs'),
       })
-      .from(rowsOf(changed))
+      .from(givenRows(changed))
       .where(sql`key_versions.id = ${field('id')}`),
     db.run(sql`INSERT INTO key_versions
         (bouncer_id, digest, created_ms, number, state, expires_ms, deadline_ms, grace_ms, max_overlap_ms)
       SELECT ${field('bouncerId')}, ${field('digest')}, ${field('createdMs')}, ${field('number')},
         ${field('state')}, ${field('expiresMs')}, ${field('deadlineMs')}, ${field('graceMs')},
-        ${field('maxOverlapMs')} FROM ${rowsOf(added)}`),
+        ${field('maxOverlapMs')} FROM ${givenRows(added)}`),
     ...manyChangedStatements(
       db,
       after.map(({ id }) => id),
     ),
   ];
-}
-
-/** SQL for rows that are read from one JSON text; `field` is a column of them. */
-export function rowsOf(values: readonly object[]): SQL {
-  return sql`json_each(${JSON.stringify(values)}) AS given`;
-}
-
-export function field(name: string): SQL {
-  return sql.raw(`given.value ->> '${name}'`);
 }
 
 /** The statements that revoke versions of keys. `which`: SQL on `key_versions`. Their digests are never registered again. */

@@ -2,7 +2,8 @@
 
 import { and, asc, desc, eq, gt, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import { field, planStatements, rowsOf } from './keys.sql.ts';
+import { planStatements } from './keys.sql.ts';
+import { field, givenRows } from '../store/facts.ts';
 import type { VersionPlan } from './versions.ts';
 import { askD1 } from '../store/ask.ts';
 import { selectFactsWhere, type Bouncer, type BouncerFacts } from './bouncers.sql.ts';
@@ -68,12 +69,12 @@ export function rotationStatements(
         maxOverlapMs: rotation.maxOverlapMs,
         ...(lifeMs === null ? {} : { lifeMs }),
       })
-      .from(rowsOf(asked))
+      .from(givenRows(asked))
       .where(sql`kind = 'bouncer' AND host_keys.name = ${field('name')}`),
     db.insert(rotations).values(rotation),
     db.run(sql`INSERT INTO rotation_members (rotation_id, bouncer_id, name, number, due_ms)
        SELECT ${rotation.id}, ${field('id')}, ${field('name')}, ${field('number')}, ${field('dueMs')}
-       FROM ${rowsOf(rows)}`),
+       FROM ${givenRows(rows)}`),
   ];
 }
 

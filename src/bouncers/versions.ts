@@ -1,14 +1,14 @@
-// The rules of a key's versions: at most two live ones, an overlap that starts when the new one is first used,
-// exact deadlines. Pure: what is, and the time, in; what changes, out. All times are the broker's clock.
+// The rules of a key's versions: at most two valid ones, an overlap that starts when the new one is first used, exact
+// deadlines. Pure: the versions and the time go in, the changes come out. All times are of Lapidary's clock.
 
 import type { KeyVersion } from '../store/schema.ts';
 import { duration } from '../operations/fields.ts';
 
 /** What a rotation gives the version before it. */
 export interface Overlap {
-  /** How long the old version lives on after the first use of the new one. 0: it is revoked with the rotation. */
+  /** How long the old version is valid after the first use of the new one. 0: it is revoked with the rotation. */
   readonly graceMs: number;
-  /** How long the two may overlap in all: an unused new version dies then, and so does the old one in its grace. */
+  /** How long the two may overlap in all. Then an unused new version expires, or the old one in its grace. */
   readonly maxOverlapMs: number;
 }
 
@@ -20,7 +20,7 @@ export const longestOverlapMs = 7 * 86_400_000;
 /** An overlap as operators ask for it. */
 export const overlapFields = {
   grace: duration(0, longestOverlapMs).default(defaultOverlap.graceMs).meta({
-    description: 'How long the old key goes on after the new one was first used. `0s`: revoke it now.',
+    description: 'How long the old key is valid after the first use of the new one. `0s`: revoke it now.',
   }),
   max_overlap: duration(1000, longestOverlapMs).default(defaultOverlap.maxOverlapMs).meta({
     description: 'How long the two may overlap in all.',
@@ -38,7 +38,7 @@ export interface VersionPlan {
   readonly insert?: Omit<KeyVersion, 'id' | 'bouncerId' | 'number' | 'digest'>;
 }
 
-/** When a version stops to open anything, whatever happens. */
+/** When a version expires, whatever else happens; `Infinity`: never. */
 export function endOf(version: Pick<KeyVersion, 'expiresMs' | 'deadlineMs'>): number {
   return Math.min(version.expiresMs ?? Infinity, version.deadlineMs ?? Infinity);
 }
@@ -48,56 +48,49 @@ export function isLive(version: Parameters<typeof endOf>[0], nowMs: number): boo
 }
 
 /**
- * A new version. It takes the place of an unused one, and of one that is still in the grace of an earlier
- * rotation: there are never three. The version in use goes on as it is until the new one is used; without a grace
- * it ends when the new one is due, now or, in a rotation of many, at `dueMs`.
+ * A new version. It replaces an unused one, and one that is still in the grace of an earlier rotation: there are never
+ * three. The version in use stays as it is until the new one is used. Without a grace it expires when the new one is due:
+ * now or, in a rotation of many, at `dueMs`.
  */
 export function planRotation(
   versions: readonly KeyVersion[],
-  overlap: Overlap,
+  { graceMs, maxOverlapMs }: Overlap,
   expiresMs: number | null,
   nowMs: number,
   dueMs = nowMs,
 ): VersionPlan {
-  const { graceMs, maxOverlapMs } = overlap;
-  const now = { createdMs: nowMs, firstUsedMs: null, expiresMs };
+  const insert = { createdMs: nowMs, firstUsedMs: null, expiresMs };
   const kept = versions.find((version) => version.state === 'current' && isLive(version, nowMs));
   if (graceMs === 0 && (dueMs <= nowMs || !kept)) {
-    const insert = { ...now, state: 'current' as const, deadlineMs: null, graceMs: null, maxOverlapMs: null };
-    return { revoke: versions, change: [], insert };
+    return { revoke: versions, change: [], insert: { ...insert, state: 'current', ...noOverlap } };
   }
-  const others = versions.filter((version) => version !== kept);
+  const revoke = versions.filter((version) => version !== kept);
   if (graceMs === 0 && kept) {
     const to = { deadlineMs: Math.min(dueMs, kept.deadlineMs ?? Infinity) };
-    // The new version has no end: the old one has.
-    const insert = { ...now, state: 'next' as const, deadlineMs: null, graceMs, maxOverlapMs };
-    return { revoke: others, change: [{ version: kept, to }], insert };
+    // The old version has a deadline, so the new one needs none.
+    const next = { ...insert, state: 'next' as const, deadlineMs: null, graceMs, maxOverlapMs };
+    return { revoke, change: [{ version: kept, to }], insert: next };
   }
-  return {
-    revoke: others,
-    change: [],
-    insert: { ...now, state: 'next', deadlineMs: dueMs + maxOverlapMs, graceMs, maxOverlapMs },
-  };
+  const deadlineMs = dueMs + maxOverlapMs;
+  return { revoke, change: [], insert: { ...insert, state: 'next', deadlineMs, graceMs, maxOverlapMs } };
 }
+
+const noOverlap = { deadlineMs: null, graceMs: null, maxOverlapMs: null };
 
 /** The first successful use of a `next`: it becomes `current`, and the old one's grace begins. */
 export function planFirstUse(versions: readonly KeyVersion[], used: KeyVersion, nowMs: number): VersionPlan {
-  const old = versions.filter((version) => version.id !== used.id);
+  const others = versions.filter((version) => version.id !== used.id);
+  const current = others.filter((version) => version.state === 'current');
   const overlapEndMs = used.deadlineMs ?? used.createdMs + (used.maxOverlapMs ?? longestOverlapMs);
   const graceEndMs = Math.min(nowMs + (used.graceMs ?? 0), overlapEndMs);
   return {
-    revoke: old.filter((version) => version.state !== 'current'),
+    revoke: others.filter((version) => version.state !== 'current'),
     change: [
-      {
-        version: used,
-        to: { state: 'current', firstUsedMs: nowMs, deadlineMs: null, graceMs: null, maxOverlapMs: null },
-      },
-      ...old
-        .filter((version) => version.state === 'current')
-        .map((version) => {
-          const deadlineMs = Math.min(graceEndMs, version.deadlineMs ?? Infinity);
-          return { version, to: { state: 'previous' as const, deadlineMs } };
-        }),
+      { version: used, to: { state: 'current', firstUsedMs: nowMs, ...noOverlap } },
+      ...current.map((version) => {
+        const deadlineMs = Math.min(graceEndMs, version.deadlineMs ?? Infinity);
+        return { version, to: { state: 'previous' as const, deadlineMs } };
+      }),
     ],
   };
 }

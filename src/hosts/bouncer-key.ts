@@ -115,7 +115,7 @@ export function newKeyStatements(
 ) {
   return bouncer
     ? planStatements(d, [{ bouncer, plan, digest }], nowMs)
-    : insertStatements(d, name, digest, expiresMs, nowMs);
+    : insertStatements(d, [{ name, digest, expiresMs }], nowMs);
 }
 
 /** The new version: the next one where there is one in use, else the one to be used. */

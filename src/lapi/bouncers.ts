@@ -10,8 +10,8 @@ import {
   isStoreFailing,
   learnFirstUse,
   storeNews,
+  type BouncerIdentity,
 } from '../bouncers/authenticate.ts';
-import type { BouncerIdentity } from '../bouncers/identity.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { cut } from '../formats/cut.ts';

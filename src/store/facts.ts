@@ -45,6 +45,15 @@ export function listed(values: readonly (number | string)[]): SQL {
   return sql`(SELECT value FROM json_each(${JSON.stringify(values)}))`;
 }
 
+/** SQL for rows that are read from one JSON text, of any number. `field` is a column of them; NULL where it is missing. */
+export function givenRows(rows: readonly object[]): SQL {
+  return sql`json_each(${JSON.stringify(rows)}) AS given`;
+}
+
+export function field(name: string): SQL {
+  return sql.raw(`given.value ->> '${name}'`);
+}
+
 /** Whether something holds, as a row of its own: what is decided on is read in one batch. */
 export function selectHolds(db: DrizzleD1Database, condition: SQL) {
   return db.select({ holds: sql<0 | 1>`${condition}` }).from(keyEpoch);
