@@ -1,5 +1,5 @@
-// Requests that bring about what /openapi.json says of each operation, in an order in which they work: what one makes,
-// a later one shows, changes and takes away.
+// Requests that bring about what /openapi.json says of each operation, in an order in which they work: what one creates,
+// a later one shows, changes and removes.
 import type { Lapidary } from '../lab/lapidary.ts';
 import { createSshHost, type BootstrapPath } from '../lab/ssh-host.ts';
 
@@ -15,7 +15,7 @@ export interface Example {
   headers?: Record<string, string>;
   /** False: it changes nothing, so there is no answer to repeat. */
   changes?: boolean;
-  /** What is only known when its turn comes. */
+  /** What is known only when the examples before it were sent. */
   make?: (lapidary: Lapidary) => Promise<Partial<Example>>;
 }
 
@@ -29,7 +29,7 @@ const engineKey = { engine_key: 'a-key-that-cscli-made' };
 const account = { machine_password: 'a-password-that-the-host-has-made' };
 const fw = { bouncer: 'fw', key_sha512: 'ef'.repeat(64) };
 
-/** A signed request of the host; `from`: with whose key. */
+/** A request that the host `from` signs. */
 function sent(path: BootstrapPath, fields: object, from = host): Example['make'] {
   return async ({ url }) => ({ body: await from.request(url, path, fields) });
 }
@@ -107,7 +107,7 @@ export const examples: Example[] = [
   { id: 'postKeys', status: 409, make: keysAgain },
   { id: 'postKeys', status: 401, make: sent('keys', { ...fw, nonce: 'none' }) },
   { id: 'postKeys', status: 403, make: sent('keys', fw, stranger) },
-  // What these two answer to a host that may is in openapi.test.ts: it takes an engine.
+  // Their other answers take an engine: openapi.test.ts brings them about.
   { id: 'postEngineKey', status: 401, make: sent('engine-key', { ...engineKey, nonce: 'none' }) },
   { id: 'postEngineKey', status: 403, make: sent('engine-key', engineKey, stranger) },
   { id: 'postMachine', status: 401, make: sent('machine', { ...account, nonce: 'none' }) },
@@ -159,5 +159,6 @@ export const examples: Example[] = [
   { id: 'deleteOperatorTokensName', status: 404 },
   { id: 'getAudit', status: 200, query: { action: 'bouncer.create' } },
   { id: 'getAuditVerify', status: 200 },
+  { id: 'getAuditVerify', status: 409, query: { after: '999999' } },
   { id: 'postAuditAcknowledge', status: 200 },
 ];
