@@ -1,6 +1,6 @@
-// Adoption: a key that is unknown here but good at the engine becomes a bouncer of ours, if the operator allows it
-// (`ADOPT_ENGINE_KEYS`). Every guess at a key could become a question to the engine, so few do: a refusal is
-// remembered, and an isolate asks at most a few times a second.
+// Adoption: a key that is unknown here but valid at an engine becomes a bouncer of Lapidary, if the operator allows it
+// (`ADOPT_ENGINE_KEYS`). A guessed key would cost a request to the engine, so these are limited: a refusal is remembered,
+// and an isolate asks at most a few times a second.
 
 import { sinceMs } from '../runtime/clock.ts';
 import { isKnownDigest } from './keys.sql.ts';
@@ -13,7 +13,7 @@ import type { EngineSettings } from '../config/engines.ts';
 import { createBouncer } from './bouncers.ts';
 import { mutationBy } from '../operations/mutate.ts';
 
-/** Also after an engine's fault: its 403 may mean a locked database, so only a 200 tells anything. */
+/** Also after an engine's fault: its 403 may mean a locked database. Only a 200 is certain. */
 const refusedMs = 60_000;
 const mostRefused = 20_000;
 const questionsPerSecond = 3;
@@ -26,8 +26,8 @@ const underWay = new Map<string, Promise<boolean>>();
 let second = { startMs: 0, questions: 0 };
 
 /**
- * Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, which the engine writes down. `isFeeds`:
- * whether a digest is that of a key of the feed itself. Throws when D1 or the feed are out of reach.
+ * Whether the key is a bouncer's here now. `userAgent`: the bouncer's own, for the engine's records. `isFeeds`: whether
+ * a digest is of a key that the feed pulls with. Throws when D1 or the feed's object is out of reach.
  */
 export async function adopt(
   env: Env,
@@ -47,7 +47,7 @@ export async function adopt(
     adoption = decide(env, engines, key, digest, userAgent, isFeeds, nowMs).finally(over);
     underWay.set(digest, adoption);
   }
-  // Another request's may never end: its questions end with it.
+  // Another request's adoption never ends if that request was cut off.
   return answerWithin(adoption, adoptionMs).finally(over);
 }
 
@@ -61,9 +61,9 @@ async function decide(
   nowMs: number,
 ): Promise<boolean> {
   if (!mayAsk(nowMs)) return false;
-  // A key that was ours and ended stays refused, whatever the engine thinks of it. The feed's own is no bouncer's.
+  // A key that was revoked here stays refused, though the engine accepts it. The feed's own key is no bouncer's.
   const never = (await isKnownDigest(env.DB, digest)) || (await isFeeds(digest));
-  if (never || !(await isKnown(engines, key, userAgent))) {
+  if (never || !(await isGoodAtEngine(engines, key, userAgent))) {
     refused.set(digest, nowMs);
     return false;
   }
@@ -71,12 +71,16 @@ async function decide(
     digest,
     expiresInMs: null,
   });
-  // A conflict: another isolate was first.
+  // On a conflict another isolate was faster.
   return created.ok || created.failure.kind === 'conflict';
 }
 
-/** Whether an engine lets it in. */
-async function isKnown(engines: readonly EngineSettings[], key: string, userAgent: string): Promise<boolean> {
+/** Whether an engine accepts the key. */
+async function isGoodAtEngine(
+  engines: readonly EngineSettings[],
+  key: string,
+  userAgent: string,
+): Promise<boolean> {
   const places = createPlaces();
   const asked = engines.map((engine) => acceptsKey({ ...engine, enter: places() }, key, userAgent));
   const answers = await Promise.all(asked);

@@ -76,7 +76,7 @@ export function deleteStatements(
   ];
 }
 
-/** The statements that change what a bouncer's keys may do; the epoch moves, so it holds everywhere within 5 s. */
+/** The statements that change a bouncer's policy. The epoch moves, so that it holds everywhere within 5 s. */
 export function policyStatements(db: DrizzleD1Database, bouncer: Pick<Bouncer, 'id'>, to: Partial<Bouncer>) {
   return [
     db

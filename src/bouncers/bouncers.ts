@@ -113,11 +113,12 @@ export async function mintKey(): Promise<{ key: string; digest: string }> {
   return { key, digest: await digestOf(key) };
 }
 
-/** The digest of a key to register, and the key itself if it is made here. */
-async function keyFor({ digest }: NewKey): Promise<{ digest: string; secret?: { key: string } }> {
-  if (digest !== null) return { digest };
+/** A key to register. `secret`: the key itself, if it is made here. */
+async function keyFor({ digest, expiresInMs }: NewKey, nowMs: number) {
+  const expiresMs = expiresInMs === null ? null : nowMs + expiresInMs;
+  if (digest !== null) return { digest, expiresMs };
   const made = await mintKey();
-  return { digest: made.digest, secret: { key: made.key } };
+  return { digest: made.digest, expiresMs, secret: { key: made.key } };
 }
 
 export const digestTaken: Failure = {
@@ -137,8 +138,7 @@ function shownBouncer(name: string): Shown<db.BouncerFacts> {
 
 export async function createBouncer(mutation: Mutation, name: string, key: NewKey): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await keyFor(key);
-  const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
+  const { digest, expiresMs, secret } = await keyFor(key, nowMs);
   const exists: Failure = { kind: 'conflict', field: 'name', problem: `bouncer ${name} exists` };
   const reads = (d: DrizzleD1Database) =>
     [db.selectBouncer(d, name), selectHolds(d, isRevoked(digest))] as const;
@@ -166,8 +166,7 @@ export async function rotateKey(
   overlap: Overlap,
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
-  const { digest, secret } = await keyFor(key);
-  const expiresMs = key.expiresInMs === null ? null : nowMs + key.expiresInMs;
+  const { digest, expiresMs, secret } = await keyFor(key, nowMs);
   const decide = ({ bouncer, versions, owner }: db.BouncerFacts, wasRevoked: boolean): Result<Change> => {
     if (owner && key.digest === null) return succeed(askRotation(name, owner.host, key, overlap, nowMs));
     // Its own unused version would be revoked and registered anew in one batch.

@@ -1,6 +1,6 @@
-// What a bouncer's keys may do: which decisions they read, from where, how often. Read from operators (each
-// refusal names the field), kept as JSON, read back, and applied to a request. A mistake here shows one bouncer
-// another's decisions, or locks it out.
+// What a bouncer's keys may do: which decisions they read, from where, how often. A policy is read from operators (each
+// refusal names the field), stored as JSON, read back, and applied to a request. A mistake here shows a bouncer decisions
+// that it must not see, or locks it out.
 
 import * as z from 'zod';
 import type { Bouncer } from './bouncers.sql.ts';
@@ -9,14 +9,14 @@ import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip
 import { scopeName } from '../formats/lapi-json.ts';
 import { rateTiers, type RateTier } from '../http/rate-limit.ts';
 
-/** Null is "no limit", each. */
+/** Null: no limit. */
 export interface Policy {
   readonly limits: Limits | null;
   readonly allow: readonly Network[] | null;
   readonly perMinute: RateTier | null;
 }
 
-/** What a policy is kept as. */
+/** A policy as D1 stores it. */
 export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
 
 /** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/basis.ts. */
@@ -45,7 +45,7 @@ const capMustBe = `must be a whole number from 1 to ${largestCap}`;
 const view = z
   .strictObject(
     {
-      engines: filter(same, 'Only decisions of these engines, and what was decided here.'),
+      engines: filter(same, 'Only decisions of these engines, and those of operators of Lapidary.'),
       scopes: filter(scopeName, 'Only decisions of these scopes.'),
       origins: filter(same, 'Only decisions of these origins.'),
       scenarios_containing: filter(lower, 'Only decisions whose scenario has one of these texts in it.'),
@@ -89,14 +89,14 @@ const rate = z.strictObject(
   'must be null or an object with per_minute',
 );
 
-/** What an operator changes; a field that is not there stays as it is. */
+/** A change by an operator. A field that is absent stays as it is. */
 export const policyChange = z
   .strictObject({
     view: view.nullish().meta({ description: 'What its keys may read. Null: everything.' }),
     allowed_addresses: networks
       .nullish()
       .meta({ description: 'Where its keys may be used: addresses and CIDR ranges. Null: anywhere.' }),
-    rate_limit: rate.nullish().meta({ description: 'Of all its clients together. Null: no limit.' }),
+    rate_limit: rate.nullish().meta({ description: 'For all its clients together. Null: no limit.' }),
   })
   .refine((change) => Object.values(change).some((field) => field !== undefined), {
     message: 'must have at least one of view, allowed_addresses and rate_limit',
@@ -162,7 +162,7 @@ export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns
   };
 }
 
-/** Whether a client may use the key from where it is. An address that can't be read is nowhere. */
+/** Whether a client may use the key from this address. An address that can not be read is in no range. */
 export function isAllowed({ allow }: Policy, address: string): boolean {
   if (allow === null) return true;
   const network = parseNetwork(address);

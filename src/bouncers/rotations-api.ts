@@ -1,7 +1,6 @@
 // The operator API of rotations of many bouncers at once.
 
 import * as z from 'zod';
-import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import { cursor, nextOf, pageFields } from '../operations/fields.ts';
 import {
@@ -78,8 +77,7 @@ export const rotationOperations = [
     refusals: [404],
     reply: async (c) => {
       const id = Number(/^\d{1,9}$/.exec(c.req.param('id') ?? '')?.[0] ?? 0);
-      const clientsOf = (ids: readonly number[]) => askFeed(c.env, async (feed) => feed.clientsOf(ids));
-      const shown = await showRotation(c.env.DB, id, clientsOf, Date.now());
+      const shown = await showRotation(c.env, id, Date.now());
       return shown.ok ? c.json(shown.value) : problem(shown.failure);
     },
   }),

@@ -9,6 +9,7 @@ import type { RowsOf } from '../store/audit.sql.ts';
 import type { BouncerFacts } from './bouncers.sql.ts';
 import * as db from './rotations.sql.ts';
 import { isRevoked, versionsOf } from './keys.sql.ts';
+import { askFeed } from '../feed/client.ts';
 import { badInput, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { SeenClient } from '../stream/clients.ts';
 import { lastUsed, mintKey } from './bouncers.ts';
@@ -281,19 +282,18 @@ interface RotationFacts {
   readonly members: readonly MemberFacts[];
 }
 
-/** A rotation and the state of each of its bouncers. `askClients`: the clients of some bouncers, from the feed's object. */
+/** A rotation and the state of each of its bouncers. */
 export async function showRotation(
-  d1: D1Database,
+  env: Env,
   id: number,
-  askClients: (ids: readonly number[]) => Promise<readonly (readonly SeenClient[])[]>,
   nowMs: number,
 ): Promise<Result<{ rotation: Rotation; counts: Record<string, number>; members: Member[] }>> {
-  const found = await db.findRotation(d1, id);
+  const found = await db.findRotation(env.DB, id);
   if (!found) return fail({ kind: 'not-found', what: `rotation ${id}` });
   const ids = found.members.map(({ bouncerId }) => bouncerId);
-  const versions = Map.groupBy(await versionsOf(d1, ids), ({ bouncerId }) => bouncerId);
+  const versions = Map.groupBy(await versionsOf(env.DB, ids), ({ bouncerId }) => bouncerId);
   const members = found.members.map((each) => ({ ...each, versions: versions.get(each.bouncerId) ?? [] }));
-  const clientsOf = clientsById(ids, await askClients(ids));
+  const clientsOf = clientsById(ids, await askFeed(env, async (feed) => feed.clientsOf(ids)));
   const described = describeAll({ rotation: found.rotation, members }, clientsOf, nowMs);
   const counts = Object.fromEntries(
     memberStates.map((state) => [state, described.members.filter((each) => each.state === state).length]),

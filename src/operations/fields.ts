@@ -1,34 +1,34 @@
-// Fields that several operations take, as the schemas that check them and that /openapi.json shows. Each refusal says
-// what the field must be. Pure.
+// Fields that several operations take: the schemas that check them and that /openapi.json shows. Each refusal says what the
+// field must be. Pure.
 
 import * as z from 'zod';
 import { badInput, succeed, type Result } from '../http/failure.ts';
 import { formatDuration, parseDuration } from '../formats/duration.ts';
 
-/** What a bouncer, a host and an operator's token may be called: it stands in paths and in the audit log. */
+/** The names of bouncers, hosts and operators' tokens: they stand in paths and in the audit log. */
 export const nameRule = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$/;
 export const nameMustBe = 'must be 1 to 64 letters, digits, dots, dashes, underscores or @';
 
 export const name = z
   .string(nameMustBe)
   .regex(nameRule, nameMustBe)
-  .meta({ description: 'Never given to another one while this one is there.', example: 'web-1' });
+  .meta({ description: 'Unique: no two have the same name at one time.', example: 'web-1' });
 
 const digestMustBe = 'must be a SHA-512 as 128 lower-case hex digits';
 
-/** A key's digest as LAPI writes it. */
+/** A key's digest, as LAPI stores it. */
 export const digest = z
   .string(digestMustBe)
   .regex(/^[0-9a-f]{128}$/, digestMustBe)
-  .meta({ description: 'Lower-case hex SHA-512 of a key: what LAPI keeps, too.' });
+  .meta({ description: 'The SHA-512 of a key in lower-case hex, as LAPI stores it.' });
 
 /** The longest that a key or a ban may last. */
 export const longestMs = 10 * 365 * 86_400_000;
 
-/** What `parseOperatorDuration` reads, for those who send it: a Go duration, days in front of it, or days alone. */
+/** What `parseOperatorDuration` reads: a Go duration, days in front of one, or days alone. */
 const durationRule = /^(\d{1,5}d|(\d{1,5}d)?[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+))$/;
 
-/** A duration within bounds; milliseconds behind the check. */
+/** A duration within bounds; in milliseconds once it is checked. */
 export function duration(leastMs: number, mostMs: number) {
   const bounds = `must be ${formatDuration(leastMs / 1000)} to ${Math.floor(mostMs / 86_400_000)}d`;
   const mustBe = 'must be a duration like 4h, 30m or 7d';
@@ -44,7 +44,7 @@ export function duration(leastMs: number, mostMs: number) {
     .meta({ description: `A duration, ${bounds.slice(8)}.`, example: '4h' });
 }
 
-/** Go's units and, as in LAPI since 1.6.9, days in front of them. */
+/** Go's units, with days in front of them as in LAPI since 1.6.9. Milliseconds. */
 function parseOperatorDuration(text: string): number | undefined {
   const match = /^(?:(\d{1,5})d)?(.*)$/.exec(text);
   const days = match?.[1];
@@ -54,14 +54,14 @@ function parseOperatorDuration(text: string): number | undefined {
   return restMs === undefined ? undefined : Number(days) * 86_400_000 + restMs;
 }
 
-/** A key that is to be registered: by its digest, or made here. `expires_in`: its own end. */
+/** A key to register: by its digest, or made here. `expires_in`: how long it is valid. */
 export const newKey = {
   key_sha512: digest.optional(),
   expires_in: duration(1000, longestMs).optional(),
 };
 
 export interface NewKey {
-  /** The digest of a key that the caller made; null: a key is to be made here. */
+  /** The digest of a key that the caller made; null: make a key here. */
   readonly digest: string | null;
   readonly expiresInMs: number | null;
 }
@@ -70,7 +70,7 @@ export function keyOf(input: { key_sha512?: string | undefined; expires_in?: num
   return { digest: input.key_sha512 ?? null, expiresInMs: input.expires_in ?? null };
 }
 
-/** A whole number in a query: its digits, and nothing that is only read as a number (an empty text is 0 to JavaScript). */
+/** A whole number in a query. Only digits: to JavaScript an empty text is 0. */
 function digits(least: number, most: number, mustBe: string) {
   return z
     .string(mustBe)
@@ -85,29 +85,29 @@ function digits(least: number, most: number, mustBe: string) {
 
 const limit = digits(1, 1000, 'must be a whole number from 1 to 1000');
 
-/** A place in a list: the `next` that the page before answered. */
+/** A place in a list: the `next` of the page before. */
 export const cursor = digits(0, 1e15 - 1, 'must be the `next` of the page before');
 
 export const pageFields = {
   limit: limit.default(100).meta({ description: 'How many, at most.', override: { default: 100 } }),
 };
 
-/** A page of a list that is read from its start. */
+/** A page of a list that begins at the start. */
 export const page = z.strictObject({
   after: cursor.default(0).meta({ description: 'The `next` of the page before.', override: { default: 0 } }),
   ...pageFields,
 });
 
-/** The cursor to go on from, of a page that was read; null: that was the last. */
+/** The cursor of the page after this one; null: this was the last. */
 export function nextOf<T>(rows: readonly T[], atMost: number, cursorOf: (row: T) => number): number | null {
   const last = rows.at(-1);
   return last !== undefined && rows.length === atMost ? cursorOf(last) : null;
 }
 
-/** For calls that take no body, or an empty one. */
+/** The body of calls that need none. */
 export const nothing = z.strictObject({});
 
-/** What a schema makes of an input, or the first field that it refuses. `what`: field, or parameter. */
+/** Checks an input. A failure names the first field that is refused. `what`: what the input consists of. */
 export function check<T>(
   schema: z.ZodType<T>,
   input: unknown,
@@ -122,7 +122,7 @@ export function check<T>(
   return badInput(first.path.join('.') || 'body', first.message);
 }
 
-/** A time as operators read it: ISO 8601 in UTC. */
+/** A time as the API writes it: ISO 8601 in UTC. */
 export const time = z.iso.datetime();
 
 export function isoTime<T extends number | null>(ms: T): T extends number ? string : string | null;
