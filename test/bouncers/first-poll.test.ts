@@ -82,7 +82,7 @@ describe('an isolate that knows nothing yet answers a poll after two trips', () 
   });
 });
 
-test('an isolate that knows nothing yet does not believe a D1 that was restored', async () => {
+test('an isolate that knows nothing yet trusts no D1 that was restored', async () => {
   const [kept, revoked] = [await addBouncer('kept'), await addBouncer('revoked')];
   const backup = await backUp();
   await operator('POST', '/bouncers/revoked/versions/1/revoke');

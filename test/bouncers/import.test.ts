@@ -258,7 +258,7 @@ describe('adoption', () => {
       nowMs + atMs,
     );
 
-  test('is off: an unknown key asks nobody anything', async () => {
+  test('is off: for an unknown key no engine is asked', async () => {
     expect((await asBouncer('unknown', '/v1/decisions')).status).toBe(403);
     expect(engine.requests).toEqual([]);
   });

@@ -63,7 +63,7 @@ describe('changing a policy', () => {
     expect(row).toMatchObject({ action: 'bouncer.policy', target: 'fw', detail: policy });
   });
 
-  test('what is not named stays, null takes away', async () => {
+  test('what is not named stays, null removes a limit', async () => {
     await patch('fw', { view: { origins: ['cscli'] }, rate_limit: { per_minute: 10 } });
     const { body } = await patch('fw', { view: null });
     expect(body.bouncer).toMatchObject({
@@ -188,14 +188,14 @@ describe('the view', () => {
     expect(await poll(key)).toEqual({ new: ['192.0.2.2', '198.51.100.0/24'], deleted: [] });
   });
 
-  test('what fell out ends now, in whole seconds', async () => {
+  test('what fell out is deleted now, in whole seconds', async () => {
     await poll(key, '?startup=true');
     await patch('fw', { view: { scopes: ['Range'] } });
     const { deleted } = await (await asBouncer(key, '/v1/decisions/stream')).json<any>();
     expect(deleted.map(({ duration }: WireDecision) => duration)).toEqual(['0s', '0s']);
   });
 
-  test('a value that stays for another reason is not ended, but told again when it stays shorter', async () => {
+  test('a value that stays for another reason is not deleted, but sent again when it stays shorter', async () => {
     engine.add({ value: '192.0.2.1', origin: 'cscli', untilMs: Date.now() + hour / 2 });
     await sync();
     await poll(key, '?startup=true');
@@ -285,7 +285,7 @@ describe('a cap', () => {
     expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
   });
 
-  test('on a bouncer that had everything ends the rest; taken away brings it back', async () => {
+  test('on a bouncer that had everything delete the rest; without them it comes back', async () => {
     for (let index = 1; index <= 9; index++) ban(`192.0.2.${index}`, 'CAPI', index);
     const client = bouncer();
     await client.pull(true);
@@ -299,7 +299,7 @@ describe('a cap', () => {
     expect(client.banned()).toHaveLength(9);
   });
 
-  test('limits that come after a crash end what the bouncer was given since its cursor was written', async () => {
+  test('limits that come after a crash delete what the bouncer was given since its cursor was written', async () => {
     const client = bouncer();
     await client.pull(true);
     await runDurableObjectAlarm(feed());
@@ -314,7 +314,7 @@ describe('a cap', () => {
     expect(client.banned()).toEqual([]);
   });
 
-  test('one whose cursor is lost is told the end of all that it may have beyond its limits', async () => {
+  test('one whose cursor is lost is sent the removal of all that it may have beyond its limits', async () => {
     for (let index = 1; index <= 5; index++) ban(`192.0.2.${index}`, 'cscli', index);
     await feed().sync({ full: true, force: false });
     const { added, ended } = await bouncer({ view: cap(2), bouncerId: 77 }).pull(false);
@@ -329,7 +329,7 @@ describe('a cap', () => {
     expect(values(await (await asBouncer(key, '/v1/decisions')).json())).toEqual(['192.0.2.4', '192.0.2.5']);
   });
 
-  test('bases that nobody stands on any more are forgotten', async () => {
+  test('baselines that no client has any more are forgotten', async () => {
     const client = bouncer({ view: cap(1) });
     for (let round = 1; round <= 5; round++) {
       ban(`192.0.2.${round}`, 'cscli', round);

@@ -78,7 +78,7 @@ describe('an isolate that knows nothing, without D1', () => {
     expect(await inTheDark(key)).toBe(200);
   });
 
-  test('serves none whose end has come', async () => {
+  test('serves no key that has expired', async () => {
     const { body } = await operator('POST', '/bouncers', { name: 'a', expires_in: '1m' });
     await poll(first, body.key);
     pass(minute);
@@ -126,7 +126,7 @@ test('a look-up that crosses a revocation does not bring the key back', async ()
   expect(await inTheDark(key)).toBe(503);
 });
 
-test('a change that the object did not hear of, since it ended in between, counts when it next looks at D1', async () => {
+test('a change that the object missed because it was stopped meanwhile counts when it next reads D1', async () => {
   const [key, kept] = [await addBouncer('a'), await addBouncer('b')];
   expect([await poll(first, key), await poll(first, kept)]).toEqual([200, 200]);
   await runDurableObjectAlarm(feed());
@@ -164,7 +164,7 @@ test('a D1 that was restored takes what was remembered of the one before with it
   expect(await inTheDark(known)).toBe(200);
 });
 
-test('keys are told once, as digests, and written once', async () => {
+test('keys are reported once, as digests, and written once', async () => {
   const key = await addBouncer('a');
   const told: unknown[] = [];
   const listening = {

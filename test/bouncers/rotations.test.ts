@@ -97,7 +97,7 @@ describe('a rotation of many', () => {
     expect([await use(old['web-3']), await use(body.keys['web-3'])]).toEqual([200, 403]);
   });
 
-  test('is spread: without a grace each old key ends at its own moment, to the millisecond', async () => {
+  test('is spread: without a grace each old key expires at its own time, to the millisecond', async () => {
     const { body } = await rotate({ selector: web, grace: '0s', spread: '30m' });
     const dueAt = body.members.map(({ due_at }: any) => Date.parse(due_at) - Date.now());
     expect(dueAt).toEqual([0, 10 * minute, 20 * minute]);
@@ -114,7 +114,7 @@ describe('a rotation of many', () => {
     expect([await use(body.keys['web-1']), await use(body.keys['web-2'])]).toEqual([200, 200]);
   });
 
-  test('an end that was set is not put off by a later rotation', async () => {
+  test('a deadline that was set is not put off by a later rotation', async () => {
     await rotate({ selector: { names: ['web-1', 'web-3'] }, grace: '0s', spread: '20m' });
     const { body } = await operator('POST', '/bouncers/web-3/rotate', { grace: '1h' });
     expect(await use(body.key)).toBe(200);

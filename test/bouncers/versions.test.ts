@@ -78,7 +78,7 @@ describe('rotation', () => {
     expect([await status(key), await status(unused), await status(next)]).toEqual([200, 403, 200]);
   });
 
-  test('a rotation within a grace ends that grace', async () => {
+  test('a rotation within a grace revokes the version in its grace', async () => {
     const { key: second } = await rotate();
     await status(second);
     const { key: third } = await rotate();
@@ -192,7 +192,7 @@ describe('revocation and expiry', () => {
     expect((await operator('POST', '/bouncers/fw/versions/1/revoke')).status).toBe(404);
   });
 
-  test('a key that was taken away can’t be registered again, under any name', async () => {
+  test('a key that was revoked can’t be registered again, under any name', async () => {
     const digest = await digestOf(key);
     await operator('DELETE', '/bouncers/fw');
     const answer = await operator('POST', '/bouncers', { name: 'again', key_sha512: digest });
@@ -297,7 +297,7 @@ describe('mutations are safe to repeat', () => {
     expect((await send('DELETE', '/bouncers/fw', { 'if-match': '*' })).status).toBe(204);
   });
 
-  test('25 rotations, revocations and uses at once end in a state that the rules allow', async () => {
+  test('25 rotations, revocations and uses at once leave a state that the rules allow', async () => {
     const keys = new Map([[1, key]]);
     const doRotate = async () => {
       const { bouncer, key: made } = await rotate();
