@@ -87,7 +87,7 @@ export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPla
     db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
       SELECT ${field('digest')}, ${nowMs} FROM ${givenRows(revoked)}`),
     db.run(sql`INSERT INTO ends_outbox (digest, ends_ms)
-      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${givenRows(ends)}`),
+      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${givenRows(revocations)}`),
     db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
     db
       .update(keyVersions)
