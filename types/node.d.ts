@@ -11,3 +11,13 @@ declare module 'node:zlib' {
 declare module 'node:stream/promises' {
   export function pipeline(from: Iterable<string>, to: import('node:zlib').Gzip): Promise<void>;
 }
+
+declare module 'node:buffer' {
+  interface Buffer extends Uint8Array<ArrayBuffer> {
+    toString(encoding: 'base64' | 'base64url'): string;
+  }
+  export const Buffer: {
+    from(text: string, encoding: 'base64' | 'base64url'): Buffer;
+    from(bytes: Uint8Array): Buffer;
+  };
+}

@@ -1,17 +1,16 @@
-// The form of keys and tokens: made here, and recognised where none may be. A draw that is not even, or a checksum
-// that scanners do not know, would be in every key for good.
+// The form of keys and tokens: made here, and recognised where none may be. A mistake in the random draw or in the
+// checksum stays in every key that was made with it.
 
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
 /**
  * A new secret: prefix, 43 base62 characters (256 bits), and the CRC32 of all that as 6 base62 characters,
- * so that a scanner can tell a real key from a look-alike without asking anybody. A machine's password (`csm_`) is made
- * by its host.
+ * so that a scanner recognises a real key without a look-up. A host makes its machine's password (`csm_`) itself.
  */
 export function mintSecret(prefix: 'csb_' | 'cse_' | 'csm_' | 'cso_'): string {
   let body = '';
   while (body.length < 43) {
-    // 248 is the largest multiple of 62 in a byte: the rest is thrown away to keep the draw even.
+    // 248 is the largest multiple of 62 below 256. Larger bytes are dropped, so that each character is equally likely.
     for (const byte of crypto.getRandomValues(new Uint8Array(64))) {
       if (byte < 248 && body.length < 43) body += alphabet[byte % 62];
     }
@@ -20,15 +19,15 @@ export function mintSecret(prefix: 'csb_' | 'cse_' | 'csm_' | 'cso_'): string {
 }
 
 /**
- * Every key or token of ours in a text, by form and checksum: prose that speaks of `csb_…` holds none. For the tests,
- * which look for them where none may be.
+ * Every key or token in a text, by form and checksum, so that prose about `csb_…` does not count. For the tests, which
+ * look for secrets where none may be.
  */
 export function mintedIn(text: string): string[] {
   const alike = text.match(/cs[bemo]_[0-9A-Za-z]{49}/g) ?? [];
   return alike.filter(isMinted);
 }
 
-/** Whether a text ends in the checksum that a secret of ours ends in. */
+/** Whether a text ends in the right checksum. */
 export function isMinted(secret: string): boolean {
   return checksum(secret.slice(0, -6)) === secret.slice(-6);
 }

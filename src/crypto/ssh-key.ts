@@ -1,17 +1,19 @@
-// SSH public keys that a host may have. A key is checked when it is given to us and never again, so one that opens to
-// everybody must not get past: WebCrypto takes Ed25519 keys of low order, under which any text is signed.
+// SSH public keys that a host may have. A key is checked once, when it is stored. WebCrypto accepts Ed25519 keys of low
+// order, for which anybody can forge signatures, so the check here has to refuse them.
 
+import { ed25519 } from '@noble/curves/ed25519.js';
+import { fromBase64, toBase64 } from '../formats/bytes.ts';
 import { badInput, succeed, type Result } from '../http/failure.ts';
-import { createReader, fromBase64, toBase64, toBase64Url, type Reader } from './ssh-wire.ts';
+import { createReader, type Reader } from './ssh-wire.ts';
 
 export type KeyType =
   'ssh-ed25519' | 'ecdsa-sha2-nistp256' | 'ecdsa-sha2-nistp384' | 'ecdsa-sha2-nistp521' | 'ssh-rsa';
 
 export interface PublicKey {
   readonly type: KeyType;
-  /** As SSH writes it: what is compared. */
+  /** The key as SSH writes it. Keys are compared by it. */
   readonly blob: Uint8Array<ArrayBuffer>;
-  /** Of an RSA key, the length of its modulus; of others, of the curve. */
+  /** The length of an RSA key's modulus, or of the curve. */
   readonly bits: number;
   readonly material: Material;
 }
@@ -29,10 +31,10 @@ const curves: Readonly<
 };
 
 const leastRsaBits = 2048;
-/** A longer one only costs time, which a stranger could make us spend. */
+/** A longer key costs time at each check, and a stranger may choose the key. */
 const mostRsaBits = 8192;
 
-/** The text that stands for a key: type and base64, without the comment. */
+/** A key as it is stored: type and base64, without the comment. */
 export function formatKey(key: PublicKey): string {
   return `${key.type} ${toBase64(key.blob)}`;
 }
@@ -43,7 +45,7 @@ export async function fingerprintOf(key: PublicKey): Promise<string> {
   return `SHA256:${toBase64(digest).replace(/=+$/, '')}`;
 }
 
-/** A line of `authorized_keys`, or a `.pub` file, that a host may be known by; `bad-input` names `public_key`. */
+/** Reads and checks a line of `authorized_keys` or a `.pub` file. `bad-input` names `public_key`. */
 export async function parsePublicKey(line: string): Promise<Result<PublicKey>> {
   const [type, base64, comment] = line.trim().split(/[ \t]+/, 3);
   if (/[\r\n]/.test(line.trim())) return refuse('must be one line');
@@ -57,10 +59,10 @@ export async function parsePublicKey(line: string): Promise<Result<PublicKey>> {
   const key = readBlob(blob);
   if (typeof key === 'string') return refuse(key);
   if (key.type !== type) return refuse('is of another type than it says');
-  if (key.type === 'ssh-ed25519' && !isSafePoint(pointOf(key))) {
+  if (type === 'ssh-ed25519' && key.material.kind === 'point' && !isSafePoint(key.material.point)) {
     return refuse('is a placeholder, or no point that can sign: anybody could sign for it');
   }
-  // BoringSSL takes only points on the curve.
+  // For ECDSA this checks that the point is on the curve.
   if (!(await importKey(key, 'SHA-256'))) return refuse('is no valid key');
   return succeed(key);
 }
@@ -69,11 +71,7 @@ function refuse(problem: string): Result<never> {
   return badInput('public_key', problem);
 }
 
-function pointOf({ material }: PublicKey): Uint8Array {
-  return material.kind === 'point' ? material.point : new Uint8Array();
-}
-
-/** A key that was checked when it was stored. Throws at any other. */
+/** Reads a key that was checked when it was stored. Throws at anything else. */
 export function storedKey(text: string): PublicKey {
   const blob = fromBase64(text.split(' ')[1] ?? '');
   const key = blob && readBlob(blob);
@@ -119,7 +117,7 @@ function readRsa(reader: Reader): Body | string {
   const bits = modulus.length * 8 - Math.clz32(modulus[0] as number) + 24;
   if (bits < leastRsaBits || bits > mostRsaBits) return `must have ${leastRsaBits} to ${mostRsaBits} bits`;
   const odd = ((exponent.at(-1) as number) & (modulus.at(-1) as number) & 1) === 1;
-  // With an exponent of 1 every text is its own signature.
+  // With an exponent of 1, anybody can write a signature.
   if (!odd || exponent.length > 4 || (exponent.length === 1 && (exponent[0] as number) < 3)) {
     return 'must have an odd modulus and an odd exponent above 2';
   }
@@ -128,14 +126,13 @@ function readRsa(reader: Reader): Body | string {
 
 type ImportedKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>;
 
-/** For WebCrypto; null when it is not a key. `hash`: what RSA is used with. */
+/** The key for WebCrypto; null when WebCrypto refuses it. `hash`: for RSA alone. */
 export async function importKey({ type, material }: PublicKey, hash: string): Promise<ImportedKey | null> {
   try {
     if (material.kind === 'rsa') {
-      const jwk = { kty: 'RSA', n: toBase64Url(material.modulus), e: toBase64Url(material.exponent) };
-      return await crypto.subtle.importKey('jwk', jwk, { name: 'RSASSA-PKCS1-v1_5', hash }, false, [
-        'verify',
-      ]);
+      const [n, e] = [toBase64(material.modulus, 'base64url'), toBase64(material.exponent, 'base64url')];
+      const algorithm = { name: 'RSASSA-PKCS1-v1_5', hash };
+      return await crypto.subtle.importKey('jwk', { kty: 'RSA', n, e }, algorithm, false, ['verify']);
     }
     const curve = curves[type];
     const algorithm = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
@@ -145,34 +142,11 @@ export async function importKey({ type, material }: PublicKey, hash: string): Pr
   }
 }
 
-const prime = 2n ** 255n - 19n;
-const d = 37095705934669439343138083508754565189542113879843219016388785533085940283555n;
-/** The `y` of points of low order below the prime: those of order 4, 1, 2, and twice 8 (libsodium's list). */
-const lowOrder = [
-  0n,
-  1n,
-  prime - 1n,
-  2707385501144840649318225287225658788936804267575313519463743609750303402022n,
-  55188659117513257062467267217118295137698188065244968500265048394206261417927n,
-];
-
-/** Whether an Ed25519 public key is a point of the curve, in its one right form, and not of low order. */
+/** Whether an Ed25519 public key is a point of the curve in its one right form (RFC 8032 §5.1.3), and not of low order. */
 function isSafePoint(bytes: Uint8Array): boolean {
-  let y = 0n;
-  for (const byte of bytes.toReversed()) y = (y << 8n) | BigInt(byte);
-  // The sign of `x`. The two largest of libsodium's list are 0 and 1 in another form: `y` is below the prime.
-  y &= (1n << 255n) - 1n;
-  if (y >= prime || lowOrder.includes(y)) return false;
-  const square = (y * y) % prime;
-  // x² = (y² - 1) / (d y² + 1) must be a square: Euler's criterion, on the product in place of the quotient.
-  const quotient = ((square - 1n + prime) * ((d * square + 1n) % prime)) % prime;
-  return power(quotient, (prime - 1n) / 2n) === 1n;
-}
-
-function power(base: bigint, exponent: bigint): bigint {
-  let result = 1n;
-  for (let square = base, rest = exponent; rest > 0n; rest >>= 1n, square = (square * square) % prime) {
-    if (rest & 1n) result = (result * square) % prime;
+  try {
+    return !ed25519.Point.fromBytes(bytes).isSmallOrder();
+  } catch {
+    return false;
   }
-  return result;
 }

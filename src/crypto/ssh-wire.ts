@@ -1,7 +1,6 @@
-// SSH's wire format (RFC 4251 §5), read, and the base64 around it. Lengths come from strangers: every
-// read is bounded by what is there. Pure.
+// Reads SSH's wire format (RFC 4251 §5). Lengths come from strangers, so no read goes beyond what is there. Pure.
 
-/** Reads from the front; null, and null from then on, when what is asked for is not there. */
+/** Reads from the front. Null when what is asked for is not there; a read beyond the end makes all later ones null. */
 export interface Reader {
   bytes(count: number): Uint8Array<ArrayBuffer> | null;
   number(): number | null;
@@ -9,7 +8,7 @@ export interface Reader {
   string(): Uint8Array<ArrayBuffer> | null;
   /** A string of printable ASCII: names of keys, curves, algorithms. */
   text(): string | null;
-  /** An mpint above zero in its one right form, without the zero byte that keeps it positive. */
+  /** An mpint above zero, in its shortest form only. The answer has no leading zero byte. */
   positive(): Uint8Array<ArrayBuffer> | null;
   atEnd(): boolean;
 }
@@ -46,28 +45,4 @@ export function createReader(from: Uint8Array): Reader {
     return read.length > 1 && second >= 0x80 ? read.slice(1) : null;
   };
   return { bytes, number, string, text, positive, atEnd: () => !failed && at === from.length };
-}
-
-/** Bytes of standard base64 with its padding; null when it is anything else. */
-export function fromBase64(text: string): Uint8Array<ArrayBuffer> | null {
-  if (text.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(text)) return null;
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  // Bits that belong to no byte would make a second text of the same bytes.
-  return toBase64(bytes) === text ? bytes : null;
-}
-
-export function toBase64(bytes: Uint8Array): string {
-  let binary = '';
-  for (const byte of bytes) binary += String.fromCharCode(byte);
-  return btoa(binary);
-}
-
-export function toBase64Url(bytes: Uint8Array): string {
-  return toBase64(bytes).replace(/=+$/, '').replaceAll('+', '-').replaceAll('/', '_');
-}
-
-export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> | null {
-  if (!/^[\w-]*$/.test(text)) return null;
-  const standard = text.replaceAll('-', '+').replaceAll('_', '/');
-  return fromBase64(standard.padEnd(Math.ceil(text.length / 4) * 4, '='));
 }

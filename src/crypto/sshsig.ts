@@ -1,13 +1,13 @@
-// Signatures of `ssh-keygen -Y sign` (OpenSSH's PROTOCOL.sshsig), verified with WebCrypto, and the public keys that may
-// make them (ssh-key.ts). What is accepted here is believed to be a host. Nothing may be remembered by a signature:
-// of one there are others that are as good (ECDSA's `(r, n-s)`).
+// Signatures of `ssh-keygen -Y sign` (OpenSSH's PROTOCOL.sshsig), verified with WebCrypto. A signature that is accepted
+// here authenticates a host. A signature does not identify a request: from one, anybody can make another valid one
+// (ECDSA's `(r, n-s)`), so a replay is recognised by the nonce alone.
 
-import { concat } from '../formats/bytes.ts';
-import { badInput, fail, succeed, type Result } from '../http/failure.ts';
-import { createReader, fromBase64, type Reader } from './ssh-wire.ts';
+import { concat, fromBase64 } from '../formats/bytes.ts';
+import { badInput, succeed, type Result } from '../http/failure.ts';
+import { createReader, type Reader } from './ssh-wire.ts';
 import { importKey, type KeyType, type PublicKey } from './ssh-key.ts';
 
-/** ECDSA's numbers are this many bytes long in WebCrypto's form. */
+/** `bytes`: the length of each of ECDSA's two numbers as WebCrypto takes them. */
 const ecdsa: Readonly<Record<string, { readonly hash: string; readonly bytes: number }>> = {
   'ecdsa-sha2-nistp256': { hash: 'SHA-256', bytes: 32 },
   'ecdsa-sha2-nistp384': { hash: 'SHA-384', bytes: 48 },
@@ -17,11 +17,12 @@ const ecdsa: Readonly<Record<string, { readonly hash: string; readonly bytes: nu
 const hashes: Readonly<Record<string, string>> = { sha256: 'SHA-256', sha512: 'SHA-512' };
 const rsaHashes: Readonly<Record<string, string>> = { 'rsa-sha2-256': 'SHA-256', 'rsa-sha2-512': 'SHA-512' };
 
-const magic = new TextEncoder().encode('SSHSIG');
+const encoder = new TextEncoder();
+const magic = encoder.encode('SSHSIG');
 
-/** A signature as its parts; which key it claims to be of, nobody has checked. */
+/** A signature as its parts. None of them is verified. */
 export interface Signature {
-  /** The public key in it, as SSH writes it. */
+  /** The public key that it claims to be made with, as SSH writes it. */
   readonly key: Uint8Array;
   readonly namespace: string;
   readonly hash: string;
@@ -29,7 +30,7 @@ export interface Signature {
   readonly bytes: Uint8Array;
 }
 
-/** An armoured signature; `bad-input` when it is not one. CRLF at the ends of lines is as good as LF. */
+/** Reads an armoured signature. Its lines may end in LF or CRLF. `bad-input` names `signature`. */
 export function parseSignature(armoured: string): Result<Signature> {
   const base64 =
     /^-----BEGIN SSH SIGNATURE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END SSH SIGNATURE-----\s*$/.exec(
@@ -48,7 +49,7 @@ function readSignature(reader: Reader): Signature | null {
   const reserved = reader.string();
   const hash = reader.text();
   const inner = reader.string();
-  // Nothing is defined for `reserved`, and it is not signed.
+  // `reserved` has no meaning yet, and is not signed: it must be empty.
   if (!key || namespace === null || reserved?.length !== 0 || hash === null || !inner || !reader.atEnd())
     return null;
   const parts = createReader(inner);
@@ -58,18 +59,18 @@ function readSignature(reader: Reader): Signature | null {
   return { key, namespace, hash, algorithm, bytes };
 }
 
-/** The type of the key that it claims to be of. */
+/** The type of the key that it claims to be made with. */
 export function claimedType({ key }: Signature): string {
   return createReader(key).text() ?? '';
 }
 
-/** Whether `signature` is this key's over exactly these bytes, in this namespace. `forbidden`, without a reason. */
+/** Whether `signature` was made with this key, for this namespace, over exactly these bytes. */
 export async function verifySignature(
   signature: Signature,
   key: PublicKey,
   namespace: string,
   message: Uint8Array,
-): Promise<Result<'good'>> {
+): Promise<boolean> {
   const hash = Object.hasOwn(hashes, signature.hash) ? hashes[signature.hash] : undefined;
   const scheme = schemeOf(signature, key.type);
   if (
@@ -80,22 +81,16 @@ export async function verifySignature(
     // WebCrypto throws at an Ed25519 signature of another length.
     (key.type === 'ssh-ed25519' && signature.bytes.length !== 64)
   ) {
-    return fail({ kind: 'forbidden' });
+    return false;
   }
   const bytes = webCryptoForm(signature.bytes, key);
-  if (!bytes) return fail({ kind: 'forbidden' });
-  const digest = new Uint8Array(await crypto.subtle.digest(hash, message));
-  const signed = concat([
-    magic,
-    wire(new TextEncoder().encode(namespace)),
-    wire(new Uint8Array()),
-    wire(new TextEncoder().encode(signature.hash)),
-    wire(digest),
-  ]);
   const imported = await importKey(key, scheme.hash);
-  if (!imported) return fail({ kind: 'forbidden' });
-  const good = await crypto.subtle.verify(scheme, imported, bytes, signed);
-  return good ? succeed('good') : fail({ kind: 'forbidden' });
+  if (!bytes || !imported) return false;
+  const digest = new Uint8Array(await crypto.subtle.digest(hash, message));
+  // The namespace, `reserved`, the name of the hash, the hash of the message.
+  const fields = [...[namespace, '', signature.hash].map((text) => encoder.encode(text)), digest];
+  const signed = concat([magic, ...fields.map(wire)]);
+  return crypto.subtle.verify(scheme, imported, bytes, signed);
 }
 
 interface Scheme {
@@ -103,7 +98,7 @@ interface Scheme {
   readonly hash: string;
 }
 
-/** The algorithm of a signature, if it is one for keys of this type. SHA-1 (`ssh-rsa`) is none. */
+/** How to verify a signature's algorithm with a key of this type; undefined when they don't belong together. No SHA-1. */
 function schemeOf({ algorithm }: Signature, type: KeyType): Scheme | undefined {
   if (type === 'ssh-rsa') {
     const hash = Object.hasOwn(rsaHashes, algorithm) ? rsaHashes[algorithm] : undefined;
@@ -114,7 +109,7 @@ function schemeOf({ algorithm }: Signature, type: KeyType): Scheme | undefined {
   return curve ? { name: 'ECDSA', hash: curve.hash } : { name: 'Ed25519', hash: 'SHA-512' };
 }
 
-/** A signature's own bytes as WebCrypto takes them. */
+/** A signature's own bytes as WebCrypto takes them; null when they can't be a signature of this key. */
 function webCryptoForm(bytes: Uint8Array, key: PublicKey): Uint8Array | null {
   const curve = ecdsa[key.type];
   if (curve) {
@@ -144,7 +139,7 @@ function wire(bytes: Uint8Array): Uint8Array {
   return prefixed;
 }
 
-/** For what is public: the time it takes tells where the two differ. */
+/** Not in constant time: for public values only. */
 function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }

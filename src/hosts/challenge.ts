@@ -5,7 +5,7 @@ import type { Nonce } from './hosts.sql.ts';
 import { fail, succeed, type Result } from '../http/failure.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { derivedKey } from '../crypto/derived-keys.ts';
-import { fromBase64Url, toBase64Url } from '../crypto/ssh-wire.ts';
+import { fromBase64, toBase64 } from '../formats/bytes.ts';
 
 export const nonceLifeMs = 120_000;
 
@@ -14,7 +14,7 @@ export async function makeNonce({ current }: BootstrapSecrets, nowMs: number): P
   const bytes = crypto.getRandomValues(new Uint8Array(24));
   new DataView(bytes.buffer).setBigUint64(0, BigInt(nowMs + nonceLifeMs));
   const mac = await crypto.subtle.sign('HMAC', await derivedKey(current, 'challenge'), bytes);
-  return `${toBase64Url(bytes)}.${toBase64Url(new Uint8Array(mac))}`;
+  return `${toBase64(bytes, 'base64url')}.${toBase64(new Uint8Array(mac), 'base64url')}`;
 }
 
 /** `bad-nonce`: not one of ours; `stale-nonce`: it was. */
@@ -24,8 +24,8 @@ export async function readNonce(
   nowMs: number,
 ): Promise<Result<Nonce>> {
   const [, text = '', mac = ''] = /^([\w-]{32})\.([\w-]{43})$/.exec(nonce) ?? [];
-  const bytes = fromBase64Url(text);
-  const macBytes = fromBase64Url(mac);
+  const bytes = fromBase64(text, 'base64url');
+  const macBytes = fromBase64(mac, 'base64url');
   if (bytes?.length !== 24 || !macBytes) return fail({ kind: 'bad-nonce' });
   for (const secret of [current, ...(previous === null ? [] : [previous])]) {
     if (!(await crypto.subtle.verify('HMAC', await derivedKey(secret, 'challenge'), macBytes, bytes)))

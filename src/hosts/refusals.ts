@@ -11,7 +11,7 @@ import { causeOf, fail, succeed } from '../http/failure.ts';
 import { mutate } from '../operations/mutate.ts';
 import { hostMutation } from './registration.ts';
 import { fingerprintOf, parsePublicKey } from '../crypto/ssh-key.ts';
-import { toBase64 } from '../crypto/ssh-wire.ts';
+import { toBase64 } from '../formats/bytes.ts';
 import { claimedType, verifySignature, type Signature } from '../crypto/sshsig.ts';
 
 export type Refusal =
@@ -53,7 +53,7 @@ async function whyOf(refusal: Refusal): Promise<string | null> {
   if (refusal.kind === 'relay') return `it signed for ${cut(refusal.audience)}`;
   const { signature, namespace, bytes } = refusal;
   const key = await parsePublicKey(`${claimedType(signature)} ${toBase64(signature.key)}`);
-  if (!key.ok || !(await verifySignature(signature, key.value, namespace, bytes)).ok) return null;
+  if (!key.ok || !(await verifySignature(signature, key.value, namespace, bytes))) return null;
   return `it came with another SSH key, ${await fingerprintOf(key.value)}`;
 }
 

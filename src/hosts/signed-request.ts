@@ -11,7 +11,7 @@ import { readNonce } from './challenge.ts';
 import { check, digest, name } from '../operations/fields.ts';
 import type { Refusal } from './refusals.ts';
 import { parsePublicKey, storedKey, type PublicKey } from '../crypto/ssh-key.ts';
-import { fromBase64 } from '../crypto/ssh-wire.ts';
+import { fromBase64 } from '../formats/bytes.ts';
 import { parseSignature, verifySignature, type Signature } from '../crypto/sshsig.ts';
 
 export const namespace = 'bootstrap-v1@lapidary';
@@ -146,7 +146,7 @@ async function whoSigned(
 ): Promise<Result<Signer>> {
   if (host) {
     const key = storedKey(host.publicKey);
-    if ((await verifySignature(signature, key, namespace, bytes)).ok) return succeed({ key, host });
+    if (await verifySignature(signature, key, namespace, bytes)) return succeed({ key, host });
     // Of a removed host another key may be the next host of its name.
     if (host.removedMs === null) noteRefusal(host, { kind: 'key', signature, namespace, bytes });
   }
@@ -155,5 +155,5 @@ async function whoSigned(
   const key = await parsePublicKey(payload.public_key);
   if (!key.ok) return key;
   const good = await verifySignature(signature, key.value, namespace, bytes);
-  return good.ok ? succeed({ key: key.value, host: null }) : fail({ kind: 'forbidden' });
+  return good ? succeed({ key: key.value, host: null }) : fail({ kind: 'forbidden' });
 }

@@ -4,7 +4,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
 import { serve } from '../../src/app.ts';
-import { toBase64 } from '../../src/crypto/ssh-wire.ts';
+import { toBase64 } from '../../src/formats/bytes.ts';
 import { digestOf } from '../../src/crypto/secret.ts';
 import { operator } from './http.ts';
 import { makeSshKey, type SshKey } from './ssh.ts';

@@ -1,5 +1,6 @@
 // SSH keys and signatures as ssh-keygen makes them, made with WebCrypto: for what must be made inside workerd.
-import { createReader, toBase64 } from '../../src/crypto/ssh-wire.ts';
+import { createReader } from '../../src/crypto/ssh-wire.ts';
+import { toBase64 } from '../../src/formats/bytes.ts';
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
