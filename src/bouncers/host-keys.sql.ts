@@ -7,21 +7,21 @@ import { bouncers, engineKeys, hostKeys, hosts } from '../store/schema.ts';
 
 export type HostKey = typeof hostKeys.$inferSelect;
 
-/** Which key it is that a host registers. */
-export type Slot = Pick<HostKey, 'kind' | 'name'>;
+/** Which key a host registers. A bouncer's key has the bouncer's name, a machine's account the host's. */
+export type KeyName = Pick<HostKey, 'kind' | 'name'>;
 
-/** There is one. */
-export const engineSlot: Slot = { kind: 'engine', name: '' };
+/** There is one for all engines: it has no name. */
+export const keyOfEngine: KeyName = { kind: 'engine', name: '' };
 
-export function bouncerSlot(bouncer: string): Slot {
+export function keyOfBouncer(bouncer: string): KeyName {
   return { kind: 'bouncer', name: bouncer };
 }
 
-export function machineSlot(host: string): Slot {
+export function keyOfMachine(host: string): KeyName {
   return { kind: 'machine', name: host };
 }
 
-export function isSlot({ kind, name }: Slot, { kind: ofKind, name: named }: Slot): boolean {
+export function isSameKey({ kind, name }: KeyName, { kind: ofKind, name: named }: KeyName): boolean {
   return kind === ofKind && name === named;
 }
 
@@ -39,11 +39,11 @@ export function selectOwner(
 }
 
 /** The same of several. */
-export function selectOwnersOf(db: DrizzleD1Database, slots: readonly Slot[]) {
+export function selectOwnersOf(db: DrizzleD1Database, keys: readonly KeyName[]) {
   return selectOwners(
     db,
     sql`(kind, host_keys.name) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')
-      FROM json_each(${JSON.stringify(slots.map(({ kind, name }) => [kind, name]))}))`,
+      FROM json_each(${JSON.stringify(keys.map(({ kind, name }) => [kind, name]))}))`,
   );
 }
 
@@ -58,7 +58,7 @@ function selectOwners(db: DrizzleD1Database, which: SQL) {
   );
 }
 
-export function isKey({ kind, name }: Slot): SQL {
+export function isKey({ kind, name }: KeyName): SQL {
   return sql`${hostKeys.kind} = ${kind} AND ${hostKeys.name} = ${name}`;
 }
 
@@ -67,7 +67,7 @@ export function askRotationStatements(db: DrizzleD1Database, bouncer: string, to
     db
       .update(hostKeys)
       .set(to)
-      .where(isKey(bouncerSlot(bouncer))),
+      .where(isKey(keyOfBouncer(bouncer))),
     db
       .update(bouncers)
       .set({ revision: sql`revision + 1` })

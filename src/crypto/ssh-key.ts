@@ -22,13 +22,21 @@ type Material =
   | { readonly kind: 'point'; readonly point: Uint8Array<ArrayBuffer> }
   | { readonly kind: 'rsa'; readonly modulus: Uint8Array; readonly exponent: Uint8Array };
 
-const curves: Readonly<
-  Record<string, { readonly name: string; readonly web: string; readonly bits: number }>
-> = {
-  'ecdsa-sha2-nistp256': { name: 'nistp256', web: 'P-256', bits: 256 },
-  'ecdsa-sha2-nistp384': { name: 'nistp384', web: 'P-384', bits: 384 },
-  'ecdsa-sha2-nistp521': { name: 'nistp521', web: 'P-521', bits: 521 },
-};
+interface Curve {
+  readonly name: string;
+  /** WebCrypto's name. */
+  readonly web: string;
+  readonly bits: number;
+  /** What signatures with it are hashed with (RFC 5656 §6.2.1). */
+  readonly hash: string;
+}
+
+/** ECDSA's, by the type of the key. */
+export const curves: ReadonlyMap<string, Curve> = new Map([
+  ['ecdsa-sha2-nistp256', { name: 'nistp256', web: 'P-256', bits: 256, hash: 'SHA-256' }],
+  ['ecdsa-sha2-nistp384', { name: 'nistp384', web: 'P-384', bits: 384, hash: 'SHA-384' }],
+  ['ecdsa-sha2-nistp521', { name: 'nistp521', web: 'P-521', bits: 521, hash: 'SHA-512' }],
+]);
 
 const leastRsaBits = 2048;
 /** A longer key costs time at each check, and a stranger may choose the key. */
@@ -100,7 +108,7 @@ function readEd25519(reader: Reader): Body | string {
 }
 
 function readEcdsa(type: string, reader: Reader): Body | string {
-  const curve = Object.hasOwn(curves, type) ? curves[type] : undefined;
+  const curve = curves.get(type);
   if (!curve) return 'must be ssh-ed25519, ecdsa-sha2-nistp256/384/521 or ssh-rsa';
   const name = reader.text();
   const point = reader.string();
@@ -134,7 +142,7 @@ export async function importKey({ type, material }: PublicKey, hash: string): Pr
       const algorithm = { name: 'RSASSA-PKCS1-v1_5', hash };
       return await crypto.subtle.importKey('jwk', { kty: 'RSA', n, e }, algorithm, false, ['verify']);
     }
-    const curve = curves[type];
+    const curve = curves.get(type);
     const algorithm = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
     return await crypto.subtle.importKey('raw', material.point, algorithm, false, ['verify']);
   } catch {

@@ -5,17 +5,10 @@
 import { concat, fromBase64 } from '../formats/bytes.ts';
 import { badInput, succeed, type Result } from '../http/failure.ts';
 import { createReader, type Reader } from './ssh-wire.ts';
-import { importKey, type KeyType, type PublicKey } from './ssh-key.ts';
+import { curves, importKey, type KeyType, type PublicKey } from './ssh-key.ts';
 
-/** `bytes`: the length of each of ECDSA's two numbers as WebCrypto takes them. */
-const ecdsa: Readonly<Record<string, { readonly hash: string; readonly bytes: number }>> = {
-  'ecdsa-sha2-nistp256': { hash: 'SHA-256', bytes: 32 },
-  'ecdsa-sha2-nistp384': { hash: 'SHA-384', bytes: 48 },
-  'ecdsa-sha2-nistp521': { hash: 'SHA-512', bytes: 66 },
-};
-
-const hashes: Readonly<Record<string, string>> = { sha256: 'SHA-256', sha512: 'SHA-512' };
-const rsaHashes: Readonly<Record<string, string>> = { 'rsa-sha2-256': 'SHA-256', 'rsa-sha2-512': 'SHA-512' };
+const hashes = new Map(Object.entries({ sha256: 'SHA-256', sha512: 'SHA-512' }));
+const rsaHashes = new Map(Object.entries({ 'rsa-sha2-256': 'SHA-256', 'rsa-sha2-512': 'SHA-512' }));
 
 const encoder = new TextEncoder();
 const magic = encoder.encode('SSHSIG');
@@ -71,7 +64,7 @@ export async function verifySignature(
   namespace: string,
   message: Uint8Array,
 ): Promise<boolean> {
-  const hash = Object.hasOwn(hashes, signature.hash) ? hashes[signature.hash] : undefined;
+  const hash = hashes.get(signature.hash);
   const scheme = schemeOf(signature, key.type);
   if (
     !hash ||
@@ -101,26 +94,25 @@ interface Scheme {
 /** How to verify a signature's algorithm with a key of this type; undefined when they don't belong together. No SHA-1. */
 function schemeOf({ algorithm }: Signature, type: KeyType): Scheme | undefined {
   if (type === 'ssh-rsa') {
-    const hash = Object.hasOwn(rsaHashes, algorithm) ? rsaHashes[algorithm] : undefined;
+    const hash = rsaHashes.get(algorithm);
     return hash === undefined ? undefined : { name: 'RSASSA-PKCS1-v1_5', hash };
   }
   if (algorithm !== type) return undefined;
-  const curve = ecdsa[type];
+  const curve = curves.get(type);
   return curve ? { name: 'ECDSA', hash: curve.hash } : { name: 'Ed25519', hash: 'SHA-512' };
 }
 
 /** A signature's own bytes as WebCrypto takes them; null when they can't be a signature of this key. */
 function webCryptoForm(bytes: Uint8Array, key: PublicKey): Uint8Array | null {
-  const curve = ecdsa[key.type];
-  if (curve) {
+  const length = Math.ceil(key.bits / 8);
+  if (curves.has(key.type)) {
     const reader = createReader(bytes);
     const r = reader.positive();
     const s = reader.positive();
-    if (!r || !s || !reader.atEnd() || r.length > curve.bytes || s.length > curve.bytes) return null;
-    return concat([leftPad(r, curve.bytes), leftPad(s, curve.bytes)]);
+    if (!r || !s || !reader.atEnd() || r.length > length || s.length > length) return null;
+    return concat([leftPad(r, length), leftPad(s, length)]);
   }
   if (key.type === 'ssh-rsa') {
-    const length = Math.ceil(key.bits / 8);
     return bytes.length === 0 || bytes.length > length ? null : leftPad(bytes, length);
   }
   return bytes;

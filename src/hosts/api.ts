@@ -7,13 +7,20 @@ import { badInput, problem, succeed, type Result } from '../http/failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page } from '../operations/fields.ts';
 import * as hosts from './hosts.ts';
+import { findHostFacts, listHosts } from './hosts.sql.ts';
+import { listEnrolments } from './enrolments.sql.ts';
 import { noMachines } from '../machines/blocklist.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { mutation, operation } from '../operations/operation.ts';
 import { changePublicUrl, publicUrlFields, publicUrlShape } from './public-url.ts';
 
 const described = z.object({ host: hosts.hostShape });
+const hostPage = z.object({ hosts: z.array(hosts.hostShape), next: z.int().nullable() });
 const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
+const enrolmentPage = z.object({
+  enrolments: z.array(enrolments.enrolmentShape),
+  next: z.int().nullable(),
+});
 
 export const hostOperations = [
   operation({
@@ -22,18 +29,11 @@ export const hostOperations = [
     needs: 'viewer',
     summary: 'All hosts, with the bouncers whose keys they register',
     query: page,
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ hosts: z.array(hosts.hostShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: { description: 'A page.', body: hostPage } },
     reply: async (c, { query: { after, limit } }) => {
-      const rows = await hosts.listHosts(c.env.DB, after, limit);
-      return c.json({
-        hosts: rows.map(hosts.describeHost),
-        next: nextOf(rows, limit, ({ host }) => host.id),
-      });
+      const rows = await listHosts(c.env.DB, after, limit);
+      const next = nextOf(rows, limit, ({ host }) => host.id);
+      return c.json({ hosts: rows.map(hosts.describeHost), next });
     },
   }),
   operation({
@@ -45,10 +45,9 @@ export const hostOperations = [
     refusals: [404],
     reply: async (c) => {
       const name = c.req.param('name') ?? '';
-      const found = await hosts.findHostFacts(c.env.DB, name);
-      if (!found || found.host.removedMs !== null) {
+      const found = await findHostFacts(c.env.DB, name);
+      if (!found || found.host.removedMs !== null)
         return problem({ kind: 'not-found', what: `host ${name}` });
-      }
       c.header('etag', etagOf(found.host.revision));
       return c.json({ host: hosts.describeHost(found) });
     },
@@ -59,8 +58,8 @@ export const hostOperations = [
     needs: 'operator',
     summary: 'Make a host known by its SSH public key, or change it',
     description:
-      'What is not named is as by default. With another public key its next registration counts whatever its ' +
-      'generation; the keys of its bouncers go on until then.',
+      'Fields that are left out get their defaults. With another public key its next registration is taken whatever its ' +
+      'generation; the keys of its bouncers stay valid until then.',
     body: hosts.hostFields,
     ifMatch: 'optional',
     answers: {
@@ -81,14 +80,12 @@ export const hostOperations = [
     path: '/hosts/{name}',
     needs: 'operator',
     summary: 'Remove a host: the keys of its bouncers, and its machine, are refused everywhere within 5 s',
-    description: 'It is told so when it comes again. Its bouncers stay, without a key.',
+    description: 'Its next request is answered with 410. Its bouncers stay, without a key.',
     body: nothing,
     ifMatch: 'optional',
     answers: { 204: { description: 'Removed.' } },
     refusals: [404],
-    change: async (change, _, c) => {
-      return hosts.removeHost(change, c.req.param('name') ?? '');
-    },
+    change: (change, _, c) => hosts.removeHost(change, c.req.param('name') ?? ''),
   }),
   mutation({
     method: 'POST',
@@ -105,9 +102,9 @@ export const hostOperations = [
     method: 'PUT',
     path: '/public-url',
     needs: 'operator',
-    summary: 'Say by which address hosts know this broker',
+    summary: 'Set the address by which hosts know this broker',
     description:
-      'It takes the place of the one that the first operator’s request fixed. `GET /feed` shows what holds.',
+      'It replaces the one that the first operator’s request fixed. `GET /feed` shows the current one.',
     body: publicUrlFields,
     answers: { 200: { description: 'Changed.', body: z.object({ public_urls: z.array(publicUrlShape) }) } },
     refusals: [409],
@@ -118,7 +115,8 @@ export const hostOperations = [
     path: '/enrolments',
     needs: 'operator',
     summary: 'Make a token with which hosts enrol themselves',
-    description: 'The token is shown once. Each host that uses it is bound to the SSH key that it came with.',
+    description:
+      'The token is shown once. Each host that uses it is bound to the SSH key that it sends with it.',
     body: enrolments.newEnrolment,
     answers: {
       201: {
@@ -137,14 +135,9 @@ export const hostOperations = [
     needs: 'viewer',
     summary: 'All enrolment tokens, and who used them',
     query: page,
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ enrolments: z.array(enrolments.enrolmentShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: { description: 'A page.', body: enrolmentPage } },
     reply: async (c, { query: { after, limit } }) => {
-      const rows = await enrolments.listEnrolments(c.env.DB, after, limit);
+      const rows = await listEnrolments(c.env.DB, after, limit);
       const all = rows.map((facts) => enrolments.describeEnrolment(facts, Date.now()));
       return c.json({ enrolments: all, next: nextOf(rows, limit, ({ enrolment }) => enrolment.id) });
     },
@@ -161,11 +154,10 @@ export const hostOperations = [
   }),
 ];
 
-function checkEngine(c: Context<AppEnv>, machine: string | null): Result<'there'> {
+function checkEngine(c: Context<AppEnv>, machine: string | null): Result<void> {
   const { engines, machineRoutes } = c.get('settings');
-  if (machine === null) return succeed('there');
+  if (machine === null) return succeed(undefined);
   if (!machineRoutes) return badInput('machine', noMachines);
-  return engines.some(({ name }) => name === machine)
-    ? succeed('there')
-    : badInput('machine', `there is no engine ${machine}`);
+  const isThere = engines.some(({ name }) => name === machine);
+  return isThere ? succeed(undefined) : badInput('machine', `there is no engine ${machine}`);
 }

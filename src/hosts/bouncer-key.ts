@@ -1,88 +1,62 @@
-// A known host registers a new version of its bouncer's key, by its digest: the key itself stays on the host.
+// A known host registers a new version of its bouncer's key by its digest. The key itself stays on the host.
 
 import { sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import {
-  insertStatements,
-  noBouncer,
-  selectBouncer,
-  selectVersions,
-  type Bouncer,
-} from '../bouncers/bouncers.sql.ts';
-import { bouncerSlot, type HostKey } from '../bouncers/host-keys.sql.ts';
-import { atRevision, isKnown, neverRevoked, planStatements } from '../bouncers/keys.sql.ts';
-import { fail, succeed, type Result } from '../http/failure.ts';
 import { digestTaken } from '../bouncers/bouncers.ts';
+import * as db from '../bouncers/bouncers.sql.ts';
+import { keyOfBouncer, type HostKey } from '../bouncers/host-keys.sql.ts';
+import { atRevision, isKnown, neverRevoked, planStatements } from '../bouncers/keys.sql.ts';
+import { defaultOverlap, endOf, isLive, planRotation } from '../bouncers/versions.ts';
+import { fail, succeed, type Result } from '../http/failure.ts';
 import { isoTime } from '../operations/fields.ts';
 import type { Answer } from '../operations/mutate.ts';
-import { register, type Asked } from './registration.ts';
-import {
-  defaultOverlap,
-  endOf,
-  isLive,
-  planRotation,
-  type Overlap,
-  type VersionPlan,
-} from '../bouncers/versions.ts';
-import type { KeyVersion } from '../store/schema.ts';
 import { selectHolds } from '../store/facts.ts';
+import type { Statements } from '../store/audit.sql.ts';
+import type { KeyVersion } from '../store/schema.ts';
+import { register } from './registration.ts';
+import type { KeysPayload, KnownRequest } from './signed-request.ts';
 
-/** What a bouncer has, for a new version to be added to. */
-export interface BouncerState {
-  readonly bouncer: Bouncer | undefined;
-  readonly versions: readonly KeyVersion[];
-}
-
-/** The bouncer of a name, the versions of its key, and whether a digest is known. */
-export function selectBouncerState(d: DrizzleD1Database, name: string | SQL, digest: string | null) {
-  return [
-    selectBouncer(d, name),
-    selectVersions(d, name),
-    selectHolds(d, digest === null ? sql`0` : isKnown(digest)),
-  ] as const;
-}
-
-export function registerKey(
+export function registerBouncerKey(
   env: Env,
-  asked: Asked & { readonly bouncer: string; readonly digest: string },
+  request: KnownRequest<KeysPayload>,
   nowMs: number,
 ): Promise<Result<Answer>> {
-  const { bouncer: name, digest } = asked;
+  const { bouncer: name, key_sha512: digest } = request.payload;
   return register(
     env,
-    asked,
+    request,
     {
-      slot: bouncerSlot(name),
+      key: keyOfBouncer(name),
       reads: (d) => selectBouncerState(d, name, digest),
-      repeated: ([, versions]) => {
+      decide: ([[bouncer], versions, [known]], { hostKey }) => {
         const own = versions.find((version) => version.digest === digest && isLive(version, nowMs));
-        if (!own) return null;
-        return {
-          answer: ({ hostKey }) => unchanged(hostKey, own, nowMs),
+        const repeated = own && {
+          answer: unchanged(hostKey, own, nowMs),
           mayBeBehind: own === versions.at(-1),
           again: false,
         };
-      },
-      register: ([[bouncer], versions, [known]], { hostKey }, { why }, generation) => {
-        if (known?.holds) return fail(digestTaken);
-        const expiresMs = endOfNew(hostKey, versions, nowMs);
-        const { plan, number } = planNew(hostKey, { bouncer, versions }, expiresMs, nowMs);
         return succeed({
-          entry: {
-            action: why === 'in-order' ? 'host.register' : 'host.recover',
-            detail: {
+          repeated: repeated ?? null,
+          register: ({ reason }, generation) => {
+            if (known?.holds) return fail(digestTaken);
+            const expiresMs = expiryOfNext(hostKey, versions, nowMs);
+            const next = planVersion({ name, bouncer, versions }, digest, hostKey, expiresMs, nowMs);
+            const by = reason === 'recovery-allowed' ? 'operator' : 'automatic';
+            const detail = {
               bouncer: name,
-              number,
+              number: next.number,
               start: digest.slice(0, 8),
               generation,
-              ...(why === 'in-order' ? {} : { by: why === 'recovery-allowed' ? 'operator' : 'automatic' }),
-              revoked: plan.revoke.map((version) => version.number),
-            },
+              ...(reason === 'in-order' ? {} : { by }),
+              revoked: next.revoked,
+            };
+            return succeed({
+              ...next,
+              entry: { action: reason === 'in-order' ? 'host.register' : 'host.recover', detail },
+              answer: registered(name, generation, expiresMs),
+              clash: digestTaken,
+            });
           },
-          unchanged: sql`${bouncerUnchanged(name, bouncer)} AND ${neverRevoked(digest)}`,
-          statements: (d) => newKeyStatements(d, { name, bouncer, plan, digest, expiresMs }, nowMs),
-          answer: registered(name, generation, expiresMs),
-          clash: digestTaken,
         });
       },
     },
@@ -90,67 +64,19 @@ export function registerKey(
   );
 }
 
-export function bouncerUnchanged(name: string, bouncer: Bouncer | undefined): SQL {
-  return bouncer ? atRevision(bouncer) : noBouncer(name);
-}
-
 export function registered(bouncer: string, generation: number, expiresMs: number | null): Answer {
   const body = { bouncer, generation, state: 'registered', rotate: false, valid_until: isoTime(expiresMs) };
   return { status: 200, body };
 }
 
-/** A version to be added to a bouncer; undefined: the bouncer is made with it. */
-export interface NewVersion {
-  readonly name: string;
-  readonly bouncer: Bouncer | undefined;
-  readonly plan: VersionPlan;
-  readonly digest: string;
-  readonly expiresMs: number | null;
-}
-
-export function newKeyStatements(
-  d: DrizzleD1Database,
-  { name, bouncer, plan, digest, expiresMs }: NewVersion,
-  nowMs: number,
-) {
-  return bouncer
-    ? planStatements(d, [{ bouncer, plan, digest }], nowMs)
-    : insertStatements(d, [{ name, digest, expiresMs }], nowMs);
-}
-
-/** The new version: the next one where there is one in use, else the one to be used. */
-export function planNew(
-  asked: Pick<HostKey, 'graceMs' | 'maxOverlapMs'>,
-  { bouncer, versions }: BouncerState,
-  expiresMs: number | null,
-  nowMs: number,
-): { plan: VersionPlan; number: number } {
-  const inUse = versions.some((version) => version.state === 'current' && isLive(version, nowMs));
-  const overlap: Overlap = {
-    graceMs: inUse ? (asked.graceMs ?? defaultOverlap.graceMs) : 0,
-    maxOverlapMs: asked.maxOverlapMs ?? defaultOverlap.maxOverlapMs,
-  };
-  return {
-    plan: planRotation(versions, overlap, expiresMs, nowMs),
-    number: (bouncer?.versionCount ?? 0) + 1,
-  };
-}
-
-/** A version lives as long as the rotation asked for, or as the version before it. */
-function endOfNew(hostKey: HostKey, versions: readonly KeyVersion[], nowMs: number): number | null {
-  const before = versions.at(-1);
-  const lifeMs = hostKey.lifeMs ?? (before?.expiresMs == null ? null : before.expiresMs - before.createdMs);
-  return lifeMs === null ? null : nowMs + lifeMs;
-}
-
-/** Of a version's life, after which a new one is due. */
-const oldAfter = 0.75;
+/** The part of a version's life after which the host is to register the next one. */
+const rotateAfter = 0.75;
 
 function unchanged(hostKey: HostKey, own: KeyVersion, nowMs: number): Answer {
   const { createdMs, expiresMs } = own;
   const asked = hostKey.rotationAskedMs !== null && hostKey.rotationAskedMs <= nowMs;
-  const old = expiresMs !== null && nowMs - createdMs >= oldAfter * (expiresMs - createdMs);
-  // The deadline of a `next` is lifted when it is used.
+  const old = expiresMs !== null && nowMs - createdMs >= rotateAfter * (expiresMs - createdMs);
+  // The deadline of a `next` version is lifted when that is first used.
   const endMs = own.state === 'next' ? (expiresMs ?? Infinity) : endOf(own);
   const body = {
     bouncer: hostKey.name,
@@ -160,4 +86,67 @@ function unchanged(hostKey: HostKey, own: KeyVersion, nowMs: number): Answer {
     valid_until: Number.isFinite(endMs) ? isoTime(endMs) : null,
   };
   return { status: 200, body };
+}
+
+/** The next version lives as long as the rotation asked for, or as long as the version before it. */
+function expiryOfNext(hostKey: HostKey, versions: readonly KeyVersion[], nowMs: number): number | null {
+  const before = versions.at(-1);
+  const lifeMs = hostKey.lifeMs ?? (before?.expiresMs == null ? null : before.expiresMs - before.createdMs);
+  return lifeMs === null ? null : nowMs + lifeMs;
+}
+
+/** What D1 has of a bouncer. Undefined: there is no such bouncer yet. */
+interface BouncerState {
+  readonly name: string;
+  readonly bouncer: db.Bouncer | undefined;
+  readonly versions: readonly KeyVersion[];
+}
+
+/** The bouncer of a name, the versions of its key, and whether a digest is known. */
+export function selectBouncerState(d: DrizzleD1Database, name: string | SQL, digest: string | null) {
+  return [
+    db.selectBouncer(d, name),
+    db.selectVersions(d, name),
+    selectHolds(d, digest === null ? sql`0` : isKnown(digest)),
+  ] as const;
+}
+
+/** SQL for "the bouncer is as it was read". */
+export function bouncerUnchanged(name: string, bouncer: db.Bouncer | undefined): SQL {
+  return bouncer ? atRevision(bouncer) : db.noBouncer(name);
+}
+
+/** How the next version of a bouncer's key is written. The bouncer is made with its first version. */
+interface NextVersion {
+  readonly number: number;
+  /** The numbers of the versions that it revokes. */
+  readonly revoked: readonly number[];
+  /** SQL that must hold when it is written. */
+  readonly unchanged: SQL;
+  readonly statements: (d: DrizzleD1Database) => Statements;
+}
+
+/** The version overlaps with the one in use; without one in use it is used at once. */
+export function planVersion(
+  { name, bouncer, versions }: BouncerState,
+  digest: string,
+  { graceMs, maxOverlapMs }: Pick<HostKey, 'graceMs' | 'maxOverlapMs'>,
+  expiresMs: number | null,
+  nowMs: number,
+): NextVersion {
+  const inUse = versions.some((version) => version.state === 'current' && isLive(version, nowMs));
+  const overlap = {
+    graceMs: inUse ? (graceMs ?? defaultOverlap.graceMs) : 0,
+    maxOverlapMs: maxOverlapMs ?? defaultOverlap.maxOverlapMs,
+  };
+  const plan = planRotation(versions, overlap, expiresMs, nowMs);
+  return {
+    number: (bouncer?.versionCount ?? 0) + 1,
+    revoked: plan.revoke.map(({ number }) => number),
+    unchanged: sql`${bouncerUnchanged(name, bouncer)} AND ${neverRevoked(digest)}`,
+    statements: (d) =>
+      bouncer
+        ? planStatements(d, bouncer, plan, digest, nowMs)
+        : db.insertStatements(d, name, digest, expiresMs, nowMs),
+  };
 }

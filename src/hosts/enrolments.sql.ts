@@ -28,14 +28,18 @@ export function enrolmentJson(ref: string): SQL {
   return sql`(SELECT ${facts} FROM enrolments WHERE ref = ${ref})`;
 }
 
-export function selectFacts(db: DrizzleD1Database, ref: string) {
+function selectFactsWhere(db: DrizzleD1Database, which: SQL) {
   return db
     .select({ facts: factsOf<EnrolmentFacts>(facts) })
     .from(enrolments)
-    .where(eq(enrolments.ref, ref));
+    .where(which);
 }
 
-/** By its digest, unless that was taken away, or it has no place for this host. */
+export function selectFacts(db: DrizzleD1Database, ref: string) {
+  return selectFactsWhere(db, eq(enrolments.ref, ref));
+}
+
+/** By its digest, unless that was revoked, or no place is left for this host. */
 export function selectByDigest(db: DrizzleD1Database, digest: string, host: string) {
   return db
     .select()
@@ -53,12 +57,7 @@ export async function listEnrolments(
   limit: number,
 ): Promise<EnrolmentFacts[]> {
   const rows = await askD1(d1, (db) =>
-    db
-      .select({ facts: factsOf<EnrolmentFacts>(facts) })
-      .from(enrolments)
-      .where(gt(enrolments.id, afterId))
-      .orderBy(asc(enrolments.id))
-      .limit(limit),
+    selectFactsWhere(db, gt(enrolments.id, afterId)).orderBy(asc(enrolments.id)).limit(limit),
   );
   return rows.map((row) => row.facts);
 }
@@ -67,12 +66,12 @@ export function insertStatements(db: DrizzleD1Database, enrolment: typeof enrolm
   return [db.insert(enrolments).values(enrolment)];
 }
 
-/** SQL for "nobody has revoked it since". */
+/** SQL for "it is not revoked". */
 export function notRevoked({ id }: Enrolment): SQL {
   return sql`EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)`;
 }
 
-/** The digest is noted as one that was taken away, too: a restored backup does not bring it back. */
+/** The digest is kept as a revoked one, so that a restored backup does not bring the token back. */
 export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolment, nowMs: number) {
   return [
     db.update(enrolments).set({ revokedMs: nowMs }).where(eq(enrolments.id, id)),
@@ -81,21 +80,13 @@ export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolmen
   ];
 }
 
-/** SQL for "it has a place left for a host": counted when it is taken, so the last place is taken once. */
+/** SQL for "a place is left for this host". It is counted in the batch that takes it, so the last place is taken once. */
 export function hasPlace({ id, maxHosts }: Enrolment, host: string): SQL {
   return sql`(EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)
     AND (SELECT count(*) FROM enrolment_hosts WHERE enrolment_id = ${id} AND host <> ${host}) < ${maxHosts})`;
 }
 
 export function takePlaceStatements(db: DrizzleD1Database, use: EnrolmentHost) {
-  const { fingerprint, atMs } = use;
-  return [
-    db
-      .insert(enrolmentHosts)
-      .values(use)
-      .onConflictDoUpdate({
-        target: [enrolmentHosts.enrolmentId, enrolmentHosts.host],
-        set: { fingerprint, atMs },
-      }),
-  ];
+  const target = [enrolmentHosts.enrolmentId, enrolmentHosts.host];
+  return [db.insert(enrolmentHosts).values(use).onConflictDoUpdate({ target, set: use })];
 }

@@ -1,23 +1,17 @@
-// Enrolment tokens (`cse_…`) as operators make them: with one, hosts that nobody knows yet name their SSH keys. A token
-// that leaks makes hosts, so each ends within a day, names its hosts, and counts them.
+// Enrolment tokens (`cse_…`), as operators make them. With one, an unknown host makes its SSH key trusted. Whoever gets a
+// leaked token can enrol a host, so a token expires within a day, names its hosts and limits their number.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from './enrolments.sql.ts';
 import { always, type RowsOf } from '../store/audit.sql.ts';
-import { badInput, fail, succeed, type Result } from '../http/failure.ts';
+import { badInput, conflict, fail, succeed, type Result } from '../http/failure.ts';
 import { mintSecret } from '../crypto/mint.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { isoTime, time, duration } from '../operations/fields.ts';
 import { machineField } from './hosts.ts';
-import {
-  mutate,
-  nothingRead,
-  type Answer,
-  type Draft,
-  type Mutation,
-  type Shown,
-} from '../operations/mutate.ts';
+import { mutate, nothingRead } from '../operations/mutate.ts';
+import type { Answer, Draft, Mutation, Shown } from '../operations/mutate.ts';
 
 const patternMustBe = 'must be a name in which * stands for any text, like web-*';
 const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
@@ -25,7 +19,7 @@ const bouncerMustBe = 'must be a name in which {host} stands for the host’s';
 export const newEnrolment = z.strictObject({
   hosts: z
     .string(patternMustBe)
-    // Few stars: a token is for hosts that one name describes.
+    // At most three stars: a token is for hosts that one name describes.
     .regex(/^(?=[^*]*(\*[^*]*){0,3}$)[A-Za-z0-9*][A-Za-z0-9._@*-]{0,63}$/, patternMustBe)
     .meta({ description: 'The names of hosts that may use it; `*` is any text.', example: 'web-*' }),
   max_hosts: z
@@ -57,8 +51,6 @@ export const enrolmentShape = z
   })
   .meta({ id: 'Enrolment' });
 
-export { listEnrolments } from './enrolments.sql.ts';
-
 export function nameOfBouncer(pattern: string, host: string): string {
   return pattern.replaceAll('{host}', host);
 }
@@ -77,36 +69,20 @@ export async function createEnrolment(
   }
   const token = mintSecret('cse_');
   const digest = await digestOf(token);
-  const row = {
-    ref: crypto.randomUUID().slice(0, 8),
-    digest,
-    hosts,
-    bouncer,
-    machineEngine: machine,
-    maxHosts,
-    createdMs: nowMs,
-    expiresMs: nowMs + expiresInMs,
-  };
+  const ref = crypto.randomUUID().slice(0, 8);
+  const allowed = { hosts, bouncer, machineEngine: machine, maxHosts };
+  const row = { ref, digest, ...allowed, createdMs: nowMs, expiresMs: nowMs + expiresInMs };
+  const start = digest.slice(0, 8);
+  const detail = { hosts, max_hosts: maxHosts, bouncer, machine, start, expires_at: isoTime(row.expiresMs) };
   const decide = (): Result<Draft> =>
     succeed({
-      entry: {
-        action: 'enrolment.create',
-        target: row.ref,
-        detail: {
-          hosts,
-          max_hosts: maxHosts,
-          bouncer,
-          machine,
-          start: digest.slice(0, 8),
-          expires_at: isoTime(row.expiresMs),
-        },
-      },
+      entry: { action: 'enrolment.create', target: ref, detail },
       unchanged: always,
       statements: (d) => db.insertStatements(d, row),
       answer: { status: 201, secret: { token } },
-      clash: () => ({ kind: 'conflict', field: 'id', problem: 'two enrolments got one id; try again' }),
+      clash: () => conflict('id', 'two enrolments got one id; try again'),
     });
-  return mutate(mutation, nothingRead, decide, shownEnrolment(row.ref, nowMs));
+  return mutate(mutation, nothingRead, decide, shownEnrolment(ref, nowMs));
 }
 
 /** An enrolment as a GET shows it. */
@@ -123,9 +99,7 @@ export async function revokeEnrolment(mutation: Mutation, ref: string): Promise<
   const decide = ([[found]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
     if (!found) return fail({ kind: 'not-found', what: `enrolment ${ref}` });
     const { enrolment, uses } = found.facts;
-    if (enrolment.revokedMs !== null) {
-      return fail({ kind: 'conflict', field: 'id', problem: `enrolment ${ref} is revoked already` });
-    }
+    if (enrolment.revokedMs !== null) return fail(conflict('id', `enrolment ${ref} is revoked already`));
     return succeed({
       entry: { action: 'enrolment.revoke', target: ref, detail: { used: uses.length } },
       unchanged: db.notRevoked(enrolment),

@@ -6,14 +6,22 @@ import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
 import { changedStatements } from '../store/epoch.sql.ts';
 import { endMachineStatements, type HostMachine, type Taken } from '../machines/machines.sql.ts';
-import { bouncers, burntNonces, engineKeys, hostKeys, hostMachines, hosts } from '../store/schema.ts';
-import { type HostKey, type Slot, isKey } from '../bouncers/host-keys.sql.ts';
-import { revokeStatements } from '../bouncers/keys.sql.ts';
+import {
+  bouncers,
+  burntNonces,
+  endsOutbox,
+  engineKeys,
+  hostKeys,
+  hostMachines,
+  hosts,
+  keyVersions,
+  revokedDigests,
+} from '../store/schema.ts';
+import { type HostKey, type KeyName, isKey } from '../bouncers/host-keys.sql.ts';
 
 export type Host = typeof hosts.$inferSelect;
-
 export type NewHost = typeof hosts.$inferInsert;
-export type NewHostKey = Slot & Pick<HostKey, 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
+export type NewHostKey = KeyName & Pick<HostKey, 'recoveriesLeft'> & Partial<Pick<HostKey, 'generation'>>;
 
 /** A host by its name, removed ones too. */
 export async function findHost(d1: D1Database, name: string): Promise<Host | null> {
@@ -42,12 +50,16 @@ export function hostJson(name: string): SQL {
   return sql`(SELECT ${facts} FROM hosts WHERE name = ${name})`;
 }
 
-/** By its name, removed ones too. */
-export function selectHostFacts(db: DrizzleD1Database, name: string) {
+function selectFactsWhere(db: DrizzleD1Database, which: SQL | undefined) {
   return db
     .select({ facts: factsOf<HostFacts>(facts) })
     .from(hosts)
-    .where(eq(hosts.name, name));
+    .where(which);
+}
+
+/** By its name, removed ones too. */
+export function selectHostFacts(db: DrizzleD1Database, name: string) {
+  return selectFactsWhere(db, eq(hosts.name, name));
 }
 
 export async function findHostFacts(d1: D1Database, name: string): Promise<HostFacts | null> {
@@ -58,14 +70,7 @@ export async function findHostFacts(d1: D1Database, name: string): Promise<HostF
 /** A page by id, of those that are not removed. */
 export async function listHosts(d1: D1Database, afterId: number, limit: number): Promise<HostFacts[]> {
   const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
-  const rows = await askD1(d1, (db) =>
-    db
-      .select({ facts: factsOf<HostFacts>(facts) })
-      .from(hosts)
-      .where(live)
-      .orderBy(asc(hosts.id))
-      .limit(limit),
-  );
+  const rows = await askD1(d1, (db) => selectFactsWhere(db, live).orderBy(asc(hosts.id)).limit(limit));
   return rows.map((row) => row.facts);
 }
 
@@ -105,7 +110,7 @@ export function changeHostStatements(
   to: Partial<NewHost>,
   add: readonly NewHostKey[],
   remove: readonly HostKey[],
-  /** Every key's next registration counts, whatever its generation. */
+  /** Each key's next registration is taken, whatever its generation. */
   allowRecovery: boolean,
 ) {
   return [
@@ -123,8 +128,8 @@ export function changeHostStatements(
 }
 
 /**
- * The statements that take away every key of a host's bouncers, those included that it registers in this moment: what is
- * there is asked when it is done.
+ * The statements that revoke every key of a host's bouncers. The keys are looked up when the batch is written, so those are
+ * among them that the host registers at the same moment.
  */
 export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs: number) {
   const own = sql`(SELECT bouncers.id FROM bouncers JOIN host_keys ON kind = 'bouncer' AND host_keys.name = bouncers.name
@@ -153,23 +158,18 @@ export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: T
   ];
 }
 
-/** The statements that note a registration, and what was asked of it as done. */
+/** The statements that count a registration, and clear the rotation that was asked for. */
 export function registeredStatements(
   db: DrizzleD1Database,
   key: HostKey,
   to: Partial<HostKey>,
   nowMs: number,
 ) {
+  const counted = { ...to, generation: key.generation + 1 };
   return [
     db
       .update(hostKeys)
-      .set({
-        ...to,
-        generation: key.generation + 1,
-        rotationAskedMs: null,
-        graceMs: null,
-        maxOverlapMs: null,
-      })
+      .set({ ...counted, rotationAskedMs: null, graceMs: null, maxOverlapMs: null })
       .where(isKey(key)),
     db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, key.hostId)),
   ];
@@ -183,18 +183,18 @@ export function suspectStatements(db: DrizzleD1Database, host: Host, nowMs: numb
   return [db.update(hosts).set({ suspectedMs: nowMs, seenMs: nowMs }).where(eq(hosts.id, host.id))];
 }
 
-/** A nonce as it is burnt, and when it would have ended by itself. */
+/** A nonce as it is stored when it is burnt, and when it expires. */
 export interface Nonce {
   readonly text: string;
   readonly expiresMs: number;
 }
 
-/** A row says that it is burnt. */
+/** A row means that the nonce is burnt. */
 export function selectBurnt(db: DrizzleD1Database, { text }: Nonce) {
   return db.select().from(burntNonces).where(eq(burntNonces.nonce, text));
 }
 
-/** The statements that burn a nonce; a clash on `burnt_nonces.nonce` says that it was. Old ones are forgotten. */
+/** The statements that burn a nonce, and delete expired ones. A clash on `burnt_nonces.nonce` means that it was burnt. */
 export function burnStatements(db: DrizzleD1Database, { text, expiresMs }: Nonce, nowMs: number) {
   return [
     db.insert(burntNonces).values({ nonce: text, expiresMs }),
@@ -202,15 +202,16 @@ export function burnStatements(db: DrizzleD1Database, { text, expiresMs }: Nonce
   ];
 }
 
-/** Burns a nonce for a request that changes nothing else; false when it was burnt before. */
-export async function burn(d1: D1Database, nonce: Nonce, hostId: number, nowMs: number): Promise<boolean> {
+/** Burns the nonce of a request that changes nothing else; false when it was burnt before. */
+export async function burn(
+  d1: D1Database,
+  { text, expiresMs }: Nonce,
+  hostId: number,
+  nowMs: number,
+): Promise<boolean> {
   const [burnt] = await askD1(d1, (db) =>
     db.batch([
-      db
-        .insert(burntNonces)
-        .values({ nonce: nonce.text, expiresMs: nonce.expiresMs })
-        .onConflictDoNothing()
-        .returning(),
+      db.insert(burntNonces).values({ nonce: text, expiresMs }).onConflictDoNothing().returning(),
       db.delete(burntNonces).where(lt(burntNonces.expiresMs, nowMs)),
       db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, hostId)),
     ]),

@@ -17,11 +17,11 @@ export function selectFixedUrl(db: DrizzleD1Database) {
   return db.select().from(publicUrl);
 }
 
-/** What a host's request is held against. */
+/** What a host's request is verified against. */
 export interface Contact {
-  /** The host of its name, removed ones too. */
+  /** The host of its name; it may be removed. */
   readonly host: Host | null;
-  /** The address that was fixed. */
+  /** The address of this broker that is fixed in D1. */
   readonly fixed: string | null;
 }
 
@@ -36,12 +36,8 @@ export async function readContact(d1: D1Database, name: string): Promise<Contact
 export const noneFixed: SQL = sql`NOT EXISTS (SELECT 1 FROM public_url)`;
 
 export function fixUrlStatements(db: DrizzleD1Database, fixed: Omit<FixedUrl, 'id'>) {
-  return [
-    db
-      .insert(publicUrl)
-      .values({ id: 0, ...fixed })
-      .onConflictDoUpdate({ target: publicUrl.id, set: fixed }),
-  ];
+  const row = { id: 0, ...fixed };
+  return [db.insert(publicUrl).values(row).onConflictDoUpdate({ target: publicUrl.id, set: fixed })];
 }
 
 export async function noteRefused(d1: D1Database, hostId: number, why: string, nowMs: number): Promise<void> {
@@ -49,7 +45,7 @@ export async function noteRefused(d1: D1Database, hostId: number, why: string, n
   await askD1(d1, (db) => db.update(hosts).set(to).where(eq(hosts.id, hostId)));
 }
 
-/** SQL for "a relay for `audience` is to be noted": it is not one of the last hour's, and not after `atMost` others. */
+/** SQL for "a relay for `audience` is to be noted": none was since `sinceMs`, and fewer than `atMost` for others. */
 export function isNewRelay(audience: string, sinceMs: number, atMost: number): SQL {
   return sql`(SELECT count(*) < ${atMost} AND total(audience = ${audience}) = 0
     FROM relayed_audiences WHERE noted_ms > ${sinceMs})`;

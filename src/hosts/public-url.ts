@@ -1,5 +1,5 @@
-// The address by which hosts know this broker, where PUBLIC_URL does not say it: the Host of the first request of an
-// operator, since nobody else is believed; it stands until an operator names another, or PUBLIC_URL is set.
+// The address by which hosts know this broker, where PUBLIC_URL does not set it: the Host header of an operator's first
+// request, since no other Host header is trusted. It holds until an operator sets another, or PUBLIC_URL is set.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Context } from 'hono';
@@ -9,7 +9,7 @@ import { clientAddress, type AppEnv } from '../env.ts';
 import { always } from '../store/audit.sql.ts';
 import { answerMs } from '../store/ask.ts';
 import * as db from './public-url.sql.ts';
-import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
+import { causeOf, conflict, fail, succeed, type Result } from '../http/failure.ts';
 import { mayAct } from '../config/roles.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
@@ -35,7 +35,7 @@ export const publicUrlShape = z
     url: z
       .string()
       .meta({ description: '`//host`: with http and https.', example: '//lapidary.example.net' }),
-    local: z.boolean().meta({ description: 'It is good for hosts on the broker’s own machine only.' }),
+    local: z.boolean().meta({ description: 'It works for hosts on the broker’s own machine only.' }),
     fixed_by: z
       .string()
       .nullable()
@@ -44,14 +44,14 @@ export const publicUrlShape = z
   })
   .meta({ id: 'PublicUrl', description: 'An address by which hosts know this broker: they sign it.' });
 
-/** The Host that a request came with, in lower case. */
-export function hostOf(request: Request): string {
+/** A request's Host header, in lower case. */
+function hostOf(request: Request): string {
   return (request.headers.get('host') ?? new URL(request.url).host).toLowerCase();
 }
 
 /**
- * Whether a request comes from this very machine. With a proxy on it that names no client, nobody knows; one that
- * appends to `X-Forwarded-For` is seen.
+ * Whether a request comes from this very machine. A local proxy that forwards others' requests is recognised by the headers
+ * that it adds; one that adds none is not.
  */
 export function isFromLoopback(request: Request, settings: Settings): boolean {
   const forwarded = ['x-forwarded-for', 'forwarded'].some((name) => request.headers.has(name));
@@ -62,16 +62,12 @@ export function isFromLoopback(request: Request, settings: Settings): boolean {
 function describe(settings: Settings, fixed: Omit<db.FixedUrl, 'id'> | null) {
   return publicUrls(settings, fixed?.url ?? null).map((url) => {
     const by = url === settings.publicUrl ? null : fixed;
-    return {
-      url,
-      local: isLoopbackUrl(url),
-      fixed_by: by?.actor ?? null,
-      fixed_at: isoTime(by?.fixedMs ?? null),
-    } satisfies z.input<typeof publicUrlShape>;
+    const fixing = { fixed_by: by?.actor ?? null, fixed_at: isoTime(by?.fixedMs ?? null) };
+    return { url, local: isLoopbackUrl(url), ...fixing } satisfies z.input<typeof publicUrlShape>;
   });
 }
 
-/** For the status, which is there without D1 as well; null: D1 is out of reach. */
+/** For the status, which is answered without D1 as well. Null: D1 is out of reach. */
 export async function describePublicUrls(d1: D1Database, settings: Settings) {
   try {
     return describe(settings, await db.findFixedUrl(d1));
@@ -81,12 +77,15 @@ export async function describePublicUrls(d1: D1Database, settings: Settings) {
   }
 }
 
-/** With an isolate's settings: since which restore one is known to be fixed. Another may replace it, none takes it away. */
+/**
+ * For an isolate's settings: the time of the last restore after which an address was seen to be fixed. It may be replaced,
+ * but is never removed, so it need not be looked for again until D1 is restored.
+ */
 const knownFixed = new WeakMap<Settings, number>();
 
 /**
- * An operator calls: the name by which they do is ours, if none was fixed before. Not that of this machine, by which
- * nobody else reaches it, and not a viewer's. Throws nothing: the request goes on without.
+ * Fixes the address of an operator's request, if none is fixed yet. A loopback address is not taken, since no other machine
+ * reaches it, nor a viewer's request. It never throws: the request goes on without.
  */
 export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<void> {
   const settings = c.get('settings');
@@ -119,19 +118,13 @@ async function fix(c: Context<AppEnv>, url: string, nowMs: number): Promise<void
   }
 }
 
-/** An operator names the address. */
+/** Sets the address, for an operator. */
 export async function changePublicUrl(
   mutation: Mutation,
   settings: Settings,
   url: string,
 ): Promise<Result<Answer>> {
-  if (isSet(settings)) {
-    return fail({
-      kind: 'conflict',
-      field: 'url',
-      problem: 'the setting PUBLIC_URL says it; change it there',
-    });
-  }
+  if (isSet(settings)) return fail(conflict('url', 'the setting PUBLIC_URL sets it; change it there'));
   const fixed = { url, fixedMs: mutation.nowMs, actor: mutation.actor };
   return mutate(mutation, nothingRead, () =>
     succeed({
@@ -143,7 +136,7 @@ export async function changePublicUrl(
   );
 }
 
-/** Whether PUBLIC_URL is an address that others reach: then it is the only one. */
+/** Whether PUBLIC_URL is an address that other machines reach. If so, it is the only one. */
 function isSet({ publicUrl }: Settings): boolean {
   return publicUrl !== '' && !isLoopbackUrl(publicUrl);
 }

@@ -1,6 +1,6 @@
-// What is left of a known host's request that is refused, for operators to see: when, why, and of a relay a row in the audit
-// log. Bounded, since strangers bring some of it about: a host's own is written every ten minutes at most, and of relays
-// one row an hour for each audience, twenty an hour in all.
+// Notes that a request under a known host's name was refused, for operators to see: when and why, and of a relay a row in
+// the audit log. Strangers can cause some of these notes, so they are bounded: a host's every ten minutes at most, relays
+// once an hour for each audience, twenty an hour in all.
 
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sinceMs } from '../runtime/clock.ts';
@@ -12,24 +12,14 @@ import { mutate } from '../operations/mutate.ts';
 import { hostMutation } from './registration.ts';
 import { fingerprintOf, parsePublicKey } from '../crypto/ssh-key.ts';
 import { toBase64 } from '../formats/bytes.ts';
-import { claimedType, verifySignature, type Signature } from '../crypto/sshsig.ts';
-
-export type Refusal =
-  /** The host has signed, and for another broker. */
-  | { readonly kind: 'relay'; readonly audience: string }
-  /** Somebody has signed as this host, with another key. */
-  | {
-      readonly kind: 'key';
-      readonly signature: Signature;
-      readonly namespace: string;
-      readonly bytes: Uint8Array;
-    };
+import { claimedType, verifySignature } from '../crypto/sshsig.ts';
+import { namespace, type Refusal } from './signed-request.ts';
 
 const refusedEveryMs = 600_000;
 const relayedEveryMs = 3_600_000;
 const mostRelays = 20;
 
-/** `address`: where the request came from. Throws nothing: whoever is refused is so without a trace, too. */
+/** `address`: where the request came from. It never throws: the request is refused with or without a note. */
 export async function noteRefusal(
   env: Env,
   host: Host,
@@ -48,10 +38,10 @@ export async function noteRefusal(
   }
 }
 
-/** Null: nobody has signed it at all. */
+/** Null: the signature is not good for the key in it either. */
 async function whyOf(refusal: Refusal): Promise<string | null> {
   if (refusal.kind === 'relay') return `it signed for ${cut(refusal.audience)}`;
-  const { signature, namespace, bytes } = refusal;
+  const { signature, bytes } = refusal;
   const key = await parsePublicKey(`${claimedType(signature)} ${toBase64(signature.key)}`);
   if (!key.ok || !(await verifySignature(signature, key.value, namespace, bytes))) return null;
   return `it came with another SSH key, ${await fingerprintOf(key.value)}`;

@@ -1,106 +1,116 @@
-// A known host registers a key, whatever its kind: decided on what is there, written in one batch with its nonce, its count
-// and its audit row. The count (`generation`) is what tells a host from its copy: it is asked for after the signature, so
-// that no stranger can bring a host into suspicion. What a kind has of its own is its file's: bouncer-registration.ts,
-// engine-registration.ts, host-machine.ts.
+// A known host registers a key. The decision is made on what D1 has now, and is written in one batch with the nonce, the
+// new generation and the audit row. What differs between the kinds of keys is in bouncer-key.ts, engine-key.ts and
+// machine-account.ts.
+//
+// The generation counts a key's registrations. The host keeps it and sends it with its next request. A wrong one means that
+// a copy of the host may exist. It is looked at after the signature is verified, so that no stranger can raise a suspicion.
 
 import { sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { AuditEntry, RowsOf, Statements } from '../store/audit.sql.ts';
+import { always, type AuditEntry, type RowsOf, type Statements } from '../store/audit.sql.ts';
 import * as db from './hosts.sql.ts';
+import { selectOwner, type HostKey, type KeyName, type Owned } from '../bouncers/host-keys.sql.ts';
 import { takeMachineStatements } from '../machines/machines.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { mutate, mutationBy, type Answer, type Draft, type Mutation } from '../operations/mutate.ts';
-import { type HostKey, type Slot, type Owned, selectOwner } from '../bouncers/host-keys.sql.ts';
+import { mutate, mutationBy, restored } from '../operations/mutate.ts';
+import type { Answer, Draft, Mutation } from '../operations/mutate.ts';
+import { settleStore } from '../operations/settle.ts';
+import type { KnownRequest } from './signed-request.ts';
 
-/** What a host asks for, its signature checked. */
-export interface Asked {
-  readonly host: Pick<db.Host, 'id' | 'name'>;
-  readonly generation: number;
-  readonly nonce: db.Nonce;
-  readonly bootId: string | null;
-}
-
-/** A host as it is now, and its right to a key. */
+/** A host as D1 has it now, and its right to a key. */
 export interface Right {
   readonly host: db.Host;
   readonly hostKey: HostKey;
 }
 
-/** What it has registered already is what it sends again. */
-export interface Repeated {
-  readonly answer: (right: Right) => Answer;
-  /** The answer to the last time may be lost: a count that is one behind is right, too. */
+/** What differs between the kinds of keys. */
+export interface Kind<Reads extends Statements> {
+  readonly key: KeyName;
+  readonly reads: (d: DrizzleD1Database) => Reads;
+  /** A failure refuses the request, whatever it asks for. */
+  readonly decide: (rows: RowsOf<Reads>, right: Right) => Result<Options>;
+}
+
+interface Options {
+  /** Null: the request has another key than the registered one. */
+  readonly repeated: Repeated | null;
+  /** `generation`: the one that the host is to keep. */
+  readonly register: (grant: RegistrationGrant, generation: number) => Result<NewKey>;
+}
+
+/** The request has the key that is registered already. */
+interface Repeated {
+  readonly answer: Answer;
+  /** The answer to the registration may have been lost, so the generation before it is right as well. */
   readonly mayBeBehind: boolean;
-  /** With a wrong count it is registered again where the host may; otherwise only an operator's leave tells it the count. */
+  /** Given a wrong generation, the key may be registered once more. If not, only an operator's permission helps. */
   readonly again: boolean;
 }
 
-/** What is to be registered. */
-export interface New {
+/** What is written for a new key. */
+export interface NewKey {
   readonly entry: Pick<AuditEntry, 'action' | 'detail'>;
-  /** SQL that must hold, besides the host's right. */
+  /** SQL that must hold when it is written, besides the host's right. */
   readonly unchanged: SQL;
   readonly statements: (d: DrizzleD1Database) => Statements;
   readonly answer: Answer;
+  /** What a clash means on any other column than the nonce's. */
   readonly clash: Failure;
 }
 
-/** What differs between the kinds of keys. */
-export interface Kind<Reads extends Statements> {
-  readonly slot: Slot;
-  readonly reads: (d: DrizzleD1Database) => Reads;
-  /** A reason against any answer but this. */
-  readonly refuse?: (rows: RowsOf<Reads>, right: Right) => Failure | null;
-  /** Null: it is another key than the one that is there. */
-  readonly repeated: (rows: RowsOf<Reads>, right: Right) => Repeated | null;
-  /** `generation`: the count that the host is to keep. */
-  readonly register: (rows: RowsOf<Reads>, right: Right, leave: Leave, generation: number) => Result<New>;
+/** Why a host may register a key: its generation is right, or it may start again. */
+export interface RegistrationGrant {
+  readonly reason: 'in-order' | 'recovery-allowed' | 'recovery-automatic';
+  /** What the grant uses up, as changes of the host's key. */
+  readonly uses: Partial<HostKey>;
 }
 
-/** `generation-mismatch`: what is written is the suspicion. */
+/** `generation-mismatch`: the suspicion is written, the key is not. */
 export async function register<const Reads extends Statements>(
   env: Env,
-  asked: Asked,
+  request: KnownRequest,
   kind: Kind<Reads>,
   nowMs: number,
 ): Promise<Result<Answer>> {
-  const { nonce } = asked;
-  const reads = (d: DrizzleD1Database) => [...selectRight(d, asked, kind.slot), ...kind.reads(d)] as const;
+  const { nonce } = request;
+  const reads = (d: DrizzleD1Database) => [...selectRight(d, request, kind.key), ...kind.reads(d)] as const;
   let isUnchanged = false;
-  const done = await mutate(hostMutation(env, asked.host.name, nowMs), reads, (all) => {
-    const [burnt, [host], [owner], ...rest] = all as unknown as RowsOf<ReturnType<typeof selectRight>>;
-    const rows = rest as unknown as RowsOf<Reads>;
+  const done = await mutate(hostMutation(env, request.host.name, nowMs), reads, (all) => {
+    const [burnt, [host], [owner], ...rows] = all as unknown as RowsOf<ReturnType<typeof selectRight>>;
     isUnchanged = false;
     if (burnt.length > 0) return fail({ kind: 'replayed' });
-    const found = rightOf(asked, kind.slot, host, owner);
-    if (!found.ok) return found;
-    const right = found.value;
-    const { hostKey } = right;
-    const refused = kind.refuse?.(rows, right) ?? null;
-    if (refused) return fail(refused);
-    const repeated = kind.repeated(rows, right);
-    if (repeated) {
-      const behind = hostKey.generation - asked.generation;
-      isUnchanged = behind === 0 || (behind === 1 && repeated.mayBeBehind);
-      if (isUnchanged) return succeed({ as: repeated.answer(right) });
-      if (!repeated.again) {
-        return hostKey.recoveryAllowed
-          ? recount(right, repeated.answer(right), nonce, nowMs)
-          : mismatch(right, asked, nowMs);
-      }
+    const right = rightOf(request, kind.key, host, owner);
+    if (!right.ok) return right;
+    const options = kind.decide(rows as unknown as RowsOf<Reads>, right.value);
+    if (!options.ok) return options;
+    const { repeated } = options.value;
+    const { hostKey } = right.value;
+    const behind = hostKey.generation - request.payload.generation;
+    isUnchanged = repeated !== null && (behind === 0 || (behind === 1 && repeated.mayBeBehind));
+    if (repeated && isUnchanged) return succeed({ as: repeated.answer });
+    if (repeated && !repeated.again) {
+      return hostKey.recoveryAllowed
+        ? recount(right.value, repeated.answer, request, nowMs)
+        : mismatch(right.value, request, nowMs);
     }
-    const leave = mayRegister(right, asked.generation);
-    if (!leave) return mismatch(right, asked, nowMs);
-    const made = kind.register(rows, right, leave, hostKey.generation + 1);
-    return made.ok ? draftOf(made.value, right, leave, asked, nowMs) : made;
+    const grant = grantOf(right.value, request.payload.generation);
+    if (!grant) return mismatch(right.value, request, nowMs);
+    const made = options.value.register(grant, hostKey.generation + 1);
+    if (!made.ok) return made;
+    const statements = (d: DrizzleD1Database) => [
+      ...made.value.statements(d),
+      ...db.registeredStatements(d, hostKey, grant.uses, nowMs),
+    ];
+    return draftOf(right.value, request, { ...made.value, statements }, nowMs);
   });
   if (!done.ok || !isUnchanged) return done;
-  // Nothing was written but that the nonce is used up.
-  return (await db.burn(env.DB, nonce, asked.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
+  // Nothing was written yet. The answer must not come from a restored backup, and the nonce must be burnt.
+  if ((await settleStore(env)) === 'restored') return fail(restored);
+  return (await db.burn(env.DB, nonce, request.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
 }
 
-function selectRight(d: DrizzleD1Database, { nonce, host }: Asked, slot: Slot) {
-  return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), selectOwner(d, slot)] as const;
+function selectRight(d: DrizzleD1Database, { nonce, host }: KnownRequest, key: KeyName) {
+  return [db.selectBurnt(d, nonce), db.selectHost(d, host.name), selectOwner(d, key)] as const;
 }
 
 export function hostMutation(env: Env, host: string, nowMs: number): Mutation {
@@ -111,111 +121,90 @@ export function actorOf(host: string): string {
   return `host:${host}`;
 }
 
-/** It has signed, so it is told what it lacks; not whether another has it. */
+/** The refusal says what the host lacks, since it has signed. It does not say whether another host has the key. */
 function rightOf(
-  asked: Asked,
-  slot: Slot,
+  { host: { id, name } }: KnownRequest,
+  key: KeyName,
   host: db.Host | undefined,
   owner: Owned | undefined,
 ): Result<Right> {
-  const { id, name } = asked.host;
   if (host?.id !== id) return fail({ kind: 'forbidden' });
   if (host.removedMs !== null) return fail({ kind: 'host-revoked' });
   if (owner?.hostKey.hostId === id) return succeed({ host, hostKey: owner.hostKey });
-  const problem = `host ${name} has no ${wordsFor(slot)}: an operator has to name it (PUT /api/v1/hosts/${name})`;
+  const problem = `host ${name} has no ${wordsFor(key)}: an operator has to name it (PUT /api/v1/hosts/${name})`;
   return fail({ kind: 'forbidden', problem });
 }
 
-/** What a host registers, in an operator's words. */
-function wordsFor({ kind, name }: Slot): string {
+/** A key in an operator's words. */
+function wordsFor({ kind, name }: KeyName): string {
   return kind === 'bouncer' ? `bouncer ${name}` : kind;
 }
 
-/** Why a host may register: its count is right, or it lost it and may begin anew. `to`: what that uses up. */
-export interface Leave {
-  readonly why: 'in-order' | 'recovery-allowed' | 'recovery-automatic';
-  readonly to: Partial<HostKey>;
+/** Null: the generation is wrong, and the host may not start again. */
+function grantOf({ host, hostKey }: Right, generation: number): RegistrationGrant | null {
+  // A key that was never registered has no copy. A host that was removed and made known again still has its old generation.
+  if (generation === hostKey.generation || hostKey.generation === 0) return { reason: 'in-order', uses: {} };
+  if (hostKey.recoveryAllowed) return { reason: 'recovery-allowed', uses: { recoveryAllowed: false } };
+  // A host that was rebuilt has lost its state, and sends 0.
+  if (generation !== 0) return null;
+  if (host.mode === 'relaxed') return { reason: 'recovery-automatic', uses: {} };
+  if (host.mode === 'strict' || hostKey.recoveriesLeft === 0) return null;
+  return { reason: 'recovery-automatic', uses: { recoveriesLeft: hostKey.recoveriesLeft - 1 } };
 }
 
-function mayRegister({ host, hostKey }: Right, generation: number): Leave | null {
-  // A right that nobody has used has no copy: whoever was removed and is known again brings the count that it had.
-  if (generation === hostKey.generation || hostKey.generation === 0) return { why: 'in-order', to: {} };
-  if (hostKey.recoveryAllowed) return { why: 'recovery-allowed', to: { recoveryAllowed: false } };
-  if (generation !== 0) return null;
-  if (host.mode === 'relaxed') return { why: 'recovery-automatic', to: {} };
-  if (host.mode === 'strict' || hostKey.recoveriesLeft === 0) return null;
-  return { why: 'recovery-automatic', to: { recoveriesLeft: hostKey.recoveriesLeft - 1 } };
-}
+type Written = Omit<NewKey, 'unchanged' | 'clash'> &
+  Partial<Pick<NewKey, 'unchanged' | 'clash'>> &
+  Pick<Draft, 'refusal'>;
 
 function draftOf(
-  made: New,
   { host, hostKey }: Right,
-  { to }: Leave,
-  { nonce, bootId }: Asked,
+  { nonce, bootId }: Pick<KnownRequest, 'nonce' | 'bootId'>,
+  { entry, unchanged = always, statements, clash = { kind: 'replayed' }, ...answers }: Written,
   nowMs: number,
 ): Result<Draft> {
-  const detail = { ...made.entry.detail, ...(bootId === null ? {} : { boot_id: bootId }) };
+  const detail = { ...entry.detail, ...(bootId === null ? {} : { boot_id: bootId }) };
   return succeed({
-    entry: { action: made.entry.action, target: host.name, detail },
-    unchanged: sql`${db.atGeneration(hostKey)} AND ${made.unchanged}`,
-    statements: (d) => [
-      ...db.burnStatements(d, nonce, nowMs),
-      ...made.statements(d),
-      ...db.registeredStatements(d, hostKey, to, nowMs),
-    ],
-    answer: made.answer,
-    clash: (column) => (column === 'burnt_nonces.nonce' ? { kind: 'replayed' } : made.clash),
+    ...answers,
+    entry: { action: entry.action, target: host.name, detail },
+    unchanged: sql`${db.atGeneration(hostKey)} AND ${unchanged}`,
+    statements: (d) => [...db.burnStatements(d, nonce, nowMs), ...statements(d)],
+    clash: (column) => (column === 'burnt_nonces.nonce' ? { kind: 'replayed' } : clash),
   });
 }
 
-/** An operator's leave, used by a host that has its key and only lost count: it is told the count. */
-function recount({ host, hostKey }: Right, answer: Answer, nonce: db.Nonce, nowMs: number): Result<Draft> {
-  const { generation } = hostKey;
-  return succeed({
-    entry: {
-      action: 'host.recover',
-      target: host.name,
-      detail: { ...keyDetail(hostKey), generation, by: 'operator' },
-    },
-    unchanged: db.atGeneration(hostKey),
-    statements: (d) => [...db.burnStatements(d, nonce, nowMs), ...db.useRecoveryStatements(d, hostKey)],
+/** The host has its key and lost its generation only. An operator allowed it to start again, so the answer has the right one. */
+function recount(right: Right, answer: Answer, { nonce }: KnownRequest, nowMs: number): Result<Draft> {
+  const { hostKey } = right;
+  const detail = { ...keyDetail(hostKey), generation: hostKey.generation, by: 'operator' };
+  const written = {
+    entry: { action: 'host.recover', detail },
+    statements: (d: DrizzleD1Database) => db.useRecoveryStatements(d, hostKey),
     answer,
-    clash: () => ({ kind: 'replayed' }),
-  });
+  };
+  return draftOf(right, { nonce, bootId: null }, written, nowMs);
 }
 
-/** Notes that there may be a copy of a host. The nonce is burnt, so nobody else can repeat the suspicion. */
-function mismatch({ host, hostKey }: Right, asked: Asked, nowMs: number): Result<Draft> {
+/** Notes that a copy of the host may exist. The nonce is burnt, so nobody can raise the suspicion again with this request. */
+function mismatch(right: Right, request: KnownRequest, nowMs: number): Result<Draft> {
+  const { host, hostKey } = right;
   const { generation } = hostKey;
-  const strict = host.mode === 'strict';
+  const revoked = host.mode === 'strict';
   const taken = { blockedMs: nowMs, actor: actorOf(host.name), reason: 'there may be a copy of its host' };
-  return succeed({
-    entry: {
-      action: 'host.clone-suspected',
-      target: host.name,
-      detail: {
-        ...keyDetail(hostKey),
-        generation,
-        claimed: asked.generation,
-        revoked: strict,
-        ...(asked.bootId === null ? {} : { boot_id: asked.bootId }),
-      },
-    },
-    unchanged: db.atGeneration(hostKey),
+  const detail = { ...keyDetail(hostKey), generation, claimed: request.payload.generation, revoked };
+  const written: Written = {
+    entry: { action: 'host.clone-suspected', detail },
     statements: (d) => [
-      ...db.burnStatements(d, asked.nonce, nowMs),
       ...db.suspectStatements(d, host, nowMs),
-      ...(strict
-        ? [...db.revokeKeysStatements(d, host, nowMs), ...takeMachineStatements(d, host.id, taken)]
-        : []),
+      ...(revoked ? db.revokeKeysStatements(d, host, nowMs) : []),
+      ...(revoked ? takeMachineStatements(d, host.id, taken) : []),
     ],
     answer: { status: 409, body: {} },
     refusal: { kind: 'generation-mismatch', what: wordsFor(hostKey), generation },
-    clash: () => ({ kind: 'replayed' }),
-  });
+  };
+  return draftOf(right, request, written, nowMs);
 }
 
 /** Which key, for the audit log. */
-function keyDetail({ kind, name }: Slot): Readonly<Record<string, string>> {
+function keyDetail({ kind, name }: KeyName): Readonly<Record<string, string>> {
   return kind === 'bouncer' ? { bouncer: name } : { key: kind };
 }

@@ -1,5 +1,6 @@
-// A host's signed request, from bytes to who sends it. Nothing in it is believed before the signature is checked, and
-// nothing is decided by what is written here: a trace of refusals. Every way not to be a known host has one and the same answer.
+// A host's signed request, from its bytes to the host that sends it. Nothing in it is trusted before the signature is
+// verified. Nothing is decided by what is written here: a note of a refusal, for operators. Whoever is not a known host gets
+// one and the same answer, whatever the reason.
 
 import * as z from 'zod';
 import type { Host, Nonce } from './hosts.sql.ts';
@@ -9,10 +10,9 @@ import { parseJson } from '../http/body.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { readNonce } from './challenge.ts';
 import { check, digest, name } from '../operations/fields.ts';
-import type { Refusal } from './refusals.ts';
 import { parsePublicKey, storedKey, type PublicKey } from '../crypto/ssh-key.ts';
-import { fromBase64 } from '../formats/bytes.ts';
 import { parseSignature, verifySignature, type Signature } from '../crypto/sshsig.ts';
+import { fromBase64 } from '../formats/bytes.ts';
 
 export const namespace = 'bootstrap-v1@lapidary';
 
@@ -44,6 +44,7 @@ const common = {
 };
 
 export const keysPayload = z.strictObject({ ...common, bouncer: name, key_sha512: digest });
+
 export const engineKeyPayload = z.strictObject({
   ...common,
   engine_key: z
@@ -53,36 +54,49 @@ export const engineKeyPayload = z.strictObject({
 
 export const machinePayload = z.strictObject({
   ...common,
-  // bcrypt, in which the engine keeps it, reads 72 bytes.
+  // The engine stores it with bcrypt, which reads 72 bytes.
   machine_password: z
     .string('must be a text')
     .regex(/^[\x21-\x7e]{32,72}$/, 'must be 32 to 72 printable characters'),
 });
 
-export type Shared = z.output<z.ZodObject<typeof common>>;
+export type Payload = z.output<z.ZodObject<typeof common>>;
+export type KeysPayload = z.output<typeof keysPayload>;
+export type EngineKeyPayload = z.output<typeof engineKeyPayload>;
+export type MachinePayload = z.output<typeof machinePayload>;
 
-/** A host's request that is what it says: signed by `key`, for us, now. */
-export interface SignedRequest<T extends Shared> {
+/** A host's request: signed with `key`, meant for this route, with a nonce that has not expired. */
+export interface SignedRequest<T extends Payload = Payload> {
   readonly payload: T;
   readonly nonce: Nonce;
+  readonly bootId: string | null;
   readonly key: PublicKey;
-  /** The host that has this key; null: none, it comes for the first time. */
+  /** The host that has this key; null: no known host, so this is a first contact. */
   readonly host: Host | null;
 }
 
-/** Who checks. */
-export interface Desk {
+/** The same of a host that is known. */
+export type KnownRequest<T extends Payload = Payload> = SignedRequest<T> & { readonly host: Host };
+
+/** What a request is verified with. */
+export interface VerificationContext {
   readonly d1: D1Database;
   readonly secrets: BootstrapSecrets;
-  /** Whether an `aud` is the address of this route. `fixed`: the one that an operator fixed. */
-  readonly checkAudience: (audience: string, fixed: string | null) => Result<'ours'>;
-  /** Leaves a trace of a known host's request. */
+  /** Whether an `aud` is the address of this route. `fixed`: the broker's address as D1 has it. */
+  readonly checkAudience: (audience: string, fixed: string | null) => Result<void>;
   readonly noteRefusal: (host: Host, refusal: Refusal) => void;
   readonly nowMs: number;
 }
 
-export async function readRequest<T extends Shared>(
-  desk: Desk,
+/** Why a request under a known host's name is refused, for operators to see. */
+export type Refusal =
+  /** The host signed it, for another broker. */
+  | { readonly kind: 'relay'; readonly audience: string }
+  /** It is not signed with the host's key. Whether with any, is not verified yet. */
+  | { readonly kind: 'key'; readonly signature: Signature; readonly bytes: Uint8Array };
+
+export async function readRequest<T extends Payload>(
+  context: VerificationContext,
   sent: z.output<typeof envelope>,
   schema: z.ZodType<T>,
 ): Promise<Result<SignedRequest<T>>> {
@@ -92,23 +106,24 @@ export async function readRequest<T extends Shared>(
   if (!signature.ok) return signature;
   const payload = readPayload(bytes, schema);
   if (!payload.ok) return payload;
-  const { aud, nonce } = payload.value;
-  const contact = await contactOf(desk, payload.value.host);
+  const { aud, nonce, boot_id: bootId = null } = payload.value;
+  const contact = await contactOf(context, payload.value.host);
   if (!contact.ok) return contact;
-  const signer = await whoSigned(desk, contact.value.host, payload.value, signature.value, bytes);
+  const signer = await whoSigned(context, contact.value.host, payload.value, signature.value, bytes);
   if (!signer.ok) return signer;
   const { host } = signer.value;
   if (host && host.removedMs !== null) return fail({ kind: 'host-revoked' });
-  const ours = desk.checkAudience(aud, contact.value.fixed);
-  if (!ours.ok) {
-    if (host && ours.failure.kind === 'bad-input') desk.noteRefusal(host, { kind: 'relay', audience: aud });
-    return ours;
+  const meant = context.checkAudience(aud, contact.value.fixed);
+  if (!meant.ok) {
+    const isRelay = host && meant.failure.kind === 'bad-input';
+    if (isRelay) context.noteRefusal(host, { kind: 'relay', audience: aud });
+    return meant;
   }
-  const known = await readNonce(desk.secrets, nonce, desk.nowMs);
-  return known.ok ? succeed({ payload: payload.value, nonce: known.value, ...signer.value }) : known;
+  const read = await readNonce(context.secrets, nonce, context.nowMs);
+  return read.ok ? succeed({ payload: payload.value, nonce: read.value, bootId, ...signer.value }) : read;
 }
 
-async function contactOf({ d1 }: Desk, host: string): Promise<Result<Contact>> {
+async function contactOf({ d1 }: VerificationContext, host: string): Promise<Result<Contact>> {
   try {
     return succeed(await readContact(d1, host));
   } catch (error) {
@@ -131,29 +146,29 @@ function readPayload<T>(bytes: Uint8Array, schema: z.ZodType<T>): Result<T> {
   return check(schema, json.value);
 }
 
-type Signer = Pick<SignedRequest<never>, 'key' | 'host'>;
+type Signer = Pick<SignedRequest, 'key' | 'host'>;
 
 /**
- * The enrolled key decides. Another one counts only when it comes with something that could make it believed; whether
- * that does, and whether the name is free, is for the first contact to find out (introduction.ts).
+ * A known host is whoever signs with its stored key. Any other key counts only together with a token that can make it
+ * trusted, as a first contact. Whether the token does, and whether the name is free, is decided later (evidence.ts).
  */
 async function whoSigned(
-  { noteRefusal }: Desk,
+  { noteRefusal }: VerificationContext,
   host: Host | null,
-  payload: Shared,
+  payload: Payload,
   signature: Signature,
   bytes: Uint8Array,
 ): Promise<Result<Signer>> {
   if (host) {
     const key = storedKey(host.publicKey);
     if (await verifySignature(signature, key, namespace, bytes)) return succeed({ key, host });
-    // Of a removed host another key may be the next host of its name.
-    if (host.removedMs === null) noteRefusal(host, { kind: 'key', signature, namespace, bytes });
+    // The name of a removed host is free: another key may belong to its next host.
+    if (host.removedMs === null) noteRefusal(host, { kind: 'key', signature, bytes });
   }
-  const introduced = payload.enrolment_token ?? payload.identity_token;
-  if (payload.public_key === undefined || introduced === undefined) return fail({ kind: 'forbidden' });
+  const token = payload.enrolment_token ?? payload.identity_token;
+  if (payload.public_key === undefined || token === undefined) return fail({ kind: 'forbidden' });
   const key = await parsePublicKey(payload.public_key);
   if (!key.ok) return key;
-  const good = await verifySignature(signature, key.value, namespace, bytes);
-  return good ? succeed({ key: key.value, host: null }) : fail({ kind: 'forbidden' });
+  const isSigned = await verifySignature(signature, key.value, namespace, bytes);
+  return isSigned ? succeed({ key: key.value, host: null }) : fail({ kind: 'forbidden' });
 }

@@ -16,12 +16,12 @@ export type Failure =
   | { readonly kind: 'unauthorised'; readonly problem: string }
   /** A machine's log-in, refused in LAPI's words. */
   | { readonly kind: 'login-refused'; readonly problem: string }
-  /** A challenge that is none of ours, or that ran out: a new one mends it. */
+  /** A nonce that this broker did not make, or one that has expired. A new challenge helps. */
   | { readonly kind: 'bad-nonce' }
   | { readonly kind: 'stale-nonce' }
   /** A signed request that was done before. */
   | { readonly kind: 'replayed' }
-  /** A host whose count of registrations is not ours: it, or a copy of it, registered without the other. */
+  /** A host that sends a wrong generation: a copy of it may have registered. */
   | { readonly kind: 'generation-mismatch'; readonly what: string; readonly generation: number }
   | { readonly kind: 'host-revoked' }
   | { readonly kind: 'not-found'; readonly what: string }
@@ -45,6 +45,10 @@ export function fail<T = never>(failure: Failure): Result<T> {
 
 export function badInput<T = never>(field: string, problem: string): Result<T> {
   return fail({ kind: 'bad-input', field, problem });
+}
+
+export function conflict(field: string, problem: string): Failure {
+  return { kind: 'conflict', field, problem };
 }
 
 interface Public {
@@ -84,13 +88,9 @@ function describe(failure: Failure): Public {
     case 'unauthorised':
       return { status: 401, title: 'Unauthorised', detail: failure.problem };
     case 'bad-nonce':
-      return {
-        status: 401,
-        title: 'Bad nonce',
-        detail: 'the nonce is none of this broker: fetch a new challenge',
-      };
+      return { status: 401, title: 'Bad nonce', detail: 'unknown nonce: request a new challenge' };
     case 'stale-nonce':
-      return { status: 401, title: 'Stale nonce', detail: 'the nonce has expired: fetch a new challenge' };
+      return { status: 401, title: 'Stale nonce', detail: 'the nonce has expired: request a new challenge' };
     case 'replayed':
       return { status: 409, title: 'Replayed', detail: 'this request was done before: sign a new challenge' };
     case 'generation-mismatch': {
