@@ -22,46 +22,41 @@ export function registerBouncerKey(
   nowMs: number,
 ): Promise<Result<Answer>> {
   const { bouncer: name, key_sha512: digest } = request.payload;
-  return register(
-    env,
-    request,
-    {
-      key: keyOfBouncer(name),
-      reads: (d) => selectBouncerState(d, name, digest),
-      decide: ([[bouncer], versions, [known]], { hostKey }) => {
-        const own = versions.find((version) => version.digest === digest && isLive(version, nowMs));
-        const repeated = own && {
-          answer: unchanged(hostKey, own, nowMs),
-          mayBeBehind: own === versions.at(-1),
-          again: false,
-        };
-        return succeed({
-          repeated: repeated ?? null,
-          register: ({ reason }, generation) => {
-            if (known?.holds) return fail(digestTaken);
-            const expiresMs = expiryOfNext(hostKey, versions, nowMs);
-            const next = planVersion({ name, bouncer, versions }, digest, hostKey, expiresMs, nowMs);
-            const by = reason === 'recovery-allowed' ? 'operator' : 'automatic';
-            const detail = {
-              bouncer: name,
-              number: next.number,
-              start: digest.slice(0, 8),
-              generation,
-              ...(reason === 'in-order' ? {} : { by }),
-              revoked: next.revoked,
-            };
-            return succeed({
-              ...next,
-              entry: { action: reason === 'in-order' ? 'host.register' : 'host.recover', detail },
-              answer: registered(name, generation, expiresMs),
-              clash: digestTaken,
-            });
-          },
-        });
-      },
+  return register(env, request, nowMs, {
+    key: keyOfBouncer(name),
+    reads: (d) => selectBouncerState(d, name, digest),
+    decide: ([[bouncer], versions, [known]], { hostKey }) => {
+      const own = versions.find((version) => version.digest === digest && isLive(version, nowMs));
+      const repeated = own && {
+        answer: unchanged(hostKey, own, nowMs),
+        mayBeBehind: own === versions.at(-1),
+        again: false,
+      };
+      return succeed({
+        repeated: repeated ?? null,
+        register: ({ reason }, generation) => {
+          if (known?.holds) return fail(digestTaken);
+          const expiresMs = expiryOfNext(hostKey, versions, nowMs);
+          const next = planVersion({ name, bouncer, versions }, digest, hostKey, expiresMs, nowMs);
+          const by = reason === 'recovery-allowed' ? 'operator' : 'automatic';
+          const detail = {
+            bouncer: name,
+            number: next.number,
+            start: digest.slice(0, 8),
+            generation,
+            ...(reason === 'in-order' ? {} : { by }),
+            revoked: next.revoked,
+          };
+          return succeed({
+            ...next,
+            entry: { action: reason === 'in-order' ? 'host.register' : 'host.recover', detail },
+            answer: registered(name, generation, expiresMs),
+            clash: digestTaken,
+          });
+        },
+      });
     },
-    nowMs,
-  );
+  });
 }
 
 export function registered(bouncer: string, generation: number, expiresMs: number | null): Answer {

@@ -27,33 +27,28 @@ export async function registerEngineKey(
 ): Promise<Result<Answer>> {
   const { host, payload } = request;
   const digest = await digestOf(payload.engine_key);
-  const done = await register(
-    env,
-    request,
-    {
-      key: keyOfEngine,
-      reads: (d) => [selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,
-      decide: ([[kept], [known]], { hostKey }) => {
-        const isKept = kept?.host === host.name && kept.digest === digest;
-        const body = { generation: hostKey.generation, state: 'unchanged' };
-        return succeed({
-          repeated: isKept ? { answer: { status: 200, body }, mayBeBehind: true, again: false } : null,
-          register: ({ reason }, generation) => {
-            if (known?.holds) return fail(digestTaken);
-            const detail = { start: digest.slice(0, 8), generation, recovered: reason !== 'in-order' };
-            return succeed({
-              entry: { action: 'host.engine-key', detail },
-              unchanged: always,
-              statements: (d) => keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
-              answer: { status: 200, body: { generation, state: 'registered' } },
-              clash: digestTaken,
-            });
-          },
-        });
-      },
+  const done = await register(env, request, nowMs, {
+    key: keyOfEngine,
+    reads: (d) => [selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,
+    decide: ([[kept], [known]], { hostKey }) => {
+      const isKept = kept?.host === host.name && kept.digest === digest;
+      const body = { generation: hostKey.generation, state: 'unchanged' };
+      return succeed({
+        repeated: isKept ? { answer: { status: 200, body }, mayBeBehind: true, again: false } : null,
+        register: ({ reason }, generation) => {
+          if (known?.holds) return fail(digestTaken);
+          const detail = { start: digest.slice(0, 8), generation, recovered: reason !== 'in-order' };
+          return succeed({
+            entry: { action: 'host.engine-key', detail },
+            unchanged: always,
+            statements: (d) => keepEngineKeyStatements(d, { host: host.name, digest, createdMs: nowMs }),
+            answer: { status: 200, body: { generation, state: 'registered' } },
+            clash: digestTaken,
+          });
+        },
+      });
     },
-    nowMs,
-  );
+  });
   if (!done.ok) return done;
   // The feed gets an unchanged key as well: it may not have got it the last time.
   const sealed = await seal(secrets, host.name, payload.engine_key);

@@ -90,6 +90,8 @@ export function atGeneration({ kind, name, hostId, generation }: HostKey): SQL {
     AND host_keys.name = ${name} AND host_id = ${hostId} AND generation = ${generation} AND removed_ms IS NULL)`;
 }
 
+const nextRevision = { revision: sql`revision + 1` };
+
 function hostId(name: string): SQL<number> {
   return sql<number>`(SELECT id FROM hosts WHERE name = ${name})`;
 }
@@ -116,7 +118,7 @@ export function changeHostStatements(
   return [
     db
       .update(hosts)
-      .set({ ...to, revision: sql`revision + 1` })
+      .set({ ...to, ...nextRevision })
       .where(eq(hosts.id, host.id)),
     ...remove.map((key) => db.delete(hostKeys).where(isKey(key))),
     ...(remove.some(({ kind }) => kind === 'engine') ? [db.delete(engineKeys)] : []),
@@ -138,7 +140,7 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
     ...revokeStatements(db, sql`bouncer_id IN ${own}`, nowMs),
     db
       .update(bouncers)
-      .set({ revision: sql`revision + 1` })
+      .set(nextRevision)
       .where(sql`id IN ${own}`),
     ...changedStatements(db, own),
   ];
@@ -146,15 +148,13 @@ export function revokeKeysStatements(db: DrizzleD1Database, { id }: Host, nowMs:
 
 /** The statements that remove a host, with its keys, and leave a tombstone. */
 export function removeHostStatements(db: DrizzleD1Database, host: Host, taken: Taken) {
+  const removed = { removedMs: taken.blockedMs, suspectedMs: null, ...nextRevision };
   return [
     ...revokeKeysStatements(db, host, taken.blockedMs),
     ...endMachineStatements(db, host.id, taken),
     db.delete(engineKeys).where(eq(engineKeys.host, host.name)),
     db.delete(hostKeys).where(eq(hostKeys.hostId, host.id)),
-    db
-      .update(hosts)
-      .set({ removedMs: taken.blockedMs, suspectedMs: null, revision: sql`revision + 1` })
-      .where(eq(hosts.id, host.id)),
+    db.update(hosts).set(removed).where(eq(hosts.id, host.id)),
   ];
 }
 
@@ -165,12 +165,10 @@ export function registeredStatements(
   to: Partial<HostKey>,
   nowMs: number,
 ) {
-  const counted = { ...to, generation: key.generation + 1 };
+  const done = { rotationAskedMs: null, graceMs: null, maxOverlapMs: null };
+  const counted = { ...to, ...done, generation: key.generation + 1 };
   return [
-    db
-      .update(hostKeys)
-      .set({ ...counted, rotationAskedMs: null, graceMs: null, maxOverlapMs: null })
-      .where(isKey(key)),
+    db.update(hostKeys).set(counted).where(isKey(key)),
     db.update(hosts).set({ seenMs: nowMs }).where(eq(hosts.id, key.hostId)),
   ];
 }

@@ -30,56 +30,51 @@ export async function registerMachine(
   const engine = engines.find(({ name }) => name === machineEngine);
   const machine = await nameOf(hostName, machineEngine ?? '', password);
   let known = false;
-  const done = await register(
-    env,
-    request,
-    {
-      key: keyOfMachine(hostName),
-      reads: (d) => [db.selectAccount(d, hostName), db.selectBlocked(d, [machine])] as const,
-      decide: ([[had], blocked], { hostKey }) => {
-        if (!engine) {
-          const problem = `there is no engine ${machineEngine} any more; an operator has to name another`;
-          return fail({ kind: 'unavailable', problem });
-        }
-        if (had?.isBlocked) {
-          const problem = `an operator refuses the machine ${had.account.machine}`;
-          return fail({ kind: 'forbidden', problem });
-        }
-        known = had?.account.machine === machine;
-        const answer = { status: 200, body: { generation: hostKey.generation } };
-        return succeed({
-          repeated: known ? { answer, mayBeBehind: true, again: true } : null,
-          register: ({ reason }, generation) => {
-            if (!known && blocked.length > 0) return fail(nameTaken);
-            const taken = {
-              blockedMs: nowMs,
-              actor: actorOf(hostName),
-              reason: `its host has ${machine} now`,
-            };
-            const row = { hostId, machine, engine: engine.name, createdMs: nowMs };
-            const detail = {
-              machine,
-              engine: engine.name,
-              generation,
-              recovered: reason !== 'in-order',
-              ...(had && !known ? { replaced: had.account.machine } : {}),
-            };
-            return succeed({
-              entry: { action: 'host.machine', detail },
-              unchanged: db.mayHave(hostId, machine, engine.name),
-              statements: (d) =>
-                known
-                  ? []
-                  : [...db.takeMachineStatements(d, hostId, taken), ...db.giveMachineStatements(d, row)],
-              answer: { status: 200, body: { generation } },
-              clash: nameTaken,
-            });
-          },
-        });
-      },
+  const done = await register(env, request, nowMs, {
+    key: keyOfMachine(hostName),
+    reads: (d) => [db.selectAccount(d, hostName), db.selectBlocked(d, [machine])] as const,
+    decide: ([[had], blocked], { hostKey }) => {
+      if (!engine) {
+        const problem = `there is no engine ${machineEngine} any more; an operator has to name another`;
+        return fail({ kind: 'unavailable', problem });
+      }
+      if (had?.isBlocked) {
+        const problem = `an operator refuses the machine ${had.account.machine}`;
+        return fail({ kind: 'forbidden', problem });
+      }
+      known = had?.account.machine === machine;
+      const answer = { status: 200, body: { generation: hostKey.generation } };
+      return succeed({
+        repeated: known ? { answer, mayBeBehind: true, again: true } : null,
+        register: ({ reason }, generation) => {
+          if (!known && blocked.length > 0) return fail(nameTaken);
+          const taken = {
+            blockedMs: nowMs,
+            actor: actorOf(hostName),
+            reason: `its host has ${machine} now`,
+          };
+          const row = { hostId, machine, engine: engine.name, createdMs: nowMs };
+          const detail = {
+            machine,
+            engine: engine.name,
+            generation,
+            recovered: reason !== 'in-order',
+            ...(had && !known ? { replaced: had.account.machine } : {}),
+          };
+          return succeed({
+            entry: { action: 'host.machine', detail },
+            unchanged: db.mayHave(hostId, machine, engine.name),
+            statements: (d) =>
+              known
+                ? []
+                : [...db.takeMachineStatements(d, hostId, taken), ...db.giveMachineStatements(d, row)],
+            answer: { status: 200, body: { generation } },
+            clash: nameTaken,
+          });
+        },
+      });
     },
-    nowMs,
-  );
+  });
   if (!done.ok || !engine) return done;
   const opened = await openAccount(engine, { machine, password }, known, address);
   if (!opened.ok) return opened;

@@ -12,12 +12,15 @@ import { mutate } from '../operations/mutate.ts';
 import { hostMutation } from './registration.ts';
 import { fingerprintOf, parsePublicKey } from '../crypto/ssh-key.ts';
 import { toBase64 } from '../formats/bytes.ts';
+import { cut } from '../formats/cut.ts';
 import { claimedType, verifySignature } from '../crypto/sshsig.ts';
 import { namespace, type Refusal } from './signed-request.ts';
 
 const refusedEveryMs = 600_000;
 const relayedEveryMs = 3_600_000;
 const mostRelays = 20;
+/** Of an audience as it is kept. */
+const mostCharacters = 200;
 
 /** `address`: where the request came from. It never throws: the request is refused with or without a note. */
 export async function noteRefusal(
@@ -32,7 +35,8 @@ export async function noteRefusal(
       const why = await whyOf(refusal);
       if (why !== null) await db.noteRefused(env.DB, host.id, why, nowMs);
     }
-    if (refusal.kind === 'relay') await noteRelay(env, host.name, cut(refusal.audience), address, nowMs);
+    if (refusal.kind === 'relay')
+      await noteRelay(env, host.name, cut(refusal.audience, mostCharacters), address, nowMs);
   } catch (error) {
     console.error(`a refusal of host ${host.name} was not noted: ${causeOf(error).message}`);
   }
@@ -40,7 +44,7 @@ export async function noteRefusal(
 
 /** Null: the signature is not good for the key in it either. */
 async function whyOf(refusal: Refusal): Promise<string | null> {
-  if (refusal.kind === 'relay') return `it signed for ${cut(refusal.audience)}`;
+  if (refusal.kind === 'relay') return `it signed for ${cut(refusal.audience, mostCharacters)}`;
   const { signature, bytes } = refusal;
   const key = await parsePublicKey(`${claimedType(signature)} ${toBase64(signature.key)}`);
   if (!key.ok || !(await verifySignature(signature, key.value, namespace, bytes))) return null;
@@ -66,8 +70,4 @@ async function noteRelay(
       answer: { status: 200, body: {} },
     });
   });
-}
-
-function cut(audience: string): string {
-  return audience.slice(0, 200);
 }

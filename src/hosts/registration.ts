@@ -69,10 +69,10 @@ export interface RegistrationGrant {
 export async function register<const Reads extends Statements>(
   env: Env,
   request: KnownRequest,
-  kind: Kind<Reads>,
   nowMs: number,
+  kind: Kind<Reads>,
 ): Promise<Result<Answer>> {
-  const { nonce } = request;
+  const { nonce, payload } = request;
   const reads = (d: DrizzleD1Database) => [...selectRight(d, request, kind.key), ...kind.reads(d)] as const;
   let isUnchanged = false;
   const done = await mutate(hostMutation(env, request.host.name, nowMs), reads, (all) => {
@@ -85,7 +85,7 @@ export async function register<const Reads extends Statements>(
     if (!options.ok) return options;
     const { repeated } = options.value;
     const { hostKey } = right.value;
-    const behind = hostKey.generation - request.payload.generation;
+    const behind = hostKey.generation - payload.generation;
     isUnchanged = repeated !== null && (behind === 0 || (behind === 1 && repeated.mayBeBehind));
     if (repeated && isUnchanged) return succeed({ as: repeated.answer });
     if (repeated && !repeated.again) {
@@ -93,7 +93,7 @@ export async function register<const Reads extends Statements>(
         ? recount(right.value, repeated.answer, request, nowMs)
         : mismatch(right.value, request, nowMs);
     }
-    const grant = grantOf(right.value, request.payload.generation);
+    const grant = grantOf(right.value, payload.generation);
     if (!grant) return mismatch(right.value, request, nowMs);
     const made = options.value.register(grant, hostKey.generation + 1);
     if (!made.ok) return made;

@@ -248,7 +248,7 @@ describeWith('the client', ['hostTools'], () => {
   describe('the disk is full', () => {
     const generation = (host: Host) => readFileSync(join(host.dir, 'state/generation'), 'utf8');
 
-    test('a host says so and keeps its count: strict as it is, it is not taken for a copy afterwards', async () => {
+    test('a host says so and keeps its generation: a strict one is not taken for a copy afterwards', async () => {
       const host = await known('strict');
       expect(await host.fetchKey()).toMatchObject({ status: exit.fetched });
       await askForRotation(host);

@@ -1,5 +1,5 @@
-// For whom a host's signed request is good: for the broker that it was signed for, as PUBLIC_URL or an operator says, and
-// what the others leave behind.
+// A host's signed request is good for the broker that it was signed for, by the address that PUBLIC_URL or an operator sets.
+// What is noted of requests for other brokers.
 import { env } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
 import { checkAudience, publicUrls } from '../../src/hosts/audience.ts';
@@ -109,7 +109,7 @@ describe('without PUBLIC_URL', () => {
     expect((await host.register({}, unset)).status).toBe(503);
   });
 
-  test('the first name stands, until an operator says another; the status shows it', async () => {
+  test('the first name holds until an operator sets another; the status shows it', async () => {
     const urls = async () => (await request('/feed', { headers: byOperator, ...unset })).body.public_urls;
     const call = (host: string) => request('/feed', { headers: { ...byOperator, host }, ...unset });
     await call('lapidary.example.net');
@@ -210,7 +210,7 @@ describe('a request that was signed for another broker', () => {
     expect((await relays()).length).toBe(1);
   });
 
-  test('by nobody whom this broker knows leaves none', async () => {
+  test('by an unknown host leaves none', async () => {
     await (await makeHost('nobody')).register(aud('https://a.example'));
     const introduced = await makeHost('web-7');
     const enrolment_token = await enrolmentToken();

@@ -1,5 +1,5 @@
-// Hosts register their keys by signed requests: whoever has the right key gets in, once per request; a copy, a stranger, a
-// replay and a latecomer do not, and leave nothing behind.
+// Hosts register their keys by signed requests. The right SSH key registers, once per request. A copy, a stranger, a replay
+// and a late request do not, and nothing is written.
 import { env } from 'cloudflare:workers';
 import { describe, expect, test, vi } from 'vitest';
 import { digestOf } from '../../src/crypto/secret.ts';
@@ -90,7 +90,7 @@ describe('a known host', () => {
     });
   });
 
-  test('removed while it was away is told so; a stranger under its name is not', async () => {
+  test('that was removed gets 410; a stranger under its name gets 403', async () => {
     const host = await knownHost();
     const key = makeKey();
     await host.register({ key_sha512: await digestOf(key) });
@@ -101,7 +101,7 @@ describe('a known host', () => {
     expect(await kindOf(host.register({ key_sha512: await digestOf(key) }))).toBe('410 host-revoked');
   });
 
-  test('removed and known again comes with the count that it had, and is no suspect', async () => {
+  test('removed and made known again has its old generation, and is not suspected', async () => {
     const host = await knownHost('web-1', { mode: 'strict' });
     await host.register();
     await host.register({ key_sha512: await digestOf(makeKey()) });
@@ -137,7 +137,7 @@ describe('many at once', () => {
     expect((await versions()).length).toBe(1);
   });
 
-  test('20 different keys of one host and generation: one registers, the others are a suspicion', async () => {
+  test('20 different keys of one host and generation: one registers, the others are suspected copies', async () => {
     const host = await knownHost('web-1', { mode: 'strict' });
     await host.register();
     await operator('PUT', '/hosts/web-1', { public_key: host.key.publicKey, bouncers: ['web-1'] });
@@ -176,7 +176,7 @@ describe('many at once', () => {
 });
 
 describe('a copy of a host', () => {
-  test('with an old count is refused, seen and noted; the host goes on', async () => {
+  test('with an old generation is refused, seen and noted; the host goes on', async () => {
     const host = await knownHost();
     await host.register();
     await host.register({ key_sha512: await digestOf(makeKey()) });
@@ -237,7 +237,7 @@ describe('a rebuilt host, which begins at 0,', () => {
     expect(recovered.map(({ detail }: any) => detail.by)).toEqual(['operator', 'automatic']);
   });
 
-  test('that still has its key is told the count, once it is allowed', async () => {
+  test('that still has its key gets the right generation, once it is allowed', async () => {
     const host = await knownHost();
     await host.register();
     await host.register({ key_sha512: await digestOf(makeKey()) });
@@ -354,7 +354,7 @@ describe('a request is refused', () => {
     expect((await bootstrap('/keys', fresh)).body.state).toBe('unchanged');
   });
 
-  test('with a digest that is another’s, or was taken away', async () => {
+  test('with a digest that is another’s, or was revoked', async () => {
     const host = await knownHost();
     const { key } = (await operator('POST', '/bouncers', { name: 'other' })).body;
     expect(await kindOf(host.register({ key_sha512: await digestOf(key) }))).toBe('409 conflict');
@@ -447,7 +447,7 @@ test('a challenge is new each time, never kept, and lasts two minutes; a changed
   expect((await host.register({ nonce: body.nonce }, { settings })).status).toBe(200);
 });
 
-test('burnt nonces are forgotten when they would have ended by themselves', async () => {
+test('burnt nonces are deleted when they have expired', async () => {
   const host = await knownHost();
   await host.register();
   await host.register();

@@ -75,7 +75,7 @@ describe('an operator', () => {
     );
   });
 
-  test('is told by its name which field is wrong, and nothing is written', async () => {
+  test('gets the name of the field that is wrong, and nothing is written', async () => {
     const { publicKey } = await makeSshKey();
     const good = { public_key: publicKey, bouncers: ['fw'] };
     const bad: [object, string][] = [
@@ -123,7 +123,7 @@ describe('an operator', () => {
     expect((await put('"1"')).status).toBe(412);
   });
 
-  test('who takes a bouncer away from a host, or deletes it, ends what the host may do', async () => {
+  test('who takes a bouncer from a host, or deletes it, takes the host’s right to its key', async () => {
     const host = await knownHost('web-1', { bouncers: ['web-1', 'other'] });
     await host.register();
     expect((await operator('DELETE', '/bouncers/web-1')).status).toBe(204);
@@ -181,7 +181,7 @@ describe('rotating the bouncer of a host', () => {
     expect((await operator('POST', '/bouncers/web-1/rotate', await newKey())).status).toBe(200);
   });
 
-  test('whose key was revoked or has ended takes a new one', async () => {
+  test('whose key was revoked or has expired takes a new one', async () => {
     const host = await knownHost();
     const key = await newKey();
     await host.register(key);
@@ -231,7 +231,7 @@ describe('an enrolment token', () => {
     expect(await kindOf((await introduce('web-3', token))())).toBe('409 conflict');
   });
 
-  test('that is unknown, ended or revoked opens nothing, and all look alike', async () => {
+  test('that is unknown, expired or revoked opens nothing, and all are answered alike', async () => {
     const ended = await enrolmentToken({ expires_in: '1m' });
     const revoked = await enrolmentToken();
     const [, { id }] = (await operator('GET', '/enrolments')).body.enrolments;
@@ -284,7 +284,7 @@ describe('HOST_ISSUERS', () => {
   };
   const gce = { preset: 'gce', projects: ['ours'] };
 
-  test('has a preset for Google Compute Engine, which believes the instances of named projects only', () => {
+  test('has a preset for Google Compute Engine, which trusts the instances of named projects only', () => {
     const { hostIssuers } = readSettings({ HOST_ISSUERS: JSON.stringify([gce, generic]) });
     expect(hostIssuers).toMatchObject([
       {

@@ -1,5 +1,5 @@
-// A host's account at an engine: the host makes the password, the broker registers it and keeps nothing of it; whoever may
-// not have one, or not any more, gets none.
+// A host's account at an engine: the host makes the password, the broker registers it and keeps nothing of it; a host that
+// may have none, or no longer, gets none.
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
@@ -210,7 +210,7 @@ describe('a host', () => {
     expect(kindOf(await host.askMachine(first, {}, { settings }))).toBe('409 conflict');
   });
 
-  test('that comes with a count that is not its own is a suspect; an operator’s leave helps, with its password too', async () => {
+  test('that sends a wrong generation is suspected; an operator’s permission helps, with its old password too', async () => {
     const host = await withMachine();
     const password = newPassword();
     await host.askMachine(password, {}, { settings });
@@ -271,7 +271,7 @@ describe('a host', () => {
     expect(await actions()).toEqual(['host.create', 'host.machine', 'machine.block']);
   });
 
-  test('that is removed, or may have no account any more, is refused as a machine', async () => {
+  test('that is removed, or may have no account any longer, is refused as a machine', async () => {
     for (const [name, end] of [
       ['web-1', () => operator('DELETE', '/hosts/web-1')],
       ['web-2', (key: string) => operator('PUT', '/hosts/web-2', { public_key: key, bouncers: ['web-2'] })],
@@ -320,7 +320,7 @@ describe('a host', () => {
     expect([engine.requests, await actions()]).toEqual([[], ['host.create']]);
   });
 
-  test('without the right to one is told who can give it; a stranger is told nothing', async () => {
+  test('without the right to one learns who can give it; a stranger learns nothing', async () => {
     const host = await knownHost();
     const refused = await host.askMachine(newPassword());
     expect([refused.status, refused.body.detail]).toEqual([
@@ -385,7 +385,7 @@ describe('an enrolment', () => {
 });
 
 describe('an operator', () => {
-  test('is told which field is wrong', async () => {
+  test('gets the name of the field that is wrong', async () => {
     const { publicKey } = await makeSshKey();
     for (const [method, path, body] of [
       ['PUT', '/hosts/web-1', { public_key: publicKey, bouncers: [], machine: 'nobody' }],
@@ -397,7 +397,7 @@ describe('an operator', () => {
     }
   });
 
-  test('is told that no machine reaches an engine, before a host is given the right', async () => {
+  test('learns that no machine reaches an engine, before a host is given the right', async () => {
     const { publicKey } = await makeSshKey();
     for (const [method, path, fields] of [
       ['PUT', '/hosts/web-1', { public_key: publicKey, bouncers: [], machine: 'default' }],
