@@ -24,14 +24,12 @@ export function derivedKey(secret: string, purpose: Purpose): Promise<CryptoKey>
   const known = derived.get(name);
   if (known) return known;
   if (derived.size > 8) derived.clear();
-  const key = derive(secret, purpose);
+  const { info, algorithm, usages } = purposes[purpose];
+  const key = importSecret(secret).then((from) =>
+    crypto.subtle.deriveKey(hkdfParams(info), from, algorithm, false, usages),
+  );
   derived.set(name, key);
   return key;
-}
-
-async function derive(secret: string, purpose: Purpose): Promise<CryptoKey> {
-  const { info, algorithm, usages } = purposes[purpose];
-  return crypto.subtle.deriveKey(hkdfParams(info), await importSecret(secret), algorithm, false, usages);
 }
 
 /** Eight hex digits that name a secret: of the SHA-256 of a key that is derived for nothing else. */

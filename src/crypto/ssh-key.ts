@@ -15,12 +15,10 @@ export interface PublicKey {
   readonly blob: Uint8Array<ArrayBuffer>;
   /** The length of an RSA key's modulus, or of the curve. */
   readonly bits: number;
-  readonly material: Material;
+  /** As WebCrypto imports it: the point of a curve, or an RSA key. */
+  readonly material:
+    Uint8Array<ArrayBuffer> | { readonly kty: 'RSA'; readonly n: string; readonly e: string };
 }
-
-type Material =
-  | { readonly kind: 'point'; readonly point: Uint8Array<ArrayBuffer> }
-  | { readonly kind: 'rsa'; readonly modulus: Uint8Array; readonly exponent: Uint8Array };
 
 interface Curve {
   readonly name: string;
@@ -67,7 +65,7 @@ export async function parsePublicKey(line: string): Promise<Result<PublicKey>> {
   const key = readBlob(blob);
   if (typeof key === 'string') return refuse(key);
   if (key.type !== type) return refuse('is of another type than it says');
-  if (type === 'ssh-ed25519' && key.material.kind === 'point' && !isSafePoint(key.material.point)) {
+  if (type === 'ssh-ed25519' && !isSafePoint(key)) {
     return refuse('is a placeholder, or no point that can sign: anybody could sign for it');
   }
   // For ECDSA this checks that the point is on the curve.
@@ -104,7 +102,7 @@ type Body = Pick<PublicKey, 'bits' | 'material'>;
 
 function readEd25519(reader: Reader): Body | string {
   const point = reader.string();
-  return point?.length === 32 ? { bits: 255, material: { kind: 'point', point } } : 'must have 32 bytes';
+  return point?.length === 32 ? { bits: 255, material: point } : 'must have 32 bytes';
 }
 
 function readEcdsa(type: string, reader: Reader): Body | string {
@@ -115,7 +113,7 @@ function readEcdsa(type: string, reader: Reader): Body | string {
   const length = 1 + 2 * Math.ceil(curve.bits / 8);
   if (name !== curve.name || point?.length !== length || point[0] !== 4)
     return 'must be an uncompressed point';
-  return { bits: curve.bits, material: { kind: 'point', point } };
+  return { bits: curve.bits, material: point };
 }
 
 function readRsa(reader: Reader): Body | string {
@@ -129,31 +127,30 @@ function readRsa(reader: Reader): Body | string {
   if (!odd || exponent.length > 4 || (exponent.length === 1 && (exponent[0] as number) < 3)) {
     return 'must have an odd modulus and an odd exponent above 2';
   }
-  return { bits, material: { kind: 'rsa', modulus, exponent } };
+  const [n, e] = [toBase64(modulus, 'base64url'), toBase64(exponent, 'base64url')];
+  return { bits, material: { kty: 'RSA', n, e } };
 }
 
 type ImportedKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>;
 
 /** The key for WebCrypto; null when WebCrypto refuses it. `hash`: for RSA alone. */
 export async function importKey({ type, material }: PublicKey, hash: string): Promise<ImportedKey | null> {
+  const curve = curves.get(type);
+  const point = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
+  const rsa = { name: 'RSASSA-PKCS1-v1_5', hash };
   try {
-    if (material.kind === 'rsa') {
-      const [n, e] = [toBase64(material.modulus, 'base64url'), toBase64(material.exponent, 'base64url')];
-      const algorithm = { name: 'RSASSA-PKCS1-v1_5', hash };
-      return await crypto.subtle.importKey('jwk', { kty: 'RSA', n, e }, algorithm, false, ['verify']);
-    }
-    const curve = curves.get(type);
-    const algorithm = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
-    return await crypto.subtle.importKey('raw', material.point, algorithm, false, ['verify']);
+    return material instanceof Uint8Array
+      ? await crypto.subtle.importKey('raw', material, point, false, ['verify'])
+      : await crypto.subtle.importKey('jwk', material, rsa, false, ['verify']);
   } catch {
     return null;
   }
 }
 
 /** Whether an Ed25519 public key is a point of the curve in its one right form (RFC 8032 §5.1.3), and not of low order. */
-function isSafePoint(bytes: Uint8Array): boolean {
+function isSafePoint({ material }: PublicKey): boolean {
   try {
-    return !ed25519.Point.fromBytes(bytes).isSmallOrder();
+    return material instanceof Uint8Array && !ed25519.Point.fromBytes(material).isSmallOrder();
   } catch {
     return false;
   }

@@ -120,8 +120,8 @@ const bootstrapOperations = [
     path: '/machine',
     summary: 'A host gets its account at an engine, as a machine (a log processor)',
     description:
-      'For hosts with `machine`. The host makes the password; it is passed to the engine and kept nowhere here. A host ' +
-      'that repeats its request is told how the account stands; one that comes with a new password gets a new account.',
+      'For hosts with `machine`. The host makes the password; it is passed to the engine and kept nowhere here. A ' +
+      'repeated request is answered with the state of the account; a new password gets a new account.',
     payload: signed.machinePayload,
     answer: {
       description:
@@ -177,7 +177,7 @@ bootstrapRoutes.use(async (c, next) => {
 
 mount(bootstrapRoutes, bootstrapOperations);
 
-/** They are set: without them no request comes as far as here. */
+/** The secrets are set: without them every request is refused above. */
 function secretsOf(c: Context<AppEnv>): BootstrapSecrets {
   return c.get('settings').bootstrap as BootstrapSecrets;
 }

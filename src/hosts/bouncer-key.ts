@@ -37,18 +37,19 @@ export function registerBouncerKey(
         register: ({ reason }, generation) => {
           if (known?.holds) return fail(digestTaken);
           const expiresMs = expiryOfNext(hostKey, versions, nowMs);
-          const next = planVersion({ name, bouncer, versions }, digest, hostKey, expiresMs, nowMs);
+          const state = { name, bouncer, versions };
+          const { number, revoked, ...version } = planVersion(state, digest, hostKey, expiresMs, nowMs);
           const by = reason === 'recovery-allowed' ? 'operator' : 'automatic';
           const detail = {
             bouncer: name,
-            number: next.number,
+            number,
             start: digest.slice(0, 8),
             generation,
             ...(reason === 'in-order' ? {} : { by }),
-            revoked: next.revoked,
+            revoked,
           };
           return succeed({
-            ...next,
+            ...version,
             entry: { action: reason === 'in-order' ? 'host.register' : 'host.recover', detail },
             answer: registered(name, generation, expiresMs),
             clash: digestTaken,
@@ -111,24 +112,18 @@ export function bouncerUnchanged(name: string, bouncer: db.Bouncer | undefined):
   return bouncer ? atRevision(bouncer) : db.noBouncer(name);
 }
 
-/** How the next version of a bouncer's key is written. The bouncer is made with its first version. */
-interface NextVersion {
-  readonly number: number;
-  /** The numbers of the versions that it revokes. */
-  readonly revoked: readonly number[];
-  /** SQL that must hold when it is written. */
-  readonly unchanged: SQL;
-  readonly statements: (d: DrizzleD1Database) => Statements;
-}
-
-/** The version overlaps with the one in use; without one in use it is used at once. */
+/**
+ * How the next version of a bouncer's key is written: its number, the numbers of the versions that it revokes, SQL that must
+ * hold, and the statements. It overlaps with the version in use; without one it is in use at once. The bouncer is made with
+ * its first version.
+ */
 export function planVersion(
   { name, bouncer, versions }: BouncerState,
   digest: string,
   { graceMs, maxOverlapMs }: Pick<HostKey, 'graceMs' | 'maxOverlapMs'>,
   expiresMs: number | null,
   nowMs: number,
-): NextVersion {
+) {
   const inUse = versions.some((version) => version.state === 'current' && isLive(version, nowMs));
   const overlap = {
     graceMs: inUse ? (graceMs ?? defaultOverlap.graceMs) : 0,
@@ -139,7 +134,7 @@ export function planVersion(
     number: (bouncer?.versionCount ?? 0) + 1,
     revoked: plan.revoke.map(({ number }) => number),
     unchanged: sql`${bouncerUnchanged(name, bouncer)} AND ${neverRevoked(digest)}`,
-    statements: (d) =>
+    statements: (d: DrizzleD1Database): Statements =>
       bouncer
         ? planStatements(d, bouncer, plan, digest, nowMs)
         : db.insertStatements(d, name, digest, expiresMs, nowMs),

@@ -138,9 +138,9 @@ export interface FirstKey {
 }
 
 /**
- * Makes the host, its bouncer and the first version of the bouncer's key, in one batch. `first` null: the host alone, which
- * came for its machine's account and burns the nonce with that. Null: a copy of this request was faster, so the host is
- * known with this very key.
+ * Makes the host, its bouncer and the first version of the bouncer's key, in one batch. Without a `first` key the host alone
+ * is made: it asks for its machine's account, and the nonce is burnt with that. Answers null when a copy of this request was
+ * faster, so that the host is known with this very SSH key.
  */
 export async function enrolHost(
   env: Env,

@@ -12,7 +12,7 @@ import type { Answer } from '../operations/mutate.ts';
 import { actorOf, register } from './registration.ts';
 import type { KnownRequest, MachinePayload } from './signed-request.ts';
 
-const nameTaken = conflict('machine_password', 'its account was taken away; make a new one');
+const nameTaken = conflict('machine_password', 'its account was revoked; make a new one');
 
 /**
  * The same password means the same account. A new password gets a new account in place of the one before. A host whose
@@ -90,8 +90,8 @@ export async function registerMachine(
 }
 
 /**
- * `web-1-3f2a9c01`: the host's name, and 8 hex digits of the password's digest. A repeated request so means the same
- * account. An account that was taken away, or is at another engine, has another name than the next one.
+ * `web-1-3f2a9c01`: the host's name, and 8 hex digits of a digest of the engine and the password. So a repeated request
+ * means the same account, and a new account never has the name of a revoked one, or of one at another engine.
  */
 async function nameOf(host: string, engine: string, password: string): Promise<string> {
   return `${host}-${(await digestOf(`${engine} ${password}`)).slice(0, 8)}`;
