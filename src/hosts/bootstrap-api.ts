@@ -28,7 +28,7 @@ const basePath = '/bootstrap/v1';
 /** A route that takes a signed request. */
 function registration<T extends signed.Payload>(
   definition: Pick<Operation, 'path' | 'summary' | 'description'> & {
-    readonly payload: z.ZodType<T>;
+    readonly payload: z.ZodObject & z.ZodType<T>;
     readonly answer: Operation['answers'][number];
     readonly refusals?: readonly number[];
     readonly register: (
@@ -41,6 +41,7 @@ function registration<T extends signed.Payload>(
   const { payload, answer, refusals = [], register, ...described } = definition;
   return operation({
     ...described,
+    description: `${described.description}\n\n${fieldsOf(payload)}`,
     method: 'POST',
     needs: null,
     body: signed.envelope,
@@ -81,7 +82,10 @@ const bootstrapOperations = [
   registration({
     path: '/keys',
     summary: 'A host registers the digest of its bouncer’s key',
-    description: 'Signed with the host’s SSH key. The key itself stays on the host.',
+    description:
+      'Signed with the host’s SSH key. The key itself stays on the host. `v` is 1, `aud` the address that the request ' +
+      'is sent to, `generation` what the last answer said, 0 at first. A host that nobody knows sends `public_key`, ' +
+      'and `enrolment_token` or `identity_token`.',
     payload: signed.keysPayload,
     answer: {
       description: '`unchanged`: this is the key that is registered already.',

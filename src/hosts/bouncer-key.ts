@@ -136,7 +136,7 @@ export function planVersion(
     unchanged: sql`${bouncerUnchanged(name, bouncer)} AND ${neverRevoked(digest)}`,
     statements: (d: DrizzleD1Database): Statements =>
       bouncer
-        ? planStatements(d, bouncer, plan, digest, nowMs)
-        : db.insertStatements(d, name, digest, expiresMs, nowMs),
+        ? planStatements(d, [{ bouncer, plan, digest }], nowMs)
+        : db.insertStatements(d, [{ name, digest, expiresMs }], nowMs),
   };
 }

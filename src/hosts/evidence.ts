@@ -12,7 +12,7 @@ import { digestTaken } from '../bouncers/bouncers.ts';
 import { keyOfBouncer, keyOfMachine, selectOwner } from '../bouncers/host-keys.sql.ts';
 import { isLive } from '../bouncers/versions.ts';
 import { conflict, fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import type { HostIssuer } from '../config/host-issuers.ts';
+import type { HostIssuer } from '../config/issuers.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { fingerprintOf, formatKey } from '../crypto/ssh-key.ts';
 import { matchesGlob } from '../formats/glob.ts';

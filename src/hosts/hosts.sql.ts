@@ -6,18 +6,9 @@ import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, oneJson, rowJson } from '../store/facts.ts';
 import { changedStatements } from '../store/epoch.sql.ts';
 import { endMachineStatements, type HostMachine, type Taken } from '../machines/machines.sql.ts';
-import {
-  bouncers,
-  burntNonces,
-  endsOutbox,
-  engineKeys,
-  hostKeys,
-  hostMachines,
-  hosts,
-  keyVersions,
-  revokedDigests,
-} from '../store/schema.ts';
-import { type HostKey, type KeyName, isKey } from '../bouncers/host-keys.sql.ts';
+import { isKey, type HostKey, type KeyName } from '../bouncers/host-keys.sql.ts';
+import { revokeStatements } from '../bouncers/keys.sql.ts';
+import { bouncers, burntNonces, engineKeys, hostKeys, hostMachines, hosts } from '../store/schema.ts';
 
 export type Host = typeof hosts.$inferSelect;
 export type NewHost = typeof hosts.$inferInsert;

@@ -12,9 +12,8 @@ import * as db from './hosts.sql.ts';
 import { selectOwner, type HostKey, type KeyName, type Owned } from '../bouncers/host-keys.sql.ts';
 import { takeMachineStatements } from '../machines/machines.sql.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { mutate, mutationBy, restored } from '../operations/mutate.ts';
+import { mutate, mutationBy } from '../operations/mutate.ts';
 import type { Answer, Draft, Mutation } from '../operations/mutate.ts';
-import { settleStore } from '../operations/settle.ts';
 import type { KnownRequest } from './signed-request.ts';
 
 /** A host as D1 has it now, and its right to a key. */
@@ -104,8 +103,7 @@ export async function register<const Reads extends Statements>(
     return draftOf(right.value, request, { ...made.value, statements }, nowMs);
   });
   if (!done.ok || !isUnchanged) return done;
-  // Nothing was written yet. The answer must not come from a restored backup, and the nonce must be burnt.
-  if ((await settleStore(env)) === 'restored') return fail(restored);
+  // Nothing was written yet; the nonce must be burnt.
   return (await db.burn(env.DB, nonce, request.host.id, nowMs)) ? done : fail({ kind: 'replayed' });
 }
 
