@@ -6,15 +6,14 @@ import { planStatements } from './keys.sql.ts';
 import { field, givenRows } from '../store/facts.ts';
 import type { VersionPlan } from './versions.ts';
 import { askD1 } from '../store/ask.ts';
-import { selectFactsWhere, type Bouncer, type BouncerFacts } from './bouncers.sql.ts';
+import { selectFactsWhere, type BouncerFacts } from './bouncers.sql.ts';
 import { bouncers, hostKeys, rotationMembers, rotations } from '../store/schema.ts';
 
 export type Rotation = typeof rotations.$inferSelect;
 export type MemberRow = typeof rotationMembers.$inferSelect;
 
 /** A bouncer to rotate, as it was read. `made`: its new key; null: its host makes its keys and is asked for one. */
-export interface RotationMember {
-  readonly bouncer: Pick<Bouncer, 'id' | 'name' | 'revision' | 'versionCount'>;
+export interface RotationMember extends Pick<BouncerFacts, 'bouncer' | 'versions'> {
   readonly made: { readonly plan: VersionPlan; readonly digest: string } | null;
   readonly dueMs: number;
 }

@@ -162,14 +162,11 @@ export async function rotateMany(
     dueMs: number,
   ): Promise<db.RotationMember> => {
     const { name } = bouncer;
-    if (owner && given[name] === undefined) return { bouncer, made: null, dueMs };
+    if (owner && given[name] === undefined) return { bouncer, versions, made: null, dueMs };
     if (given[name] === undefined && !minted.has(name)) minted.set(name, await mintKey());
     const digest = given[name] ?? (minted.get(name)?.digest as string);
-    return {
-      bouncer,
-      made: { plan: planRotation(versions, overlap, expiresMs, nowMs, dueMs), digest },
-      dueMs,
-    };
+    const plan = planRotation(versions, overlap, expiresMs, nowMs, dueMs);
+    return { bouncer, versions, made: { plan, digest }, dueMs };
   };
 
   const decide = async ([first, [revoked], [newest]]: RowsOf<ReturnType<typeof reads>>) => {
@@ -177,9 +174,9 @@ export async function rotateMany(
     if (!chosen.ok) return chosen;
     const due = dueTimes(chosen.value.length, input.spread, nowMs);
     const members = await Promise.all(chosen.value.map((facts, at) => memberOf(facts, due[at] as number)));
-    const isOwn = ({ versions }: BouncerFacts, at: number) =>
-      versions.some(({ digest }) => digest === members[at]?.made?.digest);
-    if (revoked?.holds || chosen.value.some(isOwn)) return fail(digestTaken);
+    const isOwn = ({ versions, made }: db.RotationMember) =>
+      versions.some(({ digest }) => digest === made?.digest);
+    if (revoked?.holds || members.some(isOwn)) return fail(digestTaken);
     const rotation = {
       id: (newest?.id ?? 0) + 1,
       createdMs: nowMs,
@@ -209,9 +206,7 @@ export async function rotateMany(
         db.rotationStatements(d, rotation, members, input.expires_in ?? null, nowMs),
       answer: {
         status: 201,
-        body: {
-          facts: { rotation, members: chosen.value.map((facts, at) => factsAfter(facts, members[at]!)) },
-        },
+        body: { facts: { rotation, members: members.map(factsAfter) } },
         ...(keys.length > 0 ? { secret: { keys: Object.fromEntries(keys) as object } } : {}),
       },
       clash: () => digestTaken,
@@ -232,10 +227,8 @@ export async function rotateMany(
 }
 
 /** A bouncer as its rotation leaves it. The id of the new version comes from D1. */
-function factsAfter(
-  { bouncer: { id: bouncerId, name, versionCount }, versions }: BouncerFacts,
-  { made, dueMs }: db.RotationMember,
-): MemberFacts {
+function factsAfter({ bouncer, versions, made, dueMs }: db.RotationMember): MemberFacts {
+  const { id: bouncerId, name, versionCount } = bouncer;
   const number = versionCount + 1;
   const { revoke, change, insert }: VersionPlan = made?.plan ?? { revoke: [], change: [] };
   const left: VersionFacts[] = versions
