@@ -41,11 +41,7 @@ const engineShape = z
   .meta({ id: 'Engine' });
 
 const leftBehindShape = z
-  .object({
-    engine: z.string(),
-    decisions: z.int(),
-    why: z.enum(leftBehindReasons),
-  })
+  .object({ engine: z.string(), decisions: z.int(), why: z.enum(leftBehindReasons) })
   .meta({
     id: 'LeftBehind',
     description:
@@ -137,10 +133,7 @@ export const feedOperations = [
     }),
     answers: {
       200: { description: 'What came of it.', body: roundShape },
-      502: {
-        description: 'An engine did not answer, or not in a valid way.',
-        body: roundShape,
-      },
+      502: { description: 'An engine did not answer, or not in a valid way.', body: roundShape },
     },
     reply: async (c, { query }) => {
       const force = query.force === 'true';

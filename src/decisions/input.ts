@@ -22,9 +22,7 @@ function readTarget(value: string, scope: string | undefined): Target | string {
     if (!network) return addressMustBe;
     const isAddress = !value.includes('/');
     if (name === 'Ip' && !isAddress) return 'is a range: the scope Ip takes one address';
-    if (name === 'Range' && isAddress) {
-      return 'is an address: the scope Range takes a CIDR range';
-    }
+    if (name === 'Range' && isAddress) return 'is an address: the scope Range takes a CIDR range';
     const whole = network.prefixBits === network.bytes.length * 8 && !isAddress;
     const text = formatNetwork(network) + (whole ? `/${network.prefixBits}` : '');
     return { value: text, scope: isAddress ? 'Ip' : 'Range' };

@@ -120,7 +120,7 @@ export async function verifyLog(
   nowMs: number,
 ): Promise<Verdict> {
   const fault = (seq: number, problem: string): Verdict => ({ ok: false, seq, problem });
-  const start = after <= removed.seq ? removed : await findRow(d1, after);
+  const [start] = after <= removed.seq ? [removed] : await rowsAt(d1, after);
   if (!start) return fault(after, 'a row is missing');
   if (hash !== undefined && start.seq === after && start.hash !== hash) {
     return fault(after, 'the chain was written anew');
@@ -157,9 +157,8 @@ export async function verifyLog(
   return { ...good, next: null, lost: acknowledged };
 }
 
-async function findRow(d1: D1Database, seq: number): Promise<AuditRow | undefined> {
-  const [row] = await askD1(d1, (db) => db.select().from(audit).where(eq(audit.seq, seq)));
-  return row;
+function rowsAt(d1: D1Database, seq: number): Promise<AuditRow[]> {
+  return askD1(d1, (db) => db.select().from(audit).where(eq(audit.seq, seq)));
 }
 
 /** What is wrong with a row after `before`; null: nothing. */

@@ -123,14 +123,12 @@ export async function createToken(
     expiresMs: nowMs + expiresInMs,
     revokedMs: null,
   };
+  // The audit log keeps the name `start`, which its first rows have.
+  const detail = { role, start: row.digest.slice(0, 8), expires_at: isoTime(row.expiresMs) };
   const problem = `operator token ${name} exists, or did and is still in the audit log: choose another name`;
   const decide = (): Result<Draft> =>
     succeed({
-      entry: {
-        action: 'operator-token.create',
-        target: name,
-        detail: { role, start: row.digest.slice(0, 8), expires_at: isoTime(row.expiresMs) },
-      },
+      entry: { action: 'operator-token.create', target: name, detail },
       unchanged: always,
       statements: (d) => [d.insert(operatorTokens).values(row)],
       answer: { status: 201, secret: { token } },
@@ -156,12 +154,9 @@ export async function revokeToken(mutation: Mutation, name: string): Promise<Res
     if (token.revokedMs !== null) {
       return fail({ kind: 'conflict', field: 'name', problem: `operator token ${name} is revoked already` });
     }
+    const detail = { role: token.role, start: token.digest.slice(0, 8) };
     return succeed({
-      entry: {
-        action: 'operator-token.revoke',
-        target: name,
-        detail: { role: token.role, start: token.digest.slice(0, 8) },
-      },
+      entry: { action: 'operator-token.revoke', target: name, detail },
       unchanged: sql`EXISTS (SELECT 1 FROM operator_tokens WHERE id = ${token.id} AND revoked_ms IS NULL)`,
       statements: (d) => [
         d.update(operatorTokens).set({ revokedMs: nowMs }).where(eq(operatorTokens.id, token.id)),

@@ -1,5 +1,5 @@
-// Facts as JSON that SQL makes: what an operator is shown of a change is read in the batch that makes it, kept there for
-// its repetition, and read in the same way by a GET.
+// Facts: what an operator is shown, as JSON that SQL makes. A mutation reads them in its own batch, which also keeps them
+// for a repeated request. A GET reads them in the same way.
 
 import { getTableColumns, getTableName, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -20,12 +20,12 @@ export function rowJson(table: SQLiteTable, but: readonly string[] = []): SQL {
   return sql.raw(`json_object(${fields.join(', ')})`);
 }
 
-/** SQL for what a row has beside it: one object, or null. `from`: what follows FROM. */
+/** SQL for a related row: one object, or null. `from`: what follows FROM. */
 export function oneJson(object: SQL, from: SQL): SQL {
   return sql`json((SELECT ${object} FROM ${from}))`;
 }
 
-/** SQL for a list of what a row has beside it. */
+/** SQL for a list of related rows. */
 export function listJson(object: SQL, order: SQL, from: SQL): SQL {
   return sql`json((SELECT json_group_array(${object} ORDER BY ${order}) FROM ${from}))`;
 }
@@ -54,7 +54,7 @@ export function field(name: string): SQL {
   return sql.raw(`given.value ->> '${name}'`);
 }
 
-/** Whether something holds, as a row of its own: what is decided on is read in one batch. */
+/** Whether a condition holds, as a statement: a mutation reads all that it depends on in one batch. */
 export function selectHolds(db: DrizzleD1Database, condition: SQL) {
   return db.select({ holds: sql<0 | 1>`${condition}` }).from(keyEpoch);
 }

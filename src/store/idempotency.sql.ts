@@ -1,5 +1,5 @@
-// Answers to repeated mutations. Written in the mutation's own batch, so a mutation that happened is never done
-// again, whatever became of its answer.
+// Answers to repeated mutations. An answer is written in the mutation's own batch, so a mutation is never done twice,
+// even where its answer was lost on the way.
 
 import { lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -15,8 +15,8 @@ export function selectAnswer(db: DrizzleD1Database, actor: string, key: string, 
 }
 
 /**
- * The statements that keep an answer, and forget those whose day is over. `bodyJson`: SQL for its text, which the last of
- * them answers.
+ * The statements that keep an answer, and delete those that have expired. `bodyJson`: SQL for its text, which the last
+ * statement returns.
  */
 export function keepStatements(
   db: DrizzleD1Database,

@@ -1,12 +1,12 @@
-// D1's tables, described once. The truth of who may ask, and of what operators did. Losing it locks every bouncer
-// out. No secret is in it: SHA-512 digests of keys and tokens only.
+// The tables of D1, described once: who may ask for what, and what operators did. Losing them locks every bouncer out.
+// They hold no secret, only SHA-512 digests of keys and tokens.
 
 import { sql } from 'drizzle-orm';
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 
 /**
- * A bouncer as an operator knows it. `revision` counts its mutations, those of its keys included: it is the ETag,
- * and what makes two mutations at once take turns. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
+ * A bouncer. `revision` counts its mutations, those of its keys included: it is the ETag, and of two mutations at once one
+ * is refused by it. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
  */
 export const bouncers = sqliteTable('bouncers', {
   id: integer('id').primaryKey({ autoIncrement: true }),
@@ -17,20 +17,20 @@ export const bouncers = sqliteTable('bouncers', {
   revision: integer('revision').notNull().default(1),
   /** What its keys may read, as JSON (bouncers/policy.ts); null is everything. */
   viewJson: text('view_json'),
-  /** CIDR ranges its keys may be used from, a JSON list; null is anywhere. */
+  /** The CIDR ranges that its keys may be used from, a JSON list; null is anywhere. */
   allowJson: text('allow_json'),
-  /** Requests a minute that its keys may make; null is no limit. */
+  /** How many requests its keys may make in a minute; null is no limit. */
   rateLimit: integer('rate_limit'),
   /** How many versions its key has had: the number of the newest. */
   versionCount: integer('version_count').notNull().default(1),
-  /** What LAPI called it, of one that was imported. */
+  /** The name that an imported one had at LAPI. */
   lapiName: text('lapi_name'),
 });
 
 /**
- * One version of a bouncer's key, as the lower-case hex SHA-512 that LAPI keeps too. `current` and, while a
- * rotation is under way, `next` (not used yet) or `previous` (in its grace). `expiresMs`: the version's own end.
- * `deadlineMs`: the end that a rotation set. Times are the broker's clock; null is never.
+ * One version of a bouncer's key, as the lower-case hex SHA-512 that LAPI keeps too. `current` and, during a rotation,
+ * `next` (not used yet) or `previous` (in its grace). `expiresMs`: when the version expires by itself. `deadlineMs`: when a
+ * rotation ends it. Times are by Lapidary's clock; null is never.
  */
 export const keyVersions = sqliteTable(
   'key_versions',
@@ -41,7 +41,7 @@ export const keyVersions = sqliteTable(
       .references(() => bouncers.id, { onDelete: 'cascade' }),
     digest: text('digest').notNull().unique(),
     createdMs: integer('created_ms').notNull(),
-    /** 1, 2, 3 … in a bouncer: how operators name it. */
+    /** 1, 2, 3 … for each bouncer: operators name the version by it. */
     number: integer('number').notNull().default(1),
     state: text('state', { enum: ['next', 'current', 'previous'] })
       .notNull()
@@ -49,7 +49,7 @@ export const keyVersions = sqliteTable(
     firstUsedMs: integer('first_used_ms'),
     expiresMs: integer('expires_ms'),
     deadlineMs: integer('deadline_ms'),
-    /** Of a `next`: what its first use gives the version before it. */
+    /** Of a `next`: the grace that its first use gives the version before it. */
     graceMs: integer('grace_ms'),
     maxOverlapMs: integer('max_overlap_ms'),
   },
@@ -57,8 +57,7 @@ export const keyVersions = sqliteTable(
 );
 
 /**
- * Tokens of operators (`cso_…`), as the lower-case hex SHA-512. `revokedMs` keeps the row: the audit log speaks of
- * it by its id.
+ * Tokens of operators (`cso_…`), as the lower-case hex SHA-512. A revoked one keeps its row, since the audit log names it.
  */
 export const operatorTokens = sqliteTable('operator_tokens', {
   id: integer('id').primaryKey({ autoIncrement: true }),
@@ -70,7 +69,7 @@ export const operatorTokens = sqliteTable('operator_tokens', {
   revokedMs: integer('revoked_ms'),
 });
 
-/** Digests that were taken away. They open nothing and can't be registered again, for as long as ages.ts says. */
+/** Digests of revoked keys and tokens. They cannot be registered again while they are here (writer/cleaning.ts). */
 export const revokedDigests = sqliteTable(
   'revoked_digests',
   {
@@ -81,20 +80,19 @@ export const revokedDigests = sqliteTable(
 );
 
 /**
- * One row: counts the mutations that can take a key's right away. An isolate that sees it unchanged may go on
- * trusting every key it has looked up, so revocation costs each isolate one small read per 5 s, not one per
- * bouncer.
+ * One row: `epoch` counts the mutations of keys. An isolate that sees it unchanged goes on trusting every key that it has
+ * looked up. So revocation costs each isolate one small read in 5 s, not one for each bouncer.
  */
 export const keyEpoch = sqliteTable('key_epoch', {
   id: integer('id').primaryKey(),
   epoch: integer('epoch').notNull(),
-  /** When a restored backup was last put right (operations/settle.ts); 0 is never. Tells its past from its present. */
+  /** When a restored backup was last put right (writer/restore.ts); 0 is never. A mark from before it does not count. */
   reconciledMs: integer('reconciled_ms').notNull().default(0),
 });
 
 /**
- * Whose keys each of the last moves of the epoch was about, so that an isolate looks up these anew and no others. A move
- * that is not here (a restore) was about all.
+ * The bouncers whose keys changed with each of the last moves of the epoch: an isolate looks up these anew, and no others.
+ * With a move that is not here (a restore) all changed.
  */
 export const keyChanges = sqliteTable(
   'key_changes',
@@ -118,8 +116,8 @@ export const revocationOutbox = sqliteTable('ends_outbox', {
 });
 
 /**
- * What was done, by whom: one row per mutation, written in its batch under the next number. Its place in the hash chain
- * follows (audited.ts). `detailJson` holds names, numbers and at most 8 hex of a digest.
+ * Who did what: one row for each mutation, written in its batch under the next number. Its place in the hash chain follows
+ * (writer/sealing.ts). `detailJson` holds names, numbers and at most 8 hex digits of a digest.
  */
 export const audit = sqliteTable(
   'audit',
@@ -133,7 +131,7 @@ export const audit = sqliteTable(
     /** The `hash` of the row before; both are '' until the row is sealed. */
     previousHash: text('previous_hash').notNull(),
     hash: text('hash').notNull(),
-    /** SHA-256 of what the row says; null in rows from before there was one. */
+    /** SHA-256 of the fields above; null in old rows, which were written without it. */
     digest: text('digest'),
   },
   (table) => [
@@ -144,8 +142,8 @@ export const audit = sqliteTable(
 );
 
 /**
- * One row, once rows of the audit log were removed by their age: the last of them. The feed's object has the same; from
- * here it is told to an object that is new, or that finds D1 restored.
+ * One row, once rows of the audit log were removed by their age: the last of them. The feed's object has the same. An
+ * object that is new, or that finds D1 restored, reads it here.
  */
 export const auditStart = sqliteTable('audit_start', {
   id: integer('id').primaryKey(),
@@ -153,7 +151,7 @@ export const auditStart = sqliteTable('audit_start', {
   hash: text('hash').notNull(),
 });
 
-/** Answers to mutations that carried an `Idempotency-Key`, without the secrets in them, for a day. */
+/** Answers to mutations with an `Idempotency-Key`, without their secrets, for a day. */
 export const idempotentAnswers = sqliteTable(
   'idempotent_answers',
   {
@@ -170,7 +168,7 @@ export const idempotentAnswers = sqliteTable(
   ],
 );
 
-/** Rotations of many bouncers at once, as they were asked for. `id` counts them. */
+/** Rotations of many bouncers, as operators asked for them. `id` counts them. */
 export const rotations = sqliteTable('rotations', {
   id: integer('id').primaryKey(),
   createdMs: integer('created_ms').notNull(),
@@ -182,8 +180,8 @@ export const rotations = sqliteTable('rotations', {
 });
 
 /**
- * What a rotation made: version `number` of each bouncer's key, to be put to use at `dueMs`. How far it has come is
- * read from the versions. The name stays when the bouncer is gone.
+ * A bouncer of a rotation: version `number` of its key was made, and is due to be used from `dueMs` on. The progress is read
+ * from the versions. The name stays here when the bouncer is deleted.
  */
 export const rotationMembers = sqliteTable(
   'rotation_members',
@@ -200,8 +198,8 @@ export const rotationMembers = sqliteTable(
 );
 
 /**
- * Hosts that register their bouncers' keys themselves, known by their SSH public key. `removedMs`: a tombstone, so that
- * a removed host is told so. `revision` counts what operators change: it is the ETag.
+ * Hosts that register their bouncers' keys themselves, known by their SSH public key. A removed one (`removedMs`) keeps its
+ * row, so that it can be told. `revision` counts the changes by operators: it is the ETag.
  */
 export const hosts = sqliteTable(
   'hosts',
@@ -217,19 +215,19 @@ export const hosts = sqliteTable(
       .default('standard'),
     createdMs: integer('created_ms').notNull(),
     revision: integer('revision').notNull().default(1),
-    /** When it last came with a generation that is not its own: somebody has a copy of it. */
+    /** When it last sent a generation that is not its own: a copy of it may exist. */
     suspectedMs: integer('suspected_ms'),
     seenMs: integer('seen_ms'),
     removedMs: integer('removed_ms'),
-    /** The cloud instance that it proved to be at its first contact: that one enrols once. */
+    /** The cloud instance that it proved to be when it enrolled: an instance enrols once. */
     instance: text('instance').unique(),
     /** The engine at which it may have a machine's account; null: at none. */
     machineEngine: text('machine_engine'),
-    /** When a request under its name was last refused, and why, for operators: written every 10 min at most. */
+    /** When a request under its name was last refused, and why: for operators, written at most every 10 minutes. */
     lastRefusedMs: integer('last_refused_ms'),
     lastRefusedWhy: text('last_refused_why'),
   },
-  // Two hosts with one key are one host and its copy. Of a removed one the key is free.
+  // Two hosts with one key would be a host and its copy. The key of a removed host is free.
   (table) => [
     uniqueIndex('hosts_live_key')
       .on(table.publicKey)
@@ -241,8 +239,8 @@ export const hosts = sqliteTable(
 export const keyKinds = ['bouncer', 'engine', 'machine'] as const;
 
 /**
- * The keys that a host may register: a bouncer's by its name, which need not exist yet; the engine's, whose `name` is '';
- * a machine's (its account at an engine) by the host's name. A key is one host's.
+ * The keys that a host may register. A bouncer's has the bouncer's name, which need not exist yet; the engine's has the
+ * name ''; a machine's (its account at an engine) has the host's name. A key belongs to one host.
  */
 export const hostKeys = sqliteTable(
   'host_keys',
@@ -252,23 +250,23 @@ export const hostKeys = sqliteTable(
     hostId: integer('host_id')
       .notNull()
       .references(() => hosts.id, { onDelete: 'cascade' }),
-    /** How many registrations of it succeeded: the host counts, too, and a copy of the host counts wrong. */
+    /** How many registrations of it succeeded. The host counts too: a copy of the host comes with another count. */
     generation: integer('generation').notNull().default(0),
-    /** How often a host that lost its count may begin at 0 again, without anybody's leave. */
+    /** How often a host that lost its count may begin at 0 again, without an operator. */
     recoveriesLeft: integer('recoveries_left').notNull(),
     /** An operator allowed the next registration, whatever its generation. */
     recoveryAllowed: integer('recovery_allowed', { mode: 'boolean' }).notNull().default(false),
     rotationAskedMs: integer('rotation_asked_ms'),
-    /** What the rotation that was asked for gives the version before. */
+    /** The grace that the requested rotation gives the version before. */
     graceMs: integer('grace_ms'),
     maxOverlapMs: integer('max_overlap_ms'),
-    /** How long its versions live; null: without an end. */
+    /** How long its versions live; null: they do not expire. */
     lifeMs: integer('life_ms'),
   },
   (table) => [primaryKey({ columns: [table.kind, table.name] }), index('host_keys_host').on(table.hostId)],
 );
 
-/** The account that a host has at an engine (a LAPI machine), as it was asked for last. The engine has the password. */
+/** The account that a host asked for last at an engine (a LAPI machine). The engine has the password. */
 export const hostMachines = sqliteTable('host_machines', {
   hostId: integer('host_id')
     .primaryKey()
@@ -277,7 +275,7 @@ export const hostMachines = sqliteTable('host_machines', {
   machine: text('machine').notNull().unique(),
   engine: text('engine').notNull(),
   createdMs: integer('created_ms').notNull(),
-  /** Since when the engine is seen to take it; null: it waits for `cscli machines validate`. */
+  /** When the engine was first seen to accept it; null: it waits for `cscli machines validate`. */
   validatedMs: integer('validated_ms'),
 });
 
@@ -299,7 +297,7 @@ export const enrolments = sqliteTable('enrolments', {
   revokedMs: integer('revoked_ms'),
 });
 
-/** Who used an enrolment: each host's name takes one of its places, with the key that it came with. */
+/** The hosts that used an enrolment. Each name takes one of its places, with the key that it enrolled with. */
 export const enrolmentHosts = sqliteTable(
   'enrolment_hosts',
   {
@@ -313,7 +311,7 @@ export const enrolmentHosts = sqliteTable(
   (table) => [primaryKey({ columns: [table.enrolmentId, table.host] })],
 );
 
-/** Nonces of challenges that were used, until they end by themselves. */
+/** Nonces of challenges that were used, until they expire. */
 export const burntNonces = sqliteTable(
   'burnt_nonces',
   {
@@ -324,8 +322,8 @@ export const burntNonces = sqliteTable(
 );
 
 /**
- * One row: the address by which hosts know this broker where PUBLIC_URL does not say it. `//host`, from an operator's
- * request, without a scheme and without PATH_PREFIX; or the whole address, as an operator gave it.
+ * One row: the address by which hosts know Lapidary, where PUBLIC_URL is not set. `//host` where it comes from an
+ * operator's request, without a scheme and without PATH_PREFIX; or the whole address, as an operator gave it.
  */
 export const publicUrl = sqliteTable('public_url', {
   id: integer('id').primaryKey(),
@@ -334,13 +332,13 @@ export const publicUrl = sqliteTable('public_url', {
   actor: text('actor').notNull(),
 });
 
-/** Audiences of requests that were meant for another broker, for the hour in which each is not noted again. */
+/** Audiences of requests that were signed for another address. Each is noted at most once an hour. */
 export const relayedAudiences = sqliteTable('relayed_audiences', {
   audience: text('audience').primaryKey(),
   notedMs: integer('noted_ms').notNull(),
 });
 
-/** One row: which key for the feed a host sent last. The feed's object has the key itself, sealed (engines/keys.ts). */
+/** One row: the engine key that a host sent last. The feed's object has the key itself, sealed (engines/keys.ts). */
 export const engineKeys = sqliteTable('engine_keys', {
   id: integer('id').primaryKey(),
   host: text('host').notNull(),
@@ -349,7 +347,7 @@ export const engineKeys = sqliteTable('engine_keys', {
   createdMs: integer('created_ms').notNull(),
 });
 
-/** Machines (LAPI's `machine_id`) that are refused here, whatever the engine thinks of their tokens. */
+/** Machines (LAPI's `machine_id`) that are refused here, also where the engine accepts their tokens. */
 export const blockedMachines = sqliteTable('blocked_machines', {
   machine: text('machine').primaryKey(),
   blockedMs: integer('blocked_ms').notNull(),
@@ -357,7 +355,7 @@ export const blockedMachines = sqliteTable('blocked_machines', {
   reason: text('reason'),
 });
 
-/** One row, from the first request that reached the feed on: `FEED_LOCATION` as it was then. */
+/** One row since the first request reached the feed: `FEED_LOCATION` as it was then. */
 export const feedLocation = sqliteTable('feed_location', {
   id: integer('id').primaryKey(),
   location: text('location').notNull(),

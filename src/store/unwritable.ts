@@ -1,5 +1,5 @@
-// Storage that takes no write: a full disk, or a limit of the account that is used up. Such an error is known by its
-// text, which is all of it that crosses the object's RPC.
+// Storage that takes no write: a full disk, or an account's limit that is used up. Such an error is recognised by its text,
+// since nothing else of it crosses the object's RPC.
 
 import { causeOf } from '../http/failure.ts';
 
@@ -16,11 +16,11 @@ export function isUnwritable(error: unknown): boolean {
   return error instanceof Error && error.message.includes(mark);
 }
 
-/** D1's words for a limit of the account or of its storage. It says `exceeded` also of a batch that it broke off. */
+/** How D1 reports a limit of the account or of its storage. `exceeded` alone may also be a batch that was broken off. */
 const fullWords =
   /maximum (?:DB size|account storage)|allowed rows written|daily row (?:read|write) limit|SQLITE_(?:FULL|READONLY)/i;
 
-/** Whether D1 says of a batch that it has no room for it. Of any other error it may have been written. */
+/** Whether D1 refused a batch because it is full. After any other error the batch may have been written. */
 export function isFull(error: unknown): boolean {
   return fullWords.test(causeOf(error).message);
 }

@@ -66,14 +66,11 @@ export function openRememberedKeys(sql: SqlStorage) {
   /** The later one of a moment and the last answer, unless the clock was set back since. */
   const later = (ms: number, nowMs: number): number => (heardMs > nowMs ? ms : Math.max(heardMs, ms));
 
-  const forgetUnwritten = (changed: ReadonlySet<number> | 'all'): void => {
-    for (const [digest, { version }] of unwritten) {
-      if (changed === 'all' || changed.has(version.bouncerId)) unwritten.delete(digest);
-    }
-  };
-
-  const forget = (where: string, ...values: string[]): void => {
-    const gone = sql.exec(`DELETE FROM remembered_keys ${where} RETURNING 1`, ...values).toArray().length;
+  /** Deletes the keys of some bouncers; of all without an argument. */
+  const forget = (bouncerIds?: ReadonlySet<number>): void => {
+    const which = bouncerIds ? 'WHERE bouncer_id IN (SELECT value FROM json_each(?))' : '';
+    const values = bouncerIds ? [JSON.stringify([...bouncerIds])] : [];
+    const gone = sql.exec(`DELETE FROM remembered_keys ${which} RETURNING 1`, ...values).toArray().length;
     if (count !== null) count -= gone;
   };
 
@@ -97,12 +94,12 @@ export function openRememberedKeys(sql: SqlStorage) {
       if (epoch === unknownEpoch && moves.since !== Number.MAX_SAFE_INTEGER) return;
       const changed = changedSince(moves.since, moves.epoch, moves.changes);
       const ms = later(askedMs, askedMs);
-      forgetUnwritten(changed);
+      for (const [digest, { version }] of unwritten) {
+        if (changed === 'all' || changed.has(version.bouncerId)) unwritten.delete(digest);
+      }
       try {
-        if (changed === 'all') forget('');
-        else if (changed.size > 0) {
-          forget('WHERE bouncer_id IN (SELECT value FROM json_each(?))', JSON.stringify([...changed]));
-        }
+        if (changed === 'all') forget();
+        else if (changed.size > 0) forget(changed);
         if (moves.epoch > epoch) write(moves.epoch, ms);
         else heardMs = ms;
       } catch (error) {
@@ -114,7 +111,7 @@ export function openRememberedKeys(sql: SqlStorage) {
     forgetAll(): void {
       epoch = unknownEpoch;
       unwritten.clear();
-      forget('');
+      forget();
       write(unknownEpoch, 0);
     },
     /** Takes what an isolate reports. Writes nothing: a poll goes on where nothing can be written. */

@@ -174,12 +174,11 @@ async function noteRevoked(d1: D1Database, revoked: readonly Revocation[]): Prom
 const isRevoked = sql`digest IN (SELECT digest FROM revoked_digests)`;
 
 /** How many revoked keys and tokens the backup has brought back. */
-async function countRevived(d1: D1Database): Promise<{ keys: number; tokens: number }> {
+function countRevived(d1: D1Database): Promise<{ keys: number; tokens: number }> {
   const count = sql`SELECT
     (SELECT COUNT(*) FROM key_versions WHERE ${isRevoked}) AS keys,
     (SELECT COUNT(*) FROM operator_tokens WHERE revoked_ms IS NULL AND ${isRevoked}) AS tokens`;
-  const [row] = await askD1(d1, (db) => db.all<{ keys: number; tokens: number }>(count));
-  return row ?? { keys: 0, tokens: 0 };
+  return askD1(d1, (db) => db.get(count));
 }
 
 /**

@@ -45,12 +45,6 @@ import { shared } from '../runtime/shared.ts';
 /** Each try follows a restore meanwhile, or records a page of revocations. */
 const mostTries = 1000;
 
-interface Settled {
-  readonly mark: StoreMark;
-  /** Whether all revocations are recorded here, too. */
-  readonly isRecorded: boolean;
-}
-
 /** What the feed remembers of bouncers and hosts, and has to learn of their changes. */
 export interface FeedMemory {
   /** A restored D1 gives the ids above this one again, to other bouncers. */
@@ -82,15 +76,15 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
 
   const settling = shared(() => answerWithin(compare(), workMs));
 
-  /** Compares D1 with what is recorded here, until they agree. */
-  const compare = async (): Promise<Settled> => {
+  /** Compares D1 with what is recorded here, until they agree. `isRecorded`: all revocations are recorded here, too. */
+  const compare = async (): Promise<{ mark: StoreMark; isRecorded: boolean }> => {
     let isRepublished = false;
     for (let attempt = 0; attempt < mostTries; attempt++) {
       const before = head;
       const since = feed.keys.since();
       const askedMs = Date.now();
-      const read = await restore.readStore(d1, before, since);
-      const { mark, hasHead, changes, pending, highestBouncerId } = read;
+      const { mark, hasHead, ...read } = await restore.readStore(d1, before, since);
+      const { changes, pending, highestBouncerId } = read;
       if (!hasHead) {
         feed.keys.forgetAll();
         if (await restore.isReconciled(d1, before)) await adopt(before, mark, highestBouncerId);
