@@ -4,8 +4,7 @@
 
 import { sinceMs } from '../runtime/clock.ts';
 import { isKnownDigest } from './keys.sql.ts';
-import { createPlaces } from '../engines/places.ts';
-import { acceptsKey } from '../engines/upstream.ts';
+import { acceptsKey, createTurns } from '../engines/upstream.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { answerWithin } from '../runtime/wait.ts';
@@ -81,8 +80,8 @@ async function isGoodAtEngine(
   key: string,
   userAgent: string,
 ): Promise<boolean> {
-  const places = createPlaces();
-  const asked = engines.map((engine) => acceptsKey({ ...engine, enter: places() }, key, userAgent));
+  const turns = createTurns();
+  const asked = engines.map((engine) => acceptsKey({ ...engine, enter: turns() }, key, userAgent));
   const answers = await Promise.all(asked);
   return answers.includes(true);
 }

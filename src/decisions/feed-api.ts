@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import { freshnesses } from '../engines/engines.ts';
-import { leftBehindReasons } from '../mirror/left-behind.ts';
+import { leftBehindReasons } from '../mirror/local.ts';
 import { linkStates } from '../mirror/progress.ts';
 import { note } from '../operations/mutate.ts';
 import { isoTime, time } from '../operations/fields.ts';
@@ -73,7 +73,7 @@ const roundShape = z
     added: z.int(),
     removed: z.int(),
     error: z.string().nullable(),
-    warning: z.string().nullable().meta({ description: 'Why a full list was not accepted.' }),
+    warning: z.string().nullable().meta({ description: 'Why another full list has to confirm this one.' }),
   })
   .meta({ id: 'Round' });
 

@@ -1,20 +1,22 @@
-// The engines of the feed, each with a key, rounds and a forwarder of its own, so that one that is silent, lies or is
-// gone costs the others nothing.
+// The engines of the feed. Each has its own key, rounds and forwarder, so an engine that is silent, wrong or gone does not
+// disturb the others.
 
 import { sinceMs } from '../runtime/clock.ts';
+import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
 import { isUnwritable } from '../store/unwritable.ts';
 import { createEngineKeys, type EngineKeys, type KeySource } from './keys.ts';
 import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
 import { listIntervalMs, type Intervals, type LinkState } from '../mirror/progress.ts';
-import { createPlaces } from './places.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
+import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
+import { isChosen, type View } from '../mirror/view.ts';
 
 export interface Engine {
   readonly name: string;
-  /** What its decisions are kept under. */
+  /** Its decisions are kept under it (engine-names.ts). */
   readonly handle: string;
   readonly keys: EngineKeys;
   readonly rounds: Rounds;
@@ -22,8 +24,8 @@ export interface Engine {
 }
 
 /**
- * How true what is served of an engine is. `cold`: no full list of it was ever believed, so nobody knows what it bans.
- * `stale`: three syncs in a row are missing, or no full list was believed for twice the time in which one is due.
+ * How current the decisions of an engine are. `cold`: no full list was ever accepted, so nobody knows what it bans.
+ * `stale`: three syncs in a row failed, or no full list was accepted for twice the time in which one is due.
  */
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
@@ -32,72 +34,72 @@ export interface EngineStatus {
   readonly name: string;
   readonly decisions: number;
   readonly freshness: Freshness;
-  /** Since it was last heard, and since a full list of it was last believed; null: never, or the clock was set back. */
+  /** Since its last answer, and since its last accepted full list; null: never, or the clock was set back. */
   readonly ageSeconds: number | null;
   readonly fullAgeSeconds: number | null;
   readonly link: LinkState;
-  /** Where the key comes from that it is asked with; null: there is none. */
+  /** Where its key comes from; null: there is none. */
   readonly key: KeySource | null;
-  /** There is a better one, which the engine does not accept yet. */
+  /** There is a newer key that the engine does not accept yet. */
   readonly keyPending: boolean;
   readonly lastSyncMs: number;
   readonly lastResyncMs: number;
   readonly lastError: string | null;
-  /** Elements of its newest answers that could not be read, and what is wrong with one of them. */
+  /** Unreadable elements of its newest answers, and what is wrong with one of them. */
   readonly skipped: number;
   readonly skippedSample: string | null;
-  /** Decisions of it for which there is no room (`MAX_DECISIONS`). */
+  /** Its decisions for which there is no room (`MAX_DECISIONS`). */
   readonly leftOut: number;
 }
 
-export function createEngines(storage: DurableObjectStorage, store: Store, settings: Settings): Engine[] {
-  const places = createPlaces();
+export function createEngines(store: Store, settings: Settings): Engine[] {
+  const turns = createTurns();
   return settings.engines.map((each) => {
-    const engine = { ...each, enter: places() };
-    const handle = handleOf(store.names, engine.name);
-    const keys = createEngineKeys(storage, settings, engine, handle);
+    const handle = handleOf(store.names, each.name);
+    const engine = { ...each, handle, enter: turns() };
+    const keys = createEngineKeys(store.storage, settings, engine, handle);
     return {
       name: engine.name,
       handle,
       keys,
-      rounds: createRounds(storage, store, settings, { ...engine, handle }, keys),
+      rounds: createRounds(store, settings, engine, keys),
       forwarder: createForwarder(engine, keys),
     };
   });
 }
 
-/** A round with one engine that nobody waits for. */
-export async function hear({ name, rounds, forwarder }: Engine): Promise<void> {
+/** Runs a round with one engine. Never throws. */
+export async function syncEngine({ name, rounds, forwarder }: Engine): Promise<void> {
   try {
     const { ok } = await rounds.run();
-    // Not waited for: the next round must not be late for it.
+    // Not waited for: it must not delay the next round.
     if (ok) void forwarder.forward();
   } catch (error) {
-    // Of what can't be written the log has told (store.ts).
+    // A write that failed is in the log already (mirror.ts).
     if (isUnwritable(error)) return;
     console.error(`engine ${name}: a round broke off: ${(error as Error).message}`);
   }
 }
 
-/** Of some engines at once, each at its own pace. What went wrong says where, when there are several. */
+/** Runs rounds with some engines at once. With several engines, errors and warnings name theirs. */
 export async function runRounds(
   engines: readonly Engine[],
   run: (rounds: Rounds) => Promise<RoundResult>,
 ): Promise<RoundResult> {
   const results = await Promise.all(engines.map(({ rounds }) => run(rounds)));
-  const joined = (kind: 'error' | 'doubt'): string | null => {
-    const told = engines.flatMap(({ name }, index) => {
+  const joined = (kind: 'error' | 'warning'): string | null => {
+    const messages = engines.flatMap(({ name }, index) => {
       const text = results[index]?.[kind] ?? null;
       return text === null ? [] : [engines.length === 1 ? text : `${name}: ${text}`];
     });
-    return told.length === 0 ? null : told.join('; ');
+    return messages.length === 0 ? null : messages.join('; ');
   };
   return {
     ok: results.every(({ ok }) => ok),
     added: results.reduce((total, { added }) => total + added, 0),
     removed: results.reduce((total, { removed }) => total + removed, 0),
     error: joined('error'),
-    doubt: joined('doubt'),
+    warning: joined('warning'),
   };
 }
 
@@ -110,14 +112,15 @@ export function statusOf(
   const { link, lastError } = rounds.state();
   const { source: key, pending: keyPending } = keys.state();
   const { lastSyncMs, lastResyncMs, progress } = engineState(store, handle);
-  const heardMs = sinceMs(lastSyncMs, nowMs);
+  const answeredMs = sinceMs(lastSyncMs, nowMs);
   const listMs = sinceMs(lastResyncMs, nowMs);
-  const isStale = heardMs > 3 * intervals.syncIntervalMs || listMs > 2 * listIntervalMs(progress, intervals);
+  const isStale =
+    answeredMs > 3 * intervals.syncIntervalMs || listMs > 2 * listIntervalMs(progress, intervals);
   return {
     name,
     decisions: store.mirror.byEngine.get(handle)?.size ?? 0,
     freshness: lastResyncMs === 0 ? 'cold' : isStale ? 'stale' : 'fresh',
-    ageSeconds: lastSyncMs === 0 ? null : wholeSeconds(heardMs),
+    ageSeconds: lastSyncMs === 0 ? null : wholeSeconds(answeredMs),
     fullAgeSeconds: lastResyncMs === 0 ? null : wholeSeconds(listMs),
     link,
     key,
@@ -135,14 +138,58 @@ function wholeSeconds(ms: number): number | null {
   return ms === Infinity ? null : Math.round(ms / 1000);
 }
 
-/** The oldest of all; null: the age of one is not known. Without an engine there is nothing to be old. */
+/** The oldest age; null: one is not known. Without an engine: 0. */
 export function oldestOf(ages: readonly (number | null)[]): number | null {
   return ages.reduce((oldest: number | null, age) => {
     return oldest === null || age === null ? null : Math.max(oldest, age);
   }, 0);
 }
 
-/** The worst of all: without an engine there is nothing to be old. */
+/** The worst freshness. Without an engine: fresh. */
 export function worstOf(freshness: readonly Freshness[]): Freshness {
   return freshnesses.findLast((each) => freshness.includes(each)) ?? 'fresh';
+}
+
+/**
+ * How long a client waits for the first full lists, from the feed's first request on. A start-up may take as long as
+ * LAPI's own of a large list, since Debian's firewall bouncer ends when its first poll fails. A live lookup delays
+ * somebody's page.
+ */
+export const startUpPatienceMs = 25_000;
+export const lookupPatienceMs = 2_000;
+
+/** Whether a full list of an engine was ever accepted. */
+function hasList(store: Store, { handle }: Engine): boolean {
+  return engineState(store, handle).lastResyncMs > 0;
+}
+
+/** Whether the decisions of at least one engine of a view are known. A view without an engine is known. */
+export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
+  const chosen = engines.filter(({ handle }) => isChosen(view, handle));
+  return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
+}
+
+/** Whether the decisions of all engines of a view are known. */
+export function isComplete(engines: readonly Engine[], store: Store, view: View): boolean {
+  return engines.every((engine) => hasList(store, engine) || !isChosen(view, engine.handle));
+}
+
+/**
+ * Waits until a view is known, for no longer than `patienceMs` after the first request: at first for all its engines,
+ * then for one. If it is not known then, the bouncer gets an error and its own policy decides; an empty list would say
+ * that nobody is banned.
+ */
+export async function awaitKnown(
+  engines: readonly Engine[],
+  store: Store,
+  view: View,
+  firstRequestMs: number,
+  patienceMs: number,
+): Promise<boolean> {
+  const missing = engines.filter((engine) => !hasList(store, engine) && isChosen(view, engine.handle));
+  const lists = missing.map(({ rounds }) => rounds.known);
+  const leftMs = (limitMs: number): number => Math.max(0, limitMs - sinceMs(firstRequestMs, Date.now()));
+  await withinMs(Promise.all(lists), leftMs(Math.min(patienceMs, lookupPatienceMs)));
+  if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists), leftMs(patienceMs));
+  return isKnown(engines, store, view);
 }

@@ -1,6 +1,5 @@
-// The key that the feed pulls from an engine with: one that the engine's host sent, or the setting's. The old one is given
-// up when the engine has answered a new one, never before: a mistake here is a mirror that stands still. Keys are kept
-// sealed and opened in memory only.
+// The key for an engine: one that the engine's host sent, or the one of the settings. An old key is given up only after
+// the engine has accepted a new one. A mistake here stops the mirror. Keys are stored sealed and opened in memory only.
 
 import { fail, succeed, type Result } from '../http/failure.ts';
 import type { EngineSettings } from '../config/engines.ts';
@@ -15,45 +14,26 @@ export type KeySource = 'setting' | 'host';
 export interface EngineKey {
   readonly source: KeySource;
   readonly key: string;
-  /** For an operator to read: `UPSTREAM_API_KEY`. */
+  /** For an operator to read, such as `UPSTREAM_API_KEY`. */
   readonly name: string;
-}
-
-export interface EngineKeys {
-  /** Takes a key from a host. It is used as soon as the engine accepts it. `unavailable` when it can't be opened. */
-  offer(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>>;
-  /** Gives up what a host sent. */
-  forget(host: string): void;
-  /**
-   * The key to pull with now; null: there is none. `accepts` is asked of each that would be better than the last one
-   * chosen, and, when that one was `refused`, of the others too.
-   */
-  choose(accepts: (key: string) => Promise<boolean>, refused: boolean): Promise<EngineKey | null>;
-  /** The one chosen last; null: there is none yet. Asks nobody. */
-  current(): EngineKey | null;
-  /** The engine has answered it: the one before is given up. */
-  noteAnswered(key: EngineKey): void;
-  state(): { readonly source: KeySource | null; readonly pending: boolean };
-  /** Why there is none. */
-  problem(): string;
-  /** The SHA-512 of each of them. */
-  digests(): Promise<string[]>;
 }
 
 interface Candidate extends EngineKey {
   readonly row: log.EngineKeyRow | null;
 }
 
-/** Of the engines only the default one's host sends a key; it is for no other engine that is the default one later. */
+export type EngineKeys = ReturnType<typeof createEngineKeys>;
+
+/** Only the default engine's host sends keys. They are for that engine alone, even if another one is the default later. */
 export function createEngineKeys(
   storage: DurableObjectStorage,
   { bootstrap }: Pick<Settings, 'bootstrap'>,
   engine: EngineSettings,
   handle: string,
-): EngineKeys {
+) {
   const { sql } = storage;
   const rows = (): log.EngineKeyRow[] => log.readEngineKeys(sql, handle);
-  /** What is sealed → the key; null: it can't be opened. */
+  /** Sealed key → opened key; null: it can't be opened. */
   const opened = new Map<string, string | null>();
   let chosen: Candidate | null | undefined;
 
@@ -78,7 +58,7 @@ export function createEngineKeys(
     opened.set(sealed, key);
   };
 
-  /** The best first: what a host sent last, what it sent before, the setting's. */
+  /** The best first: the newest one of a host, the one that it sent before, the one of the settings. */
   const candidates = async (): Promise<Candidate[]> => {
     const all: Candidate[] = [];
     const sent = rows();
@@ -95,27 +75,33 @@ export function createEngineKeys(
   };
 
   return {
-    async offer(host, sealed) {
+    /** Takes a key from a host. It is used as soon as the engine accepts it. `unavailable`: it can't be opened. */
+    async offer(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
       const key = await keyOf({ host, sealed });
       if (key === null) return fail({ kind: 'unavailable', problem: 'the key can not be opened here' });
       const same = (await candidates()).find(({ row, key: known }) => row?.host === host && known === key);
       try {
         if (!same?.row) log.writePendingEngineKey(sql, { host, sealed, engine: handle }, Date.now());
-        // Sent before, and sent again since: whatever came between is not what the host wants.
+        // The host sent the used key again, so it does not want the pending one any more.
         else if (same.row.state === 'used') log.deletePendingEngineKey(sql);
       } catch (error) {
         return fail({ kind: 'unavailable', problem: unwritable('the feed’s storage', error).message });
       }
       return succeed(same ? 'unchanged' : 'registered');
     },
-    forget(host) {
+    /** Deletes the keys of a host. */
+    forget(host: string): void {
       log.deleteEngineKeysOf(sql, host);
       if (chosen?.row?.host === host) chosen = undefined;
     },
-    async choose(accepts, refused) {
+    /**
+     * The key to pull with now; null: there is none. `accepts` is asked for each key that would be better than the last
+     * choice and, if that one was `refused`, for all others too.
+     */
+    async choose(accepts: (key: string) => Promise<boolean>, refused: boolean): Promise<EngineKey | null> {
       const all = await candidates();
       const last = all.findIndex(({ key }) => key === chosen?.key);
-      // At a start: what the engine is known to accept, if there is such a one.
+      // After a restart: a key that the engine has accepted before, if there is one.
       const known = all.findIndex(({ row }) => row?.state !== 'pending');
       const at = last >= 0 ? last : Math.max(known, 0);
       chosen = all[at] ?? null;
@@ -126,22 +112,25 @@ export function createEngineKeys(
       }
       return chosen;
     },
-    current: () => chosen ?? null,
-    noteAnswered({ key }) {
+    /** The last choice; null: there is none yet. */
+    current: (): EngineKey | null => chosen ?? null,
+    /** The engine has accepted this key, so the one before is given up. */
+    noteAnswered({ key }: EngineKey): void {
       if (chosen?.key !== key || chosen.row?.state !== 'pending') return;
       const { sealed } = chosen.row;
       if (!storage.transactionSync(() => log.useEngineKey(sql, sealed))) return;
       chosen = { ...chosen, row: { ...chosen.row, state: 'used' } };
     },
-    state() {
+    state(): { readonly source: KeySource | null; readonly pending: boolean } {
       const sent = rows();
       const used = sent.some((row) => row.state === 'used');
-      const first = used ? 'host' : engine.apiKey !== null ? 'setting' : sent.length > 0 ? 'host' : null;
-      const source = chosen === undefined ? first : (chosen?.source ?? null);
+      const initial = used ? 'host' : engine.apiKey !== null ? 'setting' : sent.length > 0 ? 'host' : null;
+      const source = chosen === undefined ? initial : (chosen?.source ?? null);
       const pending = sent.some((row) => row.state === 'pending') || (source === 'setting' && used);
       return { source, pending };
     },
-    problem() {
+    /** Why there is no key. */
+    problem(): string {
       if (rows().length === 0) {
         return 'no key for the engine yet: its host has sent none, and UPSTREAM_API_KEY is not set';
       }
@@ -150,7 +139,8 @@ export function createEngineKeys(
         'let the host send a key again'
       );
     },
-    async digests() {
+    /** The SHA-512 of each key. */
+    async digests(): Promise<string[]> {
       return Promise.all((await candidates()).map(({ key }) => digestOf(key)));
     },
   };

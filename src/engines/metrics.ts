@@ -1,40 +1,32 @@
-// What bouncers report of themselves, passed on to the engine, which would know nothing of them otherwise. One post of
-// the feed's own component carries the reports of many. A mistake here costs the engine figures, or posts without
-// number; never a bouncer its 201, nor the feed a round.
+// Usage metrics of bouncers, forwarded to the engine. One post, made as the feed's own component, carries the reports of
+// many bouncers. A mistake here loses figures or posts too often; it never refuses a bouncer's report or delays a round.
 
 import type { EngineKeys } from './keys.ts';
 import { postMetrics, type Reached } from './upstream.ts';
 
-/** One bouncer's report, without anything that tells where the bouncer is or what its key is. */
+/** One bouncer's report, without the bouncer's address and key. */
 export interface Report {
   readonly bouncer: string;
   /** LAPI's `DetailedMetrics` as JSON, with commas between them. */
   readonly metrics: string;
 }
 
-export interface Forwarder {
-  /** Keeps a report until the next post; a bouncer's newest takes the place of its last. */
-  take(report: Report): void;
-  /** Posts what waits, if it is time. Never throws: a report that the engine does not take is lost. */
-  forward(): Promise<void>;
-}
-
 type Json = Readonly<Record<string, unknown>>;
 
-/** In characters. LAPI's own limit is 50 MiB; a report of a bouncer with 50 lists has some 40,000. */
+/** In characters. LAPI's limit is 50 MiB; the report of a bouncer with 50 lists has some 40,000. */
 const maxReport = 64 * 1024;
 const maxPost = 512 * 1024;
 const maxWaiting = 2 * 1024 * 1024;
-/** LAPI's for every text in a report. */
+/** LAPI's limit for every text in a report. */
 const maxText = 255;
 const postIntervalMs = 10_000;
-/** How long an engine that answers 404 (before 1.6.3) is left alone: it may be updated meanwhile. */
+/** How long an engine that answers 404 (before 1.6.3) gets no post: it may be updated meanwhile. */
 const unknownIntervalMs = 3_600_000;
 
 /**
- * What LAPI would take of a component (pkg/models/localapi_swagger.yaml: whole numbers, texts of 255 characters), each
- * item under the label `bouncer`. Since the reports of others share its post, what LAPI would refuse is left out.
- * Null: there is nothing to pass on, or too much.
+ * The report of a component, each item with the label `bouncer`. What LAPI would refuse is left out, since the reports of
+ * others are in the same post (pkg/models/localapi_swagger.yaml: whole numbers, texts of 255 characters). Null: there is
+ * nothing to forward, or too much.
  */
 export function reportOf(component: unknown, bouncer: string): Report | null {
   const parts = listOf(component, 'metrics').flatMap((part) => {
@@ -62,7 +54,7 @@ function objectOf(value: unknown): Json {
   return typeof value === 'object' && value !== null ? (value as Json) : {};
 }
 
-/** Its objects; none where lua posts an object in place of an empty list. */
+/** The objects of a list. The lua bouncers post an object in place of an empty list. */
 function listOf(value: unknown, name: string): Json[] {
   const list = objectOf(value)[name];
   return Array.isArray(list) ? list.map(objectOf) : [];
@@ -73,10 +65,12 @@ function wholeNumber(value: unknown): number | null {
   return Number.isSafeInteger(whole) ? whole : null;
 }
 
-/** In memory: what a restart of the object loses is at most one report of each bouncer. */
-export function createForwarder(engine: Reached, keys: EngineKeys): Forwarder {
+export type Forwarder = ReturnType<typeof createForwarder>;
+
+/** Reports wait in memory: a restart of the object loses at most one of each bouncer. */
+export function createForwarder(engine: Reached, keys: EngineKeys) {
   const startedMs = Date.now();
-  /** By bouncer, the one that waits longest first. */
+  /** Reports by bouncer, the longest waiting first. */
   const waiting = new Map<string, string>();
   let waitingLength = 0;
   let nextMs = 0;
@@ -100,18 +94,20 @@ export function createForwarder(engine: Reached, keys: EngineKeys): Forwarder {
   };
 
   return {
-    take({ bouncer, metrics }) {
+    /** Keeps a report until the next post. A bouncer's newest report replaces its last one. */
+    take({ bouncer, metrics }: Report): void {
       if (Date.now() < unknownUntilMs) return;
       const length = waitingLength - (waiting.get(bouncer)?.length ?? 0) + metrics.length;
       if (length > maxWaiting) return;
-      // Keeps its place in the queue.
+      // A map keeps the bouncer's place in the queue.
       waiting.set(bouncer, metrics);
       waitingLength = length;
     },
-    async forward() {
+    /** Posts the waiting reports, if it is time. Never throws: a report that the engine does not take is lost. */
+    async forward(): Promise<void> {
       const key = keys.current();
       if (!key || waiting.size === 0 || Date.now() < nextMs) return;
-      // One at a time.
+      // One post at a time.
       nextMs = Infinity;
       const from = { ...engine, apiKey: key.key, keyName: key.name };
       const status = await postMetrics(from, takeOut(), Math.floor(startedMs / 1000));

@@ -1,51 +1,51 @@
-// One round of sync, as a plan: what the engine said × what the mirror holds → what changes. Pure; the
-// caller (rounds.ts) fetched the answer, and applies the plan in one transaction.
-// What a mistake here does: drop a ban that the engine still has, or keep one that it took back.
+// One round of sync as a plan: what an engine answered, compared with the mirror, gives what changes. Pure. rounds.ts
+// fetches the answer and applies the plan in one transaction. A mistake here drops a ban that the engine still has, or
+// keeps one that it removed.
 //
-// A LAPI stream loses changes (rows committed after a poll that started later than they did, slow deletes,
-// every hard delete), so a delta only ever adds, or ends what it names; only the full list can show that
-// something is missing, and a large gap in it needs a second look. A full list may be slow: deltas are applied while it
-// comes, and what they did since it was asked for stands.
+// A LAPI stream loses changes: rows that are committed after a later poll started, slow deletes, and every hard delete.
+// So a delta only adds decisions and removes those that it names. Only a full list can show that a decision is missing,
+// and if much of it is missing, a second list has to confirm it. A full list may take minutes: deltas are applied
+// meanwhile, and what they changed since the list was asked for stands.
 
-import { removedSince } from '../stream/answer.ts';
 import { canonicalValue } from '../formats/canonical.ts';
-import { isListed, soonest } from './ceiling.ts';
 import { isLocal, sameContent, type Decision, type Row } from '../formats/decision.ts';
 import { isActive, rowsOf, type Mirror } from '../mirror/memory.ts';
-import type { Plan, Renewal, Trusted } from '../mirror/plan.ts';
+import type { Plan, Renewal } from '../mirror/mirror.ts';
+import type { Trusted } from '../mirror/progress.ts';
+import { removedSince } from '../stream/delta.ts';
+import { isOwn } from '../stream/selection.ts';
 
 export type RoundKind = 'delta' | 'full' | 'tail';
 
 /** What a round starts from. */
 export interface RoundStart {
   readonly kind: RoundKind;
-  /** Whose answer it is, by its handle. */
+  /** The engine's handle. */
   readonly engine: string;
-  /** It is elsewhere than when a full list was last believed: it may be another engine. */
+  /** Its address is another than at the last accepted full list: it may be another engine. */
   readonly moved: boolean;
-  /** The mirror's sequence when the request went out: later rows cannot be missed by its answer. */
+  /** The mirror's sequence when the request went out. Its answer can't miss later rows. */
   readonly sequence: number;
-  /** Where the mirror stood when a full list was last believed. */
   readonly trusted: Trusted;
   /** `Plan.held` of the last full list. */
   readonly held: ReadonlySet<number>;
-  readonly belief: Belief;
-  /** The most decisions that the feed holds. */
+  readonly policy: RemovalPolicy;
+  /** The most decisions that the feed holds (`MAX_DECISIONS`). */
   readonly most: number;
 }
 
 /**
- * What is taken for gone when the full list misses it. `judge`: what that looks right for. `own`: all of it, however much,
- * where it is the database that we know, since a machine deleted alerts there; what another one left behind stands.
- * `all`: that, too, since an operator vouches for the engine.
+ * When decisions that a full list misses are removed. `confirm`: at once if they are few, otherwise when a second list
+ * misses them too. `same-database`: at once however many they are, if the list is of the database that we know, since a
+ * machine deleted alerts there. `force`: at once, orphans of a replaced database included, since an operator says so.
  */
-export const beliefs = ['judge', 'own', 'all'] as const;
-export type Belief = (typeof beliefs)[number];
+export const removalPolicies = ['confirm', 'same-database', 'force'] as const;
+export type RemovalPolicy = (typeof removalPolicies)[number];
 
 export interface Planner {
   /** `spreadMs`: the decision may end so much later than it says. */
   take(list: 'new' | 'deleted', decision: Decision, spreadMs?: number): void;
-  /** An element that can't be read. With an id it is there, whatever it is; without, it may be any that is missing. */
+  /** An element that can't be read. Its id is active; without an id it may be any of the missing decisions. */
   passOver(list: 'new' | 'deleted', id: number | null): void;
   /** To be called in the same turn as the plan is applied. */
   finish(nowMs: number): Plan;
@@ -54,10 +54,31 @@ export interface Planner {
 /** Rounding of durations moves `until` by this much at most. */
 const untilToleranceMs = 30_000;
 
-/** A full list that misses more than this share of the mirror is believed when a second one agrees. */
+/** If a full list misses more than this share of the mirror, a second one has to confirm it. */
 const largeShare = 1 / 3;
 
-/** Feeds on the decisions of one answer as they stream in; keeps only what the mirror does not know. */
+/** What a full list says about the decisions that it misses. */
+type Verdict =
+  /** It is complete: they are removed. */
+  | 'same'
+  /** They may be among the elements that can't be read: a second list has to miss them too. */
+  | 'unreadable'
+  /** They are too many: a second list has to miss them too. */
+  | 'gap'
+  /** It is of another database (an emptied or a restored one), which says nothing about them: a second list decides. */
+  | 'other-database'
+  /** The second such list: they stay until their own ends, as orphans. */
+  | 'replaced';
+
+/** What an answer says by itself: additions, renewals and the removals that it names. */
+interface Settled {
+  readonly plan: Plan;
+  /** Rows that renewals and additions replace. */
+  readonly replaced: ReadonlySet<Row>;
+  readonly replacements: number;
+}
+
+/** Reads the decisions of one answer as they stream in, and keeps only those that the mirror does not know. */
 export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const own = rowsOf(mirror, start.engine);
   // Ids here are the engine's.
@@ -72,10 +93,10 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   let leftOut = 0;
   let mostFresh = 1.5 * start.most;
 
-  /** An answer may be longer than memory is large: of what is new to the mirror the most that could find room stays. */
+  /** An answer may be larger than memory: only as many new decisions stay as could find room. */
   const leaveOut = (): void => {
     const isNew = (decision: Decision): boolean =>
-      isListed(decision) && !own.has(decision.id) && predecessors(mirror, start, decision).length === 0;
+      !isOwn(decision) && !own.has(decision.id) && predecessors(mirror, start, decision).length === 0;
     const coming = [...fresh.values()].filter(isNew);
     const out = soonest(coming, coming.length - start.most);
     for (const { id } of out) fresh.delete(id);
@@ -92,7 +113,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     highestId = Math.max(highestId, decision.id);
     if (known && sameContent(known, decision)) {
       seen.add(decision.id);
-      // A decision's end never moves at an engine; its clock may, and all its durations with it.
+      // A decision's end never moves at an engine. Its clock may move, and all durations with it.
       if (!sameUntil(known, decision, spreadMs)) shifted.set(known, decision);
     } else {
       if (known) reused.add(known);
@@ -107,10 +128,10 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     else unread.add(id);
   };
 
-  /** What deltas did while a full list came is newer than what it says. */
+  /** Changes that deltas made while a full list came are newer than the list. */
   const settleMeanwhile = (): void => {
     const since = removedSince(mirror, start.sequence);
-    // Those that ended by themselves are no news: the list would not have them, unless our clock is wrong.
+    // Rows that ended by our clock do not count: if the list still has them, our clock is wrong.
     const takenBack = since.filter((row) => row.engine === start.engine && row.removedMs < row.untilMs);
     for (const row of takenBack) fresh.delete(row.engineId);
     for (const [id, decision] of fresh) {
@@ -123,7 +144,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     }
   };
 
-  /** Sorts what is new into additions and renewals; returns what the renewals and replacements took away. */
+  /** Sorts new decisions into additions and renewals. Returns the rows that they replace. */
   const settleFresh = (nowMs: number, add: Decision[], renew: Renewal[]): Set<Row> => {
     const replaced = new Set<Row>();
     for (const decision of fresh.values()) {
@@ -139,7 +160,6 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     return replaced;
   };
 
-  /** What the answer says by itself: additions, renewals, and the ends that it names. */
   const settle = (nowMs: number): Settled => {
     const add: Decision[] = [];
     const renew: Renewal[] = [];
@@ -148,111 +168,109 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     for (const [row, decision] of shifted) if (isActive(mirror, row)) renew.push({ row, decision });
     const renewed = new Set(renew.map(({ row }) => row));
     const remove = [...ended, ...replaced].filter((row) => isActive(mirror, row) && !renewed.has(row));
-    const plan = { add, renew, remove, orphan: [], held: start.held, doubt: undefined, leftOut, highestId };
+    const plan = { add, renew, remove, orphan: [], held: start.held, warning: undefined, leftOut, highestId };
     return { plan, replaced, replacements };
   };
 
-  /** Which database a full list is of. `missing`: of what it was expected to have. */
-  const databaseOf = (
-    { plan, replacements }: Settled,
-    missing: readonly Row[],
-  ): 'ours' | 'likely ours' | 'another' => {
-    const isBack = !start.moved && plan.renew.some(({ row }) => isLocal(row));
-    // Where it moved: two engines have pulls in common, under the same ids even, where both were new then.
-    const proves = (row: Row | undefined): boolean =>
-      row !== undefined && row.addedSeq <= start.trusted.sequence && !(start.moved && isPulled(row));
-    const shared = (!start.moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
-    if (start.belief === 'own' && !start.moved && reused.size === 0) {
-      // What was deleted may be all of it. Higher ids alone prove little: a new database may have come as far.
-      if (shared || seen.size + fresh.size === 0) return 'ours';
-    }
-    const reaches = !start.moved && highestId > start.trusted.highestId;
-    const another = !isBack && (reused.size > 0 || (!shared && !reaches));
-    return another && missing.length > 0 ? 'another' : 'likely ours';
-  };
-
-  /** What a full list says by what it misses. */
-  const judgeFull = (settled: Settled): Plan => {
-    const { plan, replaced, replacements } = settled;
-    const { add, renew, remove } = plan;
-    const candidates = [...own.values(), ...(start.belief === 'all' ? orphans(mirror, start) : [])];
-    const missing = candidates.filter(
+  /** The rows that a full list misses. */
+  const missingRows = ({ replaced }: Settled): Row[] => {
+    const candidates = [...own.values(), ...(start.policy === 'force' ? orphans(mirror, start) : [])];
+    return candidates.filter(
       (row) =>
         row.addedSeq <= start.sequence &&
         !seen.has(row.engineId) &&
         !unread.has(row.engineId) &&
         !replaced.has(row),
     );
-    const believed = { ...plan, remove: [...remove, ...missing], held: new Set<number>() };
-    if (start.belief === 'all') return believed;
+  };
 
+  /**
+   * A full list is of another database if it has other content under a known id, or if it shares no row with the last
+   * accepted list and reaches no id beyond the highest one of then. It is of the old database, which has returned, if it
+   * has orphans of ours. An engine at a new address has to share a decision of its own making, whatever its ids are.
+   */
+  const verdictOn = (
+    { plan, replacements }: Settled,
+    missing: readonly Row[],
+    isConfirmed: boolean,
+  ): Verdict => {
+    if (start.policy === 'force') return 'same';
+    const { moved, trusted } = start;
+    // At a new address, pulled decisions prove nothing: two new engines may have the same ones under the same ids.
+    const proves = (row: Row | undefined): boolean =>
+      row !== undefined && row.addedSeq <= trusted.sequence && !(moved && isPulled(row));
+    const shared = (!moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
+    const isEmpty = seen.size + fresh.size === 0;
+    // A machine may have deleted all decisions. High ids prove little: a new database may have come as far.
+    const isCertain = start.policy === 'same-database' && !moved && reused.size === 0 && (shared || isEmpty);
+    const hasReturned = !moved && plan.renew.some(({ row }) => isLocal(row));
+    const goesOn = shared || (!moved && highestId > trusted.highestId);
+    const isOther = !isCertain && !hasReturned && missing.length > 0 && (reused.size > 0 || !goesOn);
+    if (isOther) return isConfirmed && !isEmpty ? 'replaced' : 'other-database';
+    if (isConfirmed) return 'same';
+    if (unreadWithoutId > 0) return 'unreadable';
     const all = seen.size + replacements + missing.length;
+    return isCertain || missing.length <= all * largeShare ? 'same' : 'gap';
+  };
+
+  const planFull = (settled: Settled): Plan => {
+    const { plan, replaced, replacements } = settled;
+    const missing = missingRows(settled);
     const confirmed = missing.filter((row) => start.held.has(row.engineId));
-    const again = confirmed.length === missing.length;
-    const held = new Set(missing.map((row) => row.engineId));
-    /** Nothing may come in under the id of a row that stays; so what would take a row's place takes none away yet. */
-    const holding = (doubt: string): Plan => ({
+    const verdict = verdictOn(settled, missing, confirmed.length === missing.length);
+    const held = idsOf(missing);
+    /** The missing rows stay. No row may take the id of one of them, so nothing is replaced either. */
+    const kept = (warning: string): Plan => ({
       ...plan,
-      remove: remove.filter((row) => !replaced.has(row)),
-      add: add.filter(({ id }) => !held.has(id)),
-      renew: renew.filter(({ row, decision }) => row.engineId === decision.id || !held.has(decision.id)),
+      remove: plan.remove.filter((row) => !replaced.has(row)),
+      add: plan.add.filter(({ id }) => !held.has(id)),
+      renew: plan.renew.filter(({ row, decision }) => row.engineId === decision.id || !held.has(decision.id)),
       held,
-      doubt,
+      warning,
     });
-    const database = databaseOf(settled, missing);
-    if (database === 'another') {
-      // Twice another database, and one in use: what we hold steps aside, so that its ids can come in.
-      if (again && seen.size + fresh.size > 0) return { ...plan, orphan: missing, held: new Set() };
-      return holding(anotherDatabase(missing.length));
+    switch (verdict) {
+      case 'same':
+        return { ...plan, remove: [...plan.remove, ...missing], held: new Set() };
+      case 'replaced':
+        return { ...plan, orphan: missing, held: new Set() };
+      case 'other-database':
+        return kept(
+          `the full list looks like another database's: ${missing.length} decisions kept until they end. ` +
+            'If the engine is right: POST /api/v1/feed/sync?full=true&force=true',
+        );
+      case 'gap': {
+        const all = seen.size + replacements + missing.length;
+        const gap = kept(
+          `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`,
+        );
+        return { ...gap, remove: [...gap.remove, ...confirmed] };
+      }
+      case 'unreadable': {
+        const unconfirmed = missing.filter((row) => !start.held.has(row.engineId));
+        const warning =
+          `${unconfirmed.length} missing decisions may be among those that can't be read: kept until a second full ` +
+          'list misses them';
+        return { ...plan, remove: [...plan.remove, ...confirmed], held: idsOf(unconfirmed), warning };
+      }
     }
-    if (again) return believed;
-    if (unreadWithoutId > 0) {
-      const first = missing.filter((row) => !start.held.has(row.engineId));
-      const kept = new Set(first.map((row) => row.engineId));
-      return { ...plan, remove: [...remove, ...confirmed], held: kept, doubt: unreadGap(first.length) };
-    }
-    if (database === 'ours' || missing.length <= all * largeShare) return believed;
-    const gap = `the full list misses ${missing.length} of ${all} decisions: kept until a second one agrees`;
-    const gapped = holding(gap);
-    return { ...gapped, remove: [...gapped.remove, ...confirmed] };
   };
 
   const finish: Planner['finish'] = (nowMs) => {
     if (start.kind === 'full') {
       settleMeanwhile();
-      return judgeFull(settle(nowMs));
+      return planFull(settle(nowMs));
     }
-    // A delta can't tell which of the two databases is right: the full list will.
+    // A delta can't tell which of the two decisions is right: the full list will.
     for (const row of reused) fresh.delete(row.engineId);
-    const doubt = reused.size > 0 ? 'an id came back with other content' : undefined;
-    return { ...settle(nowMs).plan, doubt };
+    const warning = reused.size > 0 ? 'an id came back with other content' : undefined;
+    return { ...settle(nowMs).plan, warning };
   };
 
   return { take, passOver, finish };
 }
 
-interface Settled {
-  readonly plan: Plan;
-  /** Rows that renewals and replacements took the place of. */
-  readonly replaced: ReadonlySet<Row>;
-  readonly replacements: number;
-}
-
-/**
- * A full list with other content under an id that we know, or one that shares no row with what was last believed
- * and reaches no id beyond the highest of then, is another database (an emptied or a restored one): absence from
- * it says nothing of what was banned. One that has orphans of ours is the old database, come back. From another
- * address it has to share a decision of the engine's own making, whatever its ids and its orphans.
- */
-function anotherDatabase(kept: number): string {
-  return (
-    `the full list looks like another database's: ${kept} decisions kept until they end. ` +
-    'If the engine is right: POST /api/v1/feed/sync?full=true&believe=true'
-  );
-}
-
-function unreadGap(kept: number): string {
-  return `${kept} missing decisions may be among those that can't be read: kept until a second full list misses them`;
+function idsOf(rows: readonly Row[]): Set<number> {
+  return new Set(rows.map(({ engineId }) => engineId));
 }
 
 function sameUntil(known: Decision, decision: Decision, spreadMs: number): boolean {
@@ -260,7 +278,7 @@ function sameUntil(known: Decision, decision: Decision, spreadMs: number): boole
   return laterMs >= -untilToleranceMs && laterMs <= untilToleranceMs + spreadMs;
 }
 
-/** Rows of this engine's that it does not know any more. */
+/** Rows of this engine that it does not know any more. */
 function orphans(mirror: Mirror, { engine }: RoundStart): Row[] {
   return [...mirror.byId.values()].filter((row) => isLocal(row) && row.engine === engine);
 }
@@ -269,7 +287,7 @@ function isPulled({ origin }: Decision): boolean {
   return origin === 'CAPI' || origin === 'lists';
 }
 
-/** Whether a newer pull has taken the place of this one since the list was asked for. */
+/** Whether a newer pull has replaced this decision since the list was asked for. */
 function isOutdated(mirror: Mirror, { engine, sequence }: RoundStart, decision: Decision): boolean {
   if (!isPulled(decision)) return false;
   const { scope, value } = decision;
@@ -285,10 +303,10 @@ function isOutdated(mirror: Mirror, { engine, sequence }: RoundStart, decision: 
 }
 
 /**
- * Rows of this engine that this new decision takes the place of. A community or list pull hard-deletes older rows of the
- * same origin and value in the transaction that adds the new one, and no delta tells (LAPI: apic.go
- * UpdateCommunityBlocklist). An orphan yields to the same decision from a database that is back. What may be another
- * engine's pull takes the place of what says no more than it does.
+ * Rows of this engine that a new decision replaces. A pull of a community list hard-deletes older rows of the same origin
+ * and value in the transaction that adds the new one, and no delta shows it (LAPI: apic.go UpdateCommunityBlocklist). An
+ * orphan is replaced by the same decision of a database that has returned. At a new address a pull may be another
+ * engine's, so it replaces only rows that say no more than it does.
  */
 function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: Decision): Row[] {
   const pulled = isPulled(decision);
@@ -301,4 +319,37 @@ function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: D
     if (!isLocal(row)) return pulled && row.engineId < decision.id;
     return pulled || (sameContent(row, decision) && sameUntil(row, decision, 0));
   });
+}
+
+/**
+ * The plan without the decisions for which there is no room: an object that outgrows its memory dies, and dies again at
+ * each start. Decisions of lists that end soonest are left out, since they are worth least. What an engine or an operator
+ * decided itself always stays.
+ */
+export function withinCeiling(plan: Plan, mirror: Mirror, most: number): Plan {
+  if (mirror.byId.size - plan.remove.length + plan.add.length <= most) return plan;
+  const leaving = new Set<Row>(plan.remove);
+  for (const { row } of plan.renew) leaving.add(row);
+  const staying = [...mirror.byId.values()].filter((row) => !leaving.has(row));
+  const coming = [...plan.renew.map(({ decision }) => decision), ...plan.add];
+  const listed = [...staying, ...coming].filter((decision) => !isOwn(decision));
+  const room = Math.max(0, most - (staying.length + coming.length - listed.length));
+  const out = new Set<Decision>(soonest(listed, listed.length - room));
+  return {
+    ...plan,
+    add: plan.add.filter((decision) => !out.has(decision)),
+    renew: plan.renew.filter(({ decision }) => !out.has(decision)),
+    remove: [
+      ...plan.remove,
+      ...staying.filter((row) => out.has(row)),
+      ...plan.renew.filter(({ decision }) => out.has(decision)).map(({ row }) => row),
+    ],
+    leftOut: plan.leftOut + out.size,
+  };
+}
+
+/** The `count` decisions that end first. */
+function soonest(decisions: readonly Decision[], count: number): Decision[] {
+  if (count <= 0) return [];
+  return decisions.toSorted((a, b) => a.untilMs - b.untilMs || b.id - a.id).slice(0, count);
 }

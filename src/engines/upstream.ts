@@ -1,6 +1,6 @@
-// The client of the engine's LAPI: one request each for a delta, the full list, the tail. Gives every
-// decision to the reader as it streams in, then whether the answer was whole. Nothing of a failed answer may be
-// used: what was read of it is thrown away by the caller.
+// The client of an engine's LAPI: a request for a delta, a full list or a tail. Each decision goes to the reader as it
+// streams in; the result says whether the answer was whole. Of an answer that failed nothing may be used: the caller
+// throws away what was read.
 
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { foreignAnswer } from '../http/foreign.ts';
@@ -8,59 +8,56 @@ import { decodeDecision, type Unreadable } from '../formats/lapi-json.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import type { Decision } from '../formats/decision.ts';
 import { createSplitter, SplitError, type ListName } from '../formats/json-split.ts';
-import type { Enter } from './places.ts';
 
 const ownUserAgent = 'lapidary/v1';
 
-/** Who gets the elements of an answer. */
+/** Takes the elements of an answer. */
 export interface Reader {
-  /** `spreadMs`: the decision may end so much later than it says, since the engine took so long to say it. */
+  /** `spreadMs`: the decision may end so much later than it says, since the answer took so long. */
   take(list: 'new' | 'deleted', decision: Decision, spreadMs: number): void;
-  /** An element that costs itself, and nothing else of the answer. */
+  /** An element that can't be read. The rest of the answer can. */
   passOver(list: 'new' | 'deleted', element: Unreadable): void;
 }
 
-/** The engine, and its way in among the others. */
+/** An engine, and its turn among all requests to engines. */
 export type Reached = EngineSettings & { readonly enter: Enter };
 
-/** What to ask it with, too. `keyName`: the key, for an operator to read. */
+/** With the key to ask it with. `keyName`: for an operator to read. */
 export type Engine = Reached & { readonly apiKey: string; readonly keyName: string };
 
-/** The engine's refusal of our key is told apart: it needs an operator, not patience. */
-export type Pull = Result<'whole'> & {
-  /** When it was asked: before that it may have waited for others. */
+/** Ok: the answer was whole. */
+export type Pull = Result<void> & {
+  /** When the request was sent. Before that it may have waited for others. */
   readonly startedMs: number;
+  /** The engine does not accept our key: an operator has to act. */
   readonly refused?: boolean;
-  /** It took longer than we waited. */
+  /** It timed out. */
   readonly late?: boolean;
-  /** There was no answer at all, or none in time. */
+  /** There was no answer, or none in time. */
   readonly away?: boolean;
 };
 
-/**
- * An answer as a whole is bounded, too: one that drips holds the engine's rounds as well as one that never comes.
- * A million decisions are 200 MB.
- */
+/** The most time for a whole answer: one that drips would block the engine's rounds. A million decisions are 200 MB. */
 const wholeMs = 600_000;
-/** After the first `timeoutMs` of an answer, on an average. A throttled engine sends more in its worst hour. */
+/** On average, after the first `timeoutMs` of an answer. Even a throttled engine sends more. */
 const leastBytesPerSecond = 4096;
 
 /**
- * What changed since this key's last pull. `dedup=false`, since LAPI's own choice of the longest decision
- * hides the end of a shadowed one, and every scope by name, since a stream has no wildcard. `patienceMs`, here and
- * below: how long the first byte may take.
+ * Asks for what changed since this key's last pull. `dedup=false`, since LAPI's own choice of the longest decision hides
+ * the end of a shorter one. Every scope is named, since the stream has no wildcard. `patienceMs`, here and below: how long
+ * the first byte may take.
  */
 export function pullDelta(upstream: Engine, patienceMs: number, reader: Reader): Promise<Pull> {
   const scopes = encodeURIComponent(upstream.scopes.join(','));
   return pull(upstream, `/v1/decisions/stream?dedup=false&scopes=${scopes}`, patienceMs, reader);
 }
 
-/** Every active decision, all scopes, not deduplicated; a fault of the engine's database is a real 500 here. */
+/** Asks for every active decision of all scopes. Here an error of the engine's database is a real 500. */
 export function pullFull(upstream: Engine, patienceMs: number, reader: Reader): Promise<Pull> {
   return pull(upstream, '/v1/decisions', patienceMs, reader);
 }
 
-/** Active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all: the reader sees that. */
+/** Asks for active decisions with a higher id. Engines before 1.5 ignore `id_gt` and send all. */
 export function pullTail(
   upstream: Engine,
   idGreaterThan: number,
@@ -71,8 +68,8 @@ export function pullTail(
 }
 
 /**
- * A cheap question that sets a NULL cursor of ours at the engine to now. Without it the first delta of a new
- * key makes engines from 1.6.3 on read every expired row they keep (crowdsec#4613: half an hour).
+ * A cheap request that sets the cursor of a new key at the engine to now. Without it the first delta of the key makes
+ * engines from 1.6.3 on read every expired row that they keep, which may take half an hour (crowdsec#4613).
  */
 export function touchCursor(upstream: Engine): Promise<Pull> {
   const nobody: Reader = { take: () => undefined, passOver: () => undefined };
@@ -80,31 +77,18 @@ export function touchCursor(upstream: Engine): Promise<Pull> {
 }
 
 /**
- * Whether the engine lets a bouncer in with this key. `HEAD` on one address moves no cursor in any version. The
- * User-Agent is that of whoever will use the key, since the engine notes it as the bouncer's type. Anything but a
- * plain 200 is a no.
+ * Whether the engine accepts a bouncer's key: it answers with a plain 200. `HEAD` on one address moves no cursor in any
+ * version. `userAgent`: of the program that will use the key, since the engine notes it as the bouncer's type.
  */
 export async function acceptsKey(upstream: Reached, key: string, userAgent = ownUserAgent): Promise<boolean> {
-  const begins = await upstream.enter();
-  try {
-    const response = await begins(
-      ask(upstream, '/v1/decisions?ip=192.0.2.1', key, {
-        method: 'HEAD',
-        headers: { 'user-agent': userAgent },
-        signal: AbortSignal.timeout(upstream.timeoutMs),
-      }),
-    );
-    await response.body?.cancel();
-    return response.status === 200;
-  } catch {
-    return false;
-  }
+  const init = { method: 'HEAD', headers: { 'user-agent': userAgent } };
+  return (await statusOf(upstream, '/v1/decisions?ip=192.0.2.1', key, init)) === 200;
 }
 
 /**
- * Reports usage as the one component that this key is; LAPI takes no more. `metrics`: its `DetailedMetrics`, as JSON with
- * commas between them. Type and version are those of our User-Agent, or the engine would rewrite its row at each
- * pull. Answers the status; null: there was no answer.
+ * Reports usage as the one component that belongs to this key; LAPI takes no more. `metrics`: its `DetailedMetrics`, as
+ * JSON with commas between them. Type and version are those of our User-Agent: with others the engine would rewrite its
+ * row at each pull. Returns the status; null: there was no answer.
  */
 export async function postMetrics(
   upstream: Engine,
@@ -114,34 +98,31 @@ export async function postMetrics(
   const [type, version] = ownUserAgent.split('/');
   const head = JSON.stringify({ type, version, feature_flags: [], utc_startup_timestamp: startedSeconds });
   const body = `{"remediation_components":[${head.slice(0, -1)},"metrics":[${metrics}]}]}`;
+  const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body };
+  return statusOf(upstream, '/v1/usage-metrics', upstream.apiKey, init);
+}
+
+type Init = RequestInit & { readonly headers?: Readonly<Record<string, string>> };
+
+/** The status of an answer whose body does not matter; null: there was no answer in time. */
+async function statusOf(upstream: Reached, path: string, key: string, init: Init): Promise<number | null> {
   const begins = await upstream.enter();
   try {
-    const response = await begins(
-      ask(upstream, '/v1/usage-metrics', upstream.apiKey, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body,
-        signal: AbortSignal.timeout(upstream.timeoutMs),
-      }),
-    );
-    await response.body?.cancel();
-    return response.status;
+    const signal = AbortSignal.timeout(upstream.timeoutMs);
+    const { body, status } = await begins(ask(upstream, path, key, { ...init, signal }));
+    await body?.cancel();
+    return status;
   } catch {
     return null;
   }
 }
 
-function ask(
-  upstream: EngineSettings,
-  path: string,
-  key: string,
-  { headers, ...init }: RequestInit & { readonly headers?: Readonly<Record<string, string>> },
-): Promise<Response> {
+function ask(upstream: EngineSettings, path: string, key: string, { headers, ...init }: Init) {
   return fetch(upstream.url + path, {
     ...init,
-    // A redirect would be a login page of whatever stands before the engine, and would be sent our key.
+    // A redirect would send our key to another place, such as the login page of a proxy.
     redirect: 'manual',
-    // A cache before the engine would stop the feed, and would not know one key from another.
+    // A cache would stop the feed, and could mix up the answers to several keys.
     cache: 'no-store',
     headers: { ...upstream.headers, 'x-api-key': key, 'user-agent': ownUserAgent, ...headers },
   });
@@ -161,24 +142,22 @@ async function pull(upstream: Engine, path: string, patienceMs: number, reader: 
       return { ...unavailable(foreign ?? refusal(upstream, status)), startedMs, refused };
     }
     if (!body) return { ...unavailable('the engine answers with an empty body'), startedMs };
-    const lists = await split(body, startedMs, reader, (bytes) => deadline.heard(bytes));
+    const lists = await split(body, startedMs, reader, deadline.received);
     const whole = path.startsWith('/v1/decisions/stream')
       ? lists.has('new') && lists.has('deleted')
       : lists.has('all');
-    const result = whole
-      ? succeed('whole' as const)
-      : unavailable('the engine answers with the wrong kind of list');
+    const result = whole ? succeed(undefined) : unavailable('the engine answers with the wrong kind of list');
     return { ...result, startedMs };
   } catch (error) {
     const late = deadline.signal.aborted;
     const away = !(error instanceof SplitError);
     return { ...unavailable(describe(error, deadline.signal)), startedMs, late, away };
   } finally {
-    deadline.end();
+    deadline.stop();
   }
 }
 
-/** LAPI says 403 to every key, good ones too, while its database does not answer. */
+/** LAPI also answers 403 to every key while its database does not answer. */
 function refusal({ keyName }: Engine, status: number): string {
   if (status === 403)
     return `the engine answers with status 403: it does not know ${keyName}, or its database is down`;
@@ -188,13 +167,13 @@ function refusal({ keyName }: Engine, status: number): string {
 }
 
 interface Deadline {
-  /** Aborts when the answer is late; its reason says how. */
+  /** Aborts when the answer is late; the reason says how. */
   readonly signal: AbortSignal;
-  heard(bytes: number): void;
-  end(): void;
+  received(this: void, bytes: number): void;
+  stop(): void;
 }
 
-/** What is waited for: the first byte for `patienceMs`, the next one for `idleMs`, a least rate, and the whole. */
+/** The limits of an answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and a whole time. */
 function createDeadline(idleMs: number, patienceMs: number): Deadline {
   const late = new AbortController();
   const startedMs = Date.now();
@@ -208,7 +187,7 @@ function createDeadline(idleMs: number, patienceMs: number): Deadline {
   };
   return {
     signal: late.signal,
-    heard(bytes) {
+    received(bytes) {
       const nowMs = Date.now();
       firstMs ||= nowMs;
       total += bytes;
@@ -220,7 +199,7 @@ function createDeadline(idleMs: number, patienceMs: number): Deadline {
         abortIn(slowMs, `is too slow: fewer than ${leastBytesPerSecond} bytes a second`);
       else abortIn(idleMs, `is silent: nothing more for ${idleMs / 1000} s`);
     },
-    end: () => clearTimeout(timer),
+    stop: () => clearTimeout(timer),
   };
 }
 
@@ -237,7 +216,7 @@ async function split(
     if ('problem' in decision) passOver(list, decision);
     else take(list, decision, spreadMs);
   });
-  // 256 KB at a time: the default reader hands out 4 KB, which is four times slower over a long list.
+  // 256 KB at a time: the default reader gives 4 KB, which is four times slower for a long list.
   const reader = body.getReader({ mode: 'byob' });
   let buffer: ArrayBufferLike = new ArrayBuffer(256 * 1024);
   try {
@@ -250,7 +229,7 @@ async function split(
       buffer = read.value.buffer;
     }
   } catch (error) {
-    // What is left of it is not read: without this the connection stays open behind it.
+    // Without this the connection would stay open, with the rest of the answer unread.
     await reader.cancel().catch(() => undefined);
     throw error;
   }
@@ -264,4 +243,59 @@ function describe(error: unknown, signal: AbortSignal): string {
 
 function unavailable(problem: string): { readonly ok: false; readonly failure: Failure } {
   return fail({ kind: 'unavailable', problem }) as { readonly ok: false; readonly failure: Failure };
+}
+
+/** One of Cloudflare's six is left for D1. */
+const mostWaiting = 5;
+/** At most so many of them go to engines whose last request failed, so that the other engines can be asked. */
+const mostOfSilent = 3;
+
+/** Waits for a turn. It lasts until the answer that is then passed in begins or fails. */
+export type Enter = () => Promise<<T>(answer: Promise<T>) => Promise<T>>;
+
+/**
+ * Turns for the requests of one object. Cloudflare lets six requests wait for the begin of an answer (Workers, limits:
+ * simultaneous open connections; local workerd has no limit) and holds back a seventh without an error: an engine that was
+ * not even asked would look silent. Here a request waits before its timeout starts. Each call of the returned function
+ * makes the `Enter` of one engine.
+ */
+export function createTurns(): () => Enter {
+  let taken = 0;
+  let takenBySilent = 0;
+  const queue: { readonly silent: boolean; readonly enter: () => void }[] = [];
+
+  const admit = (): void => {
+    if (taken >= mostWaiting) return;
+    const at = queue.findIndex(({ silent }) => !silent || takenBySilent < mostOfSilent);
+    const [next] = at < 0 ? [] : queue.splice(at, 1);
+    if (!next) return;
+    taken++;
+    if (next.silent) takenBySilent++;
+    next.enter();
+  };
+
+  return () => {
+    let silent = false;
+    return async () => {
+      const came = { silent };
+      await new Promise<void>((enter) => {
+        queue.push({ ...came, enter });
+        admit();
+      });
+      return async (answer) => {
+        try {
+          const begun = await answer;
+          silent = false;
+          return begun;
+        } catch (error) {
+          silent = true;
+          throw error;
+        } finally {
+          taken--;
+          if (came.silent) takenBySilent--;
+          admit();
+        }
+      };
+    };
+  };
 }

@@ -1,6 +1,6 @@
-// The feed: the mirror of the engines, as a Durable Object. Its methods are what the Worker may ask of it and each
-// delegates: engines.ts has who is mirrored, store.ts keeps, poll.ts decides what a poll carries, clients.ts
-// remembers who has had what. One change counter for all: what bans a value is known across the engines.
+// The feed as a Durable Object. Its methods are what the Worker may ask, and each one delegates: engines/ has the rounds with
+// each engine, mirror/ the decisions, stream/ what a bouncer is answered, writer/ the key store. There is one sequence for
+// all engines, so what bans a value is known across them.
 
 import { DurableObject } from 'cloudflare:workers';
 import { sinceMs } from '../runtime/clock.ts';
@@ -10,67 +10,31 @@ import { causeOf, fail, type Result } from '../http/failure.ts';
 import { readSettings, type Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
-import { activeRows, byStrictness, removedUpTo } from '../stream/answer.ts';
-import {
-  aimAt,
-  createBases,
-  forgetBases,
-  grounded,
-  limitsMoved,
-  writeBases,
-  type Bases,
-} from '../stream/basis.ts';
+import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselines.ts';
 import { createCleaning } from '../writer/cleaning.ts';
 import * as clients from '../stream/clients.ts';
-import { createClientLog, openClients, type ClientLog } from '../stream/clients.sql.ts';
-import { isComplete, isKnown, lookupPatienceMs, startUpPatienceMs, untilKnown } from './cold.ts';
-import { advance, isSettled, sameCursor, usable, type Position } from '../stream/cursor.ts';
+import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
-import {
-  createEngines,
-  hear,
-  oldestOf,
-  runRounds,
-  statusOf,
-  worstOf,
-  type Engine,
-} from '../engines/engines.ts';
+import * as engines from '../engines/engines.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
-import { countLeftBehind, type LeftBehind } from '../mirror/left-behind.ts';
 import * as local from '../mirror/local.ts';
 import { settleLocation } from './location.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
 import { endOf } from '../mirror/memory.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
-import { takeTurns } from '../stream/owed.ts';
-import { answerOf, nameOf, type Poll } from '../stream/poll.ts';
-import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAnswer, StreamAsk, SyncAsk } from './questions.ts';
+import { answerPoll, type Stream, type StreamAnswer } from '../stream/poll.ts';
+import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAsk, SyncAsk } from './questions.ts';
 import { openRememberedKeys, type Recalled, type RememberedKeys } from '../writer/remembered-keys.ts';
 import type { RoundResult, Write } from '../engines/rounds.ts';
-import {
-  bodyOf,
-  keptAnswer,
-  renderList,
-  smallAnswerRows,
-  streamOf,
-  type GzipCache,
-} from '../stream/snapshot.ts';
-import {
-  forgetTombstones,
-  noteFailedWrite,
-  openStore,
-  removeAbandoned,
-  sweep,
-  tryToWrite,
-  writeIfPossible,
-  type Store,
-} from '../mirror/mirror.ts';
+import { renderList, smallAnswerRows, streamOf } from '../stream/render.ts';
+import { activeRows, byStrictness } from '../stream/selection.ts';
+import * as mirror from '../mirror/mirror.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
-import { choosesEngines, isLookup, requestKey, type View } from '../mirror/view.ts';
+import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
 
 const forgetIntervalMs = 3_600_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
@@ -78,12 +42,9 @@ const onceKeptMs = 25 * 3_600_000;
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
-  readonly #store: Store;
-  readonly #engines: readonly Engine[];
-  readonly #clients: clients.Clients;
-  readonly #clientLog: ClientLog;
-  readonly #bases: Bases;
-  readonly #gzipped: GzipCache = new Map();
+  readonly #store: mirror.Store;
+  readonly #engines: readonly engines.Engine[];
+  readonly #stream: Stream;
   readonly #alarm: Alarm;
   readonly #marks: Marks;
   readonly #newKeys: NewKeys;
@@ -91,36 +52,46 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
   #forgotMs = 0;
-  /** When a cold feed was first asked; 0: it was not. */
-  #contactMs = 0;
+  /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
+  #firstRequestMs = 0;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
+    const { storage } = ctx;
+    const { sql } = storage;
     this.#settings = readSettings({ ...env });
-    this.#store = openStore(ctx.storage, this.#settings);
+    this.#store = mirror.openStore(storage, this.#settings);
     this.#marks = createMarks(this.#store.mirror, Date.now());
-    this.#newKeys = openNewKeys(ctx.storage.sql);
-    this.#keys = openRememberedKeys(ctx.storage.sql);
-    this.#clients = openClients(ctx.storage);
-    this.#clientLog = createClientLog(ctx.storage, this.#clients);
-    // What such a bouncer had last may be another engine's. Names are in storage by now: so must this be.
+    this.#newKeys = openNewKeys(sql);
+    this.#keys = openRememberedKeys(sql);
+    const known = openClients(storage);
+    this.#stream = {
+      mirror: this.#store.mirror,
+      clients: known,
+      clientLog: createClientLog(storage, known),
+      baselines: createBaselines(log.readBaselines(sql), (id, body) => {
+        const write = (): void => log.writeBaseline(sql, id, body);
+        return mirror.tryToWrite(this.#store, Date.now(), write) === null;
+      }),
+      gzipped: new Map(),
+    };
+    // A view that names engines may mean another one now. The new names are stored, so this must be stored too.
     if (this.#store.namesMoved) {
-      clients.forgetViews(this.#clients, choosesEngines);
-      this.#clientLog.writeAll();
+      clients.forgetViews(known, choosesEngines);
+      this.#stream.clientLog.writeAll();
     }
-    const { sql } = ctx.storage;
     this.#keyStore = createKeyStore(sql, env.DB, {
       forgetBouncersAfter: (bouncerId) => {
-        // A new bouncer must not start where another one was.
-        clients.forgetBouncersAfter(this.#clients, bouncerId);
+        // A new bouncer with a reused id must not get another one's cursors.
+        clients.forgetBouncersAfter(known, bouncerId);
         this.#newKeys.forgetBouncersAfter(bouncerId);
       },
       forgetBouncer: (bouncerId) => {
-        clients.forgetBouncer(this.#clients, bouncerId);
+        clients.forgetBouncer(known, bouncerId);
         this.#newKeys.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
-        // Since a backup was restored nobody knows which names had been there before.
+        // After a backup was restored nobody knows which bouncers had been there before.
         if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
       },
       forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
@@ -130,12 +101,9 @@ export class DecisionFeed extends DurableObject<Env> {
       keys: this.#keys,
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    this.#bases = createBases(log.readBases(sql), (id, body) => {
-      return tryToWrite(this.#store, Date.now(), () => log.writeBasis(sql, id, body)) === null;
-    });
-    this.#engines = createEngines(ctx.storage, this.#store, this.#settings);
-    this.#alarm = createAlarm(ctx.storage, this.#settings.syncIntervalMs, (error) => {
-      noteFailedWrite(this.#store, Date.now(), error);
+    this.#engines = engines.createEngines(this.#store, this.#settings);
+    this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
+      mirror.noteFailedWrite(this.#store, Date.now(), error);
     });
     void ctx.blockConcurrencyWhile(async () => {
       await settleLocation(sql, env.DB, this.#settings.feedLocation, this.#store.state.sequence === 0);
@@ -146,10 +114,7 @@ export class DecisionFeed extends DurableObject<Env> {
     void stayAwake(this.#alarm, this.#settings.syncIntervalMs, () => this.#round());
   }
 
-  /**
-   * Every sync interval: what ended, what the engine has, cursors to storage. The next alarm is set before
-   * anything else: a handler that throws seven times is never called again.
-   */
+  /** Runs at every sync interval. The next alarm is set first: a handler that throws seven times is never called again. */
   override async alarm(): Promise<void> {
     await this.#alarm.set();
     await this.#round();
@@ -157,95 +122,66 @@ export class DecisionFeed extends DurableObject<Env> {
 
   async #round(): Promise<void> {
     const nowMs = Date.now();
-    this.#keepHouse(nowMs);
+    this.#runMaintenance(nowMs);
     this.#keys.writeHeard();
-    // No alarm comes while this one runs: who is slow must not keep the others waiting.
-    const all = [...this.#engines.map(hear), this.#writeClients(nowMs), this.#clean(nowMs)];
+    // No alarm comes while this one runs, so nothing slow is waited for.
+    const all = [...this.#engines.map(engines.syncEngine), this.#writeClients(nowMs), this.#clean(nowMs)];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
   }
 
-  /** Before every answer, so that none is made from the past. */
-  #look(): number {
+  /** Called before every answer, so that none has rows that have ended. Returns the time. */
+  #sweep(): number {
     const nowMs = Date.now();
-    sweep(this.ctx.storage, this.#store, nowMs);
+    mirror.sweep(this.#store, nowMs);
     void this.#alarm.mend();
     return nowMs;
   }
 
-  /** What ended, and what is too old. */
-  #keepHouse(nowMs: number): void {
-    const { storage } = this.ctx;
+  /** Removes rows that have ended, and forgets what is too old. */
+  #runMaintenance(nowMs: number): void {
     const store = this.#store;
-    sweep(storage, store, nowMs);
+    mirror.sweep(store, nowMs);
     const isDue = sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs;
     const cutoffMs = isDue ? nowMs - this.#settings.tombstoneMs : -Infinity;
     const most = mostAtOnce(this.#settings.maxDecisions);
     const tooOld = forgettable(store.mirror, this.#marks, { most, cutoffMs }, nowMs);
-    if (isDue) clients.forgetBefore(this.#clients, cutoffMs);
+    if (isDue) clients.forgetBefore(this.#stream.clients, cutoffMs);
     if (!isDue && tooOld <= store.mirror.purgedSequence) return;
-    writeIfPossible(store, nowMs, () => {
-      forgetTombstones(storage, store, tooOld);
+    mirror.writeIfPossible(store, nowMs, () => {
+      mirror.forgetTombstones(store, tooOld);
       if (!isDue) return;
-      log.forgetOnce(storage.sql, nowMs - onceKeptMs);
+      log.forgetOnce(store.storage.sql, nowMs - onceKeptMs);
       this.#forgotMs = nowMs;
       this.#newKeys.forgetUpTo(store.mirror.purgedSequence);
     });
   }
 
   async #writeClients(nowMs: number): Promise<void> {
-    if (!writeBases(this.#bases)) return;
-    await this.#clientLog.write(nowMs);
-    if (this.#bases.byId.size === 0) return;
+    const { baselines, clientLog } = this.#stream;
+    if (!writeBaselines(baselines)) return;
+    await clientLog.write(nowMs);
+    if (baselines.byId.size === 0) return;
     const { sql } = this.ctx.storage;
     try {
-      for (const id of forgetBases(this.#bases, clients.basesInUse(this.#clients))) log.deleteBasis(sql, id);
+      const used = clients.baselinesInUse(this.#stream.clients);
+      for (const id of forgetUnused(baselines, used)) log.deleteBaseline(sql, id);
     } catch (error) {
-      // They are read once more at the next wake, and forgotten then.
-      console.error(`bases can not be deleted: ${causeOf(error).message}`);
+      // The next start reads them again, and then forgets them.
+      console.error(`baselines can not be deleted: ${causeOf(error).message}`);
     }
   }
 
   /** A bouncer's poll of the stream. */
-  async stream(asked: StreamAsk): Promise<StreamAnswer | Cold> {
-    const ask = { ...asked, view: byHandles(asked.view, this.#store.names) };
-    if (asked.store) this.#keys.hear(asked.store, Date.now());
-    const known = await this.#isKnown(ask.view, ask.startup ? startUpPatienceMs : 0);
-    const nowMs = this.#look();
+  async stream(ask: StreamAsk): Promise<StreamAnswer | Cold> {
+    const view = byHandles(ask.view, this.#store.names);
+    if (ask.store) this.#keys.hear(ask.store, Date.now());
+    const known = await this.#awaitFirstSync(view, ask.startup ? engines.startUpPatienceMs : 0);
+    const nowMs = this.#sweep();
     this.note(ask.sightings);
-    const client = clients.noteSighting(this.#clients, ask.poll);
+    const client = clients.noteSighting(this.#stream.clients, ask.poll);
     if (!known && ask.startup) return { kind: 'cold' };
-    const slot = requestKey(ask.view);
-    const cursor = clients.cursorOf(client, slot);
-    const { mirror } = this.#store;
-    const { sequence } = mirror;
-    const aim = aimAt(this.#bases, mirror, ask.view);
-    const now: Position = { sequence, basis: aim.basis };
-    const from = ask.startup ? undefined : grounded(this.#bases, usable(cursor, mirror.purgedSequence));
-
-    const nothing = { kind: 'stream', sequence, body: null, gzip: false } as const;
-    // Nothing is known of the engines: no change of theirs is, and whoever has no place in the feed gets none yet.
-    if (!known && !from) return { ...nothing, settled: false };
-    if (from && isSettled(from, now)) return { ...nothing, settled: true };
-    const owed = ask.startup ? [] : (cursor?.owed ?? []);
-    const since = removedUpTo(mirror, this.#newKeys.madeAt(ask.poll.versionId));
-    const poll: Poll = { view: ask.view, startup: ask.startup, from, since, owed };
-    const name = nameOf(aim, poll);
-    const turn =
-      (ask.gzip && keptAnswer(this.#gzipped, name, nowMs, sequence)) ||
-      takeTurns(mirror, aim, answerOf(mirror, this.#bases, aim, poll), owed);
-    const next = advance(cursor, now, ask, turn.owed);
-    clients.setCursor(this.#clients, client, slot, next);
-    if (cursor && limitsMoved(this.#bases, cursor, aim) && writeBases(this.#bases)) {
-      this.#clientLog.writeNow(client);
-    }
-    // A body that was cut off for certain takes the cursor back; the client may ask again without `startup`.
-    const undo = (): void => {
-      if (!sameCursor(clients.cursorOf(client, slot), next)) return;
-      clients.setCursor(this.#clients, client, slot, ask.startup ? undefined : cursor);
-    };
-    const rendering = { name, gzip: ask.gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
-    const body = await bodyOf(this.#gzipped, turn, rendering, undo);
-    return { kind: 'stream', sequence, settled: false, ...body };
+    const keyMadeAt = this.#newKeys.madeAt(ask.poll.versionId);
+    return answerPoll(this.#stream, client, { ...ask, view, known, keyMadeAt, nowMs });
   }
 
   /** A live lookup, or the whole list: active decisions of a view. */
@@ -254,14 +190,14 @@ export class DecisionFeed extends DurableObject<Env> {
     const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     this.note(ask.sightings);
-    clients.noteSighting(this.#clients, ask.poll);
-    let nowMs = this.#look();
-    // Of one address it is enough to know one decision; a list of some is none.
+    clients.noteSighting(this.#stream.clients, ask.poll);
+    let nowMs = this.#sweep();
+    // For a lookup one known decision is enough, even if not all engines are known. For a list some are not enough.
     const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
-    const isCold = (): boolean => !isKnown(this.#engines, this.#store, view) && !isFound();
+    const isCold = (): boolean => !engines.isKnown(this.#engines, this.#store, view) && !isFound();
     if (isCold()) {
-      await this.#isKnown(view, lookupPatienceMs);
-      nowMs = this.#look();
+      await this.#awaitFirstSync(view, engines.lookupPatienceMs);
+      nowMs = this.#sweep();
       if (isCold()) return { kind: 'cold' };
     }
     const end = ask.limit === null ? undefined : ask.offset + ask.limit;
@@ -271,85 +207,80 @@ export class DecisionFeed extends DurableObject<Env> {
     if (view.within?.covering) rows.sort(byStrictness);
     const ends = (row: Row): number => endOf(mirror, row);
     if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
-    return {
-      kind: 'short',
-      sequence: mirror.sequence,
-      decisions: rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) })),
-    };
+    const decisions = rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) }));
+    return { kind: 'short', sequence: mirror.sequence, decisions };
   }
 
-  /** Notes polls that an isolate answered by itself. */
+  /** Notes polls that an isolate answered without asking. */
   note(sightings: readonly clients.Sighting[]): void {
-    for (const sighting of sightings) clients.noteSighting(this.#clients, sighting);
+    for (const sighting of sightings) clients.noteSighting(this.#stream.clients, sighting);
   }
 
-  /** Takes what a bouncer reports of itself, to be passed on to the engines that it sees with their next rounds. */
-  takeReport(report: Report, engines: readonly string[] | null): void {
-    const seen = engines?.map((name) => handleOf(this.#store.names, name)) ?? null;
+  /** Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds. */
+  takeReport(report: Report, names: readonly string[] | null): void {
+    const handles = names?.map((name) => handleOf(this.#store.names, name)) ?? null;
     for (const { handle, forwarder } of this.#engines) {
-      if (seen === null || seen.includes(handle)) forwarder.take(report);
+      if (handles === null || handles.includes(handle)) forwarder.take(report);
     }
   }
 
   /**
-   * One round of sync now, with one engine or all. `full`: with a comparison of the whole list. `force`: even
-   * where it is doubtful; of all engines it also removes the decisions of those that are no longer configured.
+   * Runs a round of sync now, with one engine or all. `full`: with a full list. `force`: what the list misses is removed
+   * without confirmation; with all engines also the decisions of engines that are no longer configured.
    */
   async sync(ask: SyncAsk): Promise<RoundResult> {
-    const engines = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
-    const done = await runRounds(engines, (rounds) =>
-      rounds.run({ full: ask.full, belief: ask.force ? 'all' : 'judge' }),
-    );
-    if (!ask.force || ask.engine !== undefined || !done.ok) return done;
-    return { ...done, removed: done.removed + removeAbandoned(this.ctx.storage, this.#store, Date.now()) };
+    const asked = this.#engines.filter(({ name }) => ask.engine === undefined || ask.engine === name);
+    const policy = ask.force ? 'force' : 'confirm';
+    const done = await engines.runRounds(asked, (rounds) => rounds.run({ full: ask.full, policy }));
+    if (policy !== 'force' || ask.engine !== undefined || !done.ok) return done;
+    return { ...done, removed: done.removed + local.removeUnconfigured(this.#store) };
   }
 
-  /** What a machine wrote at an engine is here once this answers, unless the engine is in trouble. */
+  /** Brings what a machine wrote at an engine into the feed before it answers, unless the engine fails. */
   async syncAfter(engine: string, write: Write): Promise<RoundResult> {
     const written = this.#engines.filter(({ name }) => name === engine);
-    return runRounds(written, (rounds) => rounds.runAfter(write));
+    return engines.runRounds(written, (rounds) => rounds.runAfter(write));
   }
 
   status(): FeedStatus {
-    const nowMs = this.#look();
+    const nowMs = this.#sweep();
     const { mirror, failedWriteMs } = this.#store;
-    const engines = this.#engines.map((engine) => statusOf(engine, this.#store, this.#settings, nowMs));
+    const each = this.#engines.map((engine) => engines.statusOf(engine, this.#store, this.#settings, nowMs));
     return {
       sequence: mirror.sequence,
       decisions: mirror.byId.size,
       tombstones: mirror.removed.length,
-      cursors: this.#clients.cursors,
-      freshness: worstOf(engines.map(({ freshness }) => freshness)),
-      ageSeconds: oldestOf(engines.map(({ ageSeconds }) => ageSeconds)),
-      fullAgeSeconds: oldestOf(engines.map(({ fullAgeSeconds }) => fullAgeSeconds)),
+      cursors: this.#stream.clients.cursors,
+      freshness: engines.worstOf(each.map(({ freshness }) => freshness)),
+      ageSeconds: engines.oldestOf(each.map(({ ageSeconds }) => ageSeconds)),
+      fullAgeSeconds: engines.oldestOf(each.map(({ fullAgeSeconds }) => fullAgeSeconds)),
       unwritable: failedWriteMs !== null,
-      engines,
+      engines: each,
     };
   }
 
-  /** What no engine vouches for any more. Looks at every decision. */
-  leftBehind(): LeftBehind[] {
-    const { mirror, engines, names } = this.#store;
-    return countLeftBehind(mirror, engines, names);
+  /** The decisions that no engine confirms any more. Looks at every decision. */
+  leftBehind(): local.LeftBehind[] {
+    return local.countLeftBehind(this.#store);
   }
 
-  /** Takes a key from the default engine's host, sealed (sealed.ts). The next round tries it. */
+  /** Takes a key from the default engine's host, sealed (seal.ts). The next round tries it. */
   async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
-    // Whoever asks a feed that had no key is kept for a moment again.
-    this.#contactMs = 0;
+    // Clients wait for the first full list again, if there was none for want of a key.
+    this.#firstRequestMs = 0;
     const [engine] = this.#engines;
     if (!engine) return fail({ kind: 'unavailable', problem: 'there is no engine: UPSTREAM_URL is not set' });
     return engine.keys.offer(host, sealed);
   }
 
-  /** The SHA-512 of each key that the feed pulls with: no bouncer may have it. */
+  /** The SHA-512 of each key of the engines. No bouncer may have the same key. */
   async keyDigests(): Promise<string[]> {
     return (await Promise.all(this.#engines.map(({ keys }) => keys.digests()))).flat();
   }
 
-  /** The clients of each of some bouncers, the one seen last first. */
+  /** The clients of some bouncers, a list for each, the last seen first. */
   clientsOf(bouncerIds: readonly number[]): clients.SeenClient[][] {
-    return clients.clientsOf(this.#clients, bouncerIds);
+    return clients.clientsOf(this.#stream.clients, bouncerIds);
   }
 
   /** Writes a mutation of the key store. */
@@ -357,22 +288,22 @@ export class DecisionFeed extends DurableObject<Env> {
     return this.#keyStore.commit(ask);
   }
 
-  /** How far the audit log was seen to come. */
+  /** The newest row of the audit log that was seen. */
   storeHead(): AuditHead {
     return this.#keyStore.head();
   }
 
-  /** Where the key store is, found right; null: it is out of reach. */
+  /** Reconciles the key store and returns its mark; null: it is out of reach. */
   settleStore(): Promise<StoreMark | null> {
     return this.#keyStore.settle();
   }
 
-  /** The keys among some digests that isolates had seen in D1. What is not among them may still be good. */
+  /** The keys among some digests that isolates have seen in D1. Other keys may still be valid. */
   recallKeys(digests: readonly string[]): Recalled {
     return this.#keys.recall(digests);
   }
 
-  /** Seals the audit log as far as it has come. */
+  /** Seals the audit log up to its newest row. */
   async sealAudit(): Promise<endsLog.AuditMemory> {
     const anchor = await this.#keyStore.seal();
     return { anchor, removed: endsLog.readStart(this.ctx.storage.sql), lost: this.lostTails() };
@@ -386,31 +317,30 @@ export class DecisionFeed extends DurableObject<Env> {
     endsLog.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
   }
 
-  /** Bans here. The same `request` again within a day gets the same decision. */
+  /** Adds a decision. The same `request` again within a day gets the same decision. */
   addLocal(decision: Omit<Decision, 'id' | 'origin'>, request: string | null = null): Decision {
-    return local.ban(this.ctx.storage, this.#store, decision, request);
+    return local.ban(this.#store, decision, request);
   }
 
-  /** Takes back what was decided here. What only an engine can take back is counted instead. */
+  /** Removes decisions that were made here. Names the engines that still ban the value: only they can remove theirs. */
   removeLocal(match: local.Match, request: string | null = null): local.Removal {
-    this.#look();
-    return local.unban(this.ctx.storage, this.#store, match, request);
+    this.#sweep();
+    return local.unban(this.#store, match, request);
   }
 
-  /** Active decisions after an id, by id: a page of the operator's list. */
+  /** A page of the operators' list: active decisions after an id, by id. */
   page(afterId: number, limit: number): local.Listed[] {
-    this.#look();
+    this.#sweep();
     return local.page(this.#store, afterId, limit);
   }
 
-  /** Whether a view is known, after a wait where it is not. Starts a round at the first contact. */
-  async #isKnown(view: View, patienceMs: number): Promise<boolean> {
-    const engines = this.#engines;
-    if (isComplete(engines, this.#store, view)) return true;
-    if (this.#contactMs === 0) {
-      this.#contactMs = Date.now();
-      for (const engine of engines) void hear(engine);
+  /** Whether a view is known, if need be after a wait. The first request of a new feed starts a round. */
+  async #awaitFirstSync(view: View, patienceMs: number): Promise<boolean> {
+    if (engines.isComplete(this.#engines, this.#store, view)) return true;
+    if (this.#firstRequestMs === 0) {
+      this.#firstRequestMs = Date.now();
+      for (const engine of this.#engines) void engines.syncEngine(engine);
     }
-    return untilKnown(engines, this.#store, view, this.#contactMs, patienceMs);
+    return engines.awaitKnown(this.#engines, this.#store, view, this.#firstRequestMs, patienceMs);
   }
 }

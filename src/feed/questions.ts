@@ -19,16 +19,6 @@ export interface StreamAsk {
   readonly store?: StoreNews | undefined;
 }
 
-export interface StreamAnswer {
-  readonly kind: 'stream';
-  /** The feed's head. */
-  readonly sequence: number;
-  /** The bouncer is owed nothing until the head moves; `body` is null then. */
-  readonly settled: boolean;
-  readonly body: ReadableStream<Uint8Array> | string | null;
-  readonly gzip: boolean;
-}
-
 export interface ListAsk {
   readonly poll: Sighting;
   readonly view: View;

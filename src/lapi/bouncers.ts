@@ -22,7 +22,7 @@ import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result 
 import { userAgentLength, type Sighting } from '../stream/clients.ts';
 import type { Decision } from '../formats/decision.ts';
 import { reportOf, type Report } from '../engines/metrics.ts';
-import { renderList } from '../stream/snapshot.ts';
+import { renderList } from '../stream/render.ts';
 import { viewKey, type View } from '../mirror/view.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { readJson } from '../http/body.ts';
@@ -140,7 +140,7 @@ async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Res
   const ask = { poll, view, startup, gzip, sightings, store };
   const answered = await askFeed(c.env, async (feed, again) => feed.stream({ ...ask, again }));
   if (answered.kind === 'cold') return lapiError(notKnownYet(c));
-  learn(poll, key, answered.sequence, answered.settled);
+  learn(poll, key, answered.sequence, answered.upToDate);
   if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
   if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
   const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };

@@ -1,23 +1,27 @@
-// The SQL of the feed's Durable Object: its tables but those of clients-log.ts, new-keys.ts, remembered-keys.ts and
-// kept-back.ts, and the statements on all but those of engines-log.ts, ends-log.ts and location.ts.
+// The SQL of the decisions: every table of the feed's storage but those of clients.sql.ts, new-keys.sql.ts and
+// remembered-keys.ts, and the statements on `feed`, `decisions`, `kept_back`, `bases` and `once`. The statements on the
+// other tables are in engines.sql.ts, revocations.sql.ts and location.ts.
 //
-// decisions  the truth of what is mirrored and of what ended, in which order. Losing it costs one full list
-//            from the engine and a full state for every bouncer. No index but the key: a community list of
-//            50,000 replaced every 2 h is 18 million billed row writes a month as it is, each index doubles it.
-// feed       one row: the change counter and what must outlive a restart beside it.
-// engines    how far each engine's mirror has come, and where it was. Losing a row costs a full list.
-// missing    what the newest full list of an engine missed and is kept until a second one does. Losing it costs a list.
-// engine_names  what engines are or were called. Losing a row: a view by a former name has nothing of its engine.
-// engine_keys  the key to pull with, sealed, and the one that is to follow it. Losing them: the host sends one again.
-// audit_anchor  one row: how far D1's audit log was sealed, and unsealed_rows, what was written since; audit_start, the last
-//            row that was removed by its age. Apart from D1 on purpose: they show a row that was changed or lost.
-// ended_keys  digests of keys and operator tokens with the moment from which they open nothing, and lost_tails, the
-//            ends of audit logs that D1 lost. Losing them lets a restored D1 bring a revoked key back.
-// location   one row: FEED_LOCATION as it was when this object was made. D1 has it, too, for the objects that it is not.
-// once       answers to bans and unbans by their request, for a day: one that is sent again is done once.
+// feed       One row: the change counter and what must outlive a restart with it.
+// decisions  The mirrored decisions and the tombstones, in the order of their changes. Losing it costs one full list
+//            from each engine and a full state for every bouncer. It has no index but its key: an index would double the
+//            billed row writes, which are 18 million a month for a community list of 50,000 that is replaced every 2 h.
+// kept_back  Removals that outlast their tombstones (`KeptBack` in memory.ts). Losing a row leaves a ban in every bouncer
+//            that has no clock of its own.
+// engines    How far the mirror of each engine has come, and the engine's address. Losing a row costs a full list.
+// missing    The ids that the newest full list of an engine missed. They are kept until a second list misses them too.
+// engine_names  What engines are or were called. Losing a row: a view by a former name gets nothing of its engine.
+// engine_keys   The key to pull with and the one that will replace it, both sealed. If lost, the host sends one again.
+// audit_anchor  One row: how far D1's audit log was sealed. unsealed_rows has what was written since, audit_start the
+//            last row that was removed by its age. They are not in D1 on purpose: they show if D1 changed or lost a row.
+// ended_keys Digests of revoked keys and operator tokens, with the time of revocation; lost_tails has the audit rows that
+//            D1 lost. Losing them lets a restored D1 bring a revoked key back.
+// location   One row: FEED_LOCATION as it was when this object was made.
+// bases      The baselines of bouncers with limits (baselines.ts).
+// once       Answers to bans and unbans by their request, for a day: a request that is sent again is done once.
 
 import { canonicalValue } from '../formats/canonical.ts';
-import { intern, type Decision, type Row } from '../formats/decision.ts';
+import { contentKey, intern, type Decision, type Row } from '../formats/decision.ts';
 import type { Change } from './memory.ts';
 
 const feedTable = `CREATE TABLE IF NOT EXISTS feed (
@@ -53,6 +57,9 @@ const otherTables = [
      received_ms INTEGER NOT NULL, engine TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS location (id INTEGER PRIMARY KEY CHECK (id = 0), location TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS bases (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS kept_back (
+     canonical_value TEXT NOT NULL, content TEXT NOT NULL, row TEXT NOT NULL,
+     PRIMARY KEY (canonical_value, content)) WITHOUT ROWID`,
 ];
 
 /** The `feed` row. */
@@ -62,88 +69,48 @@ export interface FeedState {
   nextLocalId: number;
 }
 
-/** What version 1 knew one engine of, called `default`, and kept in `feed`. */
-const toVersion2 = [
-  `CREATE TABLE engines (
-     name TEXT PRIMARY KEY, keeps_ids INTEGER NOT NULL, highest_id INTEGER NOT NULL,
-     trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
-     last_resync_ms INTEGER NOT NULL)`,
-  `INSERT INTO engines SELECT 'default', 1, highest_id, trusted_sequence, trusted_highest_id, last_sync_ms,
-     last_resync_ms FROM feed`,
-  ...['highest_id', 'trusted_sequence', 'trusted_highest_id', 'last_sync_ms', 'last_resync_ms'].map(
-    (column) => `ALTER TABLE feed DROP COLUMN ${column}`,
-  ),
-  `ALTER TABLE decisions ADD COLUMN engine TEXT NOT NULL DEFAULT 'default'`,
-  `ALTER TABLE decisions ADD COLUMN engine_id INTEGER NOT NULL DEFAULT 0`,
-  `UPDATE decisions SET engine_id = id WHERE id < 1073741824`,
-  `UPDATE decisions SET engine = '' WHERE origin = 'lapidary' AND id >= 1073741824`,
-];
-
-/** Version 2 knew an engine by its name alone, and whose host's keys were by which engine was the first. */
-const toVersion3 = [
-  `ALTER TABLE engines RENAME COLUMN name TO handle`,
-  `ALTER TABLE engines ADD COLUMN url TEXT NOT NULL DEFAULT ''`,
-  `CREATE TABLE engine_names (name TEXT PRIMARY KEY, handle TEXT NOT NULL)`,
-  `INSERT INTO engine_names SELECT handle, handle FROM engines`,
-  `CREATE TABLE IF NOT EXISTS engine_keys (
-     state TEXT PRIMARY KEY CHECK (state IN ('pending', 'used')), host TEXT NOT NULL, sealed TEXT NOT NULL,
-     received_ms INTEGER NOT NULL)`,
-  `ALTER TABLE engine_keys ADD COLUMN engine TEXT NOT NULL DEFAULT ''`,
-  `UPDATE engine_keys SET engine = COALESCE((SELECT handle FROM engines WHERE keeps_ids), '')`,
-];
-
-/** Version 3 kept in memory what a round needs of the one before it: it began with a full list at each start. */
+/** Version 3, of commit 539c253, did not store how far the rounds with an engine have come. */
 const toVersion4 = [
   `ALTER TABLE engines ADD COLUMN progress TEXT NOT NULL DEFAULT '{"urgency":"now"}'`,
   `UPDATE feed SET version = 4`,
 ];
 
-/**
- * Creates the tables at the first wake, and at a later one those that came with a later release. A schema that
- * changes a table adds a version and its steps here: they come first, on the tables as that version left them.
- */
-export function openLog(storage: DurableObjectStorage, firstLocalId: number): void {
+/** Creates the tables that are missing, and updates those of version 3. Throws at an older version. */
+export function openDecisions(storage: DurableObjectStorage, firstLocalId: number): void {
   const { sql } = storage;
-  const run = (statements: readonly string[]): void => statements.forEach((statement) => sql.exec(statement));
   storage.transactionSync(() => {
     createMissing(sql, [feedTable]);
-    const [feed] = sql.exec(`SELECT version FROM feed`).toArray();
-    if (feed?.['version'] === 1) run(toVersion2);
-    if (feed && Number(feed['version']) < 3) run(toVersion3);
-    if (feed && Number(feed['version']) < 4) run(toVersion4);
+    const [feed] = sql.exec<{ version: number }>(`SELECT version FROM feed`).toArray();
+    if (feed && feed.version < 3) {
+      throw new Error(`the feed's storage has version ${feed.version}: it can be opened from version 3 on`);
+    }
+    if (feed?.version === 3) for (const statement of toVersion4) sql.exec(statement);
     createMissing(sql, otherTables);
     if (!feed) sql.exec(`INSERT INTO feed VALUES (0, 4, 0, 0, ?)`, firstLocalId);
   });
 }
 
 /**
- * Runs those of some `CREATE TABLE` that there is need of. Where nothing can be written even one that does nothing is
- * refused, and with it the object's start.
+ * Runs those of some `CREATE TABLE` whose table is missing. SQLite refuses even a statement that would do nothing when the
+ * storage can't be written; the object could then not start.
  */
 export function createMissing(sql: SqlStorage, statements: readonly string[]): void {
   const tables = sql.exec(`SELECT name FROM sqlite_master WHERE type = 'table'`).toArray();
-  const there = new Set(tables.map(({ name }) => name));
+  const existing = new Set(tables.map(({ name }) => name));
   for (const statement of statements) {
-    if (!there.has(/^CREATE TABLE (?:IF NOT EXISTS )?(\w+)/.exec(statement)?.[1] ?? '')) sql.exec(statement);
+    if (!existing.has(/^CREATE TABLE (?:IF NOT EXISTS )?(\w+)/.exec(statement)?.[1] ?? ''))
+      sql.exec(statement);
   }
 }
 
 export function readState(sql: SqlStorage): FeedState {
-  const row = sql.exec(`SELECT * FROM feed`).one() as Record<string, number>;
-  return {
-    sequence: row['sequence'] as number,
-    purgedSequence: row['purged_sequence'] as number,
-    nextLocalId: row['next_local_id'] as number,
-  };
+  const columns = `sequence, purged_sequence AS purgedSequence, next_local_id AS nextLocalId`;
+  return { ...sql.exec<FeedState & Record<string, number>>(`SELECT ${columns} FROM feed`).one() };
 }
 
 export function writeState(sql: SqlStorage, { sequence, purgedSequence, nextLocalId }: FeedState): void {
-  sql.exec(
-    `UPDATE feed SET sequence = ?, purged_sequence = ?, next_local_id = ?`,
-    sequence,
-    purgedSequence,
-    nextLocalId,
-  );
+  const update = `UPDATE feed SET sequence = ?, purged_sequence = ?, next_local_id = ?`;
+  sql.exec(update, sequence, purgedSequence, nextLocalId);
 }
 
 type Texts = [origin: string, scenario: string, scope: string, type: string, value: string];
@@ -155,27 +122,15 @@ const columns = `row_id, id, uuid, origin, scenario, scope, type, value, until_m
 
 /** Active decisions, and the tombstones after a sequence. */
 export function readRows(sql: SqlStorage, afterSequence: number): Row[] {
-  return rowsOf(
-    sql.exec(`SELECT ${columns} FROM decisions WHERE removed_seq = 0 OR removed_seq > ?`, afterSequence),
-  );
+  const select = `SELECT ${columns} FROM decisions WHERE removed_seq = 0 OR removed_seq > ?`;
+  return rowsOf(sql.exec(select, afterSequence));
 }
 
-/** A page of the tombstones up to a sequence: those after a row id, by row id. */
-export function readTombstones(
-  sql: SqlStorage,
-  upToSequence: number,
-  afterRowId: number,
-  limit: number,
-): Row[] {
-  return rowsOf(
-    sql.exec(
-      `SELECT ${columns} FROM decisions WHERE row_id > ? AND removed_seq > 0 AND removed_seq <= ?
-         ORDER BY row_id LIMIT ?`,
-      afterRowId,
-      upToSequence,
-      limit,
-    ),
-  );
+/** A page of the tombstones up to a sequence: the next `limit` after a row id, by row id. */
+export function readTombstones(sql: SqlStorage, upTo: number, afterRowId: number, limit: number): Row[] {
+  const select = `SELECT ${columns} FROM decisions WHERE row_id > ? AND removed_seq > 0 AND removed_seq <= ?
+     ORDER BY row_id LIMIT ?`;
+  return rowsOf(sql.exec(select, afterRowId, upTo, limit));
 }
 
 function rowsOf(cursor: SqlStorageCursor<Record<string, SqlStorageValue>>): Row[] {
@@ -199,7 +154,7 @@ function rowsOf(cursor: SqlStorageCursor<Record<string, SqlStorageValue>>): Row[
   return rows;
 }
 
-/** A row as the mirror holds it; all rows have the same fields in the same order, which keeps them small. */
+/** A row as the mirror holds it. All rows have the same fields in the same order, which keeps them small in memory. */
 export function createRow(
   { rowId, engine, engineId }: Pick<Row, 'rowId' | 'engine' | 'engineId'>,
   decision: Decision,
@@ -269,7 +224,7 @@ function insertRow(sql: SqlStorage, row: Row): void {
   );
 }
 
-/** The sequence of the newest tombstone but so many; null: there are no more. Not read are the rows themselves. */
+/** The sequence of the newest tombstone that is older than the `count` newest; null: there is none. Reads no rows. */
 export function tombstoneBefore(sql: SqlStorage, count: number): number | null {
   const ended = `FROM decisions WHERE removed_seq > 0`;
   if (Number(sql.exec(`SELECT COUNT(*) AS n ${ended}`).one()['n']) <= count) return null;
@@ -277,31 +232,67 @@ export function tombstoneBefore(sql: SqlStorage, count: number): number | null {
   return Number(sql.exec(newest, count).one()['removed_seq']);
 }
 
-/** Forgets the tombstones up to a sequence, but for some; the caller writes `purgedSequence` in the same transaction. */
-export function deleteTombstones(sql: SqlStorage, upToSequence: number, but: readonly Row[]): void {
+/** Deletes the tombstones up to a sequence, except some. The caller writes `purgedSequence` in the same transaction. */
+export function deleteTombstones(sql: SqlStorage, upToSequence: number, except: readonly Row[]): void {
   sql.exec(
     `DELETE FROM decisions WHERE removed_seq > 0 AND removed_seq <= ?
        AND row_id NOT IN (SELECT value FROM json_each(?))`,
     upToSequence,
-    JSON.stringify(but.map(({ rowId }) => rowId)),
+    JSON.stringify(except.map(({ rowId }) => rowId)),
   );
 }
 
-/** Bodies by id: what the answers to limited bouncers were made from (basis.ts). */
-export function readBases(sql: SqlStorage): Map<number, string> {
+/** Stores removals that outlast their tombstones. Of each content only the newest stays. */
+export function writeKeptBack(sql: SqlStorage, rows: readonly Row[]): void {
+  const insert = `INSERT OR REPLACE INTO kept_back VALUES (?, ?, ?)`;
+  for (const row of rows) sql.exec(insert, row.canonicalValue, contentKey(row), JSON.stringify(row));
+}
+
+export function readKeptBack(sql: SqlStorage, canonicalValue: string): Row[] {
+  const select = `SELECT row FROM kept_back WHERE canonical_value = ?`;
+  return sql
+    .exec<{ row: string }>(select, canonicalValue)
+    .toArray()
+    .map(({ row }) => decodeRow(row));
+}
+
+/** The canonical values with a removal that is kept back: no more than there are active ones. */
+export function readKeptBackValues(sql: SqlStorage): string[] {
+  const select = `SELECT DISTINCT canonical_value AS value FROM kept_back`;
+  return sql
+    .exec<{ value: string }>(select)
+    .toArray()
+    .map(({ value }) => value);
+}
+
+export function deleteKeptBack(sql: SqlStorage, rows: readonly Row[]): void {
+  const drop = `DELETE FROM kept_back WHERE canonical_value = ? AND content = ?`;
+  for (const row of rows) sql.exec(drop, row.canonicalValue, contentKey(row));
+}
+
+function decodeRow(text: string): Row {
+  const row = JSON.parse(text) as Row;
+  const [origin, scenario] = [intern(row.origin), intern(row.scenario)];
+  const decision = { ...row, origin, scenario, scope: intern(row.scope), type: intern(row.type) };
+  const place = { ...row, engine: intern(row.engine) };
+  return createRow(place, decision, row.addedSeq, row.removedSeq, row.removedMs);
+}
+
+/** The stored baselines, as JSON by id (baselines.ts). */
+export function readBaselines(sql: SqlStorage): Map<number, string> {
   const rows = sql.exec(`SELECT id, body FROM bases`).toArray();
   return new Map(rows.map((row) => [row['id'] as number, row['body'] as string]));
 }
 
-export function writeBasis(sql: SqlStorage, id: number, body: string): void {
+export function writeBaseline(sql: SqlStorage, id: number, body: string): void {
   sql.exec(`INSERT OR REPLACE INTO bases VALUES (?, ?)`, id, body);
 }
 
-export function deleteBasis(sql: SqlStorage, id: number): void {
+export function deleteBaseline(sql: SqlStorage, id: number): void {
   sql.exec(`DELETE FROM bases WHERE id = ?`, id);
 }
 
-/** What a request was answered, as JSON. */
+/** The answer to a request, as JSON; null: it is new. */
 export function readOnce(sql: SqlStorage, request: string): string | null {
   const [row] = sql.exec(`SELECT decision FROM once WHERE request = ?`, request).toArray();
   return row ? (row['decision'] as string) : null;

@@ -1,32 +1,32 @@
-// Which engine is which, over changes of the settings. An engine is known by its address, and where that is new by its
-// name; what it decided is kept under a handle that it has for good: the name that it had first. So another name moves no
-// decision and changes no view, and a name that is given to another engine gives that one nothing of the first. Pure. A
-// mistake here hands one engine's decisions to another, which then ends them.
+// Which engine is which when the settings change. An engine is recognised by its address, or by its name if the address
+// is new. Its decisions are kept under a handle that never changes: the name that it had first. So a new name moves no
+// decision and changes no view, and an engine that gets another one's former name gets none of its decisions. Pure. A
+// mistake here hands one engine's decisions to another, which then removes them.
 
 import type { EngineSettings } from '../config/engines.ts';
 import type { Filters, View } from './view.ts';
 
-/** An engine as the feed has known it. */
+/** An engine that the feed knows. */
 export interface KnownEngine {
   readonly handle: string;
-  /** Where it was when a full list of it was last believed; empty: kept before addresses were. */
+  /** Its address at the last full list that was accepted; empty: it was stored before addresses were. */
   readonly url: string;
 }
 
-/** Names that engines have or had → handles. The name that an engine had last is the last one of its handle. */
+/** Names that engines have or had → handles. The current name of an engine is the last one of its handle. */
 export type Names = ReadonlyMap<string, string>;
 
-/** The handle of the engine that has a name, or had it last; the name itself, which matches nothing, where none had. */
+/** The handle of the engine that has a name, or had it last. If none had, the name itself, which matches nothing. */
 export function handleOf(names: Names, name: string): string {
   return names.get(name) ?? name;
 }
 
-/** What each engine is called now, or was last, by its handle. */
+/** The current or last name of each engine, by its handle. */
 export function lastNames(names: Names): Map<string, string> {
   return new Map([...names].map(([name, handle]) => [handle, name]));
 }
 
-/** The handle of each engine of the settings, by its name. `names`: of before. One that was never known gets a new one. */
+/** The handle of each configured engine, by its name. A new engine gets a new one. `names`: as stored. */
 export function identify(
   engines: readonly Pick<EngineSettings, 'name' | 'url'>[],
   known: readonly KnownEngine[],
@@ -38,7 +38,7 @@ export function identify(
     if (there) handles.set(name, there.handle);
   }
   const taken = new Set(handles.values());
-  // Those first who have the name now: a former name may be a new engine's.
+  // Current names before former ones, since a former name may be a new engine's.
   const last = lastNames(names);
   const isLast = ({ name }: Pick<EngineSettings, 'name'>): boolean =>
     last.get(handleOf(names, name)) === name;
@@ -52,7 +52,7 @@ export function identify(
   return handles;
 }
 
-/** No name has a `~`, so that no name is another engine's handle. */
+/** No name has a `~`, so no name is another engine's handle. */
 function newHandle(name: string, known: readonly KnownEngine[], taken: ReadonlySet<string>): string {
   const isFree = (text: string): boolean => !taken.has(text) && !known.some(({ handle }) => handle === text);
   let handle = name;
@@ -60,7 +60,7 @@ function newHandle(name: string, known: readonly KnownEngine[], taken: ReadonlyS
   return handle;
 }
 
-/** A view with the handles of the engines that it names: most name none. */
+/** A view with handles in place of engine names. Most views name none. */
 export function byHandles(view: View, names: Names): View {
   if (!view.engines && !view.limits?.engines) return view;
   const limits = view.limits && translated(view.limits, names);

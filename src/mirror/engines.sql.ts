@@ -1,44 +1,43 @@
-// The SQL on what the feed keeps of engines: how far their mirrors have come, what they are called, the keys that their
-// hosts sent. The tables are in log.ts.
+// The SQL on engines: how far their mirrors have come, their names, the keys that their hosts sent. The tables are in
+// decisions.sql.ts.
 
 import type { KnownEngine, Names } from './engine-names.ts';
-import { firstProgress, type Progress } from './progress.ts';
-import type { Trusted } from './plan.ts';
+import { firstProgress, type Progress, type Trusted } from './progress.ts';
 
 /** A row of `engines`. `lastSyncMs` and `lastResyncMs` are 0 before the first success. */
 export interface EngineState {
-  /** Its decisions have its own ids here; those of all others get ids of ours. */
+  /** Its decisions keep the engine's ids here. Those of all other engines get ids of ours. */
   readonly keepsIds: boolean;
   /** The highest id that its database has shown. */
   highestId: number;
   trusted: Trusted;
-  /** When it was last heard, and when a full list of it was last believed. */
+  /** When it last answered, and when a full list of it was last accepted. */
   lastSyncMs: number;
   lastResyncMs: number;
-  /** Where it was at `lastResyncMs`, or when it was first heard of. Empty: not known, of before version 3. */
+  /** Its address at `lastResyncMs`, or when it was first configured. Empty: not known, of before version 3. */
   url: string;
-  /** Its ids that the newest full list missed and that are kept until another full list misses them too. */
+  /** Its ids that the newest full list missed. They are kept until a second full list misses them too. */
   held: ReadonlySet<number>;
   progress: Progress;
 }
 
-/** All engines that were ever heard of. */
+/** All engines that were ever configured. */
 export function readKnownEngines(sql: SqlStorage): KnownEngine[] {
   return sql.exec(`SELECT handle, url FROM engines`).toArray() as unknown as KnownEngine[];
 }
 
-/** In the order in which they were given. */
+/** In the order in which the names were given. */
 export function readNames(sql: SqlStorage): Names {
   const rows = sql.exec(`SELECT name, handle FROM engine_names ORDER BY rowid`).toArray();
   return new Map(rows.map((row) => [row['name'] as string, row['handle'] as string]));
 }
 
-/** Becomes the last of the names that were given. */
+/** The name becomes the last one that was given. */
 export function writeName(sql: SqlStorage, name: string, handle: string): void {
   sql.exec(`INSERT OR REPLACE INTO engine_names VALUES (?, ?)`, name, handle);
 }
 
-/** The state of an engine; one that was never heard of begins. The first of all keeps its ids. */
+/** The state of an engine. A new one starts empty; the first of all keeps its ids. */
 export function readEngine(sql: SqlStorage, handle: string, url: string): EngineState {
   const known = sql.exec(`SELECT 1 FROM engines WHERE handle = ?`, handle).toArray().length > 0;
   if (!known) {
@@ -65,7 +64,7 @@ export function readEngine(sql: SqlStorage, handle: string, url: string): Engine
   };
 }
 
-/** All of it but `held`, which is large when it is anything, and moves with full lists only. */
+/** Writes all of it but `held`, which may be large and changes with full lists only. */
 export function writeEngine(sql: SqlStorage, handle: string, state: EngineState): void {
   sql.exec(
     `UPDATE engines SET highest_id = ?, trusted_sequence = ?, trusted_highest_id = ?, last_sync_ms = ?,
@@ -81,7 +80,7 @@ export function writeEngine(sql: SqlStorage, handle: string, state: EngineState)
   );
 }
 
-/** Ids a row: some 1 MB, of the 2 MB that it may have. */
+/** Ids per row: some 1 MB of the 2 MB that a row may have. */
 const heldPerRow = 100_000;
 
 export function writeHeld(sql: SqlStorage, handle: string, held: ReadonlySet<number>): void {
@@ -98,7 +97,7 @@ function readHeld(sql: SqlStorage, handle: string): ReadonlySet<number> {
   return new Set(rows.flatMap((row) => JSON.parse(String(row['ids'])) as number[]));
 }
 
-/** A key that a host sent. `pending`: the engine has not answered it yet. */
+/** A key that a host sent. `pending`: the engine has not accepted it yet. */
 export interface EngineKeyRow {
   readonly state: 'pending' | 'used';
   readonly host: string;
@@ -122,7 +121,7 @@ export function writePendingEngineKey(
   sql.exec(`INSERT OR REPLACE INTO engine_keys VALUES ('pending', ?, ?, ?, ?)`, host, sealed, nowMs, engine);
 }
 
-/** The pending key takes the used one's place; false: it is not the pending one any more. In a transaction. */
+/** The pending key replaces the used one. False: it is not the pending one any more. The caller has a transaction. */
 export function useEngineKey(sql: SqlStorage, sealed: string): boolean {
   const pending = sql.exec(`SELECT 1 FROM engine_keys WHERE state = 'pending' AND sealed = ?`, sealed);
   if (pending.toArray().length === 0) return false;

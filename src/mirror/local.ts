@@ -1,79 +1,76 @@
-// What operators decide here, engine or not: bans, unbans and the list to decide by.
+// What operators decide here, with or without engines: bans, unbans, the list of decisions, and the decisions that no
+// engine confirms any more ("left behind").
 
 import { canonicalValue, sameKind } from '../formats/canonical.ts';
 import { decisionOf, isLocal, type Decision, type Row } from '../formats/decision.ts';
 import { lastNames } from './engine-names.ts';
-import { whyLeftBehind } from './left-behind.ts';
 import * as log from './decisions.sql.ts';
 import { addLocal, remove, type Store } from './mirror.ts';
 
-/** A decision as operators list it: with the engine that it came from; null: it was decided here. */
+/** A decision as operators list it. */
 export interface Listed extends Decision {
+  /** The name of the engine that it came from; null: it was decided here. */
   readonly engine: string | null;
-  /** Whether no engine says any more whether it stands. */
+  /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
 }
 
 /** `value`: in any spelling. */
 export type Match = Pick<Decision, 'value'> & Partial<Pick<Decision, 'type' | 'scope'>>;
 
+/** What an unban did. Stored as JSON for a day (`once`). */
 export interface Removal {
   readonly removed: number;
-  /** The engines whose decisions match, too: only they can take those back. */
+  /** Engines that still ban it: only they can remove their decisions. */
   readonly leftAt: readonly string[];
-  /** The values of those as the engines have them, who compare texts. */
+  /** The values of those decisions, as the engines spell them. */
   readonly leftValues: readonly string[];
 }
 
-/** The same `request` again within a day gets the same decision, ended or not. */
+/** The same `request` again within a day gets the same decision, whether it still stands or not. */
 export function ban(
-  storage: DurableObjectStorage,
   store: Store,
   decision: Omit<Decision, 'id' | 'origin'>,
   request: string | null,
 ): Decision {
-  const earlier = request === null ? null : log.readOnce(storage.sql, request);
-  if (earlier !== null) return JSON.parse(earlier) as Decision;
-  const row = addLocal(storage, store, decision, (added) => {
-    remember(storage.sql, request, decisionOf(added));
-  });
-  return decisionOf(row);
+  const earlier = earlierAnswer<Decision>(store, request);
+  if (earlier) return earlier;
+  return decisionOf(addLocal(store, decision, (row) => remember(store, request, decisionOf(row))));
 }
 
-/** The same `request` again within a day is told of the first time. */
-export function unban(
-  storage: DurableObjectStorage,
-  store: Store,
-  match: Match,
-  request: string | null,
-): Removal {
-  const earlier = request === null ? null : log.readOnce(storage.sql, request);
-  if (earlier !== null) return JSON.parse(earlier) as Removal;
+/** The same `request` again within a day gets the same answer. */
+export function unban(store: Store, match: Match, request: string | null): Removal {
+  const earlier = earlierAnswer<Removal>(store, request);
+  if (earlier) return earlier;
   const rows = [...store.mirror.byId.values()].filter(matches(match));
-  // Besides local decisions that is what a lost database or an engine that is no more left behind.
-  const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store.engines, row) !== null;
+  const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store, row) !== null;
   const ours = rows.filter(isOurs);
-  const named = lastNames(store.names);
   const left = rows.filter((row) => !isOurs(row));
+  const named = lastNames(store.names);
   const removal = {
     removed: ours.length,
     leftAt: distinct(left.map(({ engine }) => named.get(engine) ?? engine)),
     leftValues: distinct(left.map(({ value }) => value)),
   };
-  remove(storage, store, ours, Date.now(), () => remember(storage.sql, request, removal));
+  remove(store, ours, Date.now(), () => remember(store, request, removal));
   return removal;
 }
 
-function remember(sql: SqlStorage, request: string | null, answer: Decision | Removal): void {
-  if (request !== null) log.writeOnce(sql, request, JSON.stringify(answer), Date.now());
+function earlierAnswer<Answer>({ storage }: Store, request: string | null): Answer | null {
+  const answer = request === null ? null : log.readOnce(storage.sql, request);
+  return answer === null ? null : (JSON.parse(answer) as Answer);
+}
+
+function remember({ storage }: Store, request: string | null, answer: Decision | Removal): void {
+  if (request !== null) log.writeOnce(storage.sql, request, JSON.stringify(answer), Date.now());
 }
 
 /** Without a scope the value is read as each row's scope reads it. */
 function matches({ value, type, scope }: Match): (row: Row) => boolean {
-  const read = new Map<string, string>();
+  const canonical = new Map<string, string>();
   const readAs = (name: string): string => {
-    const known = read.get(name) ?? canonicalValue(name, value);
-    read.set(name, known);
+    const known = canonical.get(name) ?? canonicalValue(name, value);
+    canonical.set(name, known);
     return known;
   };
   return (row) =>
@@ -86,7 +83,7 @@ function distinct(texts: readonly string[]): string[] {
   return [...new Set(texts)].sort();
 }
 
-/** Active decisions after an id, by id. */
+/** A page of the active decisions: the next `limit` after an id, by id. */
 export function page(store: Store, afterId: number, limit: number): Listed[] {
   const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
   const named = lastNames(store.names);
@@ -96,6 +93,54 @@ export function page(store: Store, afterId: number, limit: number): Listed[] {
     .map((row) => ({
       ...decisionOf(row),
       engine: named.get(row.engine) ?? (row.engine || null),
-      leftBehind: whyLeftBehind(store.engines, row) !== null,
+      leftBehind: whyLeftBehind(store, row) !== null,
     }));
+}
+
+/**
+ * Why no engine confirms a decision any more. `database-replaced`: its engine has another database than when it made the
+ * decision. `engine-removed`: its engine is no longer configured. Such a decision stays until its own end, since an
+ * accident must not unban anybody; an operator can remove it.
+ */
+export const leftBehindReasons = ['database-replaced', 'engine-removed'] as const;
+export type LeftBehindReason = (typeof leftBehindReasons)[number];
+
+/** How many decisions of one engine, by its last name, are left behind for one reason. */
+export interface LeftBehind {
+  readonly engine: string;
+  readonly decisions: number;
+  readonly why: LeftBehindReason;
+}
+
+/**
+ * Null: it is not left behind. If no engine at all is configured, no engine counts as removed: a lost setting is more
+ * likely.
+ */
+function whyLeftBehind({ engines }: Store, row: Row): LeftBehindReason | null {
+  if (row.engine === '') return null;
+  if (engines.size > 0 && !engines.has(row.engine)) return 'engine-removed';
+  return isLocal(row) ? 'database-replaced' : null;
+}
+
+/** Looks at every decision. */
+export function countLeftBehind(store: Store): LeftBehind[] {
+  const named = lastNames(store.names);
+  const counts = new Map<string, LeftBehind>();
+  for (const row of store.mirror.byId.values()) {
+    const why = whyLeftBehind(store, row);
+    if (why === null) continue;
+    const engine = named.get(row.engine) ?? row.engine;
+    const key = `${why} ${engine}`;
+    counts.set(key, { engine, decisions: (counts.get(key)?.decisions ?? 0) + 1, why });
+  }
+  return [...counts.values()];
+}
+
+/** Removes the decisions of engines that are no longer configured. Returns how many they were. */
+export function removeUnconfigured(store: Store): number {
+  const rows = [...store.mirror.byId.values()].filter(
+    (row) => whyLeftBehind(store, row) === 'engine-removed',
+  );
+  remove(store, rows, Date.now());
+  return rows.length;
 }

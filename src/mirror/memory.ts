@@ -1,59 +1,60 @@
-// The log in memory: active decisions by id and by what they are about, and both orders of change. A cache of log.ts's
-// tables and nothing else: it is rebuilt from them whenever the object wakes. Every change goes through
-// `applyChange`, after the same change is in storage.
+// The decisions in memory: active ones by id and by what they are about, and the order of all changes. It is a copy of the
+// tables in decisions.sql.ts and is rebuilt from them whenever the object wakes. `applyChange` makes every change, after
+// the same change is in storage.
 
+import { sinceMs } from '../runtime/clock.ts';
 import { isRespelled } from '../formats/canonical.ts';
 import { isLocal, type Row } from '../formats/decision.ts';
+import type { EngineState } from './engines.sql.ts';
 import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
 
 export interface Mirror {
-  /** The feed's change counter: the `addedSeq` or `removedSeq` of the newest change. */
+  /** The latest sequence: the `addedSeq` or `removedSeq` of the newest change. */
   sequence: number;
-  /** Tombstones up to here are gone but for ends that are kept back: a cursor below it can only be answered with the full state. */
+  /** Tombstones up to here are deleted, except those that are kept back. A cursor below it can only get the full state. */
   purgedSequence: number;
   /** Active decisions. */
   readonly byId: Map<number, Row>;
-  /** Of them those that an engine knows: by the engine's handle, then by its own id. */
+  /** Active decisions that an engine knows: by the engine's handle, then by the engine's own id. */
   readonly byEngine: Map<string, Map<number, Row>>;
-  /** Active decisions by canonical value: the siblings among which a view picks, and those that keep an end back. */
+  /** Active decisions by canonical value. A view picks among the rows of one value. */
   readonly byCanonicalValue: Map<string, Row[]>;
-  /**
-   * By the canonical values that some row has in another spelling, or one that is kept back: their tombstones, which may
-   * have been kept back.
-   */
+  /** Canonical values that some row spells in another way → the tombstones of that value. */
   respelled: Map<string, Row[]>;
-  /** Ends that are kept back in storage alone. */
   readonly keptBack: KeptBack;
-  /** In order of `addedSeq`. Rows that ended or were renewed since stay in until compaction. */
+  /** In order of `addedSeq`. Rows that were removed or renewed since stay in it until it is compacted. */
   added: Row[];
   /** Tombstones in order of `removedSeq`. */
   removed: Row[];
   /** No active row ends before this. */
   nextExpiryMs: number;
-  /** By the handles of engines whose rows are not ended by the clock alone. */
+  /** By the handles of engines whose rows do not end by our clock alone. */
   readonly holds: Map<string, Hold>;
-  /** Built when the first live lookup needs it. */
+  /** Made when the first live lookup needs it. */
   networks: NetworkIndex | undefined;
 }
 
-/** Reads kept-back.ts's table. */
+/**
+ * Removals that outlast their tombstones. The removed text's network is still banned under another spelling, so bouncers
+ * that compare networks were not told of the removal. When the last ban of the network is removed, these are tombstones
+ * once more and go out with it. They are in storage only, since nobody needs them before that.
+ */
 export interface KeptBack {
   values(): readonly string[];
   of(canonicalValue: string): readonly Row[];
 }
 
-/** After a step of the clock: what an engine had at `sequence` does not end before `untilMs` (clock-step.ts). */
+/** After a step of the clock: what an engine had at `sequence` does not end before `untilMs`. */
 export interface Hold {
   readonly sequence: number;
   readonly untilMs: number;
 }
 
-/**
- * One change of the log, with the sequences it took. `again`: ends that were kept back in storage alone, which are
- * tombstones once more. `renewed` is the row that `row` took the place of.
- */
+/** One change, with the sequences that it took. */
 export interface Change {
+  /** Removals that were kept back and are tombstones once more. */
   readonly again: readonly Row[];
+  /** `renewed`: the row that `row` replaces. */
   readonly added: readonly { readonly row: Row; readonly renewed?: Row }[];
   readonly removed: readonly { readonly row: Row; readonly seq: number; readonly atMs: number }[];
   readonly sequence: number;
@@ -101,7 +102,7 @@ export function applyChange(mirror: Mirror, change: Change): void {
     mirror.removed.push(row);
     noteTombstone(mirror, row);
   }
-  // All that goes before anything that comes: a row may come in under the id that another one leaves.
+  // Removals before additions: a new row may take the id of one that is renewed.
   for (const { renewed } of change.added) if (renewed) withdraw(mirror, renewed);
   for (const { row } of change.added) insert(mirror, row);
   mirror.sequence = change.sequence;
@@ -110,9 +111,9 @@ export function applyChange(mirror: Mirror, change: Change): void {
   }
 }
 
-/** Forgets the tombstones up to a sequence, but for some. */
-export function forget(mirror: Mirror, upToSequence: number, but: readonly Row[]): void {
-  const staying = new Set(but);
+/** Deletes the tombstones up to a sequence, except some. */
+export function forget(mirror: Mirror, upToSequence: number, except: readonly Row[]): void {
+  const staying = new Set(except);
   mirror.removed = mirror.removed.filter((row) => row.removedSeq > upToSequence || staying.has(row));
   mirror.purgedSequence = upToSequence;
   noteSpellings(mirror);
@@ -130,7 +131,7 @@ function noteTombstone(mirror: Mirror, row: Row): void {
   mirror.respelled.get(row.canonicalValue)?.push(row);
 }
 
-/** The tombstones of values that had one spelling until now. */
+/** Notes the tombstones of values that had only one spelling until now. */
 function noteEarlier(mirror: Mirror, values: ReadonlySet<string>): void {
   for (const row of mirror.removed) if (values.has(row.canonicalValue)) noteTombstone(mirror, row);
 }
@@ -143,7 +144,7 @@ function noteSpellings(mirror: Mirror): void {
   for (const row of mirror.removed) noteTombstone(mirror, row);
 }
 
-/** Active rows whose time has come; empty, without a look at each row, when none can have. */
+/** Active rows that have ended by `nowMs`. Looks at each row only if one can have ended. */
 export function expired(mirror: Mirror, nowMs: number): Row[] {
   if (nowMs < mirror.nextExpiryMs) return [];
   const ended: Row[] = [];
@@ -153,12 +154,12 @@ export function expired(mirror: Mirror, nowMs: number): Row[] {
     if (endsMs <= nowMs) ended.push(row);
     else if (endsMs < nextExpiryMs) nextExpiryMs = endsMs;
   }
-  // Moves when what has ended is away: until that is written it is found again.
+  // Not moved while ended rows are active: if their removal can't be written, they must be found again.
   if (ended.length === 0) mirror.nextExpiryMs = nextExpiryMs;
   return ended.sort((a, b) => a.untilMs - b.untilMs);
 }
 
-/** When an active row ends: by our clock, unless that one just took a step. */
+/** When an active row ends: its own end, or the end of a hold if that is later. */
 export function endOf({ holds }: Mirror, row: Row): number {
   const hold = holds.size === 0 || isLocal(row) ? undefined : holds.get(row.engine);
   return hold && row.addedSeq <= hold.sequence ? Math.max(row.untilMs, hold.untilMs) : row.untilMs;
@@ -169,14 +170,14 @@ export function isActive(mirror: Mirror, row: Row): boolean {
   return mirror.byId.get(row.id) === row;
 }
 
-/** What an engine is known to have, by its own ids. */
+/** The active rows that an engine knows, by its own ids. */
 export function rowsOf(mirror: Mirror, engine: string): Map<number, Row> {
   let rows = mirror.byEngine.get(engine);
   if (!rows) mirror.byEngine.set(engine, (rows = new Map()));
   return rows;
 }
 
-/** The index over addresses, made at the first need so that feeds without live lookups never pay for it. */
+/** The index over addresses. A feed without live lookups never makes it. */
 export function networksOf(mirror: Mirror): NetworkIndex {
   if (!mirror.networks) {
     mirror.networks = createNetworkIndex();
@@ -204,4 +205,46 @@ function withdraw(mirror: Mirror, row: Row): void {
   if (siblings.length === 0) mirror.byCanonicalValue.delete(canonicalValue);
   else mirror.byCanonicalValue.set(canonicalValue, siblings);
   mirror.networks?.withdraw(row);
+}
+
+/** How long after a step of the clock the clock alone ends no decision of an engine. */
+const heldMs = 600_000;
+/** A shorter pause between two looks at the clock is no step. */
+const leastStepMs = 60_000;
+
+export interface Watched {
+  readonly mirror: Mirror;
+  readonly engines: Map<string, EngineState>;
+  /** When the clock was last read; 0: not since the object woke. */
+  clockMs: number;
+  readonly syncIntervalMs: number;
+}
+
+/**
+ * Reads the clock before every answer and every round, before any row ends by it. A clock that jumps ahead and a machine
+ * that slept look alike: by the clock every decision has ended, and only the engine knows better. So a full list is asked
+ * for at once, and until it comes (for ten minutes at most) the engine's decisions stay. Decisions made here end by our
+ * clock all the same.
+ */
+export function watchClock(watched: Watched, nowMs: number): void {
+  const { mirror, engines, clockMs, syncIntervalMs } = watched;
+  const stepMs = Math.max(leastStepMs, 3 * syncIntervalMs);
+  for (const [handle, state] of engines) {
+    // At the first look since the object woke, the engine's last round tells how long the object slept.
+    const beforeMs = clockMs || state.progress.roundMs;
+    const passedMs = beforeMs === 0 ? 0 : sinceMs(beforeMs, nowMs);
+    if (passedMs <= stepMs) continue;
+    // Infinity: the clock was set back. No row needs a hold; the full list brings removals that are now late.
+    if (passedMs === Infinity) release(mirror, handle);
+    else if (state.lastResyncMs > 0) {
+      mirror.holds.set(handle, { sequence: mirror.sequence, untilMs: nowMs + heldMs });
+    }
+    engines.set(handle, { ...state, progress: { ...state.progress, urgency: 'now' } });
+  }
+  watched.clockMs = nowMs;
+}
+
+/** The engine's full list is here, so its rows may end by our clock again. */
+export function release(mirror: Mirror, handle: string): void {
+  if (mirror.holds.delete(handle)) mirror.nextExpiryMs = 0;
 }

@@ -1,39 +1,37 @@
-// The log in storage and its mirror in memory, changed together and only here. Storage first, in one
-// synchronous transaction, then memory: a crash between the two is a restart, which reads storage. The
-// runtime holds every answer back until the writes before it are durable, so no bouncer hears of a sequence
-// that a crash could take back.
+// The decisions in storage and in memory, changed together and only here. Storage comes first, in one synchronous
+// transaction, then memory: a crash between the two is a restart, which reads storage. The runtime holds back every
+// answer until the writes before it are durable, so no bouncer sees a sequence that a crash could take back.
 
 import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { unwritable } from '../store/unwritable.ts';
-import { release, watchClock, type Watched } from './clock-step.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
 import type { EngineState } from './engines.sql.ts';
 import { identify, lastNames, type Names } from './engine-names.ts';
-import {
-  deleteKeptBack,
-  openKeptBack,
-  readKeptBack,
-  readKeptBackValues,
-  writeKeptBack,
-} from './kept-back.sql.ts';
-import { whyLeftBehind } from './left-behind.ts';
 import * as log from './decisions.sql.ts';
-import { applyChange, createMirror, expired, forget, rowsOf, type Change, type Mirror } from './memory.ts';
+import {
+  applyChange,
+  createMirror,
+  expired,
+  forget,
+  release,
+  rowsOf,
+  watchClock,
+  type Change,
+  type Mirror,
+  type Watched,
+} from './memory.ts';
 import type { Progress } from './progress.ts';
-import type { Plan } from './plan.ts';
 import { isKeptBack, mostAtOnce, outlastingUpTo } from './tombstones.ts';
 
 export interface Store extends Watched {
-  /**
-   * When a write failed that waits to be tried again (a full disk, a used-up quota): reads go on without it. Null: nothing
-   * waits.
-   */
+  readonly storage: DurableObjectStorage;
+  /** When the newest write failed (a full disk, a used-up quota): reads go on without it. Null: it did not fail. */
   failedWriteMs: number | null;
   state: log.FeedState;
   readonly names: Names;
-  /** A name means another engine than when the feed last woke. */
+  /** A name means another engine than when the object last woke. */
   readonly namesMoved: boolean;
 }
 
@@ -41,8 +39,7 @@ export function openStore(
   storage: DurableObjectStorage,
   { engines: settings, syncIntervalMs, maxDecisions }: Settings,
 ): Store {
-  log.openLog(storage, firstLocalId);
-  openKeptBack(storage.sql);
+  log.openDecisions(storage, firstLocalId);
   const { sql } = storage;
   const before = enginesLog.readNames(sql);
   const handles = identify(settings, enginesLog.readKnownEngines(sql), before);
@@ -57,51 +54,79 @@ export function openStore(
       return [handle, enginesLog.readEngine(sql, handle, url)] as const;
     });
   });
-  const read = log.readState(sql);
+  const state = log.readState(sql);
   const tooMany = log.tombstoneBefore(sql, mostAtOnce(maxDecisions));
-  const mirror = createMirror(log.readRows(sql, tooMany ?? 0), read, {
-    values: () => readKeptBackValues(sql),
-    of: (canonicalValue) => readKeptBack(sql, canonicalValue),
+  const mirror = createMirror(log.readRows(sql, tooMany ?? 0), state, {
+    values: () => log.readKeptBackValues(sql),
+    of: (canonicalValue) => log.readKeptBack(sql, canonicalValue),
   });
-  const state = tooMany === null ? read : forgetUnread(storage, read, mirror, tooMany);
-  const names = enginesLog.readNames(sql);
-  return {
+  const store = {
+    storage,
     state,
     mirror,
     engines: new Map(engines),
-    names,
+    names: enginesLog.readNames(sql),
     namesMoved,
     clockMs: 0,
     syncIntervalMs,
     failedWriteMs: null,
   };
+  if (tooMany !== null) forgetUnread(store, tooMany);
+  return store;
 }
 
-/** What an engine said, and how far its rounds have come with it. */
+/** What an answer of an engine changes. Made by engines/plan.ts. */
+export interface Plan {
+  readonly add: readonly Decision[];
+  /** The same decision under a new id: a community pull replaced it, or its database came back. */
+  readonly renew: readonly Renewal[];
+  readonly remove: readonly Row[];
+  /** Rows of a database that was replaced: no engine knows them any more, and they stay until their own end. */
+  readonly orphan: readonly Row[];
+  /** The engine's ids that the full list misses. They are kept until a second full list misses them too. */
+  readonly held: ReadonlySet<number>;
+  /** Why another full list has to confirm the answer; undefined: it needs no confirmation. */
+  readonly warning: string | undefined;
+  /** How many decisions of the answer were left out, since there is no room for them (`MAX_DECISIONS`). */
+  readonly leftOut: number;
+  /** The highest of the engine's ids in the answer, including those that were left out; 0: it had none. */
+  readonly highestId: number;
+}
+
+export interface Renewal {
+  readonly row: Row;
+  readonly decision: Decision;
+}
+
+/** What an engine answered, and how far its rounds have come with it. */
 export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> {
   readonly engine: string;
-  /** Where it was asked. */
+  /** The address that answered. */
   readonly url: string;
-  /** Of a whole full list: what it missed and is kept. Null: it was no full list. */
+  /** Of a full list: `Plan.held`. Null: it was no full list. */
   readonly held: ReadonlySet<number> | null;
   readonly progress: (state: EngineState) => Progress;
 }
 
 /**
- * Applies what an engine said: each removal, renewal and addition takes the next sequence. That it was heard goes into
- * the same transaction, so a sync never counts as done without its changes.
+ * Applies what an engine answered: each removal, renewal and addition takes the next sequence. The engine's progress is
+ * written in the same transaction, so a sync never counts as done without its changes.
  */
-export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sync, nowMs: number): void {
+export function commitSync(store: Store, sync: Sync, nowMs: number): void {
   const state = { ...store.state };
   const engine = { ...engineState(store, sync.engine) };
   const giveId = createIds(store.mirror, state);
   const isOwn = ({ id }: Decision): boolean => engine.keepsIds && id < firstLocalId;
   const added: { row: Row; renewed?: Row }[] = [];
-  const ends = removal(store.mirror, sync.remove, state, nowMs);
-  // Orphans before additions: they step aside for decisions that come in under their ids.
-  for (const row of sync.orphan) added.push(orphan(row, state, giveId));
+  const removals = removal(store.mirror, sync.remove, state, nowMs);
+  // Orphans before additions: they give up their engine ids, which additions may take.
+  for (const row of sync.orphan) {
+    const id = row.id < firstLocalId ? giveId() : row.id;
+    const place = { rowId: row.rowId, engine: row.engine, engineId: 0 };
+    added.push({ row: log.createRow(place, { ...row, id }, ++state.sequence), renewed: row });
+  }
   for (const { row, decision } of sync.renew) {
-    // What bouncers know it by stays, unless it is the engine's own.
+    // Bouncers keep the id that they know, unless the engine's own id is used here.
     const id = isOwn(decision) ? decision.id : row.id >= firstLocalId ? row.id : giveId();
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
@@ -111,7 +136,7 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
     const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
     added.push({ row: log.createRow(place, { ...decision, id }, state.sequence) });
   }
-  // Orphans mean another database: its ids count from what of it is here already.
+  // Orphans mean another database: its highest id is that of the rows that stay.
   if (sync.orphan.length > 0) {
     const gone = new Set(sync.orphan);
     const left = [...rowsOf(store.mirror, sync.engine).values()].filter((row) => !gone.has(row));
@@ -127,30 +152,25 @@ export function commitSync(storage: DurableObjectStorage, store: Store, sync: Sy
     engine.url = sync.url;
   }
   engine.progress = sync.progress(engine);
-  write(storage, store, { ...ends, added, sequence: state.sequence }, state, () => {
-    enginesLog.writeEngine(storage.sql, sync.engine, engine);
+  write(store, { ...removals, added, sequence: state.sequence }, state, (sql) => {
+    enginesLog.writeEngine(sql, sync.engine, engine);
     if (engine.held.size + heldBefore.size > 0 && engine.held !== heldBefore) {
-      enginesLog.writeHeld(storage.sql, sync.engine, engine.held);
+      enginesLog.writeHeld(sql, sync.engine, engine.held);
     }
   });
   store.engines.set(sync.engine, engine);
   if (sync.held) release(store.mirror, sync.engine);
 }
 
-/** Writes how far the rounds with an engine have come, where there is nothing to commit with it. */
-export function saveProgress(
-  storage: DurableObjectStorage,
-  store: Store,
-  handle: string,
-  progress: Progress,
-): void {
+/** Writes the progress of an engine's rounds when no change of decisions goes with it. */
+export function saveProgress(store: Store, handle: string, progress: Progress): void {
   const engine = { ...engineState(store, handle), progress };
-  // What is in memory goes on, also where nothing can be written.
+  // Memory first: rounds go on when nothing can be written.
   store.engines.set(handle, engine);
-  writeDown(storage, store, () => enginesLog.writeEngine(storage.sql, handle, engine));
+  writeDown(store, (sql) => enginesLog.writeEngine(sql, handle, engine));
 }
 
-/** Gives ids in their order, and those whose decision and tombstone are gone again when all were given once. */
+/** Gives ids in their order. When all were given once, it reuses those without a decision and a tombstone. */
 function createIds(mirror: Mirror, state: log.FeedState): () => number {
   let buried: ReadonlySet<number> | undefined;
   return () => {
@@ -164,61 +184,43 @@ function createIds(mirror: Mirror, state: log.FeedState): () => number {
   };
 }
 
-/** What is known of an engine that there is, by its handle. */
+/** The state of a configured engine, by its handle. */
 export function engineState(store: Store, handle: string): EngineState {
   return store.engines.get(handle) as EngineState;
 }
 
-/** Decides here: the decision gets its id. `besides` is written with it. */
+/** Adds a decision that was made here; it gets an id. `alongside` writes in the same transaction. */
 export function addLocal(
-  storage: DurableObjectStorage,
   store: Store,
   decision: Omit<Decision, 'id' | 'origin'>,
-  besides: (row: Row) => void,
+  alongside: (row: Row) => void,
 ): Row {
   const state = { ...store.state };
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
-  const told = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
-  const row = log.createRow(place, told, state.sequence);
+  const local = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
+  const row = log.createRow(place, local, state.sequence);
   const change = { again: [], removed: [], added: [{ row }], sequence: state.sequence };
-  write(storage, store, change, state, () => besides(row));
+  write(store, change, state, () => alongside(row));
   return row;
 }
 
-/** Ends rows here: their time has come, or an operator took them back. `besides` is written with it. */
-export function remove(
-  storage: DurableObjectStorage,
-  store: Store,
-  rows: readonly Row[],
-  nowMs: number,
-  besides: () => void = () => undefined,
-): void {
+/** Removes rows: they have ended, or an operator removed them. `alongside` writes in the same transaction. */
+export function remove(store: Store, rows: readonly Row[], nowMs: number, alongside?: () => void): void {
   if (rows.length === 0) return;
   const state = { ...store.state };
-  const ends = removal(store.mirror, rows, state, nowMs);
-  write(storage, store, { ...ends, added: [], sequence: state.sequence }, state, besides);
+  const removals = removal(store.mirror, rows, state, nowMs);
+  write(store, { ...removals, added: [], sequence: state.sequence }, state, alongside);
 }
 
-/** Ends what engines left behind that there are no more: an operator vouches for all that there are. How many. */
-export function removeAbandoned(storage: DurableObjectStorage, store: Store, nowMs: number): number {
-  const rows = [...store.mirror.byId.values()].filter(
-    (row) => whyLeftBehind(store.engines, row) === 'engine-removed',
-  );
-  remove(storage, store, rows, nowMs);
-  return rows.length;
-}
-
-/** The ends of rows, and before them those of their networks that were kept back: this may be what they waited for. */
+/** The removals of rows. Those of their networks that were kept back come first, since they may go out now. */
 function removal(
   { respelled, keptBack }: Mirror,
   rows: readonly Row[],
   state: log.FeedState,
   nowMs: number,
 ): Pick<Change, 'again' | 'removed'> {
-  const values = new Set(
-    rows.map(({ canonicalValue }) => canonicalValue).filter((value) => respelled.has(value)),
-  );
-  const again = [...values].flatMap((value) => keptBack.of(value));
+  const values = rows.map(({ canonicalValue }) => canonicalValue).filter((value) => respelled.has(value));
+  const again = [...new Set(values)].flatMap((value) => keptBack.of(value));
   for (const row of again) {
     row.removedSeq = ++state.sequence;
     row.removedMs = nowMs;
@@ -227,42 +229,27 @@ function removal(
   return { again, removed };
 }
 
-/** A row that no engine knows any more, out of the way of its engine's ids. */
-function orphan(
-  row: Row,
-  state: log.FeedState,
-  giveId: () => number,
-): Change['added'][number] & { readonly renewed: Row } {
-  const id = row.id < firstLocalId ? giveId() : row.id;
-  const { rowId, engine } = row;
-  return {
-    row: log.createRow({ rowId, engine, engineId: 0 }, { ...row, id }, ++state.sequence),
-    renewed: row,
-  };
-}
-
 function write(
-  storage: DurableObjectStorage,
   store: Store,
   change: Change,
   state: log.FeedState,
-  besides: () => void = () => undefined,
+  alongside?: (sql: SqlStorage) => void,
 ): void {
   demandFreeIds(store.mirror, change);
-  writeDown(storage, store, () => {
-    deleteKeptBack(storage.sql, change.again);
-    log.writeChange(storage.sql, change);
-    // Where nothing changed there is nothing to count on.
-    if (state.sequence !== store.state.sequence) log.writeState(storage.sql, state);
-    besides();
+  writeDown(store, (sql) => {
+    log.deleteKeptBack(sql, change.again);
+    log.writeChange(sql, change);
+    // Where nothing changed there is no counter to write.
+    if (state.sequence !== store.state.sequence) log.writeState(sql, state);
+    alongside?.(sql);
   });
   applyChange(store.mirror, change);
   store.state = state;
 }
 
 /**
- * A row that came in over an active one would take its ban out of every answer without an end; over one with the same id
- * at its engine, out of that engine's reach.
+ * Throws when a new row would take the id of an active one. With the same id here, the active row's ban would vanish from
+ * every answer without a removal; with the same id at its engine, the engine could not remove it any more.
  */
 function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
   const freed = new Set<Row>(removed.map(({ row }) => row));
@@ -277,28 +264,28 @@ function demandFreeIds(mirror: Mirror, { added, removed }: Change): void {
 }
 
 /**
- * Ends what has come to its own end. Called before every answer, so that none is made from the past. An end that can't
- * be written is told to nobody yet; what has ended is in no answer all the same.
+ * Removes the rows that have ended. Called before every answer, so that none is older than the clock. A removal that
+ * can't be written goes out later; no answer has the ended row meanwhile.
  */
-export function sweep(storage: DurableObjectStorage, store: Store, nowMs: number): void {
+export function sweep(store: Store, nowMs: number): void {
   watchClock(store, nowMs);
-  if (isTriedJustNow(store, nowMs)) return;
+  if (hasJustFailed(store, nowMs)) return;
   const ended = expired(store.mirror, nowMs);
-  if (ended.length > 0) writeIfPossible(store, nowMs, () => remove(storage, store, ended, nowMs));
+  if (ended.length > 0) writeIfPossible(store, nowMs, () => remove(store, ended, nowMs));
 }
 
 const retryWriteMs = 1_000;
 
-function isTriedJustNow({ failedWriteMs }: Store, nowMs: number): boolean {
+function hasJustFailed({ failedWriteMs }: Store, nowMs: number): boolean {
   return failedWriteMs !== null && sinceMs(failedWriteMs, nowMs) < retryWriteMs;
 }
 
-/** A write that an answer does not need: where it fails it is tried again later, and the answer goes out. */
+/** For a write that no answer needs: when it fails, the answer goes out and the write is tried again later. */
 export function writeIfPossible(store: Store, nowMs: number, write: () => void): void {
-  if (!isTriedJustNow(store, nowMs)) tryToWrite(store, nowMs, write);
+  if (!hasJustFailed(store, nowMs)) tryToWrite(store, nowMs, write);
 }
 
-/** What went wrong; null: it is written. A failure is seen in `/health`, and once in the log. */
+/** The error of a write that failed, or null. A failure shows in `/health`, and once in the log. */
 export function tryToWrite(store: Store, nowMs: number, write: () => void): Error | null {
   try {
     write();
@@ -317,21 +304,23 @@ export function noteFailedWrite(store: Store, nowMs: number, error: unknown): Er
   return failed;
 }
 
-/** All of it or nothing. Throws what `isUnwritable` knows. */
-function writeDown(storage: DurableObjectStorage, store: Store, write: () => void): void {
-  const failed = tryToWrite(store, Date.now(), () => storage.transactionSync(write));
+/** Writes all or nothing. Throws an error that `isUnwritable` recognises. */
+function writeDown(store: Store, write: (sql: SqlStorage) => void): void {
+  const { storage } = store;
+  const failed = tryToWrite(store, Date.now(), () => storage.transactionSync(() => write(storage.sql)));
   if (failed) throw failed;
 }
 
-/** Forgets tombstones up to a sequence, but for those that outlast it; cursors from before it get the full state. */
-export function forgetTombstones(storage: DurableObjectStorage, store: Store, upToSequence: number): void {
+/** Deletes tombstones up to a sequence, except those that outlast it. Older cursors get the full state. */
+export function forgetTombstones(store: Store, upToSequence: number): void {
   if (upToSequence <= store.mirror.purgedSequence) return;
+  const { sql } = store.storage;
   const { keptBack, waiting } = outlastingUpTo(store.mirror, upToSequence);
   const state = { ...store.state, purgedSequence: upToSequence };
-  storage.transactionSync(() => {
-    writeKeptBack(storage.sql, keptBack);
-    log.deleteTombstones(storage.sql, upToSequence, waiting);
-    log.writeState(storage.sql, state);
+  store.storage.transactionSync(() => {
+    log.writeKeptBack(sql, keptBack);
+    log.deleteTombstones(sql, upToSequence, waiting);
+    log.writeState(sql, state);
   });
   store.state = state;
   forget(store.mirror, upToSequence, waiting);
@@ -339,21 +328,17 @@ export function forgetTombstones(storage: DurableObjectStorage, store: Store, up
 
 const pageRows = 10_000;
 
-/** Forgets the tombstones that were not read since they are too many. */
-function forgetUnread(
-  storage: DurableObjectStorage,
-  before: log.FeedState,
-  mirror: Mirror,
-  purgedSequence: number,
-): log.FeedState {
+/** Deletes the tombstones that were too many to be read at the start. */
+function forgetUnread(store: Store, purgedSequence: number): void {
+  const { storage, mirror } = store;
   const { sql } = storage;
   const isLeft = (row: Row): boolean =>
     isKeptBack(mirror.byCanonicalValue.get(row.canonicalValue) ?? [], row);
-  const state = { ...before, purgedSequence };
+  const state = { ...store.state, purgedSequence };
   const forgetStored = (): void => {
     for (let lastRowId: number | undefined = 0; lastRowId !== undefined;) {
       const page = log.readTombstones(sql, purgedSequence, lastRowId, pageRows);
-      writeKeptBack(sql, page.filter(isLeft));
+      log.writeKeptBack(sql, page.filter(isLeft));
       lastRowId = page.at(-1)?.rowId;
     }
     log.deleteTombstones(sql, purgedSequence, []);
@@ -362,9 +347,9 @@ function forgetUnread(
   try {
     storage.transactionSync(forgetStored);
   } catch (error) {
-    // They are not in memory at any rate, and the next wake tries again.
+    // They are not in memory, and the next start tries again.
     console.error(`${unwritable('the feed’s storage', error).message}; it goes on with what it has`);
   }
   forget(mirror, purgedSequence, []);
-  return state;
+  store.state = state;
 }

@@ -1,17 +1,13 @@
-// A view: the filters of one request, the limits of the bouncer that made it, and whether a decision passes both.
-// Pure.
-// Semantics are LAPI's (pkg/database/decisionfilter.go), but filters come before the choice of the longest
-// decision: LAPI chooses first and so loses bans (crowdsec#3373).
+// A view: the filters of a request, the limits of its bouncer, and whether a decision passes both. Pure.
+// The filters are LAPI's (pkg/database/decisionfilter.go), but here they come before the choice of the longest decision.
+// LAPI chooses first, and so loses bans (crowdsec#3373).
 
 import { covers, parseNetwork, type Network } from '../formats/ip.ts';
 import type { Decision, Row } from '../formats/decision.ts';
 
 /** `null` means "no filter"; an empty list matches nothing. */
 export interface Filters {
-  /**
-   * Names of engines; what was decided here passes all the same. Not there in what was kept before an engine could be
-   * chosen.
-   */
+  /** Names of engines. Decisions made here always pass. Undefined in what was stored before engines could be chosen. */
   readonly engines?: readonly string[] | null | undefined;
   readonly scopes: readonly string[] | null;
   readonly origins: readonly string[] | null;
@@ -22,11 +18,11 @@ export interface Filters {
 }
 
 /**
- * What a bouncer may read, whatever it asks for. It only ever takes away: a bouncer that is allowed countries and
- * does not ask for them gets none, since the stream's default of addresses and ranges is part of what it asks.
+ * What a bouncer may read, whatever it asks for. Limits only take away: a bouncer that may read countries but does not ask
+ * for them gets none, since the stream's default (addresses and ranges) is part of the request.
  */
 export interface Limits extends Filters {
-  /** For devices with small tables: only so many decisions (`chosen` in target.ts says which). Null: all. */
+  /** The cap, for devices with small tables (`chosen` in selection.ts says which decisions stay). Null: all. */
   readonly maxDecisions: number | null;
 }
 
@@ -36,11 +32,11 @@ export interface View extends Filters {
   readonly within: Within | null;
   /** Whether only the longest decision per (scope, type, value) is answered. */
   readonly dedup: boolean;
-  /** The operator's word, not the request's. */
+  /** Set by an operator, not by the request. */
   readonly limits: Limits | null;
 }
 
-/** `covering`: decisions whose range holds the network (LAPI's `contains=true`); else decisions inside it. */
+/** `covering`: decisions whose range contains the network (LAPI's `contains=true`); otherwise decisions inside it. */
 export interface Within {
   readonly network: Network;
   readonly covering: boolean;
@@ -51,58 +47,46 @@ export function isLookup({ within, value }: View): boolean {
   return (within?.covering ?? false) || value !== null;
 }
 
-/** Equal for equal views, limits included: part of a snapshot's name. */
+/** Equal for equal views, limits included: part of the name of a rendered answer. */
 export function viewKey(view: View): string {
   return view.limits ? `${requestKey(view)} ${limitsKey(view.limits)}` : requestKey(view);
 }
 
 export function limitsKey(limits: Limits): string {
-  const { scopes, origins, scenariosContaining, scenariosNotContaining, maxDecisions } = limits;
-  return JSON.stringify([
-    scopes,
-    origins,
-    scenariosContaining,
-    scenariosNotContaining,
-    maxDecisions,
-    ...engineKey(limits),
-  ]);
+  return JSON.stringify([...filterKey(limits), limits.maxDecisions, ...engineKey(limits)]);
 }
 
-/** Equal for equal requests, whatever the bouncer may read: the name of a cursor, which outlives its limits. */
+/** Equal for equal requests, without limits: the name of a cursor, which survives a change of limits. */
 export function requestKey(view: View): string {
-  return JSON.stringify([
-    view.scopes,
-    view.origins,
-    view.scenariosContaining,
-    view.scenariosNotContaining,
-    view.value,
-    view.type,
-    view.within && [view.within.network.bytes, view.within.network.prefixBits, view.within.covering],
-    view.dedup,
-    ...engineKey(view),
-  ]);
+  const { value, type, within, dedup } = view;
+  const place = within && [within.network.bytes, within.network.prefixBits, within.covering];
+  return JSON.stringify([...filterKey(view), value, type, place, dedup, ...engineKey(view)]);
 }
 
+function filterKey({ scopes, origins, scenariosContaining, scenariosNotContaining }: Filters): unknown[] {
+  return [scopes, origins, scenariosContaining, scenariosNotContaining];
+}
+
+/** The parts of every key; that of a request that chooses engines has one more. */
 const partsOfEveryKey = 8;
 
-/** Whether a request chooses engines, by its key. */
 export function choosesEngines(key: string): boolean {
   return (JSON.parse(key) as unknown[]).length > partsOfEveryKey;
 }
 
-/** Nothing where no engine is chosen: keys are kept, and are older than the choice. */
+/** Nothing if no engine is chosen: stored keys are older than the choice of engines. */
 function engineKey({ engines }: Filters): (readonly string[])[] {
   return engines ? [engines] : [];
 }
 
-/** Whether a view has what an engine decided, by the engine's handle, as the view names it, too. */
+/** Whether a view includes the decisions of an engine. Both name it by its handle. */
 export function isChosen({ engines, limits }: View, handle: string): boolean {
   return (engines?.includes(handle) ?? true) && (limits?.engines?.includes(handle) ?? true);
 }
 
 export type Matches = (row: Decision & Pick<Row, 'engine'>) => boolean;
 
-/** The view as a predicate: what was asked for and is allowed. */
+/** The view as a predicate: what was asked for and may be read. */
 export function matcher(view: View): Matches {
   const passes = filter(view);
   const allowed = view.limits && filter(view.limits);
@@ -114,7 +98,7 @@ export function matcher(view: View): Matches {
     (view.within === null || isWithin(view.within, row));
 }
 
-/** Scenarios repeat thousands of times, so their verdicts are remembered. */
+/** A scenario repeats thousands of times, so its result is remembered. */
 function filter(filters: Filters): Matches {
   const engines = filters.engines ? new Set([...filters.engines, '']) : null;
   const scopes = filters.scopes && new Set(filters.scopes);
@@ -147,7 +131,7 @@ function isWithin(within: Within, decision: Decision): boolean {
   return within.covering ? covers(network, within.network) : covers(within.network, network);
 }
 
-/** The addresses a decision speaks of; LAPI gives bounds to the scopes Ip and Range only. */
+/** The addresses of a decision. LAPI gives bounds to the scopes Ip and Range only. */
 export function networkOf(decision: Decision): Network | undefined {
   return decision.scope === 'Ip' || decision.scope === 'Range' ? parseNetwork(decision.value) : undefined;
 }

@@ -1,9 +1,9 @@
-// The clients in storage: rows of JSON with many each, written behind, since one row a poll would cost more than all
-// the rest together. Losing a row costs repeats, never a change.
+// The clients in storage: each row has many of them as JSON. They are written behind, since one row per poll would cost
+// more than all other writes together. Losing a row costs repeats, never a change.
 //
-// What it costs at most: 64 rows in 10 s, 16.6 million billed rows a month, however many clients there are. 10,000
-// clients are 20 rows; on a feed that moves every 10 s, with polls every 10 s, each of them is written every 10 s: 5.2
-// million. 200,000 are 400 rows, each then written once a minute.
+// At most 64 rows are written in 10 s: 16.6 million billed rows a month, however many clients there are. 10,000 clients are
+// 20 rows. When the feed changes and all of them poll every 10 s, each row is written every 10 s: 5.2 million a month.
+// 200,000 clients are 400 rows, each of which is then written once a minute.
 
 import { sinceMs } from '../runtime/clock.ts';
 import { causeOf } from '../http/failure.ts';
@@ -16,19 +16,19 @@ const table = `CREATE TABLE IF NOT EXISTS client_rows (id INTEGER PRIMARY KEY, b
 
 const mostRows = 64;
 const rowsIntervalMs = 10_000;
-/** Mere sightings wait longer. */
+/** Sightings that moved no cursor wait longer. */
 const seenIntervalMs = 60_000;
 
-/** Characters, of three bytes at most each: SQLite takes 2 MB. A longer one becomes two. */
+/** In characters of three bytes at most; SQLite's limit is 2 MB. A longer row is split. */
 const rowLength = 256 * 1024;
 
-/** Texts that clients share, and the clients; a cursor's view and a user agent are places in the first. */
+/** The texts that clients share, and the clients. A view and a user agent are indexes into the texts. */
 type Body = [texts: string[], entries: Entry[]];
-type Entry = [name: string, seenMs: number, versionId: number, agent: number, cursors: Place[], uses: Use[]];
-type Place = [view: number, before: number, beforeBasis: number, last: number, lastBasis: number];
+type Entry = [name: string, seenMs: number, versionId: number, agent: number, cursors: Stored[], uses: Use[]];
+type Stored = [view: number, before: number, beforeBaseline: number, last: number, lastBaseline: number];
 type Use = readonly [versionId: number, usedMs: number];
 
-/** Reads all clients, those of storage version 3 as well. */
+/** Reads all clients. */
 export function openClients(storage: DurableObjectStorage): Clients {
   const { sql } = storage;
   const clients = memory.createClients();
@@ -36,51 +36,48 @@ export function openClients(storage: DurableObjectStorage): Clients {
   for (const { id, body } of sql.exec<{ id: number; body: string }>(`SELECT id, body FROM client_rows`)) {
     const row = memory.addRow(clients, id);
     for (const kept of decode(body)) memory.insertClient(clients, kept, row);
-    row.bases = memory.basesOf(row);
+    row.baselines = memory.baselinesOf(row);
   }
   takeShards(storage, clients);
   return clients;
 }
 
 function encode(row: ClientRow): string {
-  const places = new Map<string, number>();
-  const placeOf = (text: string): number => {
-    const known = places.get(text) ?? places.size;
-    places.set(text, known);
+  const indexes = new Map<string, number>();
+  const indexOf = (text: string): number => {
+    const known = indexes.get(text) ?? indexes.size;
+    indexes.set(text, known);
     return known;
   };
   const entries = row.clients.map(({ name, seenMs, versionId, userAgent, cursors, earlierUses }): Entry => {
-    const stored = cursors.filter(({ owed }) => owed.length === 0);
-    const placed = stored.map((at): Place => {
-      return [placeOf(at.view), at.beforeSequence, at.beforeBasis, at.lastSequence, at.lastBasis];
-    });
-    return [name, seenMs, versionId, placeOf(userAgent), placed, [...earlierUses]];
+    const stored = cursors
+      .filter(({ pending }) => pending.length === 0)
+      .map((at): Stored => {
+        return [indexOf(at.view), at.beforeSequence, at.beforeBaseline, at.lastSequence, at.lastBaseline];
+      });
+    return [name, seenMs, versionId, indexOf(userAgent), stored, [...earlierUses]];
   });
-  return JSON.stringify([[...places.keys()], entries] satisfies Body);
+  return JSON.stringify([[...indexes.keys()], entries] satisfies Body);
 }
 
 function decode(body: string): KeptClient[] {
   const [texts, entries] = JSON.parse(body) as Body;
   const shared = texts.map(intern);
-  return entries.map(([name, seenMs, versionId, agent, places, earlierUses]) => {
-    const cursors = places.map(([view, beforeSequence, beforeBasis, lastSequence, lastBasis]) => {
-      return { view: shared[view] as string, beforeSequence, beforeBasis, lastSequence, lastBasis, owed: [] };
-    });
+  return entries.map(([name, seenMs, versionId, agent, stored, earlierUses]) => {
+    const cursors = stored.map(([view, ...at]) => cursorFrom(shared[view] as string, ...at));
     return { name, seenMs, versionId, userAgent: shared[agent] as string, cursors, earlierUses };
   });
 }
 
-/** The writing behind. What can't be written waits for the next time. */
-export interface ClientLog {
-  /** Writes what waits, one row a turn, so that polls are answered between them. */
-  write(nowMs: number): Promise<void>;
-  /** Writes the row of a client whose cursor must not wait. */
-  writeNow(client: Client): void;
-  /** Writes all that waits, in this turn. Throws when it can't. */
-  writeAll(): void;
+function cursorFrom(view: string, ...at: [before: number, beforeId: number, last: number, lastId: number]) {
+  const [beforeSequence, beforeBaseline, lastSequence, lastBaseline] = at;
+  return { view, beforeSequence, beforeBaseline, lastSequence, lastBaseline, pending: [] };
 }
 
-export function createClientLog(storage: DurableObjectStorage, clients: Clients): ClientLog {
+export type ClientLog = ReturnType<typeof createClientLog>;
+
+/** Writes clients behind. What can't be written waits for the next time. */
+export function createClientLog(storage: DurableObjectStorage, clients: Clients) {
   let writing = false;
   let failing = false;
   let allowance = mostRows;
@@ -92,7 +89,7 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
       writeRow(storage, clients, row);
       failing = false;
     } catch (error) {
-      // To the end: it keeps no other waiting.
+      // To the end, so that the other rows do not wait for it.
       clients.dirty.delete(row);
       clients.dirty.add(row);
       if (!failing) console.error(`clients can not be written, and wait: ${causeOf(error).message}`);
@@ -101,7 +98,8 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
   };
 
   return {
-    async write(nowMs) {
+    /** Writes the waiting rows, one in each turn, so that polls are answered between them. */
+    async write(nowMs: number): Promise<void> {
       if (writing) return;
       writing = true;
       allowance = Math.min(mostRows, allowance + (mostRows * sinceMs(writtenMs, nowMs)) / rowsIntervalMs);
@@ -118,8 +116,12 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
       }
       writing = false;
     },
-    writeNow: ({ row }) => tryWrite(row),
-    writeAll() {
+    /** Writes the row of a client whose cursor must not wait. */
+    writeNow({ row }: Client): void {
+      tryWrite(row);
+    },
+    /** Writes all waiting rows in this turn. Throws if it can't. */
+    writeAll(): void {
       for (const row of clients.dirty) writeRow(storage, clients, row);
     },
   };
@@ -128,13 +130,13 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
 function writeRow(storage: DurableObjectStorage, clients: Clients, row: ClientRow): void {
   const written = storage.transactionSync(() => writeParts(storage.sql, clients, row));
   for (const part of written) {
-    part.bases = memory.basesOf(part);
+    part.baselines = memory.baselinesOf(part);
     clients.dirty.delete(part);
   }
   if (row.clients.length === 0) memory.removeRow(clients, row);
 }
 
-/** The rows that were written: two and more where it had become too long. */
+/** Returns the rows that were written: several if the row had become too long. */
 function writeParts(sql: SqlStorage, clients: Clients, row: ClientRow): ClientRow[] {
   if (row.clients.length === 0) {
     sql.exec(`DELETE FROM client_rows WHERE id = ?`, row.id);
@@ -144,24 +146,21 @@ function writeParts(sql: SqlStorage, clients: Clients, row: ClientRow): ClientRo
   if (body.length > rowLength && row.clients.length > 1) {
     return [row, memory.splitRow(clients, row)].flatMap((part) => writeParts(sql, clients, part));
   }
-  sql.exec(
-    `INSERT INTO client_rows VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`,
-    row.id,
-    body,
-  );
+  const insert = `INSERT INTO client_rows VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
+  sql.exec(insert, row.id, body);
   return [row];
 }
 
-/** A client of storage version 3, in one of 64 shards; the versions of keys and the bases came later. */
+/** A client of storage version 3 (commit 539c253), which kept clients in 64 shards. Without limits it has no baselines. */
 type ShardEntry = [
   name: string,
   seenMs: number,
   userAgent: string,
-  cursors: [view: string, before: number, last: number, beforeBasis?: number, lastBasis?: number][],
+  cursors: [view: string, before: number, last: number, beforeBaseline?: number, lastBaseline?: number][],
   versions?: Record<number, number>,
 ];
 
-/** Takes over what storage version 3 kept of clients. */
+/** Converts the clients of storage version 3. */
 function takeShards(storage: DurableObjectStorage, clients: Clients): void {
   const { sql } = storage;
   if (sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'clients'`).toArray().length === 0) return;
@@ -174,9 +173,9 @@ function takeShards(storage: DurableObjectStorage, clients: Clients): void {
   });
 }
 
-function ofShard([name, seenMs, userAgent, places, versions = {}]: ShardEntry): KeptClient {
-  const cursors = places.map(([view, beforeSequence, lastSequence, beforeBasis = 0, lastBasis = 0]) => {
-    return { view: intern(view), beforeSequence, beforeBasis, lastSequence, lastBasis, owed: [] };
+function ofShard([name, seenMs, userAgent, stored, versions = {}]: ShardEntry): KeptClient {
+  const cursors = stored.map(([view, before, last, beforeBaseline = 0, lastBaseline = 0]) => {
+    return cursorFrom(intern(view), before, beforeBaseline, last, lastBaseline);
   });
   const uses = Object.entries(versions).map(([id, usedMs]): Use => [Number(id), usedMs]);
   uses.sort(([, a], [, b]) => a - b);

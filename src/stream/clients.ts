@@ -1,13 +1,12 @@
-// Who polls: one client per (bouncer, address), with its cursor for each view and when it was last seen.
-// Bouncers that share a key each see every change, and a program with another view beside them does not
-// steal theirs. Held in memory, written behind in rows of many clients (clients-log.ts).
+// Who polls: one client per bouncer and address, with a cursor for each of its views and when it was last seen. So all
+// bouncers that share a key see every change, and programs with different views do not disturb each other. Clients are
+// held in memory and written behind (clients.sql.ts).
 
 import { cut } from '../formats/cut.ts';
 import type { Cursor } from './cursor.ts';
 import { intern } from '../formats/decision.ts';
-import type { Owed } from './owed.ts';
 
-/** Flat, without objects that could be shared: there may be 200,000, and memory is what bounds them. */
+/** Flat to save memory: there may be 200,000. */
 export interface Client {
   /** `clientName`. */
   readonly name: string;
@@ -16,34 +15,29 @@ export interface Client {
   userAgent: string;
   /** The version of the bouncer's key that was used at `seenMs`. */
   versionId: number;
-  /** When others were last used from here, the latest last. */
+  /** When other versions were last used from here, the latest last. */
   earlierUses: readonly (readonly [versionId: number, usedMs: number])[];
-  /** The one that moved last is the last. */
+  /** The one that moved last comes last. */
   cursors: readonly ViewCursor[];
   row: ClientRow;
-  /** What it counts for. */
+  /** Its share of the memory limits. */
   bytes: number;
 }
 
 /** A cursor with the key of its view (`requestKey`). */
-interface ViewCursor {
+interface ViewCursor extends Cursor {
   readonly view: string;
-  readonly beforeSequence: number;
-  readonly beforeBasis: number;
-  readonly lastSequence: number;
-  readonly lastBasis: number;
-  readonly owed: readonly Owed[];
 }
 
-/** Clients that are written together. */
+/** Clients that are written together, as one row. */
 export interface ClientRow {
   readonly id: number;
   readonly clients: Client[];
-  /** The bases that its cursors stand on, as it was last written. */
-  bases: readonly number[];
+  /** The baselines of its cursors, as the row was last written. */
+  baselines: readonly number[];
 }
 
-/** One poll that was seen, here or in an isolate that answered it alone. */
+/** One poll, seen here or by an isolate that answered it without the feed. */
 export interface Sighting {
   readonly bouncerId: number;
   readonly versionId: number;
@@ -55,33 +49,33 @@ export interface Sighting {
 export interface Clients {
   readonly byName: Map<string, Client>;
   readonly rows: ClientRow[];
-  /** Rows that take new clients. */
+  /** Rows with room for new clients. */
   readonly roomy: Set<ClientRow>;
-  /** Rows with a cursor that moved, those that wait longest first. */
+  /** Rows with a cursor that moved, the longest waiting first. */
   readonly dirty: Set<ClientRow>;
-  /** Rows in which somebody was merely seen. */
+  /** Rows in which a client was seen, but no cursor moved. */
   readonly seen: Set<ClientRow>;
-  /** What the clients of each bouncer count for. */
+  /** The `bytes` of each bouncer's clients. */
   readonly bytesOf: Map<number, number>;
   bytes: number;
   cursors: number;
   nextRowId: number;
 }
 
-/** A client may vary its view at will; it pays with full states beyond these, not with our memory. */
+/** A client that uses more views gets full states; it can't use up our memory. */
 const viewsPerClient = 6;
 const viewKeyLength = 300;
 export const userAgentLength = 120;
 
 /**
- * All clients together: some 200,000 with one view each. They count as if they shared no text, while most share
- * user agent and view; so 200,000 take some 40 MB, and whoever varies what he sends takes no more than this.
+ * All clients together: some 200,000 with one view each. They are counted as if they shared no text. Most share user agent
+ * and view, so 200,000 take some 40 MB; those that vary them take no more than this limit.
  */
 const mostBytes = 64 * 1024 * 1024;
-/** The share of one bouncer, some 50,000: a key in wrong hands costs the others nothing. */
+/** The share of one bouncer, some 50,000 clients: a stolen key does not push out the others' clients. */
 const mostBytesPerBouncer = mostBytes / 4;
 
-/** Some 50 KB as JSON. Larger rows would make fewer billed writes, smaller ones a cheaper write of one cursor. */
+/** Some 50 KB of JSON. Larger rows need fewer billed writes; smaller ones make it cheaper to write one cursor. */
 const clientsPerRow = 500;
 
 export function createClients(): Clients {
@@ -102,10 +96,10 @@ export function clientName(bouncerId: number, address: string): string {
   return `${bouncerId} ${address}`;
 }
 
-/** A client as it is kept: without its row, and without what follows from the rest. */
+/** A client as it is stored: without its row and without derived fields. */
 export type KeptClient = Omit<Client, 'bouncerId' | 'row' | 'bytes'>;
 
-/** Takes in a client; one of the same name gives way. */
+/** Inserts a client and replaces one of the same name. */
 export function insertClient(clients: Clients, kept: KeptClient, row = roomyRow(clients)): Client {
   const { name, seenMs, userAgent, versionId, earlierUses, cursors } = kept;
   const known = clients.byName.get(name);
@@ -119,16 +113,16 @@ export function insertClient(clients: Clients, kept: KeptClient, row = roomyRow(
   return client;
 }
 
-/** A row for new clients, or that with an id. */
+/** Adds a row: a new one, or one that was read from storage with its id. */
 export function addRow(clients: Clients, id = clients.nextRowId): ClientRow {
-  const row: ClientRow = { id, clients: [], bases: [] };
+  const row: ClientRow = { id, clients: [], baselines: [] };
   clients.rows.push(row);
   clients.roomy.add(row);
   clients.nextRowId = Math.max(clients.nextRowId, id + 1);
   return row;
 }
 
-/** Half of a row's clients go into another one. */
+/** Moves half of a row's clients to a new row. */
 export function splitRow(clients: Clients, row: ClientRow): ClientRow {
   const other = addRow(clients);
   for (const client of row.clients.splice(Math.ceil(row.clients.length / 2))) {
@@ -139,7 +133,7 @@ export function splitRow(clients: Clients, row: ClientRow): ClientRow {
   return other;
 }
 
-/** Takes away a row without clients. */
+/** Removes an empty row. */
 export function removeRow(clients: Clients, row: ClientRow): void {
   const at = clients.rows.indexOf(row);
   if (at >= 0) clients.rows.splice(at, 1);
@@ -181,7 +175,7 @@ function roomyRow(clients: Clients): ClientRow {
   return addRow(clients);
 }
 
-/** A bouncer has two live versions at most: with a fourth the earliest use is history. */
+/** Keeps three versions. A bouncer has at most two that are valid. */
 function noteUse(client: Client, versionId: number, usedMs: number): void {
   if (versionId === client.versionId) {
     client.seenMs = Math.max(client.seenMs, usedMs);
@@ -196,31 +190,15 @@ function noteUse(client: Client, versionId: number, usedMs: number): void {
 
 /** A client's cursor for a view. */
 export function cursorOf(client: Client, view: string): Cursor | undefined {
-  const found = client.cursors.find((cursor) => cursor.view === view);
-  return (
-    found && {
-      before: { sequence: found.beforeSequence, basis: found.beforeBasis },
-      last: { sequence: found.lastSequence, basis: found.lastBasis },
-      owed: found.owed,
-    }
-  );
+  return client.cursors.find((cursor) => cursor.view === view);
 }
 
-/** Moves a client's cursor; `undefined` forgets it, and the next answer is the full state. */
+/** Moves a client's cursor. `undefined` forgets it: the next answer is the full state. */
 export function setCursor(clients: Clients, client: Client, view: string, cursor: Cursor | undefined): void {
   const known = client.cursors.find((each) => each.view === view);
   const cursors = client.cursors.filter((each) => each !== known);
-  if (cursor && view.length <= viewKeyLength) {
-    cursors.push({
-      view: known?.view ?? intern(view),
-      beforeSequence: cursor.before.sequence,
-      beforeBasis: cursor.before.basis,
-      lastSequence: cursor.last.sequence,
-      lastBasis: cursor.last.basis,
-      owed: cursor.owed,
-    });
-  }
-  // One that was forgotten meanwhile counts no more.
+  if (cursor && view.length <= viewKeyLength) cursors.push({ ...cursor, view: known?.view ?? intern(view) });
+  // The client may have been forgotten meanwhile.
   if (clients.byName.get(client.name) !== client) return;
   const kept = cursors.slice(-viewsPerClient);
   clients.cursors += kept.length - client.cursors.length;
@@ -230,7 +208,7 @@ export function setCursor(clients: Clients, client: Client, view: string, cursor
   clients.dirty.add(client.row);
 }
 
-/** One client as operators see it: an address that polls with a bouncer's key. */
+/** A client as operators see it: an address that polls with a bouncer's key. */
 export interface SeenClient {
   readonly address: string;
   readonly seenMs: number;
@@ -259,7 +237,7 @@ export function forgetViews(clients: Clients, isForgotten: (view: string) => boo
   }
 }
 
-/** Forgets clients that have not polled since `cutoffMs`: their cursors point at tombstones that are gone. */
+/** Forgets clients that have not polled since `cutoffMs`: the tombstones after their cursors are deleted. */
 export function forgetBefore(clients: Clients, cutoffMs: number): void {
   for (const client of clients.byName.values()) if (client.seenMs < cutoffMs) forget(clients, client);
 }
@@ -275,20 +253,20 @@ export function forgetBouncersAfter(clients: Clients, bouncerId: number): void {
   for (const client of clients.byName.values()) if (client.bouncerId > bouncerId) forget(clients, client);
 }
 
-/** The bases that some cursor stands on, in memory or as its row was last written. */
-export function basesInUse(clients: Clients): Set<number> {
+/** The baselines that some cursor refers to, in memory or in storage. */
+export function baselinesInUse(clients: Clients): Set<number> {
   const used = new Set<number>();
-  for (const row of clients.rows) for (const basis of row.bases) used.add(basis);
-  for (const row of clients.dirty) for (const basis of basesOf(row)) used.add(basis);
+  for (const row of clients.rows) for (const baseline of row.baselines) used.add(baseline);
+  for (const row of clients.dirty) for (const baseline of baselinesOf(row)) used.add(baseline);
   return used;
 }
 
-export function basesOf(row: ClientRow): number[] {
-  const bases = new Set<number>();
+export function baselinesOf(row: ClientRow): number[] {
+  const baselines = new Set<number>();
   for (const { cursors } of row.clients) {
-    for (const { beforeBasis, lastBasis } of cursors) bases.add(beforeBasis).add(lastBasis);
+    for (const { beforeBaseline, lastBaseline } of cursors) baselines.add(beforeBaseline).add(lastBaseline);
   }
-  return [...bases];
+  return [...baselines];
 }
 
 function forget(clients: Clients, client: Client): void {
@@ -302,7 +280,7 @@ function forget(clients: Clients, client: Client): void {
   clients.dirty.add(row);
 }
 
-/** Counts a client anew: itself, its places in the maps, its texts and its cursors. */
+/** Counts the bytes of a client again: itself, its map entries, its texts and its cursors. */
 function weigh(clients: Clients, client: Client): void {
   const { name, userAgent, cursors } = client;
   const views = cursors.reduce((sum, { view }) => sum + view.length, 0);
@@ -318,7 +296,7 @@ function count(clients: Clients, bouncerId: number, bytes: number): void {
   else clients.bytesOf.set(bouncerId, own);
 }
 
-/** Forgets others for a client that came or grew. */
+/** Forgets other clients if one that came or grew exceeds a limit. */
 function makeRoom(clients: Clients, keep: Client): void {
   const { bouncerId } = keep;
   const isOwn = (client: Client): boolean => client !== keep && client.bouncerId === bouncerId;
@@ -328,9 +306,9 @@ function makeRoom(clients: Clients, keep: Client): void {
 }
 
 /**
- * Forgets the one that was not seen for longest, of those in one row: with any row first, whoever has clients to lose
- * has them in many. The oldest of all would cost a look at all; and where a few more poll in turn than there is room
- * for, it would always be the one that polls next.
+ * Forgets the client of one row that was not seen for longest. The search starts at a random row. To find the oldest of
+ * all clients would mean to look at all; and when a few more clients poll in turn than there is room for, the oldest is
+ * always the one that polls next.
  */
 function forgetOne(clients: Clients, mayGo: (client: Client) => boolean): boolean {
   const { rows } = clients;

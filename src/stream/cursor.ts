@@ -1,59 +1,70 @@
-// Where a bouncer stands. Nobody can know that an answer arrived (a 1.3 MB body counts as sent after the
-// client read 76 bytes), so every change goes out in two successive answers: an answer starts from the
-// position before the one last answered. Losing a cursor costs a repeat, never a change. Pure.
+// What a bouncer was delivered. Nobody can know that an answer arrived (a 1.3 MB body counts as sent after the client
+// read 76 bytes), so every change goes out in two successive answers: an answer starts before the one that was last given.
+// Losing a cursor costs repeats, never a change. Pure.
 
-import type { Owed } from './owed.ts';
+import type { Row } from '../formats/decision.ts';
 
-/** What one answer brought a bouncer to: the feed's sequence, and the basis it was limited to (basis.ts; 0: none). */
+/** A removal that no answer had room for, and in how many answers it still has to go out. */
+export interface PendingRemoval {
+  readonly row: Row;
+  readonly times: number;
+}
+
+/** What one answer brings a bouncer to. `baseline`: the id of the one that it was limited to; 0: none. */
 export interface Position {
   readonly sequence: number;
-  readonly basis: number;
+  readonly baseline: number;
 }
 
-/** `last`: the position the newest answer brought the bouncer to; `before`: the one the answer before it did. */
+/** The positions of the newest answer (`last`) and of the one before it. Flat, since there may be 200,000. */
 export interface Cursor {
-  readonly before: Position;
-  readonly last: Position;
-  /** Ends that no answer had room for. A cursor with such is not stored: after a restart the full state has them. */
-  readonly owed: readonly Owed[];
+  readonly beforeSequence: number;
+  readonly beforeBaseline: number;
+  readonly lastSequence: number;
+  readonly lastBaseline: number;
+  /** A cursor with pending removals is not stored: after a restart the full state has them. */
+  readonly pending: readonly PendingRemoval[];
 }
-
-/** The cursor when a delta can start from it; undefined: only the full state is safe. */
-export function usable(cursor: Cursor | undefined, purgedSequence: number): Cursor | undefined {
-  return cursor && cursor.before.sequence >= purgedSequence ? cursor : undefined;
-}
-
-/** A `before` that no purge has reached: the answer after it is the full state once more. */
-const beforeEverything: Position = { sequence: -1, basis: 0 };
 
 /**
- * The cursor after an answer that brings the bouncer to `now`; `from` is the one that it had, usable or not.
- * A start-up leaves nothing to repeat, since bouncers ask for it until they have it, and one that was seen to
- * be cut off loses its cursor (feed.ts). A full state given to one that asked for a delta is repeated as any
- * change is: it would not ask again. An answer that takes the place of one that was lost counts for nothing more than
- * that one: it starts where it would have started.
+ * The cursor after an answer that brings the bouncer to `now`. `from`: the cursor that it had, usable or not. `again`: the
+ * answer replaces one that was lost, so it starts where that one started.
+ *
+ * A start-up is not repeated: bouncers ask for it until they have it, and one that was seen to be cut off loses its cursor
+ * (poll.ts). A full state for a bouncer that asked for changes is repeated, since it would not ask again: -1 is below
+ * every purge, so the next answer is a full state too.
  */
 export function advance(
   from: Cursor | undefined,
   now: Position,
   { startup, again = false }: { readonly startup: boolean; readonly again?: boolean },
-  owed: readonly Owed[],
+  pending: readonly PendingRemoval[],
 ): Cursor {
-  if (startup) return { before: now, last: now, owed };
-  if (again && from) return { before: from.before, last: now, owed };
-  return { before: from?.last ?? beforeEverything, last: now, owed };
+  const last = { lastSequence: now.sequence, lastBaseline: now.baseline, pending };
+  if (startup) return { beforeSequence: now.sequence, beforeBaseline: now.baseline, ...last };
+  if (!from) return { beforeSequence: -1, beforeBaseline: 0, ...last };
+  if (again) return { beforeSequence: from.beforeSequence, beforeBaseline: from.beforeBaseline, ...last };
+  return { beforeSequence: from.lastSequence, beforeBaseline: from.lastBaseline, ...last };
 }
 
-/** Whether the bouncer has had every change up to `now` twice: nothing is owed until the feed or its limits move. */
-export function isSettled({ before, last, owed }: Cursor, now: Position): boolean {
-  return owed.length === 0 && samePosition(before, now) && samePosition(last, now);
+/** Whether the bouncer was given every change up to `now` twice. Nothing goes out until the feed or its limits change. */
+export function isUpToDate(cursor: Cursor, { sequence, baseline }: Position): boolean {
+  return (
+    cursor.pending.length === 0 &&
+    cursor.lastSequence === sequence &&
+    cursor.lastBaseline === baseline &&
+    cursor.beforeSequence === sequence &&
+    cursor.beforeBaseline === baseline
+  );
 }
 
-export function sameCursor(a: Cursor | undefined, b: Cursor | undefined): boolean {
-  if (!a || !b) return a === b;
-  return samePosition(a.before, b.before) && samePosition(a.last, b.last) && a.owed === b.owed;
-}
-
-function samePosition(a: Position, b: Position): boolean {
-  return a.sequence === b.sequence && a.basis === b.basis;
+export function sameCursor(a: Cursor | undefined, b: Cursor): boolean {
+  return (
+    a !== undefined &&
+    a.lastSequence === b.lastSequence &&
+    a.lastBaseline === b.lastBaseline &&
+    a.beforeSequence === b.beforeSequence &&
+    a.beforeBaseline === b.beforeBaseline &&
+    a.pending === b.pending
+  );
 }

@@ -1,8 +1,8 @@
-// Which keys were made here, and where the feed was then: before that nobody can have had anything by them, so that a
-// start-up need not carry the ends of before. By the key and not by the client, since a new address is no new bouncer.
-// Of any other key nothing is known: it was registered by its digest, imported or adopted, it follows another of its
-// bouncer, or it is older than the oldest tombstone. Sets in the kernel, files and key-value stores outlive the
-// programs that fill them. A mistake here leaves a ban where nobody takes it back.
+// Keys that were made here, with the sequence at that time. Nobody can have read anything with such a key before, so a
+// start-up need not carry the removals from before it. This goes by the key and not by the client: a new address is no new
+// bouncer. Nothing is known of other keys: those that were registered by their digest, imported or adopted, those that
+// replace another key of their bouncer, and those that are older than the oldest tombstone. Their bouncers may still have
+// bans in kernel sets, files or key-value stores. A mistake here leaves a ban in place for ever.
 
 import { createMissing } from '../mirror/decisions.sql.ts';
 
@@ -15,43 +15,35 @@ export interface NewKey {
   readonly bouncerId: number;
 }
 
-export interface NewKeys {
-  /** The sequence since when a version of a key was there; 0: it is not known. */
-  madeAt(versionId: number): number;
-  add(key: NewKey, sequence: number): void;
-  forgetBouncer(bouncerId: number): void;
-  forgetBouncersAfter(bouncerId: number): void;
-  /** Forgets those that were made before the tombstones that are left. */
-  forgetUpTo(sequence: number): void;
-}
-
-/** Of more than these nothing is known. */
+/** Further keys are not noted. */
 const mostKeys = 50_000;
 
-export function openNewKeys(sql: SqlStorage): NewKeys {
+export type NewKeys = ReturnType<typeof openNewKeys>;
+
+export function openNewKeys(sql: SqlStorage) {
   createMissing(sql, [table]);
-  const known = new Map<number, Pick<NewKey, 'bouncerId'> & { readonly sequence: number }>();
-  const rows = sql.exec<{ versionId: number; bouncerId: number; sequence: number }>(
-    `SELECT version_id AS versionId, bouncer_id AS bouncerId, sequence FROM new_keys`,
-  );
-  for (const { versionId, bouncerId, sequence } of rows) known.set(versionId, { bouncerId, sequence });
+  const select = `SELECT version_id AS versionId, bouncer_id AS bouncerId, sequence FROM new_keys`;
+  const rows = sql.exec<{ versionId: number; bouncerId: number; sequence: number }>(select);
+  const known = new Map(rows.toArray().map(({ versionId, ...key }) => [versionId, key]));
 
   return {
-    madeAt: (versionId) => known.get(versionId)?.sequence ?? 0,
-    add({ versionId, bouncerId }, sequence) {
+    /** The sequence at which a version of a key was made; 0: it is not known. */
+    madeAt: (versionId: number): number => known.get(versionId)?.sequence ?? 0,
+    add({ versionId, bouncerId }: NewKey, sequence: number): void {
       if (known.size >= mostKeys) return;
       sql.exec(`INSERT OR IGNORE INTO new_keys VALUES (?, ?, ?)`, versionId, bouncerId, sequence);
       if (!known.has(versionId)) known.set(versionId, { bouncerId, sequence });
     },
-    forgetBouncer(bouncerId) {
+    forgetBouncer(bouncerId: number): void {
       sql.exec(`DELETE FROM new_keys WHERE bouncer_id = ?`, bouncerId);
       for (const [versionId, key] of known) if (key.bouncerId === bouncerId) known.delete(versionId);
     },
-    forgetBouncersAfter(bouncerId) {
+    forgetBouncersAfter(bouncerId: number): void {
       sql.exec(`DELETE FROM new_keys WHERE bouncer_id > ?`, bouncerId);
       for (const [versionId, key] of known) if (key.bouncerId > bouncerId) known.delete(versionId);
     },
-    forgetUpTo(sequence) {
+    /** Forgets keys that were made before the oldest tombstone. */
+    forgetUpTo(sequence: number): void {
       sql.exec(`DELETE FROM new_keys WHERE sequence <= ?`, sequence);
       for (const [versionId, key] of known) if (key.sequence <= sequence) known.delete(versionId);
     },

@@ -1,43 +1,133 @@
-// What a poll of the stream is answered with: the way from where its bouncer stood to what it is to have, and a name that
-// is equal for all polls with the same answer. Pure.
+// The answer to a poll of the stream: from what its bouncer was delivered to what it is to have.
 
-import { changesSince, fullState, type Answer } from './answer.ts';
-import { standingsOf, type Aim, type Bases } from './basis.ts';
-import type { Cursor } from './cursor.ts';
-import type { Mirror } from '../mirror/memory.ts';
-import type { Owed } from './owed.ts';
-import { fromNothing, transition } from './transition.ts';
-import { viewKey, type View } from '../mirror/view.ts';
+import type { Row } from '../formats/decision.ts';
+import { endOf, type Mirror } from '../mirror/memory.ts';
+import { requestKey, viewKey, type View } from '../mirror/view.ts';
+import {
+  deliveredStates,
+  limitsChanged,
+  resolveView,
+  usableCursor,
+  writeBaselines,
+  type Baselines,
+  type ResolvedView,
+} from './baselines.ts';
+import { cursorOf, setCursor, type Client, type Clients } from './clients.ts';
+import type { ClientLog } from './clients.sql.ts';
+import { advance, isUpToDate, sameCursor, type Cursor, type PendingRemoval } from './cursor.ts';
+import {
+  changesSince,
+  fromNothing,
+  fullState,
+  oneSpellingEach,
+  removedUpTo,
+  transition,
+  type Answer,
+} from './delta.ts';
+import { bodyOf, keptAnswer, type GzipCache } from './render.ts';
+
+/** All that polls are answered from. */
+export interface Stream {
+  readonly mirror: Mirror;
+  readonly baselines: Baselines;
+  readonly clients: Clients;
+  readonly clientLog: ClientLog;
+  readonly gzipped: GzipCache;
+}
 
 export interface Poll {
-  /** As it was asked for. */
+  /** As it was asked for, with the bouncer's limits. */
   readonly view: View;
   readonly startup: boolean;
-  /** Where a delta can start; undefined: only the full state is safe. */
-  readonly from: Cursor | undefined;
-  /** The full state has the ends after this sequence. */
-  readonly since: number;
-  readonly owed: readonly Owed[];
+  /** The answer may have been made before, and lost on its way. */
+  readonly again?: boolean;
+  /** Whether the client accepts gzip. */
+  readonly gzip: boolean;
+  /** Before this sequence nobody can have read anything with the bouncer's key. */
+  readonly keyMadeAt: number;
+  /** Whether it is known yet what the engines ban. */
+  readonly known: boolean;
+  readonly nowMs: number;
 }
 
-export function answerOf(mirror: Mirror, bases: Bases, aim: Aim, { startup, from, since }: Poll): Answer {
-  if (startup) return fullState(mirror, aim, since);
-  if (!from) return fromNothing(mirror, aim, since);
-  if (isPlain(from, aim)) return changesSince(mirror, aim.view, from.before.sequence);
-  return transition(mirror, aim, standingsOf(bases, from));
+export interface StreamAnswer {
+  readonly kind: 'stream';
+  /** The latest sequence. */
+  readonly sequence: number;
+  /** The bouncer needs nothing until the next sequence; `body` is null then. */
+  readonly upToDate: boolean;
+  readonly body: ReadableStream<Uint8Array> | string | null;
+  readonly gzip: boolean;
 }
 
-export function nameOf(aim: Aim, { view, startup, from, since, owed }: Poll): string {
-  const start = startup ? `startup ${since}` : from ? startName(from, aim) : `lost ${since}`;
-  const waiting = owed.map(({ row, times }) => `${row.rowId}*${times}`).join();
+export async function answerPoll(stream: Stream, client: Client, poll: Poll): Promise<StreamAnswer> {
+  const { mirror, baselines, clients } = stream;
+  const { view, startup, gzip, nowMs } = poll;
+  const { sequence } = mirror;
+  const slot = requestKey(view);
+  const cursor = cursorOf(client, slot);
+  const resolved = resolveView(baselines, mirror, view);
+  const now = { sequence, baseline: resolved.baseline };
+  const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
+
+  const nothing = { kind: 'stream', sequence, body: null, gzip: false } as const;
+  // No change of the engines is known yet, and a client without a cursor gets none before it has the full state.
+  if (!poll.known && !from) return { ...nothing, upToDate: false };
+  if (from && isUpToDate(from, now)) return { ...nothing, upToDate: true };
+  const pending = startup ? [] : (cursor?.pending ?? []);
+  const since = removedUpTo(mirror, poll.keyMadeAt);
+  const name = nameOf(resolved, poll, from, since, pending);
+  const delivery =
+    (gzip && keptAnswer(stream.gzipped, name, nowMs, sequence)) ||
+    oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
+  const next = advance(cursor, now, poll, delivery.pending);
+  setCursor(clients, client, slot, next);
+  if (cursor && limitsChanged(baselines, cursor, resolved) && writeBaselines(baselines)) {
+    stream.clientLog.writeNow(client);
+  }
+  // A body that was cut off takes the cursor back; the client may ask again without `startup`.
+  const undo = (): void => {
+    if (!sameCursor(cursorOf(client, slot), next)) return;
+    setCursor(clients, client, slot, startup ? undefined : cursor);
+  };
+  const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
+  const body = await bodyOf(stream.gzipped, delivery, rendering, undo);
+  return { kind: 'stream', sequence, upToDate: false, ...body };
+}
+
+/** `since`: the full state has the removals after this sequence. */
+function answerOf(
+  { mirror, baselines }: Stream,
+  resolved: ResolvedView,
+  { startup }: Poll,
+  from: Cursor | undefined,
+  since: number,
+): Answer {
+  if (startup) return fullState(mirror, resolved, since);
+  if (!from) return fromNothing(mirror, resolved, since);
+  if (isPlain(from, resolved)) return changesSince(mirror, resolved.view, from.beforeSequence);
+  return transition(mirror, resolved, deliveredStates(baselines, from));
+}
+
+/** Equal for all polls with the same answer. */
+function nameOf(
+  resolved: ResolvedView,
+  { view, startup }: Poll,
+  from: Cursor | undefined,
+  since: number,
+  pending: readonly PendingRemoval[],
+): string {
+  const start = startup ? `startup ${since}` : from ? startName(from, resolved) : `lost ${since}`;
+  const waiting = pending.map(({ row, times }) => `${row.rowId}*${times}`).join();
   return `${start} ${waiting} ${viewKey(view)}`;
 }
 
-function startName(from: Cursor, aim: Aim): string {
-  return isPlain(from, aim) ? String(from.before.sequence) : JSON.stringify([from.before, from.last]);
+function startName(from: Cursor, resolved: ResolvedView): string {
+  if (isPlain(from, resolved)) return String(from.beforeSequence);
+  return [from.beforeSequence, from.beforeBaseline, from.lastSequence, from.lastBaseline].join();
 }
 
-/** Whether only the feed has moved since both positions, and all of the view is to be had. */
-function isPlain({ before, last }: Cursor, aim: Aim): boolean {
-  return !aim.kept && before.basis === aim.basis && last.basis === aim.basis;
+/** Whether only the feed has changed since the cursor: the limits are the same and there is no cap. */
+function isPlain({ beforeBaseline, lastBaseline }: Cursor, { capped, baseline }: ResolvedView): boolean {
+  return !capped && beforeBaseline === baseline && lastBaseline === baseline;
 }

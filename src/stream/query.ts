@@ -1,5 +1,5 @@
-// A bouncer's query string, read as LAPI reads it (Go's url.ParseQuery; pkg/database/decisionfilter.go):
-// malformed pairs are dropped, the first of a repeated parameter counts, unknown ones are ignored.
+// Reads a bouncer's query string as LAPI does (Go's url.ParseQuery; pkg/database/decisionfilter.go): malformed pairs are
+// dropped, the first of a repeated parameter counts, unknown parameters are ignored.
 
 import { badInput, succeed, type Result } from '../http/failure.ts';
 import type { View, Within } from '../mirror/view.ts';
@@ -31,7 +31,7 @@ export function parseListQuery(search: string): Result<ListQuery> {
   const query = parseQuery(search);
   const view = readView(query, null, false);
   if (!view.ok) return view;
-  // What is below zero is as if it were not there: a limit of -1 is none.
+  // A number below zero counts as absent: a limit of -1 is none.
   const limit = readInteger(query, 'limit', -1);
   if (!limit.ok) return limit;
   const offset = readInteger(query, 'offset', 0);
@@ -46,7 +46,7 @@ export function parseListQuery(search: string): Result<ListQuery> {
   });
 }
 
-/** The first value of each parameter. Go drops pairs with a `;` or a bad `%` escape without a word. */
+/** The first value of each parameter. Like Go, it drops pairs with a `;` or a bad `%` escape. */
 export function parseQuery(search: string): Map<string, string> {
   const query = new Map<string, string>();
   for (const pair of search.replace(/^\?/, '').split('&')) {
@@ -59,7 +59,7 @@ export function parseQuery(search: string): Map<string, string> {
   return query;
 }
 
-/** Undefined for a `%` that is no escape. Bytes that are no UTF-8 are kept as what they are not: they match nothing. */
+/** Undefined if a `%` is no escape. Bytes that are no UTF-8 become replacement characters, which match nothing. */
 function unescape(text: string): string | undefined {
   if (/%(?![0-9a-fA-F]{2})/.test(text)) return undefined;
   return text.replaceAll('+', ' ').replace(/(?:%[0-9a-fA-F]{2})+/g, (escapes) => {
@@ -87,7 +87,7 @@ function readView(query: Query, defaultScopes: readonly string[] | null, dedup: 
   });
 }
 
-/** `scopes`, `scope` (cs-windows-firewall-bouncer sends it) or, with both, what is in both. */
+/** `scopes`, or `scope` (cs-windows-firewall-bouncer sends it), or the scopes that are in both. */
 function readScopes(query: Query): string[] | null {
   const scopes = list(query, 'scopes')?.map(scopeName);
   const scope = list(query, 'scope')?.map(scopeName);
@@ -98,7 +98,7 @@ function readScopes(query: Query): string[] | null {
 function readWithin(query: Query): Result<Within | null> {
   const contains = readBool(query.get('contains'));
   if (contains === undefined) return badInput('contains', 'not true or false');
-  // LAPI takes one of the two by chance when both are there; here it is always `ip`.
+  // With both parameters LAPI takes a random one; here it is always `ip`.
   const name = query.has('ip') ? 'ip' : 'range';
   const text = query.get(name);
   if (text === undefined) return succeed(null);

@@ -3,7 +3,6 @@
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { firstLocalId } from '../../src/formats/decision.ts';
 import { seal } from '../../src/crypto/seal.ts';
 import { everything, limitsOf } from '../support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
@@ -264,50 +263,12 @@ describe('settings that change', () => {
   });
 });
 
-test('storage of before there were several engines is read as that of `default`', async () => {
-  const untilMs = until();
-  const stub = env.DECISION_FEED.getByName('several');
-  await runInDurableObject(stub, (_, { storage }) => {
-    for (const table of ['feed', 'engines', 'engine_names', 'engine_keys', 'decisions']) {
-      storage.sql.exec(`DROP TABLE ${table}`);
-    }
-    storage.sql.exec(
-      `CREATE TABLE feed (id INTEGER PRIMARY KEY CHECK (id = 0), version INTEGER NOT NULL, sequence INTEGER NOT NULL,
-         purged_sequence INTEGER NOT NULL, highest_id INTEGER NOT NULL, next_local_id INTEGER NOT NULL,
-         trusted_sequence INTEGER NOT NULL, trusted_highest_id INTEGER NOT NULL, last_sync_ms INTEGER NOT NULL,
-         last_resync_ms INTEGER NOT NULL)`,
-    );
-    storage.sql.exec(`INSERT INTO feed VALUES (0, 1, 3, 0, 1, ?, 3, 1, 1, 1)`, firstLocalId + 2);
-    storage.sql.exec(
-      `CREATE TABLE decisions (row_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, uuid TEXT, origin TEXT NOT NULL,
-         scenario TEXT NOT NULL, scope TEXT NOT NULL, type TEXT NOT NULL, value TEXT NOT NULL,
-         until_ms INTEGER NOT NULL, added_seq INTEGER NOT NULL, removed_seq INTEGER NOT NULL,
-         removed_ms INTEGER NOT NULL)`,
-    );
-    // The engine's, one that was decided here, and one that a lost database left behind.
-    for (const [rowId, id, origin, value] of [
-      [1, 1, 'cscli', '192.0.2.1'],
-      [2, firstLocalId, 'lapidary', '192.0.2.2'],
-      [3, firstLocalId + 1, 'cscli', '192.0.2.3'],
-    ] as const) {
-      storage.sql.exec(
-        `INSERT INTO decisions VALUES (?, ?, NULL, ?, 'test', 'Ip', 'ban', ?, ?, ?, 0, 0)`,
-        ...[rowId, id, origin, value, untilMs, rowId],
-      );
-    }
-  });
-  a.add({ value: '192.0.2.1', untilMs });
-  await wake(both, async () => {
-    const expected = {
-      '192.0.2.1': { id: 1, engine: 'default' },
-      '192.0.2.2': { id: firstLocalId, engine: null },
-      '192.0.2.3': { id: firstLocalId + 1, engine: 'default' },
-    };
-    expect(shown()).toEqual(expected);
-    await sync();
-    expect(shown()).toEqual(expected);
-    a.expire(1);
-    await sync();
-    expect(Object.keys(shown())).toEqual(['192.0.2.2', '192.0.2.3']);
-  });
+test('storage of a version that was never released is refused with one line', async () => {
+  const setVersion = (version: number) =>
+    runInDurableObject(env.DECISION_FEED.getByName('several'), (_, { storage }) => {
+      storage.sql.exec('UPDATE feed SET version = ?', version);
+    });
+  await setVersion(2);
+  await expect(wake(both, async () => {})).rejects.toThrow(/^the feed's storage has version 2: [^\n]+$/);
+  await setVersion(4);
 });

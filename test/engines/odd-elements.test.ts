@@ -93,10 +93,10 @@ describe('a ban that was mirrored and can not be read any more', () => {
     const client = bouncer();
     await client.pull(true);
     spoil((element) => (element['value'] === '192.0.2.1' ? { ...element, id: null } : undefined));
-    expect((await sync()).doubt).toMatch(/1 missing decision.* can't be read/);
+    expect((await sync()).warning).toMatch(/1 missing decision.* can't be read/);
     await client.pull(false);
     expect(client.banned()).toContain('192.0.2.1');
-    expect((await sync()).doubt).toBeNull();
+    expect((await sync()).warning).toBeNull();
     await client.pull(false);
     expect(client.banned()).toEqual(['192.0.2.2', '192.0.2.3', '192.0.2.4']);
   });

@@ -1,7 +1,8 @@
 // A bouncer as the feed's object sees one: pulls, keeps the ids it was given, forgets the values that ended. It keeps
 // them twice: by text and without a clock, as most do, and as a kernel's set, which has networks that time out.
 import { env } from 'cloudflare:workers';
-import type { StreamAnswer, StreamAsk } from '../../src/feed/questions.ts';
+import type { StreamAsk } from '../../src/feed/questions.ts';
+import type { StreamAnswer } from '../../src/stream/poll.ts';
 import type { Limits, View } from '../../src/mirror/view.ts';
 import { parseDuration } from '../../src/formats/duration.ts';
 import { elementOf } from './spellings.ts';

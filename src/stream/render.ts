@@ -1,32 +1,32 @@
-// An answer as bytes. The body is made while it is sent, in slices: `new Response(bytes)` copies, and a few
-// 12 MB start-ups at once took gigabytes. Gzip is made once per answer and kept for the others that ask.
-// An error in mid-body cuts the connection; it never ends a list early.
+// Renders answers as bytes. A body is made in slices while it is sent: `new Response(bytes)` copies, and a few start-ups
+// of 12 MB at once took gigabytes. A gzipped answer is kept for a moment for others that ask the same. An error in
+// mid-body cuts the connection; it never ends a list early.
 
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { concat } from '../formats/bytes.ts';
 import { encodeDecision } from '../formats/lapi-json.ts';
-import type { Answer } from './answer.ts';
 import type { Decision, Row } from '../formats/decision.ts';
-import type { Owed, Turn } from './owed.ts';
+import type { PendingRemoval } from './cursor.ts';
+import type { Answer, Delivery } from './delta.ts';
 
-/** Below this a body is one string: compressing it or streaming it would cost more than it saves. */
+/** Up to here a body is one string: to compress or stream it would cost more than it saves. */
 export const smallAnswerRows = 200;
 
 const sliceBytes = 256 * 1024;
 const gzipKeptMs = 5_000;
 const gzipKeptBytes = 24 * 1024 * 1024;
 
-/** When an active row ends (`endOf` in mirror.ts). */
+/** When an active row ends (`endOf` in memory.ts). */
 type EndOf = (row: Row) => number;
 
-/** The stream route's body, in slices of about 256 KB. Durations are what is left at `asOfMs`. */
+/** The stream route's body, in slices of about 256 KB. Durations are the time that is left at `asOfMs`. */
 function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
   let slice = '{"new": [';
   let separator = '';
   for (const row of byId(answer.added)) {
     const seconds = Math.floor((endOf(row) - asOfMs) / 1000);
-    // Nothing that ends within the second: `0s` is a permanent ban to lua, nftables and ipset.
+    // Left out: to lua, nftables and ipset `0s` is a permanent ban.
     if (seconds < 1) continue;
     slice += separator + encodeDecision(row, seconds, true);
     separator = ',';
@@ -37,8 +37,8 @@ function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<
   }
   slice += '], "deleted": [';
   separator = '';
-  for (const row of byId(answer.ended)) {
-    slice += separator + encodeDecision(row, -secondsSinceEnd(row, asOfMs), true);
+  for (const row of byId(answer.removed)) {
+    slice += separator + encodeDecision(row, -secondsSinceRemoval(row, asOfMs), true);
     separator = ',';
     if (slice.length >= sliceBytes) {
       yield slice;
@@ -48,7 +48,7 @@ function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<
   yield `${slice}]}`;
 }
 
-/** In LAPI's order since 1.5. Rows came in nearly so, and sorting what is nearly sorted costs little more than a look. */
+/** LAPI's order since 1.5. The rows are nearly in it, so sorting costs little. */
 function byId(rows: readonly Row[]): Row[] {
   return rows.toSorted((a, b) => a.id - b.id);
 }
@@ -71,17 +71,17 @@ export function* renderList<T extends Decision>(
       slice = '';
     }
   }
-  // fbtraefik and thespad ban whoever gets `[]`, nginx Lua answers 500: no decision is `null`, nothing else.
+  // No decision must be `null`: with `[]` fbtraefik and thespad ban the client, and nginx Lua answers 500.
   yield separator === '' ? 'null' : `${slice}]`;
 }
 
-/** 0 for a decision that only fell out of the bouncer's view. */
-function secondsSinceEnd(row: Row, asOfMs: number): number {
+/** 0 for a decision that is still active but no longer in the bouncer's view. */
+function secondsSinceRemoval(row: Row, asOfMs: number): number {
   if (row.removedSeq === 0) return 0;
   return Math.max(0, Math.floor((asOfMs - Math.min(row.untilMs, row.removedMs)) / 1000));
 }
 
-/** Slices as a byte stream. `onCancel`: the client left before the end. */
+/** Slices as a byte stream. `onCancel` is called if the client leaves before the end. */
 export function streamOf(
   slices: Iterable<string | Uint8Array>,
   onCancel?: () => void,
@@ -93,7 +93,7 @@ export function streamOf(
     pull(controller) {
       const { done, value } = iterator.next();
       if (done) controller.close();
-      // A byte stream takes the buffer away from whoever enqueues it: kept slices are sent as copies.
+      // A byte stream takes ownership of a buffer, so kept slices are sent as copies.
       else controller.enqueue(typeof value === 'string' ? encoder.encode(value) : value.slice());
     },
     cancel() {
@@ -106,40 +106,40 @@ export interface Kept {
   readonly sequence: number;
   readonly untilMs: number;
   readonly slices: Promise<Uint8Array[]>;
-  readonly owed: readonly Owed[];
+  readonly pending: readonly PendingRemoval[];
   bytes: number;
 }
 
-/** Gzipped answers by what was asked (view and start). Bounded in age and in bytes. */
+/** Gzipped answers by their names (`nameOf` in poll.ts). Bounded in age and in bytes. */
 export type GzipCache = Map<string, Kept>;
 
 export interface Rendering {
   /** Equal for equal answers (`nameOf` in poll.ts). */
   readonly name: string;
-  /** Whether the client takes it. */
+  /** Whether the client accepts gzip. */
   readonly gzip: boolean;
   readonly nowMs: number;
   readonly endOf: EndOf;
 }
 
-/** The body of an answer, made now or kept from an earlier one; `gzip`: whether it is compressed. */
+/** The body of an answer, made now or kept from an earlier poll. `gzip`: whether it is compressed. */
 export async function bodyOf(
   cache: GzipCache,
-  turn: Turn | Kept,
+  delivery: Delivery | Kept,
   { name, gzip, nowMs, endOf }: Rendering,
   onCancel: () => void,
 ): Promise<{ body: ReadableStream<Uint8Array> | string; gzip: boolean }> {
-  if ('slices' in turn) return { body: streamOf(await turn.slices, onCancel), gzip: true };
-  const { answer } = turn;
-  if (answer.added.length + answer.ended.length <= smallAnswerRows) {
+  if ('slices' in delivery) return { body: streamOf(await delivery.slices, onCancel), gzip: true };
+  const { answer } = delivery;
+  if (answer.added.length + answer.removed.length <= smallAnswerRows) {
     return { body: [...renderStream(answer, nowMs, endOf)].join(''), gzip: false };
   }
   if (!gzip) return { body: streamOf(renderStream(answer, nowMs, endOf), onCancel), gzip: false };
-  const { slices } = gzipped(cache, name, turn, nowMs, endOf);
+  const { slices } = gzipped(cache, name, delivery, nowMs, endOf);
   return { body: streamOf(await slices, onCancel), gzip: true };
 }
 
-/** The answer of this name that was gzipped, while it is true: until the feed moves or 5 s have passed. */
+/** The gzipped answer of this name. It is kept until the next sequence, for 5 s at most. */
 export function keptAnswer(
   cache: GzipCache,
   name: string,
@@ -152,11 +152,14 @@ export function keptAnswer(
   return cache.get(name);
 }
 
-/**
- * The answer gzipped, for all that ask for the same. Durations are those at the end of the time that it is kept, so none
- * is ever longer than the truth.
- */
-function gzipped(cache: GzipCache, name: string, { answer, owed }: Turn, nowMs: number, endOf: EndOf): Kept {
+/** Gzips an answer and keeps it. Durations are those at the end of its time, so none is ever too long. */
+function gzipped(
+  cache: GzipCache,
+  name: string,
+  { answer, pending }: Delivery,
+  nowMs: number,
+  endOf: EndOf,
+): Kept {
   const earliestEndMs = answer.added.reduce((least, row) => {
     const endMs = endOf(row);
     return endMs - nowMs >= 1000 && endMs < least ? endMs : least;
@@ -169,15 +172,12 @@ function gzipped(cache: GzipCache, name: string, { answer, owed }: Turn, nowMs: 
     if (total > gzipKeptBytes) cache.delete(name);
     return made;
   });
-  const kept: Kept = { sequence: answer.sequence, untilMs, slices, owed, bytes: 0 };
+  const kept: Kept = { sequence: answer.sequence, untilMs, slices, pending, bytes: 0 };
   cache.set(name, kept);
   return kept;
 }
 
-/**
- * Level 1: on a list of decisions a third of the time of the default level, and a tenth more bytes. The whole body
- * is never in memory.
- */
+/** Level 1 takes a third of the default level's time and makes a tenth more bytes. The whole body is never in memory. */
 async function gzip(slices: Iterable<string>): Promise<Uint8Array[]> {
   const compressor = createGzip({ level: 1, chunkSize: sliceBytes });
   const parts: Uint8Array[] = [];
@@ -186,7 +186,7 @@ async function gzip(slices: Iterable<string>): Promise<Uint8Array[]> {
   return joined(parts);
 }
 
-/** Few large slices out of many small ones: each costs a turn of the event loop when it is sent. */
+/** Joins small parts into large slices, since each slice costs a turn of the event loop when it is sent. */
 function joined(parts: readonly Uint8Array[]): Uint8Array[] {
   const slices: Uint8Array[] = [];
   let group: Uint8Array[] = [];

@@ -1,0 +1,171 @@
+// Baselines: what an answer to a bouncer with limits was made from, so that the next answer can tell what it lost and what
+// is new. All bouncers with the same limits share one; under a cap also the rows have to be the same. Losing a baseline
+// costs a full state. A baseline is stored before the first answer from it goes out: cursors are written later, and a
+// restart may find an older one, which still has to know what its bouncer may have.
+
+import type { Row } from '../formats/decision.ts';
+import type { Mirror } from '../mirror/memory.ts';
+import { limitsKey, viewKey, type Limits, type View } from '../mirror/view.ts';
+import type { Cursor } from './cursor.ts';
+import { chosen, keyOf, selectedRows, type Selection } from './selection.ts';
+
+export interface Baseline {
+  /** Of a capped view: `viewKey`. Of limits without a cap: `limitsKey`. */
+  readonly key: string;
+  readonly limits: Limits;
+  /** Under a cap: the `rowId`s that the bouncer was given, ascending. Null: all that the limits let through. */
+  readonly held: readonly number[] | null;
+}
+
+/** What a bouncer may have been delivered: a sequence not below `mirror.purgedSequence`. `baseline` null: no limits. */
+export interface DeliveredState {
+  readonly sequence: number;
+  readonly baseline: Baseline | null;
+}
+
+/** What a view selects now. `baseline`: the id of its baseline; 0: it has no limits. */
+export interface ResolvedView extends Selection {
+  readonly baseline: number;
+}
+
+export interface Baselines {
+  readonly byId: Map<number, Baseline>;
+  /** The newest baseline of each key, and the sequence at which it was last resolved. */
+  readonly newest: Map<string, { readonly sequence: number; readonly resolved: ResolvedView }>;
+  nextId: number;
+  /** Those that are not in storage yet. */
+  readonly unwritten: Set<number>;
+  /** Writes a baseline to storage. False: it can't be written now. */
+  readonly write: (id: number, body: string) => boolean;
+}
+
+/** Row ids of all baselines together: 16 MB. Beyond it the oldest are forgotten; their devices have been away. */
+const mostHeld = 2_000_000;
+
+/** `bodies`: as they are stored. */
+export function createBaselines(bodies: ReadonlyMap<number, string>, write: Baselines['write']): Baselines {
+  const byId = new Map([...bodies].map(([id, body]) => [id, decode(body)]));
+  const nextId = Math.max(0, ...byId.keys()) + 1;
+  return { byId, newest: new Map(), nextId, unwritten: new Set(), write };
+}
+
+/** What a view selects now. It is worked out once per view and sequence. */
+export function resolveView(baselines: Baselines, mirror: Mirror, view: View): ResolvedView {
+  const { limits } = view;
+  if (!limits) return { view, capped: null, baseline: 0 };
+  const { newest } = baselines;
+  const { sequence } = mirror;
+  if (limits.maxDecisions === null) {
+    const key = limitsKey(limits);
+    const resolved = { view, capped: null, baseline: baselineOf(baselines, key, limits, null) };
+    newest.set(key, { sequence, resolved });
+    return resolved;
+  }
+  // A cap counts values, which fill a device's table. Without dedup one value could count several times.
+  const deduplicated = { ...view, dedup: true };
+  const key = viewKey(deduplicated);
+  const known = newest.get(key);
+  if (known?.sequence === sequence) return known.resolved;
+  const rows = chosen(selectedRows(mirror, { view: deduplicated, capped: null }), limits.maxDecisions);
+  const capped = new Map(rows.map((row) => [keyOf(row), row]));
+  const held = rows.map((row: Row) => row.rowId).sort((a, b) => a - b);
+  const resolved = { view: deduplicated, capped, baseline: baselineOf(baselines, key, limits, held) };
+  newest.set(key, { sequence, resolved });
+  return resolved;
+}
+
+/** The id of the newest baseline of a key if it has the same rows, otherwise of a new one. */
+function baselineOf(baselines: Baselines, key: string, limits: Limits, held: Baseline['held']): number {
+  const { byId, unwritten } = baselines;
+  const known = newestId(baselines, key);
+  if (known !== undefined && (held === null || sameList(byId.get(known)?.held ?? [], held))) return known;
+  const id = baselines.nextId++;
+  byId.set(id, { key, limits, held });
+  unwritten.add(id);
+  writeBaselines(baselines);
+  return id;
+}
+
+/** Also finds a baseline that was read from storage, so that a restart does not look like a change of limits. */
+function newestId({ newest, byId }: Baselines, key: string): number | undefined {
+  const known = newest.get(key);
+  if (known) return known.resolved.baseline;
+  const ids = [...byId].filter(([, baseline]) => baseline.key === key).map(([id]) => id);
+  return ids.length === 0 ? undefined : Math.max(...ids);
+}
+
+/**
+ * Whether all baselines are in storage. When nothing can be written, answers go out all the same, but no cursor is written
+ * that refers to an unwritten baseline: after a restart its id would mean another one.
+ */
+export function writeBaselines(baselines: Baselines): boolean {
+  for (const id of baselines.unwritten) {
+    const baseline = baselines.byId.get(id);
+    if (baseline && !baselines.write(id, encode(baseline))) return false;
+    baselines.unwritten.delete(id);
+  }
+  return true;
+}
+
+/** The cursor if a delta can start from it. Undefined: only the full state is safe. */
+export function usableCursor(
+  { byId }: Baselines,
+  { purgedSequence }: Mirror,
+  cursor: Cursor | undefined,
+): Cursor | undefined {
+  if (!cursor || cursor.beforeSequence < purgedSequence) return undefined;
+  const { beforeBaseline: before, lastBaseline: last } = cursor;
+  return (before === 0 || byId.has(before)) && (last === 0 || byId.has(last)) ? cursor : undefined;
+}
+
+/**
+ * The states in which a bouncer with this cursor may be. Besides the cursor's own these are the later ones of the same
+ * view, since a cursor that was read from storage may be older than the last answer.
+ */
+export function deliveredStates({ byId }: Baselines, cursor: Cursor): DeliveredState[] {
+  const before = { sequence: cursor.beforeSequence, baseline: byId.get(cursor.beforeBaseline) ?? null };
+  const last = { sequence: cursor.lastSequence, baseline: byId.get(cursor.lastBaseline) ?? null };
+  if (!last.baseline?.held) return [before, last];
+  const { key } = last.baseline;
+  const later = [...byId].filter(([id, baseline]) => id > cursor.lastBaseline && baseline.key === key);
+  return [before, last, ...later.map(([, baseline]) => ({ sequence: last.sequence, baseline }))];
+}
+
+/** Whether a bouncer's limits changed since its cursor. The new cursor must be written at once. */
+export function limitsChanged(
+  { byId }: Baselines,
+  { lastBaseline }: Cursor,
+  { baseline }: ResolvedView,
+): boolean {
+  return lastBaseline !== baseline && byId.get(lastBaseline)?.key !== byId.get(baseline)?.key;
+}
+
+/** Forgets the baselines that no cursor refers to, and the oldest beyond `mostHeld`. Returns their ids. */
+export function forgetUnused({ byId, newest }: Baselines, used: ReadonlySet<number>): number[] {
+  let held = 0;
+  const forgotten: number[] = [];
+  // The newest first: ids ascend.
+  for (const [id, baseline] of [...byId].sort(([a], [b]) => b - a)) {
+    if (used.has(id)) held += baseline.held?.length ?? 0;
+    if (!used.has(id) || held > mostHeld) forgotten.push(id);
+  }
+  for (const id of forgotten) byId.delete(id);
+  for (const [key, { resolved }] of newest) if (!byId.has(resolved.baseline)) newest.delete(key);
+  return forgotten;
+}
+
+/** Stores row ids as differences: 20,000 of them take some 60 KB. */
+function encode({ key, limits, held }: Baseline): string {
+  const steps = held?.map((rowId, index) => rowId - (held[index - 1] ?? 0)) ?? null;
+  return JSON.stringify([key, limits, steps]);
+}
+
+function decode(body: string): Baseline {
+  const [key, limits, steps] = JSON.parse(body) as [string, Limits, number[] | null];
+  let rowId = 0;
+  return { key, limits, held: steps?.map((step) => (rowId += step)) ?? null };
+}
+
+function sameList(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((value, index) => value === b[index]);
+}
