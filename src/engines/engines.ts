@@ -5,10 +5,10 @@ import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
 import { isUnwritable } from '../store/unwritable.ts';
-import { createEngineKeys, type EngineKeys, type KeySource } from './keys.ts';
+import { createEngineKeys, type EngineKeys } from './keys.ts';
 import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder, type Forwarder } from './metrics.ts';
-import { listIntervalMs, type Intervals, type LinkState } from '../mirror/progress.ts';
+import { listIntervalMs, type Intervals } from '../mirror/progress.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
@@ -29,28 +29,6 @@ export interface Engine {
  */
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
-
-export interface EngineStatus {
-  readonly name: string;
-  readonly decisions: number;
-  readonly freshness: Freshness;
-  /** Since its last answer, and since its last accepted full list; null: never, or the clock was set back. */
-  readonly ageSeconds: number | null;
-  readonly fullAgeSeconds: number | null;
-  readonly link: LinkState;
-  /** Where its key comes from; null: there is none. */
-  readonly key: KeySource | null;
-  /** There is a newer key that the engine does not accept yet. */
-  readonly keyPending: boolean;
-  readonly lastSyncMs: number;
-  readonly lastResyncMs: number;
-  readonly lastError: string | null;
-  /** Unreadable elements of its newest answers, and what is wrong with one of them. */
-  readonly skipped: number;
-  readonly skippedSample: string | null;
-  /** Its decisions for which there is no room (`MAX_DECISIONS`). */
-  readonly leftOut: number;
-}
 
 export function createEngines(store: Store, settings: Settings): Engine[] {
   const turns = createTurns();
@@ -94,21 +72,21 @@ export async function runRounds(
     });
     return messages.length === 0 ? null : messages.join('; ');
   };
+  const sum = (kind: 'added' | 'removed'): number => results.reduce((total, each) => total + each[kind], 0);
+  const ok = results.every((each) => each.ok);
   return {
-    ok: results.every(({ ok }) => ok),
-    added: results.reduce((total, { added }) => total + added, 0),
-    removed: results.reduce((total, { removed }) => total + removed, 0),
+    ok,
+    added: sum('added'),
+    removed: sum('removed'),
     error: joined('error'),
     warning: joined('warning'),
   };
 }
 
-export function statusOf(
-  { name, handle, keys, rounds }: Engine,
-  store: Store,
-  intervals: Intervals,
-  nowMs: number,
-): EngineStatus {
+export type EngineStatus = ReturnType<typeof statusOf>;
+
+export function statusOf(engine: Engine, store: Store, intervals: Intervals, nowMs: number) {
+  const { name, handle, keys, rounds } = engine;
   const { link, lastError } = rounds.state();
   const { source: key, pending: keyPending } = keys.state();
   const { lastSyncMs, lastResyncMs, progress } = engineState(store, handle);
@@ -116,20 +94,26 @@ export function statusOf(
   const listMs = sinceMs(lastResyncMs, nowMs);
   const isStale =
     answeredMs > 3 * intervals.syncIntervalMs || listMs > 2 * listIntervalMs(progress, intervals);
+  const freshness: Freshness = lastResyncMs === 0 ? 'cold' : isStale ? 'stale' : 'fresh';
   return {
     name,
     decisions: store.mirror.byEngine.get(handle)?.size ?? 0,
-    freshness: lastResyncMs === 0 ? 'cold' : isStale ? 'stale' : 'fresh',
+    freshness,
+    /** Since its last answer, and since its last accepted full list; null: never, or the clock was set back. */
     ageSeconds: lastSyncMs === 0 ? null : wholeSeconds(answeredMs),
     fullAgeSeconds: lastResyncMs === 0 ? null : wholeSeconds(listMs),
     link,
+    /** Where its key comes from; null: there is none. */
     key,
+    /** There is a newer key that the engine does not accept yet. */
     keyPending,
     lastSyncMs,
     lastResyncMs,
     lastError,
+    /** Unreadable elements of its newest answers, and what is wrong with one of them. */
     skipped: progress.skipped.count,
     skippedSample: progress.skipped.sample,
+    /** Its decisions for which there is no room (`MAX_DECISIONS`). */
     leftOut: progress.leftOut,
   };
 }

@@ -166,15 +166,8 @@ function refusal({ keyName }: Engine, status: number): string {
     : `the engine answers with status ${status}`;
 }
 
-interface Deadline {
-  /** Aborts when the answer is late; the reason says how. */
-  readonly signal: AbortSignal;
-  received(this: void, bytes: number): void;
-  stop(): void;
-}
-
 /** The limits of an answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and a whole time. */
-function createDeadline(idleMs: number, patienceMs: number): Deadline {
+function createDeadline(idleMs: number, patienceMs: number) {
   const late = new AbortController();
   const startedMs = Date.now();
   let firstMs = 0;
@@ -186,8 +179,9 @@ function createDeadline(idleMs: number, patienceMs: number): Deadline {
     timer = after(waitMs, reason);
   };
   return {
+    /** Aborts when the answer is late; the reason says how. */
     signal: late.signal,
-    received(bytes) {
+    received: (bytes: number): void => {
       const nowMs = Date.now();
       firstMs ||= nowMs;
       total += bytes;

@@ -1,30 +1,22 @@
-// The alarm that starts a round, and a watch on it: a handler that throws seven times is never called again, and a clock
-// that is set back moves the next call as far away.
+// The alarm that starts a round, and a watch on it. A handler that throws seven times is never called again, and when the
+// clock is set back the next call moves as far away.
 
 import { sinceMs } from '../runtime/clock.ts';
 
-/** One that could not be set is tried again after this. */
+/** How long after a failure the alarm is set again. */
 const retryMs = 1_000;
-
-export interface Alarm {
-  /** Reads when the next one is due. */
-  load(): Promise<void>;
-  /** Sets the next one, an interval from now. Where that fails, the alarm is lost. */
-  set(): Promise<void>;
-  /** Sets one that was lost anew, and answers whether it was; where that fails, whoever looks next tries again. */
-  mend(): Promise<boolean>;
-}
-
-/** A Durable Object that does nothing for 10 s is put away; a timer is something. */
+/** A Durable Object without work or a timer is evicted after 10 s. */
 const longestNapMs = 30_000;
-/** Who asks an engine more seldom than this wants little of it, and nothing between. */
+/** With a longer interval between rounds the object may be evicted between them. */
 const mostAwakeMs = 300_000;
+
+export type Alarm = ReturnType<typeof createAlarm>;
 
 export function createAlarm(
   storage: DurableObjectStorage,
   intervalMs: number,
   onFailure: (error: unknown) => void,
-): Alarm {
+) {
   let dueMs = 0;
   let triedMs = -Infinity;
   const set = async (): Promise<void> => {
@@ -45,11 +37,14 @@ export function createAlarm(
     return awayMs > 2 * intervalMs || awayMs < -3 * intervalMs;
   };
   return {
-    async load() {
+    /** Reads when the next alarm is due. */
+    async load(): Promise<void> {
       dueMs = (await storage.getAlarm()) ?? 0;
     },
+    /** Sets the next alarm, an interval from now. If that fails, the alarm is lost. */
     set,
-    async mend() {
+    /** Sets a lost alarm again. Returns whether it was lost. If that fails, the next call tries again. */
+    async mend(): Promise<boolean> {
       if (!isLost()) return false;
       await set();
       return true;
@@ -58,8 +53,8 @@ export function createAlarm(
 }
 
 /**
- * Between rounds the object is kept, since what is in memory, cursors that were not yet written above all, would be read
- * anew each time. Timers go by no clock that can be set: they see an alarm that was lost, and `round` is then due.
+ * Keeps the object in memory between rounds: an eviction would lose cursors that are not written yet, and storage would be
+ * read again each time. Its timers do not depend on the clock, so they notice a lost alarm and run the `round` instead.
  */
 export async function stayAwake(alarm: Alarm, intervalMs: number, round: () => Promise<void>): Promise<void> {
   if (intervalMs > mostAwakeMs) return;

@@ -1,6 +1,5 @@
-// Whether this object is the feed that was made first. Another one, in another jurisdiction, would know no revocation and
-// no bouncer's place: it must not serve. The object's storage says so. For an object without storage D1 says it, which all
-// share.
+// Whether this object is the feed that was made first. Another object would know no revoked key and no bouncer's cursor,
+// so it must not serve. The object's own storage tells, and for a new object D1, which all objects share.
 
 import { askD1 } from '../store/ask.ts';
 import { feedLocation } from '../store/schema.ts';
@@ -8,8 +7,8 @@ import type { FeedLocation } from '../config/location.ts';
 import { unwritable } from '../store/unwritable.ts';
 
 /**
- * Throws when the feed was made elsewhere, or when a new object can't be told, since D1 does not answer. `isNew`: nothing
- * ever came to this object. One that is not new and says nothing was made before there was a choice.
+ * Throws if the feed was made in another location, or if D1 does not answer for a new object. `isNew`: the object has had
+ * no change yet. An old object without a stored location was made before there was a choice.
  */
 export async function settleLocation(
   sql: SqlStorage,
@@ -30,7 +29,7 @@ export async function settleLocation(
   try {
     sql.exec(`INSERT INTO location VALUES (0, ?)`, location);
   } catch (error) {
-    // The next wake finds it again.
+    // The next start tries again.
     console.error(unwritable('the feed’s storage', error).message);
   }
 }

@@ -11,7 +11,7 @@ export interface StreamAsk {
   readonly view: View;
   readonly startup: boolean;
   readonly gzip: boolean;
-  /** Its answer may have been made before, and lost on its way. */
+  /** The answer may have been made before, and lost on its way. */
   readonly again?: boolean;
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly Sighting[];
@@ -29,7 +29,7 @@ export interface ListAsk {
   readonly store?: StoreNews | undefined;
 }
 
-/** `cold`: nobody knows yet what the engines ban. */
+/** `cold`: it is not known yet what the engines ban. */
 export interface Cold {
   readonly kind: 'cold';
 }

@@ -145,8 +145,7 @@ export function noteSighting(clients: Clients, sighting: Sighting): Client {
   const { bouncerId, address, versionId, seenMs } = sighting;
   const name = clientName(bouncerId, address);
   const userAgent = cut(sighting.userAgent, userAgentLength);
-  const known = clients.byName.get(name);
-  const client = known ?? addClient(clients, { name, seenMs, userAgent, versionId });
+  const client = clients.byName.get(name) ?? addClient(clients, name, sighting, intern(userAgent));
   noteUse(client, versionId, seenMs);
   if (client.userAgent !== userAgent) {
     client.userAgent = intern(userAgent);
@@ -156,13 +155,12 @@ export function noteSighting(clients: Clients, sighting: Sighting): Client {
   return client;
 }
 
-type Newcomer = Pick<Client, 'name' | 'seenMs' | 'userAgent' | 'versionId'>;
-
 const none: readonly never[] = [];
 
-function addClient(clients: Clients, newcomer: Newcomer): Client {
-  const userAgent = intern(newcomer.userAgent);
-  const client = insertClient(clients, { ...newcomer, userAgent, earlierUses: none, cursors: none });
+function addClient(clients: Clients, name: string, sighting: Sighting, userAgent: string): Client {
+  const { seenMs, versionId } = sighting;
+  const kept = { name, seenMs, userAgent, versionId, earlierUses: none, cursors: none };
+  const client = insertClient(clients, kept);
   makeRoom(clients, client);
   return client;
 }

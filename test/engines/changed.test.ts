@@ -211,7 +211,7 @@ describe('settings that change', () => {
     });
   });
 
-  test('take an engine away: who vouches for another vouches not for its end, who does for all does', async () => {
+  test('remove an engine: forcing another one keeps its decisions, forcing all removes them', async () => {
     await wake(both, async () => void (await sync()));
     await wake({ default: 'a.example' }, async () => {
       await sync('default', { force: true });
@@ -225,7 +225,7 @@ describe('settings that change', () => {
     });
   });
 
-  test('take an engine away: what it left behind does not speak for another’s lost database', async () => {
+  test('remove an engine: what it left behind proves nothing for another’s lost database', async () => {
     const pulled = { value: '203.0.113.1', origin: 'CAPI', scenario: 'crowdsecurity/ssh-bf' };
     for (const value of ['192.0.2.2', '192.0.2.3', '192.0.2.4']) a.add({ value, untilMs: until() });
     b.add({ ...pulled, untilMs: until() });

@@ -1,4 +1,4 @@
-// Several engines in one feed: each is believed for its own decisions only, and a value is free when none bans it.
+// Several engines in one feed: each one changes only its own decisions, and a value is free when none bans it.
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../../src/formats/decision.ts';
 import { everything, limitsOf } from '../support/bouncer.ts';
@@ -111,7 +111,7 @@ describe('an engine', () => {
     });
   });
 
-  test('can be vouched for alone', async () => {
+  test('can be forced alone', async () => {
     await wake(both, async () => {
       await sync();
       a.rows.clear();
@@ -160,7 +160,7 @@ describe('an engine', () => {
     });
   });
 
-  test('whose list is not believed frees nothing by what would have taken its place', async () => {
+  test('whose list needs confirmation frees nothing by what would have replaced it', async () => {
     const list = { value: '203.0.113.1', origin: 'lists', scenario: 'tor' };
     b.add({ ...list, untilMs: until() });
     const later = b.add({ value: '203.0.113.2', untilMs: until() });

@@ -122,7 +122,7 @@ describe('a host with an engine', () => {
     expect(await actions()).toEqual(['host.create', 'host.engine-key', 'host.engine-key']);
   });
 
-  test('is told no when it counts wrong, replays, has no engine, or sends what is not for the feed alone', async () => {
+  test('is refused if it counts wrong, replays, has no engine, or sends a key that is not for the feed alone', async () => {
     const host = await engineHost();
     const nonce = (await (await call('/bootstrap/v1/challenge')).json<{ nonce: string }>()).nonce;
     expect((await host.sendEngineKey(first, { nonce })).status).toBe(200);
@@ -199,7 +199,7 @@ describe('a rotation of the engine’s key', () => {
   test('has no gap: what came between the last pull with the old key and the first with the new', async () => {
     await usesFirst();
     const client = bouncer();
-    // A list that misses one of a few is believed at once.
+    // A list that misses one of a few is accepted at once.
     for (const value of ['198.51.100.1', '198.51.100.2', '198.51.100.3']) {
       engine.add({ value, untilMs: Date.now() + hour });
     }

@@ -125,10 +125,10 @@ describe('another engine in the place of one', () => {
     await wake(both, () => rounds(1));
     await wake(moved, async () => {
       await rounds(4);
-      const told = listed().map(({ value, type, untilMs }) => {
+      const served = listed().map(({ value, type, untilMs }) => {
         return `${value} ${type} ${Math.round((untilMs - Date.now()) / 60_000)}m`;
       });
-      expect(told).toEqual(expect.arrayContaining(['203.0.113.9 ban 60m', '203.0.113.8 ban 60m']));
+      expect(served).toEqual(expect.arrayContaining(['203.0.113.9 ban 60m', '203.0.113.8 ban 60m']));
     });
   });
 
@@ -151,7 +151,7 @@ describe('another engine in the place of one', () => {
     });
   });
 
-  test('is not known by what it pulls of what the one before that left behind', async () => {
+  test('is not recognised by pulled decisions that an engine before it left behind', async () => {
     const pulled = ['203.0.113.7', '203.0.113.8', '203.0.113.9'];
     for (const value of pulled) b.add({ value, origin: 'CAPI', untilMs: until() });
     useUpIds(c, 50);

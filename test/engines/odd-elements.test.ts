@@ -116,7 +116,7 @@ test('the longest and the shortest duration that Go has are a ban and an end', a
     ['192.0.2.1', '2562047h'],
     ['192.0.2.2', expect.stringContaining('59m')],
   ]);
-  // It is the same one in each list: nothing is written, nobody is told again.
+  // It is the same one in each list: nothing is written, nothing is delivered again.
   const { sequence } = await feed().status();
   await sync();
   expect((await feed().status()).sequence).toBe(sequence);
@@ -141,7 +141,7 @@ describe('an engine whose ids have come to 2^30', () => {
     expect(await ids()).toEqual(before);
   });
 
-  test('is followed in what it takes back', async () => {
+  test('is followed in what it removes', async () => {
     const row = engine.add({ id: high + 7, value: '192.0.2.2', untilMs: Date.now() + hour });
     const client = bouncer();
     await client.pull(true);

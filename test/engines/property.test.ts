@@ -128,7 +128,7 @@ async function run(steps: Step[]): Promise<void> {
 
   await wakeAs(usual, async () => {
     restartWhereNamesMoved(clients);
-    // Quiescence: the engines are honest, an operator vouches for them, every bouncer polls once.
+    // Quiescence: the engines are honest, an operator forces their lists, every bouncer polls once.
     letEndWhatIsEnding(Object.values(engines));
     for (let round = 0; round < 2; round++) await sync();
     const active = (['a.example', 'b.example'] as const).flatMap((host) => activeAt(engines[host], host));
@@ -177,14 +177,14 @@ async function take(
   switch (step.do) {
     case 'add':
     case 'add unseen': {
-      const { seconds, ...told } = step.decision;
+      const { seconds, ...decided } = step.decision;
       const engine = engines[step.at];
-      const pulled = told.origin === 'CAPI' || told.origin === 'lists';
+      const pulled = decided.origin === 'CAPI' || decided.origin === 'lists';
       const same = ({ origin, value }: { origin: string; value: string }) =>
-        pulled && origin === told.origin && value === told.value;
-      // A pull tells of the same decision again; all others are told apart by this.
+        pulled && origin === decided.origin && value === decided.value;
+      // A pull has the same decision again; all others differ by this.
       const scenario = engine.active().find(same)?.scenario ?? `s${++scenarios}`;
-      const row = { ...told, scenario, untilMs: Date.now() + seconds * 1000 };
+      const row = { ...decided, scenario, untilMs: Date.now() + seconds * 1000 };
       replaceLikeAPull(engine, row);
       if (step.do === 'add') engine.add(row);
       else engine.addUnseen(row);

@@ -162,7 +162,7 @@ describe('the number of tombstones is bounded', () => {
     expect(client.banned()).toEqual(['198.51.100.1']);
   });
 
-  test('a large list that goes at once is told to everybody first', async () => {
+  test('a large list that is removed at once is delivered to everybody first', async () => {
     const client = bouncer();
     for (let at = 1; at <= 120_000; at++) {
       engine.add({ value: `2001:db8::${at.toString(16)}`, origin: 'CAPI', untilMs: Date.now() + hour });
@@ -177,7 +177,7 @@ describe('the number of tombstones is bounded', () => {
     await alarmAfter(1000);
     await client.pull(false);
     expect(client.banned()).toEqual([]);
-    // It is not told again for ever.
+    // It is not delivered again for ever.
     for (let round = 0; round < 3; round++) await alarmAfter(11 * minute);
     expect(await tombstones()).toBeLessThanOrEqual(100_000);
     expect(await client.pull(false)).toMatchObject({ added: [] });

@@ -214,14 +214,14 @@ test('clients of before, in shards, are taken over', async () => {
   const { sequence } = await feed().status();
   const view = requestKey(everything);
   const nowMs = Date.now();
-  const settled = [view, sequence, sequence];
+  const stored = [view, sequence, sequence];
   await inFeed((_, sql) => {
     sql.exec('CREATE TABLE clients (shard INTEGER PRIMARY KEY, body TEXT NOT NULL)');
     const shards = [
-      // The versions came later, and so did the bases.
-      [['1 192.0.2.200', nowMs, 'test/1', [settled]]],
+      // Versions and baselines came later.
+      [['1 192.0.2.200', nowMs, 'test/1', [stored]]],
       [
-        ['2 192.0.2.200', nowMs, 'test/1', [[...settled, 0, 0]], { 4: nowMs - 5, 7: nowMs }],
+        ['2 192.0.2.200', nowMs, 'test/1', [[...stored, 0, 0]], { 4: nowMs - 5, 7: nowMs }],
         ['3 192.0.2.200', nowMs, 'test/1', []],
       ],
     ];

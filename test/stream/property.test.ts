@@ -207,7 +207,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
   for (let round = 0; round < 3; round++) await feed().sync({ full: true, force: false });
   const decisions = await feed().page(0, 1000);
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
-  // to its own end. Until an operator vouches for it bouncers may hold more than the engine, never less.
+  // to its own end. Until an operator forces it bouncers may hold more than the engine, never less.
   const kept = decisions.length - engine.active().length;
   for (const client of clients) {
     await client.pull(!client.started);
@@ -224,7 +224,7 @@ async function run(steps: Step[], dialect: string): Promise<void> {
     await expectAtRest(client, capped(view) ? await mirrored() : activeAt(engine));
   }
 
-  // What is left ends one by one, by its time or before, each after everybody has been told all of the one before.
+  // What is left is removed one by one, each after everybody was given the removal before it.
   for (let nth = 0; engine.active().length > 0; nth++) {
     const { id, untilMs } = engine.active().sort((a, b) => a.untilMs - b.untilMs)[0] as ModelDecision;
     if (nth % 2 === 0) vi.setSystemTime(untilMs + 1000);

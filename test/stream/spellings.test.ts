@@ -1,5 +1,5 @@
 // One address in several spellings. Kernel sets compare networks, most other bouncers texts: the end of a text waits
-// while its network is banned under another, and after the last end all are told, in one answer each.
+// while its network is banned under another. After the last removal all are delivered, each in its own answer.
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
@@ -90,7 +90,7 @@ describe.each(pairs)('%s (%s) of an engine and %s (%s) decided here', (theirs, s
       ['theirs', false],
       ['ours', true],
     ])(
-      'when %s ends first, both are told after the last end (a restart between: %j)',
+      'when %s ends first, both are delivered after the last removal (a restart between: %j)',
       async (first, restart) => {
         const client = bouncer({ view: { ...everything, ...view } });
         const { id } = add(theirs, { scope });
@@ -124,7 +124,7 @@ describe.each(pairs)('%s (%s) of an engine and %s (%s) decided here', (theirs, s
       },
     );
 
-    test('when both end at once, each is told twice', async () => {
+    test('when both end at once, each is delivered twice', async () => {
       const client = bouncer({ view: { ...everything, ...view } });
       const { id } = add(theirs, { scope });
       await sync();
@@ -133,23 +133,23 @@ describe.each(pairs)('%s (%s) of an engine and %s (%s) decided here', (theirs, s
       engine.expire(id);
       await sync();
       await feed().removeLocal({ value: ours });
-      const told = new Map<string, number>();
+      const delivered = new Map<string, number>();
       for (let poll = 0; poll < 9; poll++) {
         const { ended } = await client.pull(false);
         expect(ended.length).toBeLessThanOrEqual(1);
         for (const one of ended) {
           const text = `${one.scope} ${one.value}`;
-          told.set(text, (told.get(text) ?? 0) + 1);
+          delivered.set(text, (delivered.get(text) ?? 0) + 1);
         }
       }
-      expect([...told.keys()].sort()).toEqual([`${scope} ${theirs}`, `${ourScope} ${ours}`].sort());
-      for (const times of told.values()) expect(times).toBeGreaterThanOrEqual(2);
+      expect([...delivered.keys()].sort()).toEqual([`${scope} ${theirs}`, `${ourScope} ${ours}`].sort());
+      for (const times of delivered.values()) expect(times).toBeGreaterThanOrEqual(2);
       expect(await client.pull(false)).toEqual({ added: [], ended: [] });
     });
   });
 });
 
-test('a start-up, and who lost its place, is told of no end while a sibling lives, and of all after the last', async () => {
+test('a start-up, and a client without a cursor, get no removal while a sibling is active, and all after the last', async () => {
   const { id } = add('192.0.2.9/32');
   await sync();
   await banHere('192.0.2.9');
@@ -162,18 +162,18 @@ test('a start-up, and who lost its place, is told of no end while a sibling live
   await endHere('192.0.2.9');
   for (const startup of [true, false]) {
     const client = bouncer({ address: `192.0.2.${startup ? 3 : 4}` });
-    const told = new Set<string>();
+    const delivered = new Set<string>();
     for (let poll = 0; poll < 6; poll++) {
       const { added, ended } = await client.pull(startup && poll === 0);
       expect([added.length, ended.length <= 1]).toEqual([0, true]);
-      for (const { value } of ended) told.add(value);
+      for (const { value } of ended) delivered.add(value);
     }
-    expect([...told].sort()).toEqual(['192.0.2.9', '192.0.2.9/32']);
+    expect([...delivered].sort()).toEqual(['192.0.2.9', '192.0.2.9/32']);
     expect(await client.pull(false)).toEqual({ added: [], ended: [] });
   }
 });
 
-test('a text that fell out with a change of limits is told by the last end', async () => {
+test('a text that fell out with a change of limits is delivered with the last removal', async () => {
   const client = bouncer();
   add('192.0.2.9/32');
   await sync();
@@ -187,7 +187,7 @@ test('a text that fell out with a change of limits is told by the last end', asy
   expect([client.banned(), client.elements()]).toEqual([[], []]);
 });
 
-test('an end that waits its turn is told after a restart, too, and not when the address is banned again', async () => {
+test('a pending removal is delivered after a restart, too, and not when the address is banned again', async () => {
   const client = bouncer();
   add('192.0.2.9/32');
   await sync();
@@ -208,7 +208,7 @@ test('an end that waits its turn is told after a restart, too, and not when the 
   expect(client.banned()).toEqual([]);
 });
 
-test('an end from before its address was banned again in another spelling is told with the last one', async () => {
+test('a removal from before its address was banned again in another spelling is delivered with the last one', async () => {
   const client = bouncer();
   await banHere('192.0.2.1');
   await client.pull(true);
@@ -267,7 +267,7 @@ test('another type of the same address keeps no end back, nor another scope of t
   expect(valuesOf((await client.pull(false)).ended)).toEqual(['192.0.2.9/32', 'fr']);
 });
 
-test('an end that is kept back for longer than ends are remembered is told, and forgotten after the last one', async () => {
+test('a removal that is kept back for longer than tombstones last is delivered, and forgotten after the last one', async () => {
   vi.useFakeTimers({ toFake: ['Date'] });
   const client = bouncer();
   const { id } = add('192.0.2.9/32');
@@ -279,8 +279,8 @@ test('an end that is kept back for longer than ends are remembered is told, and 
     for (let quarter = 0; quarter < 4 * days; quarter++) {
       vi.setSystemTime(Date.now() + 6 * hour);
       await runDurableObjectAlarm(feed());
-      const told = valuesOf((await client.pull(false)).ended);
-      expect(told.filter((value) => value.startsWith('192.0.2.'))).toEqual([]);
+      const delivered = valuesOf((await client.pull(false)).ended);
+      expect(delivered.filter((value) => value.startsWith('192.0.2.'))).toEqual([]);
     }
   };
   await daysPass(8);
