@@ -145,7 +145,7 @@ export const feedOperations = [
         return problem({
           kind: 'bad-input',
           field: 'engine',
-          problem: `no such engine: ${names || 'none'} is configured`,
+          problem: `is no engine's name; configured: ${names || 'none'}`,
         });
       }
       const asked = await mutationOf(c, '');
@@ -155,8 +155,7 @@ export const feedOperations = [
       const noted = await note({ ...asked.value, idempotency: null }, 'feed.sync', 'feed', detail);
       if (!noted.ok) return problem(noted.failure);
       const round = await askFeed(c.env, async (feed) => feed.sync({ engine, full, force }));
-      const { doubt: warning, ...rest } = round;
-      return c.json({ ...rest, warning }, round.ok ? 200 : 502);
+      return c.json(round, round.ok ? 200 : 502);
     },
   }),
 ];
