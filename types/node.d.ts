@@ -6,6 +6,15 @@ declare module 'node:zlib' {
     on(event: 'data', listener: (part: Uint8Array) => void): this;
   }
   export function createGzip(options: { level: number; chunkSize: number }): Gzip;
+  export function createGunzip(): import('node:stream').Readable;
+}
+
+declare module 'node:stream' {
+  export class Readable {
+    static fromWeb(stream: ReadableStream): Readable;
+    static toWeb(stream: Readable): ReadableStream;
+  }
+  export function pipeline(from: Readable, to: Readable, done: () => void): void;
 }
 
 declare module 'node:stream/promises' {
