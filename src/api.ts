@@ -3,7 +3,7 @@
 import { Hono } from 'hono';
 import { clientAddress, type AppEnv } from './env.ts';
 import { causeOf, problem } from './http/failure.ts';
-import { forgetHead } from './feed/fast-path.ts';
+import { forgetLatest } from './feed/fast-path.ts';
 import { bouncerOperations } from './bouncers/api.ts';
 import { decisionOperations } from './decisions/api.ts';
 import { feedOperations } from './decisions/feed-api.ts';
@@ -57,7 +57,7 @@ operatorRoutes.use(async (c, next) => {
   if (breakGlass && isRead) await noteBreakGlassRead(settings, c.env, `${c.req.method} ${c.req.path}`, nowMs);
   await Promise.all([next(), fixPublicUrl(c, nowMs)]);
   // The next poll of this isolate sees what was changed here.
-  if (!isRead) forgetHead(Date.now());
+  if (!isRead) forgetLatest(Date.now());
 });
 
 mount(

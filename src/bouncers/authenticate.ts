@@ -16,7 +16,7 @@ import { readPolicy, type Policy } from './policy.ts';
 import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
 import { isLive } from './versions.ts';
 import { recallKey, reportAgain, reportOf } from './remembered-keys.ts';
-import { createRefusals, noteStranger, waitAsStranger } from '../http/strangers.ts';
+import { createRefusals, delayUnknownKey, noteUnknownKey } from '../http/unknown-keys.ts';
 import type { KeyVersion } from '../store/schema.ts';
 
 /** A bouncer, and the version of its key that it was authenticated by. */
@@ -87,7 +87,7 @@ export async function authenticate(
     return admit(atOnce, nowMs);
   }
   if (!known.get(digest)) {
-    await waitAsStranger(address, nowMs);
+    await delayUnknownKey(address, nowMs);
     // D1 failed a moment ago: the object is asked without waiting for D1.
     const bouncer = confirmation.isFailing() ? await recallBouncer(env, digest) : null;
     if (bouncer) {
@@ -97,7 +97,7 @@ export async function authenticate(
   }
   try {
     const bouncer = await ask(env, digest, () => recall(digest, Date.now()));
-    if (!bouncer) noteStranger(address, nowMs);
+    if (!bouncer) noteUnknownKey(address, nowMs);
     return admit(bouncer, nowMs);
   } catch {
     const remembered = confirmation.isGraced(nowMs) ? known.get(digest) : undefined;

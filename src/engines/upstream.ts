@@ -8,6 +8,7 @@ import { decodeDecision, type Unreadable } from '../formats/lapi-json.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import type { Decision } from '../formats/decision.ts';
 import { createSplitter, SplitError, type ListName } from '../formats/json-split.ts';
+import { createIdleTimeout } from '../runtime/wait.ts';
 
 const ownUserAgent = 'lapidary/v1';
 
@@ -142,7 +143,7 @@ async function pull(upstream: Engine, path: string, patienceMs: number, reader: 
       return { ...unavailable(foreign ?? refusal(upstream, status)), startedMs, refused };
     }
     if (!body) return { ...unavailable('the engine answers with an empty body'), startedMs };
-    const lists = await split(body, startedMs, reader, deadline.received);
+    const lists = await split(body, startedMs, reader, (bytes) => deadline.received(bytes));
     const whole = path.startsWith('/v1/decisions/stream')
       ? lists.has('new') && lists.has('deleted')
       : lists.has('all');
@@ -166,34 +167,35 @@ function refusal({ keyName }: Engine, status: number): string {
     : `the engine answers with status ${status}`;
 }
 
-/** The limits of an answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and a whole time. */
-function createDeadline(idleMs: number, patienceMs: number) {
-  const late = new AbortController();
+interface Deadline {
+  /** Aborts when the answer is late; its reason says how. */
+  readonly signal: AbortSignal;
+  received(bytes: number): void;
+  stop(): void;
+}
+
+/** The limits on one answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and the whole. */
+function createDeadline(idleMs: number, patienceMs: number): Deadline {
+  const { signal, reset, stop } = createIdleTimeout(idleMs);
   const startedMs = Date.now();
   let firstMs = 0;
   let total = 0;
-  const after = (waitMs: number, reason: string) => setTimeout(() => late.abort(reason), waitMs);
-  let timer = after(patienceMs, `is silent: no answer for ${patienceMs / 1000} s`);
-  const abortIn = (waitMs: number, reason: string): void => {
-    clearTimeout(timer);
-    timer = after(waitMs, reason);
-  };
+  reset(patienceMs, `is silent: no answer for ${patienceMs / 1000} s`);
   return {
-    /** Aborts when the answer is late; the reason says how. */
-    signal: late.signal,
-    received: (bytes: number): void => {
+    signal,
+    received(bytes) {
       const nowMs = Date.now();
       firstMs ||= nowMs;
       total += bytes;
       const slowMs = firstMs + idleMs + (total / leastBytesPerSecond) * 1000 - nowMs;
       const wholeLeftMs = startedMs + wholeMs - nowMs;
       if (wholeLeftMs < Math.min(slowMs, idleMs))
-        abortIn(wholeLeftMs, `is too slow: no end after ${wholeMs / 1000} s`);
+        reset(wholeLeftMs, `is too slow: no end after ${wholeMs / 1000} s`);
       else if (slowMs < idleMs)
-        abortIn(slowMs, `is too slow: fewer than ${leastBytesPerSecond} bytes a second`);
-      else abortIn(idleMs, `is silent: nothing more for ${idleMs / 1000} s`);
+        reset(slowMs, `is too slow: fewer than ${leastBytesPerSecond} bytes a second`);
+      else reset(idleMs, `is silent: nothing more for ${idleMs / 1000} s`);
     },
-    stop: () => clearTimeout(timer),
+    stop,
   };
 }
 

@@ -89,7 +89,7 @@ function sawHead(sequence: number, askedMs: number): void {
 }
 
 /** Something was changed through this isolate: the next poll must ask. So must one that asked before, and is late. */
-export function forgetHead(nowMs: number): void {
+export function forgetLatest(nowMs: number): void {
   forgetHealth();
   found.clear();
   head = { sequence: -1, seenMs: nowMs };

@@ -7,7 +7,7 @@ import { checkAudience, publicUrls } from './audience.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { findHost, type Host } from './hosts.sql.ts';
 import { fail, problem, succeed, type Result } from '../http/failure.ts';
-import { takeBootstrapTurn } from '../http/rate-limit.ts';
+import { consumeBootstrapLimit } from '../http/rate-limit.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { makeNonce, nonceLifeMs } from './challenge.ts';
 import { isoTime, time } from '../operations/fields.ts';
@@ -174,7 +174,7 @@ bootstrapRoutes.use(async (c, next) => {
     const why = 'hosts can not bootstrap: BOOTSTRAP_SECRET is not set (wrangler secret put BOOTSTRAP_SECRET)';
     return problem({ kind: 'unavailable', problem: why });
   }
-  const waitSeconds = await takeBootstrapTurn(c.env, clientAddress(c.req.raw, settings), Date.now());
+  const waitSeconds = await consumeBootstrapLimit(c.env, clientAddress(c.req.raw, settings), Date.now());
   if (waitSeconds !== null) return problem({ kind: 'rate-limited', waitSeconds });
   return next();
 });

@@ -39,6 +39,9 @@ export function succeed<T>(value: T): Result<T> {
   return { ok: true, value };
 }
 
+/** A success without a value. */
+export const done: Result<void> = { ok: true, value: undefined };
+
 export function fail<T = never>(failure: Failure): Result<T> {
   return { ok: false, failure };
 }
@@ -92,7 +95,11 @@ function describe(failure: Failure): Public {
     case 'stale-nonce':
       return { status: 401, title: 'Stale nonce', detail: 'the nonce has expired: request a new challenge' };
     case 'replayed':
-      return { status: 409, title: 'Replayed', detail: 'this request was done before: sign a new challenge' };
+      return {
+        status: 409,
+        title: 'Replayed',
+        detail: 'this request was done before: request and sign a new challenge',
+      };
     case 'generation-mismatch': {
       const detail =
         `this host's ${failure.what} was registered ${failure.generation} times, which is not what the request says: ` +
@@ -110,7 +117,7 @@ function describe(failure: Failure): Public {
     case 'unavailable':
       return { status: 503, title: 'Unavailable', detail: failure.problem };
     case 'internal': {
-      const detail = `an error of ours, logged as ${failure.requestId}`;
+      const detail = `internal error; the log has it under request id ${failure.requestId}`;
       return { status: 500, title: 'Internal error', detail };
     }
     default:

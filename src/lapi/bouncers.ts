@@ -29,7 +29,7 @@ import { readJson } from '../http/body.ts';
 import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery, parseStreamQuery } from '../stream/query.ts';
 import { isQuiet, learn, recall, remember, takeSightings } from '../feed/fast-path.ts';
-import { takeTurn } from '../http/rate-limit.ts';
+import { consumeRateLimit } from '../http/rate-limit.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
 import { askFeed } from '../feed/client.ts';
 
@@ -58,7 +58,7 @@ async function answer(
   const { id, policy } = bouncer.value;
   // As a bad key: whoever found a key learns nothing about where it is good.
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
-  const waitSeconds = await takeTurn(c.env, id, policy.perMinute, Date.now());
+  const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
   const [response] = await Promise.all([reply(c, bouncer.value), noteUse(c, bouncer.value)]);
   return response;

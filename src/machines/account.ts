@@ -3,7 +3,7 @@
 
 import type { EngineSettings } from '../config/engines.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { relay } from './forward.ts';
+import { forward } from './forward.ts';
 
 export interface Account {
   /** LAPI's `machine_id`. */
@@ -84,13 +84,8 @@ async function ask(
   // Without exactly one `/` LAPI refuses the log-in; what follows it becomes the machine's version (middlewares/v1/jwt.go).
   const headers = { 'content-type': 'application/json', 'user-agent': 'lapidary/v1' };
   const request = new Request(`${engine.url}/v1/${path}`, { method: 'POST', headers });
-  const passage = {
-    target: `/v1/${path}`,
-    address,
-    limitBytes,
-    body: new TextEncoder().encode(JSON.stringify(body)),
-  };
-  const answer = await relay(request, engine, passage);
+  const bytes = new TextEncoder().encode(JSON.stringify(body));
+  const answer = await forward(request, engine, { target: `/v1/${path}`, address, limitBytes, body: bytes });
   if (!answer.ok) return answer;
   const { status } = answer.value;
   try {

@@ -7,7 +7,7 @@ import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import * as db from './machines.sql.ts';
 import { always } from '../store/audit.sql.ts';
-import { badInput, causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
+import { badInput, causeOf, done, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { createAsking } from '../store/asking.ts';
 import { createConfirmation } from '../store/confirmation.ts';
 import { isoTime, time } from '../operations/fields.ts';
@@ -82,11 +82,7 @@ const ask = createAsking<D1Database, ReadonlySet<string>>(
  * `forbidden` for a machine that is blocked; `unavailable` when that can't be told. With D1 out of reach the list counts
  * as long as a bouncer's key does.
  */
-export async function checkMachine(
-  d1: D1Database,
-  machine: string,
-  nowMs: number,
-): Promise<Result<'passes'>> {
+export async function checkMachine(d1: D1Database, machine: string, nowMs: number): Promise<Result<void>> {
   const recall = (): ReadonlySet<string> | undefined =>
     confirmation.isTrusted(Date.now()) ? names : undefined;
   let list = recall();
@@ -99,7 +95,7 @@ export async function checkMachine(
     }
     list = names;
   }
-  return list.has(bareName(machine)) ? fail(blocked) : succeed('passes');
+  return list.has(bareName(machine)) ? fail(blocked) : done;
 }
 
 /** This isolate may have changed the list itself: it reads anew at the next use, and what it blocked is blocked already. */
@@ -145,8 +141,8 @@ export async function unblockMachine(mutation: Mutation, machine: string): Promi
 }
 
 /** LAPI keeps any text for a name; what can't be printed is in none that anybody gave. */
-function checkName(machine: string): Result<'good'> {
-  if (/^[^\p{C}]{1,255}$/u.test(machine)) return succeed('good');
+function checkName(machine: string): Result<void> {
+  if (/^[^\p{C}]{1,255}$/u.test(machine)) return done;
   return badInput('machine', 'must be 1 to 255 printable characters');
 }
 

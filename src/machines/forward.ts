@@ -1,19 +1,20 @@
-// One request of a machine to the engine, and the engine's answer back: streamed both ways, by lists of what crosses.
-// A mistake here shows the engine what the client claims to be (an address of its choice), or tells a log processor
-// that its account is refused when only the way is blocked: that one gives up, where it would have tried again.
+// Forwards one request of a machine to the engine, and the engine's answer back. Both bodies stream; only listed headers
+// cross. A mistake here shows the engine an address of the client's choice, or tells a log processor that its account is
+// refused when the engine is merely out of reach: it gives up then, where it would have tried again.
 
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import { plainBody, readBytes } from '../http/body.ts';
 import { foreignAnswer } from '../http/foreign.ts';
 import { parseNetwork } from '../formats/ip.ts';
+import { createIdleTimeout, type IdleTimeout } from '../runtime/wait.ts';
 
-export interface Passage {
-  /** From `/v1` on, with its query. */
+export interface ForwardRequest {
+  /** Path from `/v1` on, with the query. */
   readonly target: string;
-  /** Where the client is: the only `X-Forwarded-For` that the engine gets. */
+  /** The client's address: the only `X-Forwarded-For` that the engine gets. */
   readonly address: string;
-  /** How much its body may be, inflated. */
+  /** The longest body, after decompression. */
   readonly limitBytes: number;
   /** The body, where it was read before. */
   readonly body?: Uint8Array;
@@ -21,78 +22,82 @@ export interface Passage {
 
 const requestHeaders = ['accept', 'authorization', 'content-type', 'user-agent'];
 const responseHeaders = ['allow', 'content-type', 'retry-after', 'www-authenticate'];
-/** Bodies up to here are read before they are sent on, with their length; longer ones stream. */
+/** Shorter bodies are read whole and sent with their length; longer ones stream. */
 const shortBytes = 256 * 1024;
 
 /**
- * The engine's answer, whatever its status; `unavailable` when there is none of its own. A redirect is none: it would
- * be a login page of whatever stands before the engine, and so is every HTML.
+ * The engine's answer, whatever its status. `unavailable` when the engine gave none. A redirect or an HTML page comes
+ * from whatever stands before the engine, so neither is an answer.
  */
-export async function relay(
+export async function forward(
   request: Request,
-  upstream: EngineSettings,
-  passage: Passage,
+  engine: EngineSettings,
+  asked: ForwardRequest,
 ): Promise<Result<Response>> {
-  const silence = watch(upstream.timeoutMs);
-  const body = await bodyOf(request, passage, silence);
+  // Of both directions: the engine may be silent while it still takes in a body.
+  const idle = createIdleTimeout(engine.timeoutMs);
+  const body = await bodyOf(request, asked, idle);
   if (!body.ok) return body;
-  silence.heard();
+  idle.reset();
   try {
-    const response = await fetch(upstream.url + passage.target, {
+    const response = await fetch(engine.url + asked.target, {
       method: request.method,
       redirect: 'manual',
       cache: 'no-store',
-      headers: headersFor(request.headers, upstream, passage.address),
+      headers: headersFor(request.headers, engine, asked.address),
       body: body.value.content,
-      signal: silence.signal,
+      signal: idle.signal,
     });
     // Agents try again after a 503, and after no other refusal of these.
     const foreign = foreignAnswer(response);
-    // An engine that got half of a body says what it makes of that; the client is told what was wrong.
+    // An engine that got half of a body complains about that half. The client learns what was wrong with its body.
     const refused = response.ok ? null : body.value.refused();
     if (foreign !== undefined || refused) {
-      silence.end();
+      idle.stop();
       await response.body?.cancel();
       return refused ? fail(refused) : unavailable(foreign ?? '');
     }
-    return succeed(await passedBack(request.method, response, silence));
+    return succeed(await answerFrom(request.method, response, idle));
   } catch {
-    silence.end();
+    idle.stop();
     const refused = body.value.refused();
     if (refused) return fail(refused);
-    if (silence.signal.aborted)
-      return unavailable(`the engine was silent for ${upstream.timeoutMs / 1000} s`);
-    return unavailable('the engine is out of reach');
+    const silent = `the engine was silent for ${engine.timeoutMs / 1000} s`;
+    return unavailable(idle.signal.aborted ? silent : 'the engine is out of reach');
   }
 }
 
-function headersFor(from: Headers, upstream: EngineSettings, address: string): Headers {
-  const headers = new Headers(upstream.headers);
-  for (const name of requestHeaders) {
-    const value = from.get(name);
-    if (value !== null) headers.set(name, value);
-  }
+function headersFor(from: Headers, engine: EngineSettings, address: string): Headers {
+  const headers = new Headers(engine.headers);
+  copyHeaders(from, headers, requestHeaders);
   headers.delete('x-forwarded-for');
   if (parseNetwork(address)) headers.set('x-forwarded-for', address);
   return headers;
 }
 
+function copyHeaders(from: Headers, to: Headers, names: readonly string[]): void {
+  for (const name of names) {
+    const value = from.get(name);
+    if (value !== null) to.set(name, value);
+  }
+}
+
 interface Outgoing {
   readonly content: Uint8Array | ReadableStream<Uint8Array> | null;
-  /** What was wrong with the client's body, once the engine could not be sent all of it. */
+  /** What was wrong with the client's body. Null until the engine could not be sent all of it. */
   refused(): Failure | null;
 }
 
 async function bodyOf(
   request: Request,
-  { limitBytes, body: read }: Passage,
-  silence: Silence,
+  { limitBytes, body: read }: ForwardRequest,
+  idle: IdleTimeout,
 ): Promise<Result<Outgoing>> {
   const whole = (content: Uint8Array | null): Result<Outgoing> => succeed({ content, refused: () => null });
   if (read) return whole(read);
-  // `fetch` refuses one with these, also of no bytes, and LAPI reads none.
+  // `fetch` refuses a body with these methods, even an empty one, and LAPI reads none.
   if (request.method === 'GET' || request.method === 'HEAD') return whole(null);
-  // Engines before 1.7 read no gzip, and none needs it.
+  // Decompressed here: engines before 1.7 read no gzip.
   const plain = plainBody(request);
   if (!plain.ok) return plain;
   if (!plain.value) return whole(null);
@@ -107,15 +112,15 @@ async function bodyOf(
   let wrong: Failure | null = null;
   function refuse(failure: Failure, error: unknown): never {
     wrong = failure;
-    // Workerd ends a body that fails as if it were whole: the engine is told by a cut.
-    silence.abort();
+    // Workerd ends a body that fails as if it were whole. Only an abort tells the engine that it is not.
+    idle.abort();
     source.cancel(error).catch(() => undefined);
     throw error;
   }
   const content = new ReadableStream<Uint8Array>({
     async pull(controller) {
       const part = await source.read().catch((error: unknown) => refuse(broken, error));
-      silence.heard();
+      idle.reset();
       if (part.done) return controller.close();
       size += part.value.length;
       if (size > limitBytes) return refuse(tooLarge, new Error('too large'));
@@ -126,39 +131,36 @@ async function bodyOf(
   return succeed({ content, refused: () => wrong });
 }
 
-/** As LAPI has said it since 1.7.8, with 400. */
+/** LAPI's words and status since 1.7.8. */
 const tooLarge: Failure = { kind: 'bad-input', field: 'http', problem: 'request body too large' };
 
-async function passedBack(method: string, response: Response, silence: Silence): Promise<Response> {
+async function answerFrom(method: string, response: Response, idle: IdleTimeout): Promise<Response> {
   const headers = new Headers({ 'cache-control': 'no-store, no-transform' });
-  for (const name of responseHeaders) {
-    const value = response.headers.get(name);
-    if (value !== null) headers.set(name, value);
-  }
+  copyHeaders(response.headers, headers, responseHeaders);
   const { status } = response;
   if (!response.body || method === 'HEAD' || status === 204) {
-    silence.end();
+    idle.stop();
     return new Response(null, { status, headers });
   }
   const length = response.headers.get('content-length');
   if (length !== null && Number(length) <= shortBytes && !response.headers.has('content-encoding')) {
-    silence.heard();
+    idle.reset();
     const bytes = await response.arrayBuffer();
-    silence.end();
+    idle.stop();
     return new Response(bytes, { status, headers });
   }
-  silence.end();
-  return new Response(listened(response.body, silence), { status, headers });
+  idle.stop();
+  return new Response(withTimeout(response.body, idle), { status, headers });
 }
 
-/** The timer runs while a part is waited for, and not while the machine is: its answer may wait for the feed. */
-function listened(body: ReadableStream<Uint8Array>, silence: Silence): ReadableStream<Uint8Array> {
+/** The timeout runs while the engine is waited for, not while the client is: its answer may wait for the feed. */
+function withTimeout(body: ReadableStream<Uint8Array>, idle: IdleTimeout): ReadableStream<Uint8Array> {
   const source = body.getReader();
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        silence.heard();
-        const { done, value } = await source.read().finally(silence.end);
+        idle.reset();
+        const { done, value } = await source.read().finally(idle.stop);
         if (done) controller.close();
         else controller.enqueue(value);
       },
@@ -166,30 +168,6 @@ function listened(body: ReadableStream<Uint8Array>, silence: Silence): ReadableS
     },
     { highWaterMark: 0 },
   );
-}
-
-interface Silence {
-  readonly signal: AbortSignal;
-  heard(): void;
-  end(): void;
-  /** Aborts now. */
-  abort(): void;
-}
-
-/** Aborts when nothing was heard for a while, in either direction. Runs from a `heard` to the next, or to `end`. */
-function watch(timeoutMs: number): Silence {
-  const controller = new AbortController();
-  let stop = (): void => undefined;
-  return {
-    signal: controller.signal,
-    heard() {
-      stop();
-      const timer = setTimeout(() => controller.abort(), timeoutMs);
-      stop = () => clearTimeout(timer);
-    },
-    end: () => stop(),
-    abort: () => controller.abort(),
-  };
 }
 
 function unavailable(problem: string): Result<never> {

@@ -1,33 +1,82 @@
-// Machines' tokens, whose signatures only the engine can check: what strangers make up costs it a request each. What it
-// refuses counts for the network that it came from. Over the bound a token that the engine has not taken yet is passed on
-// once a second, and otherwise told to wait; one that it took is never held up by others.
+// Machines' tokens (JWTs). Only the engine can check their signatures, so an invented token costs it a request. Refused
+// ones count for the network that they came from. Over the bound a token that the engine has not accepted yet is forwarded
+// once a second and otherwise has to wait. A token that the engine accepted is never held up by others.
 
 import { sinceMs } from '../runtime/clock.ts';
-import { fail, type Result } from '../http/failure.ts';
+import { done, fail, type Result } from '../http/failure.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { sha256Hex } from '../crypto/secret.ts';
 import {
-  createFailureLimit,
-  enterTry,
+  beginAttempt,
+  createLimit,
+  endAttempts,
   isSpent,
-  leaveTries,
+  mostCounted,
   waitOf,
   waitOfPending,
-} from '../http/failure-limit.ts';
+} from '../http/rate-limit.ts';
 import { limitedNetwork } from '../formats/ip.ts';
-import { mostCounted } from '../http/rate-limit.ts';
 
+/** How far the engine's clock may be behind ours. Until then the engine says itself whether a token has expired. */
+const skewMs = 10_000;
+/** gin-jwt's MaxRefresh, as LAPI sets it: a token can be renewed for so long after its issue, also once it has expired. */
+const renewableMs = 3_600_000;
+
+/**
+ * Refuses in the engine's words what it would refuse whatever its secret: no token, a text that is none, and an expired
+ * one. `renews`: for `/refresh_token`. The rest is the engine's to check. LAPI also reads a token from a cookie, which is
+ * not forwarded: hence its word for a missing one.
+ */
+export function checkToken(headers: Headers, renews: boolean, nowMs: number): Result<void> {
+  const token = tokenOf(headers);
+  if (token === '') return refused('cookie token is empty');
+  if (token.split('.').length !== 3) return refused('token contains an invalid number of segments');
+  const { exp, orig_iat: issued } = claimsOf(token);
+  const [end, reachMs] = renews ? [issued, renewableMs] : [exp, 0];
+  if (typeof end !== 'number' || end * 1000 + reachMs + skewMs > nowMs) return done;
+  return refused(renews ? 'token is expired' : 'Token is expired');
+}
+
+function refused(problem: string): Result<never> {
+  return fail({ kind: 'login-refused', problem });
+}
+
+/** The token of a request; empty without one. */
+export function tokenOf(headers: Headers): string {
+  return /^Bearer (.*)$/.exec(headers.get('authorization') ?? '')?.[1] ?? '';
+}
+
+/** The machine that a request's token names; null without one. Not verified: the engine refuses a forged name. */
+export function claimedMachine(headers: Headers): string | null {
+  const { id } = claimsOf(tokenOf(headers));
+  return typeof id === 'string' ? id : null;
+}
+
+/** Read as golang-jwt reads them: no spelling may hide a name here and not there. */
+function claimsOf(token: string): {
+  readonly id?: unknown;
+  readonly exp?: unknown;
+  readonly orig_iat?: unknown;
+} {
+  const [, payload] = /^[^.]*\.([^.]*)\./.exec(token) ?? [];
+  if (payload === undefined) return {};
+  try {
+    const bytes = Uint8Array.fromBase64(payload, { alphabet: 'base64url' });
+    return (JSON.parse(new TextDecoder().decode(bytes)) as object | null) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+/** A network of machines may share an address, and all have old tokens once the engine was started anew. */
+const refusedTokens = createLimit(null, 120);
+/** Network → when one over the bound was last forwarded. */
+const forwardedAtMs = createGenerations<number>(mostCounted);
 const tickMs = 1_000;
-const mostGood = 20_000;
+/** SHA-256 of an engine's name and a token that it issued or accepted. */
+const good = createGenerations<true>(20_000);
 
-/** A network of machines may share an address, and have old tokens once the engine was started anew. */
-const limit = createFailureLimit(null, 120);
-/** Network → when one over the bound was passed on. */
-const passedMs = createGenerations<number>(mostCounted);
-/** SHA-256 of an engine's name and a token that it gave or took. */
-const good = createGenerations<true>(mostGood);
-
-/** `ask` is the engine's answer to a request with this token. */
+/** Asks the engine with a token, if the token may be tried now. */
 export async function tryToken(
   engine: string,
   token: string,
@@ -41,39 +90,40 @@ export async function tryToken(
     return result;
   }
   const nowMs = Date.now();
-  const one = enterTry(limit, limitedNetwork(address), nowMs);
+  const attempt = beginAttempt(refusedTokens, limitedNetwork(address), nowMs);
   let isFailed = false;
   try {
-    const waitSeconds = isSpent(one) && takeTick(one.key, nowMs) ? waitOfPending(one) : waitOf(one, nowMs);
+    const may = isSpent(attempt) && takeTick(attempt.key, nowMs);
+    const waitSeconds = may ? waitOfPending(attempt) : waitOf(attempt, nowMs);
     if (waitSeconds !== null) return fail({ kind: 'rate-limited', waitSeconds });
     const result = await ask();
     isFailed = isRefused(result);
     if (result.ok && result.value.ok) good.set(key, true);
     return result;
   } finally {
-    await leaveTries({}, [one], isFailed ? [one] : []);
+    await endAttempts({}, [attempt], isFailed ? [attempt] : []);
   }
 }
 
-/** Whether the engine gave or took this token. */
+/** Whether the engine issued or accepted this token. */
 export async function isGoodToken(engine: string, token: string): Promise<boolean> {
   return good.get(await keyOf(engine, token)) === true;
 }
 
-/** The engine's answer to a log-in or a renewal: the token in it is good. */
-export async function noteGiven(engine: string, result: Result<Response>): Promise<void> {
+/** Notes the token in the engine's answer to a log-in or a renewal. */
+export async function noteIssuedToken(engine: string, result: Result<Response>): Promise<void> {
   if (!result.ok || !result.value.ok) return;
   try {
     const { token } = (await result.value.clone().json()) as { token?: unknown };
     if (typeof token === 'string') good.set(await keyOf(engine, token), true);
   } catch {
-    // No answer of LAPI, or one that breaks off, as it does for the machine.
+    // Not LAPI's answer, or one that breaks off, as it then does for the machine.
   }
 }
 
 function takeTick(network: string, nowMs: number): boolean {
-  const isDue = sinceMs(passedMs.get(network) ?? -Infinity, nowMs) >= tickMs;
-  if (isDue) passedMs.set(network, nowMs);
+  const isDue = sinceMs(forwardedAtMs.get(network) ?? -Infinity, nowMs) >= tickMs;
+  if (isDue) forwardedAtMs.set(network, nowMs);
   return isDue;
 }
 

@@ -23,7 +23,7 @@ import {
   type Shown,
 } from '../operations/mutate.ts';
 import type { Identity } from './oidc.ts';
-import { createRefusals, noteStranger, waitAsStranger } from '../http/strangers.ts';
+import { createRefusals, noteUnknownKey, delayUnknownKey } from '../http/unknown-keys.ts';
 
 export const newToken = z.strictObject({
   name,
@@ -93,7 +93,7 @@ export async function authenticateToken(
   if (!isMinted(token)) return fail(notValid);
   const digest = await digestOf(token);
   if (refusals.has(digest, nowMs)) return fail(notValid);
-  await waitAsStranger(address, nowMs);
+  await delayUnknownKey(address, nowMs);
   let found: OperatorToken | null;
   try {
     found = await ask(d1, digest);
@@ -101,7 +101,7 @@ export async function authenticateToken(
     return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
   }
   if (!found) {
-    noteStranger(address, nowMs);
+    noteUnknownKey(address, nowMs);
     return fail(notValid);
   }
   const state = stateOf(found, nowMs);

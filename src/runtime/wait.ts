@@ -25,3 +25,28 @@ async function race<Answer>(work: Promise<Answer>, limitMs: number): Promise<{ a
     timer.abort();
   }
 }
+
+/** Aborts `signal` when a wait takes too long. No wait runs before the first `reset`, nor after `stop`. */
+export interface IdleTimeout {
+  readonly signal: AbortSignal;
+  /** Begins a new wait in place of the last, of `idleMs` unless it says. `reason`: the signal's, if this wait is too long. */
+  reset(waitMs?: number, reason?: string): void;
+  stop(): void;
+  /** Aborts now. */
+  abort(): void;
+}
+
+export function createIdleTimeout(idleMs: number): IdleTimeout {
+  const controller = new AbortController();
+  let stop = (): void => undefined;
+  return {
+    signal: controller.signal,
+    reset(waitMs = idleMs, reason?: string) {
+      stop();
+      const timer = setTimeout(() => controller.abort(reason), waitMs);
+      stop = () => clearTimeout(timer);
+    },
+    stop: () => stop(),
+    abort: () => controller.abort(),
+  };
+}

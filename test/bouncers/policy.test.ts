@@ -5,7 +5,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { isAllowed } from '../../src/bouncers/policy.ts';
 import { parseNetwork, type Network } from '../../src/formats/ip.ts';
-import { takeBootstrapTurn, takeTurn } from '../../src/http/rate-limit.ts';
+import { consumeBootstrapLimit, consumeRateLimit } from '../../src/http/rate-limit.ts';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from '../support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { wholeMinute } from '../support/minute.ts';
@@ -430,7 +430,7 @@ describe('the rate', () => {
   });
 
   test('without bindings, as on plain workerd, this isolate counts whole minutes', async () => {
-    const take = (nowMs: number) => takeTurn({} as Env, 4711, 10, nowMs);
+    const take = (nowMs: number) => consumeRateLimit({} as Env, 4711, 10, nowMs);
     for (let turn = 0; turn < 10; turn++) expect(await take(1_000_000 + turn)).toBeNull();
     expect(await take(1_020_000)).toBe(40);
     expect(await take(1_060_000)).toBeNull();
@@ -438,8 +438,8 @@ describe('the rate', () => {
 
   test('there, tens of thousands of made-up addresses set back nobody’s count but their own', async () => {
     const nowMs = 2_000_000;
-    const bouncer = () => takeTurn({}, 4712, 10, nowMs);
-    const from = (address: string) => takeBootstrapTurn({}, address, nowMs);
+    const bouncer = () => consumeRateLimit({}, 4712, 10, nowMs);
+    const from = (address: string) => consumeBootstrapLimit({}, address, nowMs);
     for (let turn = 0; turn < 10; turn++) expect(await bouncer()).toBeNull();
     for (let turn = 0; turn < 120; turn++) expect(await from('192.0.2.1')).toBeNull();
     for (let at = 0; at < 48_000; at++) {
