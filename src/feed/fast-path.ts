@@ -1,15 +1,15 @@
-// The fast path: most polls change nothing, many lookups ask what was asked a moment ago, and an isolate that knows
-// so answers them without the feed's object. Memory of this isolate only. A mistake here keeps a ban from a bouncer,
-// so nothing counts but at the head that the feed was seen to have in the last second.
+// The fast path: what this isolate can answer without asking the feed's object. Most polls change nothing, and many
+// look-ups repeat one of a moment ago. A mistake here keeps a ban from a bouncer, so nothing counts unless it was learnt
+// at the feed's latest sequence, and the feed was seen to be there within the last second.
 
 import { sinceMs } from '../runtime/clock.ts';
-import type { Sighting } from '../stream/clients.ts';
-import type { Decision } from '../formats/decision.ts';
+import { clientName, type Sighting } from '../stream/clients.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import { forgetHealth } from './health.ts';
+import type { ShortList } from './questions.ts';
+import type { StreamAnswer } from '../stream/poll.ts';
 
-/** So late a change may be seen in one isolate after another has followed it. */
-const headFreshMs = 1_000;
+/** So late this isolate may see a change that another one has followed. */
+const latestFreshMs = 1_000;
 /** As many as the feed knows. */
 const mostClients = 200_000;
 const mostViewBytes = 1024 * 1024;
@@ -22,80 +22,85 @@ const lookupLength = 2_000;
 /** More than an isolate answers in the second between two reports. */
 const mostSightings = 10_000;
 
-let head = { sequence: -1, seenMs: 0 };
-/** Client and view → the sequence at which the feed owed it nothing. */
-const settledAt = createGenerations<number>(mostClients);
-/** Views by number: of so many clients their texts would be the most. */
+/** The feed's latest sequence, and the time of the poll that learnt it. */
+let latest = { sequence: -1, seenMs: 0 };
+let changes = 0;
+/** Client and view → the sequence at which the client was up to date. */
+const upToDateAt = createGenerations<number>(mostClients);
+/** Numbers in place of views in the keys of so many clients: the texts would take most of the memory. */
 const viewNumbers = createGenerations<number>(mostViewBytes, (view) => entryBytes + view.length);
 let views = 0;
-/** A lookup → what the feed found at the head's sequence. */
-const found = createGenerations<readonly Decision[]>(mostLookupBytes, (lookup, decisions) => {
+/** A look-up → what the feed found at its latest sequence. */
+const found = createGenerations<ShortList>(mostLookupBytes, (lookup, { decisions }) => {
   return entryBytes + lookup.length + decisions.length * decisionBytes;
 });
 const sightings = createGenerations<Sighting>(mostSightings);
 
-/** Whether nothing can have changed for this client; notes the poll for the next report if so. */
-export function isQuiet(poll: Sighting, view: string): boolean {
-  if (!isFresh(poll) || settledAt.get(clientOf(poll, view)) !== head.sequence) return false;
-  noteHere(poll);
+/** Whether nothing has changed for this client. If so, notes the poll for the next report to the feed. */
+export function isUpToDate(poll: Sighting, view: string): boolean {
+  if (!isFresh(poll)) return false;
+  const name = clientName(poll.bouncerId, poll.address);
+  if (upToDateAt.get(keyOf(name, view)) !== latest.sequence) return false;
+  sightings.set(name, poll);
   return true;
 }
 
-function clientOf({ bouncerId, address }: Sighting, view: string): string {
+function keyOf(client: string, view: string): string {
   let number = viewNumbers.get(view);
   if (number === undefined) viewNumbers.set(view, (number = ++views));
-  return `${number} ${bouncerId} ${address}`;
+  return `${number} ${client}`;
 }
 
-/** What the feed found for the same lookup, if it would find the same now. */
-export function recall(lookup: string, poll: Sighting): readonly Decision[] | undefined {
-  const decisions = isFresh(poll) ? found.get(lookup) : undefined;
-  if (decisions) noteHere(poll);
-  return decisions;
+/** What the feed found for the same look-up, if it would find the same now. */
+export function recall(lookup: string, poll: Sighting): ShortList | undefined {
+  const list = isFresh(poll) ? found.get(lookup) : undefined;
+  if (list) sightings.set(clientName(poll.bouncerId, poll.address), poll);
+  return list;
 }
 
 function isFresh(poll: Sighting): boolean {
-  return sinceMs(head.seenMs, poll.seenMs) <= headFreshMs;
+  return sinceMs(latest.seenMs, poll.seenMs) <= latestFreshMs;
 }
 
-function noteHere(poll: Sighting): void {
-  sightings.set(`${poll.bouncerId} ${poll.address}`, poll);
-}
-
-/** What the feed said when a poll came (not when the answer did): its head, and whether it owes the client nothing. */
-export function learn(poll: Sighting, view: string, sequence: number, settled: boolean): void {
-  sawHead(sequence, poll.seenMs);
-  if (settled) settledAt.set(clientOf(poll, view), sequence);
-  else settledAt.delete(clientOf(poll, view));
-}
-
-/** What the feed found for a lookup when a poll came. */
-export function remember(
-  lookup: string,
-  sequence: number,
-  decisions: readonly Decision[],
+/** Learns from the feed's answer to a poll of the stream. It holds for when the poll came, not for when it was answered. */
+export function learnStream(
   poll: Sighting,
+  view: string,
+  { sequence, upToDate }: Pick<StreamAnswer, 'sequence' | 'upToDate'>,
 ): void {
-  sawHead(sequence, poll.seenMs);
-  if (sequence === head.sequence && lookup.length <= lookupLength) found.set(lookup, decisions);
+  learnLatest(sequence, poll.seenMs);
+  const key = keyOf(clientName(poll.bouncerId, poll.address), view);
+  if (upToDate) upToDateAt.set(key, sequence);
+  else upToDateAt.delete(key);
 }
 
-function sawHead(sequence: number, askedMs: number): void {
-  // Later by a clock that was set back since, it is what no poll would be later than.
-  const isLate = askedMs < head.seenMs && sinceMs(head.seenMs, askedMs) < Infinity;
+/** Learns from the feed's answer to a look-up. */
+export function learnList(poll: Sighting, lookup: string, list: ShortList): void {
+  learnLatest(list.sequence, poll.seenMs);
+  if (list.sequence === latest.sequence && lookup.length <= lookupLength) found.set(lookup, list);
+}
+
+function learnLatest(sequence: number, askedMs: number): void {
+  // Of two answers that of the later poll counts, unless the clock was set back in between.
+  const isLate = askedMs < latest.seenMs && sinceMs(latest.seenMs, askedMs) < Infinity;
   if (isLate) return;
-  if (sequence !== head.sequence) found.clear();
-  head = { sequence, seenMs: askedMs };
+  if (sequence !== latest.sequence) found.clear();
+  latest = { sequence, seenMs: askedMs };
 }
 
-/** Something was changed through this isolate: the next poll must ask. So must one that asked before, and is late. */
+/** For a change made through this isolate: the next poll must ask. What is learnt from polls before it does not count. */
 export function forgetLatest(nowMs: number): void {
-  forgetHealth();
+  changes++;
   found.clear();
-  head = { sequence: -1, seenMs: nowMs };
+  latest = { sequence: -1, seenMs: nowMs };
 }
 
-/** The polls answered here since the last report. */
+/** How many changes were made through this isolate: what the feed said at another count may be out of date. */
+export function changesHere(): number {
+  return changes;
+}
+
+/** The polls that were answered here since the last report. */
 export function takeSightings(): Sighting[] {
   const taken = sightings.values();
   if (taken.length > 0) sightings.clear();

@@ -1,10 +1,11 @@
-// What the Worker asks of the feed, and what it is answered: plain data, since it crosses the object's RPC.
+// What the Worker asks the feed's object, and its answers: plain data, since both cross the object's RPC.
 
 import type { Sighting } from '../stream/clients.ts';
 import type { Decision } from '../formats/decision.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import type { View } from '../mirror/view.ts';
+import type { ListQuery } from '../stream/query.ts';
 
 export interface StreamAsk {
   readonly poll: Sighting;
@@ -15,16 +16,12 @@ export interface StreamAsk {
   readonly again?: boolean;
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly Sighting[];
-  /** Left out by an isolate that has not heard of D1 yet, or of a release before there was this. */
+  /** What the isolate knows of D1. Left out if it knows nothing yet. */
   readonly store?: StoreNews | undefined;
 }
 
-export interface ListAsk {
+export interface ListAsk extends ListQuery {
   readonly poll: Sighting;
-  readonly view: View;
-  readonly limit: number | null;
-  readonly offset: number;
-  readonly idGreaterThan: number;
   readonly sightings: readonly Sighting[];
   readonly store?: StoreNews | undefined;
 }
@@ -34,11 +31,16 @@ export interface Cold {
   readonly kind: 'cold';
 }
 
-/** Few decisions as they are, for the isolate to keep and to write; many as LAPI's bytes. */
+/** Few decisions, for the isolate to keep and to render. */
+export interface ShortList {
+  readonly kind: 'short';
+  readonly sequence: number;
+  readonly decisions: readonly Decision[];
+}
+
+/** `long`: many decisions, rendered. */
 export type ListAnswer =
-  | Cold
-  | { readonly kind: 'short'; readonly sequence: number; readonly decisions: readonly Decision[] }
-  | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
+  Cold | ShortList | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
 
 export interface FeedStatus {
   readonly sequence: number;

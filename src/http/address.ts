@@ -20,7 +20,13 @@ export function namesHost({ url, headers }: Request): boolean {
   return URL.canParse(url) && /^[\w!$%&'()*+,.:;=[\]~-]*$/.test(headers.get('host') ?? '');
 }
 
-/** Which no route has. */
+/** The query of an address, with its `?`. */
+export function searchOf(url: string): string {
+  const mark = url.indexOf('?');
+  return mark < 0 ? '' : url.slice(mark);
+}
+
+/** A path that no route has. */
 const nowhere = '/nowhere';
 
 /**

@@ -1,5 +1,5 @@
-// LAPI's routes for bouncers. What an answer looks like here was tried on thirty of them: a status other than
-// 200, a redirect, an error without `message`, `[]` for "nobody", each stops or crashes one of them.
+// LAPI's routes for bouncers. Thirty bouncers were tried: a status other than 200, a redirect, an error without
+// `message`, or `[]` for an empty list each stops or crashes one of them.
 
 import { Hono, type Context, type Next } from 'hono';
 import { adopt } from '../bouncers/adoption.ts';
@@ -18,30 +18,29 @@ import { cut } from '../formats/cut.ts';
 import { saveMetrics } from '../bouncers/bouncers.sql.ts';
 import { answerMs } from '../store/ask.ts';
 import { saveFirstUse } from '../bouncers/keys.sql.ts';
-import { badInput, causeOf, fail, lapiError, succeed, type Failure, type Result } from '../http/failure.ts';
+import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
 import { userAgentLength, type Sighting } from '../stream/clients.ts';
-import type { Decision } from '../formats/decision.ts';
 import { reportOf, type Report } from '../engines/metrics.ts';
 import { renderList } from '../stream/render.ts';
-import { viewKey, type View } from '../mirror/view.ts';
+import type { View } from '../mirror/view.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { readJson } from '../http/body.ts';
 import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery, parseStreamQuery } from '../stream/query.ts';
-import { isQuiet, learn, recall, remember, takeSightings } from '../feed/fast-path.ts';
+import { searchOf } from '../http/address.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
-import { askFeed } from '../feed/client.ts';
+import { askFeed, list, stream } from '../feed/client.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 
 type Reply = (c: Context<AppEnv>, bouncer: BouncerIdentity) => Promise<Response>;
 
-bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, ['GET', 'HEAD'], stream));
-bouncerRoutes.all('/decisions', (c, next) => answer(c, next, ['GET', 'HEAD'], decisions));
+bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, ['GET', 'HEAD'], pollStream));
+bouncerRoutes.all('/decisions', (c, next) => answer(c, next, ['GET', 'HEAD'], listDecisions));
 bouncerRoutes.all('/usage-metrics', (c, next) => answer(c, next, ['POST'], usageMetrics));
 
-/** Method, then key, as LAPI's router does it; then what the key may do; then the reply. */
+/** Checks the method, then the key, as LAPI's router does; then what the key may do. Then replies. */
 async function answer(
   c: Context<AppEnv>,
   next: Next,
@@ -56,7 +55,7 @@ async function answer(
   const bouncer = await whoAsks(c, address);
   if (!bouncer.ok) return lapiError(bouncer.failure);
   const { id, policy } = bouncer.value;
-  // As a bad key: whoever found a key learns nothing about where it is good.
+  // The answer of an unknown key: whoever found a key does not learn where it is valid.
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
@@ -71,9 +70,8 @@ async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<Boun
   const { adoptEngineKeys, engines } = c.get('settings');
   if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys) return bouncer;
   const userAgent = c.req.header('user-agent') ?? '';
-  const isFeeds = async (digest: string): Promise<boolean> => {
-    return (await askFeed(c.env, async (feed) => feed.keyDigests())).includes(digest);
-  };
+  const isFeeds = async (digest: string): Promise<boolean> =>
+    (await askFeed(c.env, async (feed) => feed.keyDigests())).includes(digest);
   try {
     if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
   } catch (error) {
@@ -86,9 +84,8 @@ async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<Boun
 }
 
 /**
- * The first use of a version is noted, and of a new one it starts the old one's grace: beside the reply, which need not
- * wait for its turn. A HEAD is a question whether the key is good, asked before it is put to use. A key store that is out
- * of reach must not cost the poll its answer.
+ * Notes the first use of a key's version, beside the reply. That of a new version starts the old one's grace. A HEAD only
+ * asks whether a key is valid, and is no use of it. The poll gets its answer also when the key store is out of reach.
  */
 async function noteUse(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<void> {
   if (bouncer.version.firstUsedMs !== null || c.req.method === 'HEAD' || isStoreFailing()) return;
@@ -110,7 +107,7 @@ async function note(env: Env, { name, version }: BouncerIdentity, nowMs: number)
   }
 }
 
-/** The first value of a repeated header is the one that LAPI looks at. vyos sends its key as `apikey`. */
+/** LAPI takes the first value of a repeated header. vyos sends its key as `apikey`. */
 function apiKey(headers: Headers): string {
   return (headers.get('x-api-key') ?? headers.get('apikey') ?? '').split(', ')[0] as string;
 }
@@ -118,72 +115,55 @@ function apiKey(headers: Headers): string {
 const jsonType = { 'content-type': 'application/json' };
 
 /**
- * `no-transform` keeps what stands in front from compressing for clients that did not ask (lua, halua and .NET
- * cannot read it), `no-store` keeps one bouncer's answer from another.
+ * `no-transform` keeps proxies from compressing for clients that did not ask: lua, halua and .NET can't read it.
+ * `no-store` keeps caches from giving one bouncer's answer to another.
  */
 const streamHeaders = { ...jsonType, 'cache-control': 'no-store, no-transform' };
 
-async function stream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
-  // AppSec asks this way whether a key is good, with 200 ms of patience. It is no poll: nothing moves.
+async function pollStream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+  // AppSec asks this way whether a key is valid, with 200 ms of patience. It is no poll, and moves no cursor.
   if (c.req.method === 'HEAD') return emptyHead();
   const query = parseStreamQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
-  const { startup } = query.value;
-  const view = limited(c, query.value.view, bouncer);
   const poll = sighting(c, bouncer);
-  const key = viewKey(view);
-  if (!startup && isQuiet(poll, key)) return new Response(emptyStream, { headers: streamHeaders });
-
-  const gzip = acceptsGzip(c.req.raw);
-  const sightings = takeSightings();
-  const store = storeNews(bouncer, poll.seenMs);
-  const ask = { poll, view, startup, gzip, sightings, store };
-  const answered = await askFeed(c.env, async (feed, again) => feed.stream({ ...ask, again }));
-  if (answered.kind === 'cold') return lapiError(notKnownYet(c));
-  learn(poll, key, answered.sequence, answered.upToDate);
-  if (answered.body === null) return new Response(emptyStream, { headers: streamHeaders });
-  if (!answered.gzip) return new Response(answered.body, { headers: streamHeaders });
+  const view = limited(c, query.value.view, bouncer);
+  const asked = stream(c.env, poll, view, query.value.startup, () => ({
+    gzip: acceptsGzip(c.req.raw),
+    store: storeNews(bouncer, poll.seenMs),
+  }));
+  const answer = asked && (await asked);
+  if (answer?.kind === 'cold') return cold(c);
+  if (!answer?.body) return new Response(emptyStream, { headers: streamHeaders });
+  if (!answer.gzip) return new Response(answer.body, { headers: streamHeaders });
   const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
-  return new Response(answered.body, { headers, encodeBody: 'manual' });
+  return new Response(answer.body, { headers, encodeBody: 'manual' });
 }
 
-async function decisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+async function listDecisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
   const query = parseListQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
   const poll = sighting(c, bouncer);
-  const { limit, offset, idGreaterThan } = query.value;
   const view = limited(c, query.value.view, bouncer);
-  const lookup = viewKey(view);
-  // Whoever pages reads each page once.
-  const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
+  const asked = list(c.env, poll, { ...query.value, view }, () => storeNews(bouncer, poll.seenMs));
+  const answer = asked instanceof Promise ? await asked : asked;
+  if (answer.kind === 'cold') return cold(c);
+  const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
   const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
-  const known = isPage ? undefined : recall(lookup, poll);
-  if (known) return new Response(listBody(known, poll.seenMs), { headers });
-
-  const store = storeNews(bouncer, poll.seenMs);
-  const ask = { ...query.value, poll, view, sightings: takeSightings(), store };
-  const answered = await askFeed(c.env, async (feed) => feed.list(ask));
-  if (answered.kind === 'cold') return lapiError(notKnownYet(c));
-  if (answered.kind === 'long') return new Response(answered.body, { headers });
-  if (!isPage) remember(lookup, answered.sequence, answered.decisions, poll);
-  return new Response(listBody(answered.decisions, Date.now()), { headers });
+  return new Response(body, { headers });
 }
 
-/** As from a LAPI that is not ready: what to do meanwhile is the bouncer's own policy. Nobody is told an empty list. */
-function notKnownYet(c: Context<AppEnv>): Failure {
+/** As from a LAPI that is not ready: the bouncer's own policy decides what to do meanwhile. Never an empty list. */
+function cold(c: Context<AppEnv>): Response {
   const waitSeconds = Math.ceil(c.get('settings').syncIntervalMs / 1000);
-  return { kind: 'unavailable', problem: 'the decisions of the engine are not known yet', waitSeconds };
+  const problem = 'the decisions of the engine are not known yet';
+  return lapiError({ kind: 'unavailable', problem, waitSeconds });
 }
 
-function listBody(decisions: readonly Decision[], nowMs: number): string {
-  return [...renderList(decisions, nowMs)].join('');
-}
-
-/** What it asks for, where it asks, and what it may have. */
-function limited(c: Context<AppEnv>, view: View, { policy }: BouncerIdentity): View {
+/** A view of what the request asks for: of the engine that its address names, and within the bouncer's limits. */
+function limited(c: Context<AppEnv>, view: View, { policy: { limits } }: BouncerIdentity): View {
   const engine = c.get('engine');
-  return { ...view, ...(engine ? { engines: [engine.name] } : {}), limits: policy.limits };
+  return engine ? { ...view, engines: [engine.name], limits } : { ...view, limits };
 }
 
 function emptyHead(): Response {
@@ -192,7 +172,7 @@ function emptyHead(): Response {
 
 const metricsLimitBytes = 1024 * 1024;
 
-/** Kept as it came, the newest in place of the last. 201 with an empty body is what Go bouncers insist on. */
+/** Keeps the newest report as it came. Go bouncers insist on 201 with an empty body. */
 async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
   const body = await readJson(c.req.raw, metricsLimitBytes);
   if (!body.ok) return lapiError(body.failure);
@@ -207,20 +187,20 @@ async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promi
   const report = reportOf(component.value, bouncer.name);
   const asked = c.get('engine');
   const seen = asked ? [asked.name] : (bouncer.policy.limits?.engines ?? null);
-  if (report) c.executionCtx.waitUntil(passOn(c.env, report, seen));
+  if (report) c.executionCtx.waitUntil(forwardReport(c.env, report, seen));
   return new Response(null, { status: 201 });
 }
 
-/** Beside the answer: what the engine does not get of a report is no matter of the bouncer's. */
-async function passOn(env: Env, report: Report, engines: readonly string[] | null): Promise<void> {
+/** Beside the answer: the bouncer need not know whether the engines get its report. */
+async function forwardReport(env: Env, report: Report, engines: readonly string[] | null): Promise<void> {
   try {
     await askFeed(env, async (feed) => feed.takeReport(report, engines));
   } catch (error) {
-    console.error(`usage metrics were not passed on: ${causeOf(error).message}`);
+    console.error(`usage metrics were not forwarded: ${causeOf(error).message}`);
   }
 }
 
-/** LAPI: controllers/v1/usagemetrics.go. Not stricter: lua posts objects where lists belong. */
+/** As LAPI checks it (controllers/v1/usagemetrics.go), and no stricter: lua posts objects in place of lists. */
 function oneComponent(body: unknown): Result<unknown> {
   if (typeof body !== 'object' || body === null || Array.isArray(body))
     return badInput('body', 'not an object');
@@ -233,7 +213,7 @@ function oneComponent(body: unknown): Result<unknown> {
   }
   const component: unknown = components[0];
   if (typeof component !== 'object' || component === null) {
-    return fail({ kind: 'bad-input', field: 'remediation_components.0', problem: 'not an object' });
+    return badInput('remediation_components.0', 'not an object');
   }
   return succeed(component);
 }
@@ -248,14 +228,9 @@ function sighting(c: Context<AppEnv>, bouncer: BouncerIdentity): Sighting {
   };
 }
 
-function searchOf(url: string): string {
-  const mark = url.indexOf('?');
-  return mark < 0 ? '' : url.slice(mark);
-}
-
 /**
- * Whether the client itself asked for gzip. On Cloudflare, which has a `colo`, the header is `br, gzip` for everybody, and
- * nowhere is it said that what a client without one sent is told apart: there the header never counts.
+ * Whether the client itself asked for gzip. On Cloudflare, which sets `colo`, the header is `br, gzip` for everybody:
+ * there only `clientAcceptEncoding` counts.
  */
 function acceptsGzip(request: Request): boolean {
   const { colo, clientAcceptEncoding } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;

@@ -8,6 +8,7 @@ import { clientAddress, type AppEnv } from '../env.ts';
 import { badInput, causeOf, done, lapiError, type Failure, type Result } from '../http/failure.ts';
 import type { Write } from '../engines/rounds.ts';
 import type { EngineSettings } from '../config/engines.ts';
+import { searchOf } from '../http/address.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { noteGoodLogin, publicAnswer, readLogin, tryLogin, type Login } from './logins.ts';
 import { checkToken, claimedMachine, isGoodToken, noteIssuedToken, tokenOf, tryToken } from './tokens.ts';
@@ -227,7 +228,7 @@ async function forwardAdmitted(c: Context<AppEnv>, most: number, login?: Login):
     const admitted = machine === null ? done : await checkMachine(c.env.DB, machine, Date.now());
     if (!admitted.ok) return admitted;
   }
-  const target = c.req.path + searchOf(c);
+  const target = c.req.path + searchOf(c.req.url);
   const body = login ? { body: login.body } : {};
   return forward(c.req.raw, openEngine(c), { target, address: addressOf(c), limitBytes: most, ...body });
 }
@@ -250,12 +251,8 @@ function checkTarget(c: Context<AppEnv>): Result<void> {
   if (/%2f/i.test(path) && !path.startsWith('/v1/allowlists/check/')) {
     return badInput('path', 'has an escaped slash');
   }
-  if (parseQuery(searchOf(c)).has('token')) {
+  if (parseQuery(searchOf(c.req.url)).has('token')) {
     return badInput('token', 'send it as Authorization: Bearer …; addresses are written to logs on the way');
   }
   return done;
-}
-
-function searchOf(c: Context<AppEnv>): string {
-  return new URL(c.req.url).search;
 }

@@ -177,7 +177,7 @@ describe('where the feed lives', () => {
     const logged = vi.spyOn(console, 'error').mockReturnValue();
     const bindings = { FEED_LOCATION: 'eu' };
     for (const query of ['?startup=true', '']) expect((await poll(query, {}, bindings)).status).toBe(200);
-    expect(logged.mock.calls.flat()).toEqual(['FEED_LOCATION=eu means nothing here: this is no Cloudflare']);
+    expect(logged.mock.calls.flat()).toEqual(['FEED_LOCATION=eu has no effect: this is not Cloudflare']);
   });
 
   test('the first one stands: the object knows it, and D1 for one that is new', async () => {

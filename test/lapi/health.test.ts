@@ -3,12 +3,12 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { serve } from '../../src/app.ts';
-import { forgetHealth } from '../../src/feed/health.ts';
+import { forgetLatest } from '../../src/feed/fast-path.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 
 beforeEach(() => {
   startModelEngine();
-  forgetHealth();
+  forgetLatest(Date.now());
   vi.useFakeTimers({ toFake: ['Date'] });
 });
 afterEach(() => {
