@@ -25,24 +25,29 @@ export class SplitError extends Error {}
 export const mostElementBytes = 256 * 1024;
 const headBytes = 1024;
 
-const code = (character: string): number => character.charCodeAt(0);
-const [openBrace, closeBrace, openBracket, closeBracket, quote, backslash, colon, comma] = Array.from(
-  '{}[]"\\:,',
-  code,
-) as [number, number, number, number, number, number, number, number];
-const literalNull = 'null';
+const [openBrace, closeBrace, openBracket, closeBracket, quote, backslash, comma] = Array.from(
+  '{}[]"\\,',
+  (character) => character.charCodeAt(0),
+) as [number, number, number, number, number, number, number];
 
-type Place =
-  'start' | 'null' | 'members' | 'key' | 'colon' | 'value' | 'elements' | 'element' | 'scalar' | 'end';
+/** Every answer there is, without its elements, commas and blanks. */
+const frames = ['[]', 'null', '{}', ...framesOf('new', 'deleted'), ...framesOf('deleted', 'new')];
+
+const isInKey = /[{\]l]"[a-z]*$/;
+const isAroundList = /^\{(.*(\]|null))?$/;
+
+function framesOf(first: ListName, second: ListName): string[] {
+  const list = (name: ListName): string[] => ['[]', 'null'].map((value) => `"${name}":${value}`);
+  return list(first).flatMap((one) => ['', ...list(second)].map((other) => `{${one}${other}}`));
+}
 
 /** `onElement` gets each array element as soon as its last byte is there. */
 export function createSplitter(onElement: (list: ListName, element: Element) => void): Splitter {
   const decoder = new TextDecoder();
-  const lists = new Set<ListName>();
-  let place: Place = 'start';
+  /** What was read of the answer's frame. */
+  let frame = '';
   let list: ListName = 'all';
-  let key = '';
-  let nullAt = 0;
+  let place: 'frame' | 'list' | 'element' | 'scalar' = 'frame';
   let depth = 0;
   let inText = false;
   let escaped = false;
@@ -84,61 +89,18 @@ export function createSplitter(onElement: (list: ListName, element: Element) => 
     }
     onElement(list, { json });
   };
-  const afterList = (): Place => (list === 'all' ? 'end' : 'members');
 
-  const structure = (byte: number): void => {
-    switch (place) {
-      case 'start':
-        if (byte === openBracket) {
-          lists.add('all');
-          place = 'elements';
-        } else if (byte === openBrace) {
-          place = 'members';
-        } else if (byte === code('n')) {
-          lists.add('all');
-          nullAt = 1;
-          place = 'null';
-        } else throw unexpected(byte);
-        return;
-      case 'members':
-        if (byte === quote) {
-          key = '';
-          place = 'key';
-        } else if (byte === closeBrace) place = 'end';
-        else if (byte !== comma) throw unexpected(byte);
-        return;
-      case 'key':
-        if (byte === quote) place = 'colon';
-        else key += String.fromCharCode(byte);
-        return;
-      case 'colon':
-        if (byte !== colon) throw unexpected(byte);
-        if (key !== 'new' && key !== 'deleted') throw new SplitError('an unknown list in the answer');
-        if (lists.has(key)) throw new SplitError(`the list ${key} comes twice`);
-        list = key;
-        lists.add(key);
-        place = 'value';
-        return;
-      case 'value':
-        if (byte === openBracket) place = 'elements';
-        else if (byte === code('n')) {
-          nullAt = 1;
-          place = 'null';
-        } else throw unexpected(byte);
-        return;
-      case 'null':
-        if (byte !== literalNull.charCodeAt(nullAt)) throw unexpected(byte);
-        if (++nullAt === literalNull.length) place = afterList();
-        return;
-      case 'elements':
-        if (byte === closeBracket) place = afterList();
-        else if (byte !== comma) throw unexpected(byte);
-        return;
-      case 'end':
-      case 'element':
-      case 'scalar':
-        throw unexpected(byte);
+  /** Between the elements, and around the lists. */
+  const readFrame = (byte: number): void => {
+    if (place === 'list' && (isBlank(byte) || byte === comma)) return;
+    if (isBlank(byte) && !isInKey.test(frame)) return;
+    if (byte === comma && isAroundList.test(frame)) return;
+    frame += String.fromCharCode(byte);
+    if (!frames.some((whole) => whole.startsWith(frame))) {
+      throw new SplitError(`unexpected byte 0x${byte.toString(16)} in the answer`);
     }
+    place = frame.endsWith('[') ? 'list' : 'frame';
+    list = (/.*(new|deleted)/.exec(frame)?.[1] ?? 'all') as ListName;
   };
 
   /** Whether the element that the byte is in ends with it. */
@@ -165,25 +127,25 @@ export function createSplitter(onElement: (list: ListName, element: Element) => 
         const byte = chunk[at] as number;
         if (place === 'scalar' && (isBlank(byte) || byte === comma || byte === closeBracket)) {
           finishElement(chunk.subarray(elementStart, at));
-          place = 'elements';
+          place = 'list';
         }
         if (place === 'element') {
           if (!closes(byte)) continue;
           finishElement(chunk.subarray(elementStart, at + 1));
-          place = 'elements';
-        } else if (place === 'elements' && startsElement(byte)) {
+          place = 'list';
+        } else if (place === 'list' && startsElement(byte)) {
           place = isScalar(byte) ? 'scalar' : 'element';
           elementStart = at;
           depth = 0;
           closes(byte);
-        } else if (place !== 'scalar' && (!isBlank(byte) || place === 'key')) structure(byte);
+        } else if (place !== 'scalar') readFrame(byte);
       }
       // The rest belongs to an element that goes on in the next chunk; the chunk's buffer may be reused.
       if (place === 'element' || place === 'scalar') carry(chunk.subarray(elementStart));
     },
     end() {
-      if (place !== 'end') throw new SplitError('the answer is cut off');
-      return lists;
+      if (!frames.includes(frame)) throw new SplitError('the answer is cut off');
+      return new Set((frame.startsWith('{') ? frame.match(/new|deleted/g) : ['all']) as ListName[] | null);
     },
   };
 }
@@ -199,8 +161,4 @@ function isScalar(byte: number): boolean {
 
 function isBlank(byte: number): boolean {
   return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
-}
-
-function unexpected(byte: number): SplitError {
-  return new SplitError(`unexpected byte 0x${byte.toString(16)} in the answer`);
 }

@@ -22,6 +22,8 @@ describe('the three dialects', () => {
     ['null', [], ['all']],
     [' [ {"id":1} , {"id":2} ] ', ['all', 'all'], ['all']],
     ['{}', [], []],
+    [' { "new" : [ 1 , 2 ] , "deleted" : null } ', ['new', 'new'], ['deleted', 'new']],
+    ['{"deleted":null,"new":[1]}', ['new'], ['deleted', 'new']],
   ])('%s', (text, from, lists) => {
     const result = split([bytes(text)]);
     expect([result.elements.map((element) => (element as unknown[])[0]), result.lists]).toEqual([
@@ -65,6 +67,12 @@ test.each([
   '[{"id":1}',
   '{"new":[],"deleted":[]}x',
   '{"new":{}}',
+  '{"n ew":[]}',
+  '{"new",:[]}',
+  '{"new":,[]}',
+  '{"new":[],"old":[]}',
+  ',[]',
+  '[],',
   '{"new":[],"new":[]}',
   '{"message":"unable to query"}',
   '{"new":[{]}',
