@@ -1,35 +1,31 @@
-// Every expected failure, and the one place that turns a failure into a status and a body.
-// LAPI's `{"message"}` under /v1 (Go bouncers built before crowdsec 1.6.3 panic on an error without it),
-// RFC 9457 problem+json elsewhere. No failure ever carries a key, a token or a whole digest.
+// Every expected failure, and the one place that turns a failure into a status and a body. Routes of LAPI answer its
+// `{"message"}` (Go bouncers built before crowdsec 1.6.3 panic on an error without it), all others RFC 9457 problem+json.
+// No failure ever carries a key, a token or a whole digest.
 
-/** What can go wrong, as a value: it also crosses the Durable Object's RPC, where error classes do not survive. */
+/** What can go wrong, as a value: error classes do not survive the Durable Object's RPC. */
 export type Failure =
-  | { readonly kind: 'bad-input'; readonly field: string; readonly problem: string }
-  | { readonly kind: 'unprocessable'; readonly field: string; readonly problem: string }
+  | {
+      /** `unsupported-coding`: a body in another coding than gzip. */
+      readonly kind:
+        'bad-input' | 'unprocessable' | 'precondition-required' | 'unsupported-coding' | 'conflict';
+      readonly field: string;
+      readonly problem: string;
+    }
   | { readonly kind: 'precondition-failed'; readonly etag: string }
-  | { readonly kind: 'precondition-required'; readonly field: string; readonly problem: string }
   | { readonly kind: 'rate-limited'; readonly waitSeconds: number }
   | { readonly kind: 'too-large'; readonly field: string; readonly limitBytes: number }
-  /** A body in another coding than gzip. */
-  | { readonly kind: 'unsupported-coding'; readonly field: string; readonly problem: string }
   | { readonly kind: 'forbidden'; readonly problem?: string }
-  | { readonly kind: 'unauthorised'; readonly problem: string }
-  /** A machine's log-in, refused in LAPI's words. */
-  | { readonly kind: 'login-refused'; readonly problem: string }
-  /** A nonce that this broker did not make, or one that has expired. A new challenge helps. */
-  | { readonly kind: 'bad-nonce' }
-  | { readonly kind: 'stale-nonce' }
-  /** A signed request that was done before. */
-  | { readonly kind: 'replayed' }
-  /** A host that sends a wrong generation: a copy of it may have registered. */
+  /** `login-refused`: a machine's log-in, in LAPI's words. */
+  | { readonly kind: 'unauthorised' | 'login-refused'; readonly problem: string }
+  /** `bad-nonce`: not of a challenge of ours. `replayed`: a signed request that was answered before. */
+  | { readonly kind: 'bad-nonce' | 'stale-nonce' | 'replayed' | 'host-revoked' }
+  /** The host's counter of registrations differs from ours: a copy of the host may have registered. */
   | { readonly kind: 'generation-mismatch'; readonly what: string; readonly generation: number }
-  | { readonly kind: 'host-revoked' }
   | { readonly kind: 'not-found'; readonly what: string }
   | { readonly kind: 'method-not-allowed'; readonly allow: readonly string[] }
-  | { readonly kind: 'conflict'; readonly field: string; readonly problem: string }
-  /** `waitSeconds`: when it may be different. */
+  /** `waitSeconds`: after which trying again makes sense. */
   | { readonly kind: 'unavailable'; readonly problem: string; readonly waitSeconds?: number }
-  /** A bug or lost storage: the log has the rest under this id. */
+  /** A bug or lost storage. The log has the details under this id. */
   | { readonly kind: 'internal'; readonly requestId: string };
 
 export type Result<T> =
@@ -54,78 +50,75 @@ export function conflict(field: string, problem: string): Failure {
   return { kind: 'conflict', field, problem };
 }
 
-interface Public {
-  readonly status: number;
-  readonly title: string;
-  readonly detail: string;
-}
+const statuses: Readonly<Record<Failure['kind'], readonly [status: number, title: string]>> = {
+  'bad-input': [400, 'Bad input'],
+  unauthorised: [401, 'Unauthorised'],
+  'login-refused': [401, 'Login refused'],
+  'bad-nonce': [401, 'Bad nonce'],
+  'stale-nonce': [401, 'Stale nonce'],
+  forbidden: [403, 'Forbidden'],
+  'not-found': [404, 'Not found'],
+  'method-not-allowed': [405, 'Method not allowed'],
+  conflict: [409, 'Conflict'],
+  replayed: [409, 'Replayed'],
+  'generation-mismatch': [409, 'Generation mismatch'],
+  'host-revoked': [410, 'Host revoked'],
+  'precondition-failed': [412, 'Precondition failed'],
+  'too-large': [413, 'Too large'],
+  'unsupported-coding': [415, 'Unsupported media type'],
+  unprocessable: [422, 'Unprocessable'],
+  'precondition-required': [428, 'Precondition required'],
+  'rate-limited': [429, 'Too many requests'],
+  internal: [500, 'Internal error'],
+  unavailable: [503, 'Unavailable'],
+};
 
-function describe(failure: Failure): Public {
+/** What was wrong, where, and what to do next. */
+function detailOf(failure: Failure): string {
   switch (failure.kind) {
     case 'bad-input':
-      return { status: 400, title: 'Bad input', detail: `${failure.field}: ${failure.problem}` };
     case 'unprocessable':
-      return { status: 422, title: 'Unprocessable', detail: `${failure.field}: ${failure.problem}` };
-    case 'precondition-failed': {
-      const detail = `If-Match: it was changed meanwhile; it is ${failure.etag} now`;
-      return { status: 412, title: 'Precondition failed', detail };
-    }
     case 'precondition-required':
-      return { status: 428, title: 'Precondition required', detail: `${failure.field}: ${failure.problem}` };
-    case 'rate-limited': {
-      const detail = `too many requests; try again in ${failure.waitSeconds} s`;
-      return { status: 429, title: 'Too many requests', detail };
-    }
-    case 'too-large': {
-      const detail = `${failure.field}: larger than ${failure.limitBytes} bytes`;
-      return { status: 413, title: 'Too large', detail };
-    }
-    case 'unsupported-coding': {
-      const detail = `${failure.field}: ${failure.problem}`;
-      return { status: 415, title: 'Unsupported media type', detail };
-    }
-    case 'login-refused':
-      return { status: 401, title: 'Login refused', detail: failure.problem };
-    case 'forbidden':
-      return { status: 403, title: 'Forbidden', detail: failure.problem ?? 'access forbidden' };
-    case 'unauthorised':
-      return { status: 401, title: 'Unauthorised', detail: failure.problem };
-    case 'bad-nonce':
-      return { status: 401, title: 'Bad nonce', detail: 'unknown nonce: request a new challenge' };
-    case 'stale-nonce':
-      return { status: 401, title: 'Stale nonce', detail: 'the nonce has expired: request a new challenge' };
-    case 'replayed':
-      return {
-        status: 409,
-        title: 'Replayed',
-        detail: 'this request was done before: request and sign a new challenge',
-      };
-    case 'generation-mismatch': {
-      const detail =
-        `this host's ${failure.what} was registered ${failure.generation} times, which is not what the request says: ` +
-        'a copy of the host may exist. If it was rebuilt: POST /api/v1/hosts/{name}/recoveries';
-      return { status: 409, title: 'Generation mismatch', detail };
-    }
-    case 'host-revoked':
-      return { status: 410, title: 'Host revoked', detail: 'an operator removed this host' };
-    case 'not-found':
-      return { status: 404, title: 'Not found', detail: `${failure.what} not found` };
-    case 'method-not-allowed':
-      return { status: 405, title: 'Method not allowed', detail: `use ${failure.allow.join(' or ')}` };
+    case 'unsupported-coding':
     case 'conflict':
-      return { status: 409, title: 'Conflict', detail: `${failure.field}: ${failure.problem}` };
+      return `${failure.field}: ${failure.problem}`;
+    case 'login-refused':
+    case 'unauthorised':
     case 'unavailable':
-      return { status: 503, title: 'Unavailable', detail: failure.problem };
-    case 'internal': {
-      const detail = `internal error; the log has it under request id ${failure.requestId}`;
-      return { status: 500, title: 'Internal error', detail };
-    }
+      return failure.problem;
+    case 'forbidden':
+      return failure.problem ?? 'access forbidden';
+    case 'precondition-failed':
+      return `If-Match: it was changed meanwhile; it is ${failure.etag} now`;
+    case 'rate-limited':
+      return `too many requests; try again in ${failure.waitSeconds} s`;
+    case 'too-large':
+      return `${failure.field}: larger than ${failure.limitBytes} bytes`;
+    case 'bad-nonce':
+      return 'unknown nonce: request a new challenge';
+    case 'stale-nonce':
+      return 'the nonce has expired: request a new challenge';
+    case 'replayed':
+      return 'this request was answered before: request a new challenge';
+    case 'generation-mismatch':
+      return (
+        `this host's ${failure.what} was registered ${failure.generation} times, which is not what the request says: ` +
+        'a copy of the host may exist. If it was rebuilt: POST /api/v1/hosts/{name}/recoveries'
+      );
+    case 'host-revoked':
+      return 'an operator removed this host';
+    case 'not-found':
+      return `${failure.what} not found`;
+    case 'method-not-allowed':
+      return `use ${failure.allow.join(' or ')}`;
+    case 'internal':
+      return `internal error; the log has it under request id ${failure.requestId}`;
     default:
       return failure satisfies never;
   }
 }
 
-/** After which to try again where nobody knows when it may be different. */
+/** `Retry-After` of an outage of unknown length. */
 const outageSeconds = 5;
 
 function failureHeaders(failure: Failure): Record<string, string> {
@@ -143,16 +136,17 @@ function failureHeaders(failure: Failure): Record<string, string> {
 
 /** For bouncers and machines: LAPI's error body. */
 export function lapiError(failure: Failure): Response {
-  const { status, detail } = describe(failure);
+  const [status] = statuses[failure.kind];
   const headers = { 'content-type': 'application/json; charset=utf-8', ...failureHeaders(failure) };
-  // gin-jwt's body has the status in it once more.
+  // gin-jwt repeats the status in the body.
   const code = failure.kind === 'login-refused' ? { code: status } : {};
-  return new Response(JSON.stringify({ ...code, message: detail }), { status, headers });
+  return new Response(JSON.stringify({ ...code, message: detailOf(failure) }), { status, headers });
 }
 
 /** For operators and hosts: RFC 9457 problem+json; `errors` names the field where there is one. */
 export function problem(failure: Failure): Response {
-  const { status, title, detail } = describe(failure);
+  const [status, title] = statuses[failure.kind];
+  const detail = detailOf(failure);
   const field = fieldOf(failure);
   const errors = field === undefined ? {} : { errors: [{ field, detail }] };
   const body = { type: `urn:lapidary:${failure.kind}`, title, status, detail, ...errors };
@@ -160,17 +154,14 @@ export function problem(failure: Failure): Response {
   return new Response(JSON.stringify(body), { status, headers });
 }
 
-/** What in the request has to be another one. */
+/** The part of the request that is wrong. */
 function fieldOf(failure: Failure): string | undefined {
   if (failure.kind === 'replayed') return 'nonce';
   if (failure.kind === 'generation-mismatch') return 'generation';
   return 'field' in failure ? failure.field : undefined;
 }
 
-/**
- * The error at the bottom of an unexpected one. It alone may be logged: drizzle's own message repeats the values of
- * the query, digests among them.
- */
+/** The innermost cause of an error. Log only this: drizzle's own message repeats the query's values, digests among them. */
 export function causeOf(error: unknown): Error {
   let cause = error;
   while (cause instanceof Error && cause.cause !== undefined) cause = cause.cause;
