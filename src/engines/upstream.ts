@@ -3,7 +3,7 @@
 // throws away what was read.
 
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { foreignAnswer } from '../http/foreign.ts';
+import { intermediaryAnswer } from '../http/intermediary.ts';
 import { decodeDecision, type Unreadable } from '../formats/lapi-json.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import type { Decision } from '../formats/decision.ts';
@@ -135,7 +135,7 @@ async function pull(upstream: Engine, path: string, patienceMs: number, reader: 
   const startedMs = Date.now();
   try {
     const response = await begins(ask(upstream, path, upstream.apiKey, { signal: deadline.signal }));
-    const foreign = foreignAnswer(response);
+    const foreign = intermediaryAnswer(response);
     const { status, body } = response;
     if (foreign !== undefined || status !== 200) {
       await body?.cancel();

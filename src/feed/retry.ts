@@ -1,18 +1,15 @@
-// The feed's object can go away under a question: a deploy, a move to another machine, a fault. What the platform marks
-// so (workerd: jsg/util.c++) is asked again, since most bouncers that are told of a fault do nothing until their next
-// poll, and Debian's firewall bouncer ends, and takes its rules down, when its first one fails.
+// The feed's object can go away under a question: in a deploy, in a move to another machine, by a fault. The platform marks
+// such errors (workerd: jsg/util.c++), and the question is asked again. Most bouncers do nothing until their next poll when
+// one fails, and Debian's firewall bouncer exits and removes its rules when its first one does.
 
 import type { Failure } from '../http/failure.ts';
 import { isUnwritable } from '../store/unwritable.ts';
 
 const mostTries = 3;
-/** Before the second try and before the third; at least half of it, so that not all who ask come back at once. */
+/** Before the second try and the third. A random part of up to a half is left out, so that not all come back at once. */
 const pausesMs = [100, 500] as const;
 
-/**
- * Asks up to three times. `again`: it may have been done before, and its answer lost. What `ask` does must come to the
- * same when it is done twice.
- */
+/** Asks up to three times. `again`: it may have been done before, and its answer lost. `ask` must be idempotent. */
 export async function withRetries<T>(ask: (again: boolean) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -27,9 +24,9 @@ export async function withRetries<T>(ask: (again: boolean) => Promise<T>): Promi
 interface Marked {
   /** The connection to the object broke. */
   readonly retryable?: boolean;
-  /** The object was taken away: what it had in memory is gone, and so is what it had not written yet. */
+  /** The object was reset: its memory is gone, and so is what it had not written yet. */
   readonly durableObjectReset?: boolean;
-  /** Too much is asked of it already. */
+  /** The object has too many requests already. */
   readonly overloaded?: boolean;
 }
 
@@ -38,7 +35,7 @@ function isLost(error: unknown): boolean {
   return (retryable === true || durableObjectReset === true) && overloaded !== true;
 }
 
-/** What whoever asked is told of an error of the object's that is not a fault of its code; null: it is one. */
+/** The failure for an error of the object that is not a bug of ours. Null: it is a bug. */
 export function whyUnavailable(error: unknown): Failure | null {
   if (isUnwritable(error)) return { kind: 'unavailable', problem: (error as Error).message };
   if (isLost(error) || (error as Marked).overloaded === true) {
@@ -50,7 +47,7 @@ export function whyUnavailable(error: unknown): Failure | null {
   return null;
 }
 
-/** The object is one of a release before this one, for the seconds that a deploy takes to reach it. */
+/** The object still runs the release before this one: a deploy takes some seconds to reach it. */
 function isOlder(error: unknown): boolean {
   return error instanceof TypeError && error.message.startsWith('The RPC receiver does not implement');
 }

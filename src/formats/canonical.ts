@@ -1,26 +1,26 @@
-// What a decision is about, in one spelling. An engine keeps a value as an agent wrote it, and bouncers are sent that
-// text; but a kernel's set has one element for all texts of a network.
+// The value of a decision in one spelling. Engines keep a value as an agent wrote it, and bouncers get that text. But a
+// kernel's set has one element for all texts of one network.
 
 import { formatNetwork, parseNetwork } from './ip.ts';
 import type { Decision, Row } from './decision.ts';
 
 /**
- * IPv6 as RFC 5952 writes it: one gap, of at least two groups, and no group of zeros beside it. Most is written so, and
- * parsing it would take longer than all else that is done for a row. Mapped IPv4 is not.
+ * IPv6 as RFC 5952 writes it: one gap of at least two groups, and no group of zeros beside it. Not mapped IPv4. Most values
+ * are written so, and parsing them would take longer than all else that is done for a row.
  */
 const plainIpv6 = (() => {
   const groups = '(?:[1-9a-f][0-9a-f]{0,3}(?::[1-9a-f][0-9a-f]{0,3})*)?';
   return new RegExp(`^(?!::ffff:)(?!(?:[^:]*:){7})${groups}::${groups}$`);
 })();
 
-/** Equal for all spellings of one network, country or AS; any other value, and one that is none of these, as it is. */
+/** Equal for all spellings of one network, country or AS. Any other value stays as it is. */
 export function canonicalValue(scope: string, value: string): string {
   if (isOfAddresses(scope)) {
     // An IPv4 address has one spelling only.
     if (!/[:/]/.test(value) || plainIpv6.test(value)) return value;
     const network = parseNetwork(value);
     const text = network ? formatNetwork(network) : value;
-    // Nearly all are written so: a row has then one text in memory, not two.
+    // The same string where possible: a row then has one text in memory, not two.
     return text === value ? value : text;
   }
   if (scope === 'Country') return value.toUpperCase();
@@ -43,12 +43,12 @@ export function sameNetwork(a: Row, b: Row): boolean {
   return a.canonicalValue === b.canonicalValue && a.type === b.type && sameKind(a.scope, b.scope);
 }
 
-/** Whether two rows are one to who compares texts. */
+/** Whether two rows are the same for a bouncer that compares texts. */
 export function sameText(a: Row, b: Row): boolean {
   return a.value === b.value && a.scope === b.scope && a.type === b.type;
 }
 
-/** Whether what a row is about has another spelling than the row's. */
+/** Whether a row is spelled otherwise than its canonical value and scope. */
 export function isRespelled({
   scope,
   value,

@@ -1,6 +1,4 @@
-// The words of the feed: what a decision is here, and what the log keeps of it.
-
-import { createGenerations } from '../runtime/generations.ts';
+// A decision, and its row in the log of decisions.
 
 /**
  * A decision as an engine (or an operator) gave it; `untilMs` is our clock. LAPI: pkg/models/decision.go. Read from an
@@ -19,8 +17,8 @@ export interface Decision {
 }
 
 /**
- * A decision in the log. Immutable but for its end: while it is active `removedSeq` is 0, afterwards the row
- * is a tombstone. A renewed row is replaced by another `Row` with the same `rowId`.
+ * A decision in the log. Only its removal changes a row: `removedSeq` is 0 while it is active; afterwards the row is a
+ * tombstone. A renewed row is replaced by another `Row` with the same `rowId`.
  */
 export interface Row extends Decision {
   readonly rowId: number;
@@ -49,17 +47,17 @@ export function givenId(count: number): number {
 /** The origin of decisions made here. */
 export const localOrigin = 'lapidary';
 
-/** A row's decision without the log's own columns: what may leave the feed. */
+/** A row without the log's own columns: what may leave the feed. */
 export function decisionOf({ id, origin, scenario, scope, type, value, untilMs }: Decision): Decision {
   return { id, origin, scenario, scope, type, value, untilMs };
 }
 
-/** Whether no engine knows of it: it was decided here, or its engine's database is lost. */
+/** Whether no engine knows a row: it was decided here, or its engine's database is lost. */
 export function isLocal(row: Row): boolean {
   return row.engineId === 0;
 }
 
-/** Whether two decisions say the same of the same thing; bouncers and views cannot tell them apart but by id. */
+/** Whether bouncers and views can tell two decisions apart only by their ids. */
 export function sameContent(a: Decision, b: Decision): boolean {
   return (
     a.value === b.value &&
@@ -70,20 +68,7 @@ export function sameContent(a: Decision, b: Decision): boolean {
   );
 }
 
-/** Equal for rows of one content and engine: no view has one of them without the other. */
+/** Equal for rows of one content and engine: each view has all of them or none. */
 export function contentKey({ scope, type, value, origin, scenario, engine }: Row): string {
   return JSON.stringify([scope, type, value, origin, scenario, engine]);
-}
-
-const interned = createGenerations<string>(4 * 1024 * 1024, (text) => 50 + text.length);
-
-/**
- * One copy of a text that many decisions share (scope, origin, scenario): at 100,000 decisions this is the
- * difference between one and a dozen megabytes. Bounded, since a scenario is free text.
- */
-export function intern(text: string): string {
-  const known = interned.get(text);
-  if (known !== undefined) return known;
-  interned.set(text, text);
-  return text;
 }

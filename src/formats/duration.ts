@@ -18,7 +18,7 @@ export const longestMs = 9_223_372_036_854;
 
 /**
  * Milliseconds of a Go duration (`3h59m59.5s`, `-2s`, `0`), or undefined when it is not one. Go's largest, which LAPI
- * writes for whatever ends later than it can say (`2562047h47m16.854775807s`), and its smallest are `longestMs`.
+ * writes for any later end (`2562047h47m16.854775807s`), is `longestMs`, and its smallest `-longestMs`.
  */
 export function parseDuration(text: string): number | undefined {
   const negative = text.startsWith('-');

@@ -2,7 +2,8 @@
 // engine writes them. Field order, escapes and whole-second durations are what bouncers were tested with.
 
 import { formatDuration, longestMs, parseDuration } from './duration.ts';
-import { intern, type Decision } from './decision.ts';
+import type { Decision } from './decision.ts';
+import { intern } from './texts.ts';
 import type { Element } from './json-split.ts';
 import { createGenerations } from '../runtime/generations.ts';
 
@@ -18,14 +19,14 @@ export function scopeName(scope: string): string {
   return scopeNames[scope.toLowerCase()] ?? scope;
 }
 
-/** An element of an engine's answer that is no decision. */
+/** An element of an engine's answer that is not a decision. */
 export interface Unreadable {
-  /** The decision's id, where that much can be read: what it is the id of is there. */
+  /** The decision's id, where that much can be read: the engine still has a decision of this id. */
   readonly id: number | null;
   readonly problem: string;
 }
 
-/** The end of what has none: LAPI can say no end that is more than 292 years away, and says that one instead. */
+/** The end of a decision without one. LAPI writes its longest duration, 292 years, for such a decision. */
 const noEndMs = Date.UTC(9999, 11, 31);
 
 /**
@@ -44,7 +45,7 @@ export function decodeDecision(element: Element, baseMs: number): Decision | Unr
     if (typeof text !== 'string') return { id, problem: `has no ${name}` };
   }
   const durationMs = parseDuration(duration as string);
-  if (durationMs === undefined) return { id, problem: 'has a duration that is none' };
+  if (durationMs === undefined) return { id, problem: 'has a duration that can not be read' };
   return {
     id,
     ...(typeof uuid === 'string' && uuid !== '' ? { uuid } : {}),
@@ -57,7 +58,7 @@ export function decodeDecision(element: Element, baseMs: number): Decision | Unr
   };
 }
 
-/** Of an element that is not read whole. A wrong guess only keeps a decision until the next list. */
+/** The id in the head of an element. A wrong guess only keeps a decision until the next list. */
 function idIn(head: string): number | null {
   const id = Number(/"id"\s*:\s*(\d{1,15})\b/.exec(head)?.[1]);
   return id > 0 ? id : null;

@@ -14,7 +14,7 @@ import {
 } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
-import { cut } from '../formats/cut.ts';
+import { cut } from '../formats/texts.ts';
 import { saveMetrics } from '../bouncers/bouncers.sql.ts';
 import { answerMs } from '../store/ask.ts';
 import { saveFirstUse } from '../bouncers/keys.sql.ts';

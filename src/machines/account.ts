@@ -1,5 +1,5 @@
-// A host's account at an engine, asked for at the engine's LAPI: registered where it is not there, and logged in to where
-// it is, which alone tells whether the engine takes it. A mistake here shows a password or the registration token.
+// A host's account at an engine. Registers it at the engine's LAPI if it is not there; logs in if it is, which alone tells
+// whether the engine accepts it. A mistake here shows a password or the registration token.
 
 import type { EngineSettings } from '../config/engines.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
@@ -11,15 +11,15 @@ export interface Account {
   readonly password: string;
 }
 
-/** `waiting`: until somebody validates it with cscli. */
+/** `waiting`: somebody has to validate it with cscli. */
 export type AccountState = 'validated' | 'waiting';
 
-/** Of login and registration. LAPI's answers here have no more than a token of 300 characters. */
+/** For the bodies of a log-in and a registration. LAPI's answers to them have at most a token of 300 characters. */
 const limitBytes = 4096;
 
 /**
- * Sees to it that the account is there. `known`: it was before. `address`: the host's, for the engine's list of machines
- * and the `allowed_ranges` of its auto-registration. `conflict`: the name has another password.
+ * Makes sure that the account exists. `known`: it existed before. `address`: the host's, for the engine's list of machines
+ * and the `allowed_ranges` of its auto-registration. Fails with `conflict` if the name has another password.
  */
 export async function openAccount(
   engine: EngineSettings,
@@ -44,7 +44,7 @@ export async function openAccount(
   return refusedBy(engine, `the registration of a machine with status ${status}`, words);
 }
 
-/** LAPI tells what is wrong with a login in words only (middlewares/v1/jwt.go): its status is always 401. */
+/** LAPI says only in words what is wrong with a log-in (middlewares/v1/jwt.go): the status is always 401. */
 async function logIn(
   engine: EngineSettings,
   account: Account,
@@ -69,7 +69,7 @@ const passwordTaken: Failure = {
 
 interface Answered {
   readonly status: number;
-  /** What the engine says, without what it was sent. */
+  /** The engine's message, without the secrets that it was sent. */
   readonly words: string;
 }
 
@@ -90,7 +90,7 @@ async function ask(
   const { status } = answer.value;
   try {
     const text = await answer.value.text();
-    // A good login is answered with a token, which is nobody's business.
+    // The answer to a good log-in has a token, which goes nowhere.
     return succeed({
       status,
       words: status === 200 ? '' : wordsOf(text, [password, more.registration_token ?? password]),
@@ -106,7 +106,7 @@ function wordsOf(text: string, secrets: readonly string[]): string {
   return plain.replace(/\\n|[^\x20-\x7e…]/g, ' ').slice(0, 200);
 }
 
-/** An operator has to mend it, and a host tries again: 503. */
+/** 503: an operator has to mend it, and the host tries again. */
 function refusedBy(engine: EngineSettings, what: string, words: string): Result<never> {
   const said = words === '' ? '' : `: ${words}`;
   const problem = `the engine ${engine.name} answers ${what}${said}`;

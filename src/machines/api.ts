@@ -1,4 +1,4 @@
-// The operator API of machines: which of them are refused at the edge.
+// The operator API of machines: which of them are blocked here.
 
 import * as z from 'zod';
 import * as db from './machines.sql.ts';
@@ -18,7 +18,7 @@ export const machineOperations = [
     method: 'GET',
     path: '/blocked-machines',
     needs: 'viewer',
-    summary: 'Machines that are refused here',
+    summary: 'Machines that are blocked here',
     query: pageByName,
     answers: {
       200: {
@@ -36,27 +36,21 @@ export const machineOperations = [
     method: 'PUT',
     path: '/blocked-machines/{machine}',
     needs: 'operator',
-    summary: 'Refuse a machine: everywhere within 5 s, while its token lives too',
+    summary: 'Block a machine: everywhere within 5 s, also while its token is valid',
     description:
-      'The engine is not told. `cscli machines delete` there stops new logins, but no token that is out.',
+      'The engine does not learn of it. `cscli machines delete` there stops new log-ins, but not tokens that were issued.',
     body: z.strictObject({ reason }),
-    answers: { 200: { description: 'Refused.', body: described } },
-    change: async (change, body, c) => {
-      const answer = await blockMachine(change, c.req.param('machine') ?? '', body.reason);
-      return answer;
-    },
+    answers: { 200: { description: 'Blocked.', body: described } },
+    change: (change, body, c) => blockMachine(change, c.req.param('machine') ?? '', body.reason),
   }),
   mutation({
     method: 'DELETE',
     path: '/blocked-machines/{machine}',
     needs: 'operator',
-    summary: 'Let a machine pass again',
+    summary: 'Unblock a machine',
     body: nothing,
-    answers: { 204: { description: 'It passes.' } },
+    answers: { 204: { description: 'Unblocked.' } },
     refusals: [404],
-    change: async (change, _, c) => {
-      const answer = await unblockMachine(change, c.req.param('machine') ?? '');
-      return answer;
-    },
+    change: (change, _, c) => unblockMachine(change, c.req.param('machine') ?? ''),
   }),
 ];

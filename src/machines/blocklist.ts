@@ -1,6 +1,6 @@
-// Machines that an operator refuses at the edge. Their tokens are the engine's, and good there until they end, also when
-// the machine was deleted; so this is how one is stopped at once. An isolate keeps the whole list for 5 s: that is the
-// bound on a block, as on a revocation.
+// Machines that an operator blocked here. The engine accepts a machine's token until it expires, also when the machine was
+// deleted there, so a block is how to stop one at once. An isolate keeps the whole list for 5 s: a block holds everywhere
+// after that time, as a revocation does.
 
 import { waitUntil } from 'cloudflare:workers';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -37,26 +37,26 @@ export const reason = z
   .meta({ description: 'For those who read the list later.', example: 'host was stolen' });
 
 /**
- * A machine's name as the laxest engine compares it: without the spaces at its end. MySQL and MariaDB pad names with
- * them (PAD SPACE), so there `lab ` logs in as `lab`; with another database the two are stopped as one all the same.
+ * A machine's name as the laxest engine compares it: without spaces at its end. MySQL and MariaDB ignore them (PAD SPACE),
+ * so there `lab ` logs in as `lab`. Both names are blocked as one with any database.
  */
 export function bareName(machine: string): string {
-  // A regular expression tries every run of spaces in what may be a name of megabytes.
+  // No regular expression: it tries every run of spaces, and a name may have megabytes.
   let end = machine.length;
   while (machine[end - 1] === ' ') end--;
   return machine.slice(0, end);
 }
 
-/** Why a host gets no account, and may have no right to one: no log-in with it would come through. */
+/** Why a host gets no account at an engine, nor the right to one. */
 export const noMachines = 'machines can not reach an engine through here: MACHINE_ROUTES is off';
 
-/** Said to be ours: the engine, where somebody will look for the reason, has none. */
+/** Names Lapidary: somebody will look for the reason at the engine, and find none. */
 const blocked: Failure = {
   kind: 'forbidden',
   problem: 'access forbidden: an operator blocked this machine at Lapidary',
 };
 
-/** The whole list, as D1 had it when that was confirmed. */
+/** The whole list, as D1 had it at the last confirmation. */
 let names: ReadonlySet<string> = new Set();
 const confirmation = createConfirmation();
 const wholeList = 'blocked';
@@ -66,7 +66,7 @@ const ask = createAsking<D1Database, ReadonlySet<string>>(
     const asked = confirmation.ask(Date.now());
     const read = new Set((await db.blockedNames(d1)).map(bareName));
     if (!asked.isLate()) {
-      // What was blocked here while it was read may not be in it.
+      // What was blocked here while the list was read may not be in it.
       names = asked.isOvertaken() ? read.union(names) : read;
       asked.confirm();
     }
@@ -79,8 +79,8 @@ const ask = createAsking<D1Database, ReadonlySet<string>>(
 );
 
 /**
- * `forbidden` for a machine that is blocked; `unavailable` when that can't be told. With D1 out of reach the list counts
- * as long as a bouncer's key does.
+ * `forbidden` for a blocked machine, `unavailable` when the list is not known. With D1 out of reach the last list counts
+ * for as long as a bouncer's key does.
  */
 export async function checkMachine(d1: D1Database, machine: string, nowMs: number): Promise<Result<void>> {
   const recall = (): ReadonlySet<string> | undefined =>
@@ -98,7 +98,7 @@ export async function checkMachine(d1: D1Database, machine: string, nowMs: numbe
   return list.has(bareName(machine)) ? fail(blocked) : done;
 }
 
-/** This isolate may have changed the list itself: it reads anew at the next use, and what it blocked is blocked already. */
+/** This isolate may have changed the list: it is read anew at the next use. What was blocked here is blocked at once. */
 afterMutation((written) => {
   confirmation.forget();
   const added = written?.changed.blockedMachines ?? [];
@@ -140,7 +140,7 @@ export async function unblockMachine(mutation: Mutation, machine: string): Promi
   });
 }
 
-/** LAPI keeps any text for a name; what can't be printed is in none that anybody gave. */
+/** LAPI takes any text as a name. Nobody gives names with characters that can't be printed. */
 function checkName(machine: string): Result<void> {
   if (/^[^\p{C}]{1,255}$/u.test(machine)) return done;
   return badInput('machine', 'must be 1 to 255 printable characters');

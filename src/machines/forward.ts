@@ -5,7 +5,7 @@
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import { plainBody, readBytes } from '../http/body.ts';
-import { foreignAnswer } from '../http/foreign.ts';
+import { intermediaryAnswer } from '../http/intermediary.ts';
 import { parseNetwork } from '../formats/ip.ts';
 import { createIdleTimeout, type IdleTimeout } from '../runtime/wait.ts';
 
@@ -49,7 +49,7 @@ export async function forward(
       signal: idle.signal,
     });
     // Agents try again after a 503, and after no other refusal of these.
-    const foreign = foreignAnswer(response);
+    const foreign = intermediaryAnswer(response);
     // An engine that got half of a body complains about that half. The client learns what was wrong with its body.
     const refused = response.ok ? null : body.value.refused();
     if (foreign !== undefined || refused) {

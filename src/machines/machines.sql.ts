@@ -1,4 +1,4 @@
-// The named queries on machines: which are hosts', and which are refused at the edge.
+// Queries on machines: the accounts of hosts, and which machines are blocked.
 
 import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
@@ -16,7 +16,7 @@ export function selectBlocked(db: DrizzleD1Database, machines: readonly string[]
     .where(sql`machine IN ${listed(machines)}`);
 }
 
-/** The account of the host of a name, and whether an operator refuses it. */
+/** The account of a host by the host's name, and whether an operator blocked it. */
 export function selectAccount(db: DrizzleD1Database, host: string) {
   return db
     .select({ account: hostMachines, isBlocked: sql<0 | 1>`blocked_machines.machine IS NOT NULL` })
@@ -33,7 +33,7 @@ export function listBlocked(d1: D1Database, after: string, limit: number): Promi
   );
 }
 
-/** All of them: an isolate keeps the whole list. */
+/** All blocked names: an isolate keeps the whole list. */
 export async function blockedNames(d1: D1Database): Promise<string[]> {
   const { machine } = blockedMachines;
   const rows = await askD1(d1, (db) => db.select({ machine }).from(blockedMachines));
@@ -61,14 +61,14 @@ export function unblockStatements(db: DrizzleD1Database, machine: string) {
 
 export type HostMachine = typeof hostMachines.$inferSelect;
 
-/** SQL for "the host may have an account at this engine, and nobody refuses this name, or the one that it has". */
+/** SQL for "the host may have an account at this engine, and neither this name nor the name that it has is blocked". */
 export function mayHave(hostId: number, machine: string, engine: string): SQL {
   return sql`EXISTS (SELECT 1 FROM hosts WHERE id = ${hostId} AND machine_engine = ${engine})
     AND NOT EXISTS (SELECT 1 FROM blocked_machines WHERE machine = ${machine}
       OR machine IN (SELECT machine FROM host_machines WHERE host_id = ${hostId}))`;
 }
 
-/** Why a host has an account no longer, for those who read the list. */
+/** Why a host lost its account, for those who read the list. */
 export interface Taken {
   readonly blockedMs: number;
   readonly actor: string;
@@ -76,9 +76,9 @@ export interface Taken {
 }
 
 /**
- * The statements that take a host's account away: its engine goes on knowing it, so its name is refused here. Before a
- * host gets another account, too: who has the password of the one before is not the host any more. One that was refused
- * before stays the host's: it gets no other then.
+ * Removes a host's account. The engine still knows it, so its name is blocked here. Also used before a host gets another
+ * account: whoever has the password of the earlier one need not be the host. An account that was blocked before stays the
+ * host's, and the host gets no other.
  */
 export function takeMachineStatements(db: DrizzleD1Database, hostId: number, taken: Taken) {
   const { blockedMs, actor, reason } = taken;
@@ -91,7 +91,7 @@ export function takeMachineStatements(db: DrizzleD1Database, hostId: number, tak
   ];
 }
 
-/** Takes it away on an operator's word: after that the host may get another, also if an operator refuses that one. */
+/** Removes a host's account for an operator: the host may get another one, also if this one was blocked before. */
 export function endMachineStatements(db: DrizzleD1Database, hostId: number, taken: Taken) {
   return [
     ...takeMachineStatements(db, hostId, taken),
@@ -103,7 +103,7 @@ export function giveMachineStatements(db: DrizzleD1Database, row: typeof hostMac
   return [db.insert(hostMachines).values(row)];
 }
 
-/** Notes how the engine takes an account: `validatedMs` stays that of the first time, null is that it waits again. */
+/** Notes whether the engine accepts an account: `validatedMs` stays that of the first time; null: it waits again. */
 export async function noteState(
   d1: D1Database,
   { hostId, machine, validatedMs }: Pick<HostMachine, 'hostId' | 'machine' | 'validatedMs'>,

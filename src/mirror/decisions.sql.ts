@@ -21,7 +21,8 @@
 // once       Answers to bans and unbans by their request, for a day: a request that is sent again is done once.
 
 import { canonicalValue } from '../formats/canonical.ts';
-import { contentKey, intern, type Decision, type Row } from '../formats/decision.ts';
+import { contentKey, type Decision, type Row } from '../formats/decision.ts';
+import { intern } from '../formats/texts.ts';
 import type { Change } from './memory.ts';
 
 const feedTable = `CREATE TABLE IF NOT EXISTS feed (

@@ -1,10 +1,10 @@
-// Time that has passed. The clock may be set back: then nobody knows how long ago a moment was, and whatever waits
-// for time to pass must not wait for the clock to come there again.
+// Time that has passed. If the clock was set back, nobody knows how long ago a moment was. Whatever waits for time to pass
+// must not wait until the clock comes there again.
 
-/** Clocks of two machines, and two readings around one request, differ by this much without anybody having set one. */
+/** Clocks of two machines, and two readings around one request, may differ by this much. */
 const jitterMs = 1_000;
 
-/** Milliseconds since a moment; `Infinity` when it lies ahead, since the clock was set back in between. */
+/** Milliseconds since a moment; `Infinity` if it lies ahead, since the clock was set back. */
 export function sinceMs(thenMs: number, nowMs: number): number {
   const passedMs = nowMs - thenMs;
   if (passedMs >= 0) return passedMs;

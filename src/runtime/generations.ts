@@ -1,6 +1,6 @@
-// A bounded memory that never forgets everything at once: when it is full, what was neither written nor read for
-// longest goes, about a half of it. Clearing it whole would send all who are remembered to whoever is asked instead,
-// at the same moment, and with a few more of them than fit again and again.
+// A bounded memory that never forgets everything at once. When it is full, it forgets the half that was neither written nor
+// read for longest. If it forgot all, all would be looked up anew at the same moment, again and again where a few more are
+// remembered than fit.
 
 export interface Generations<Value> {
   get(key: string): Value | undefined;
@@ -11,8 +11,8 @@ export interface Generations<Value> {
 }
 
 /**
- * `most`: what the young generation holds; as much is kept of the one before it. `weigh`: what an entry counts for, 1
- * unless told; one that is more than `most` is not kept.
+ * `most`: the weight of the young generation; the old one is kept besides. `weigh`: an entry's weight, 1 by default. An
+ * entry heavier than `most` is not kept.
  */
 export function createGenerations<Value>(
   most: number,

@@ -1,12 +1,12 @@
-// Work that is done once for all who ask for it at the same time.
+// Work that runs once for all who ask for it at the same time.
 
 export interface Shared<T> {
-  /** The next run from its beginning: the one under way may have begun before what the caller wants to see. */
+  /** A run that begins after this call: one under way may have begun before what the caller wants to see. */
   next(): Promise<T>;
   running(): boolean;
 }
 
-/** One run at a time. Whoever asks while one runs waits for it, and shares the next with all who wait. */
+/** One run at a time. Callers that come while one runs share the next. */
 export function shared<T>(work: () => Promise<T>): Shared<T> {
   let current: Promise<T> | null = null;
   let following: Promise<T> | null = null;

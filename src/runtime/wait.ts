@@ -1,6 +1,6 @@
-// Waiting for work that may take too long: the work goes on, the waiting ends.
+// Limits on waiting. The work goes on when its limit is over, and only an `IdleTimeout` aborts something.
 
-/** What `work` answers; throws when that takes longer than `limitMs`. */
+/** The answer of `work`. Throws when that takes longer than `limitMs`. */
 export async function answerWithin<Answer>(work: Promise<Answer>, limitMs: number): Promise<Answer> {
   const inTime = await race(work, limitMs);
   if (!inTime) throw new Error(`no answer in ${limitMs} ms`);
@@ -12,7 +12,7 @@ export async function withinMs(work: Promise<unknown>, limitMs: number): Promise
   await race(work, limitMs);
 }
 
-/** Null: it takes longer. Leaves no timer that would keep a Durable Object awake. */
+/** Null: it takes longer. Leaves no timer behind that would keep a Durable Object awake. */
 async function race<Answer>(work: Promise<Answer>, limitMs: number): Promise<{ answer: Answer } | null> {
   const timer = new AbortController();
   const limit = scheduler.wait(limitMs, { signal: timer.signal }).then(

@@ -9,7 +9,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import { causeOf } from '../http/failure.ts';
 import * as memory from './clients.ts';
 import type { Client, ClientRow, Clients, KeptClient } from './clients.ts';
-import { intern } from '../formats/decision.ts';
+import { intern } from '../formats/texts.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS client_rows (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`;

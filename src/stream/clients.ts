@@ -2,9 +2,8 @@
 // bouncers that share a key see every change, and programs with different views do not disturb each other. Clients are
 // held in memory and written behind (clients.sql.ts).
 
-import { cut } from '../formats/cut.ts';
 import type { Cursor } from './cursor.ts';
-import { intern } from '../formats/decision.ts';
+import { cut, intern } from '../formats/texts.ts';
 
 /** Flat to save memory: there may be 200,000. */
 export interface Client {

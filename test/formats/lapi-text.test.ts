@@ -248,7 +248,7 @@ describe('decisions as JSON', () => {
     [{ ...json, value: undefined }, 7, 'has no value'],
     [{ ...json, scenario: null }, 7, 'has no scenario'],
     [{ ...json, origin: 5 }, 7, 'has no origin'],
-    [{ ...json, duration: 'soon' }, 7, 'has a duration that is none'],
+    [{ ...json, duration: 'soon' }, 7, 'has a duration that can not be read'],
   ])('%j is no decision, and says why', (bad, id, problem) => {
     expect(decodeDecision({ json: bad }, 0)).toEqual({ id, problem });
   });

@@ -1,0 +1,21 @@
+// Texts from outside that are kept in memory: short, and once each.
+
+import { createGenerations } from '../runtime/generations.ts';
+
+/** The beginning of a text. A copy, since a slice would hold the whole text in memory. */
+export function cut(text: string, length: number): string {
+  return text.length <= length ? text : structuredClone(text.slice(0, length));
+}
+
+const interned = createGenerations<string>(4 * 1024 * 1024, (text) => 50 + text.length);
+
+/**
+ * One copy of a text that many decisions share (scope, origin, scenario): at 100,000 decisions one megabyte in place of a
+ * dozen. Bounded, since a scenario is free text.
+ */
+export function intern(text: string): string {
+  const known = interned.get(text);
+  if (known !== undefined) return known;
+  interned.set(text, text);
+  return text;
+}
