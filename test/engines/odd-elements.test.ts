@@ -52,7 +52,11 @@ const odd: Oddity[] = [
   ['whose id is a text', (element) => ({ ...element, id: '1' }), 'has no numeric id'],
   ['whose id is 0', (element) => ({ ...element, id: 0 }), 'out of range'],
   ['whose id no number can hold', (element) => ({ ...element, id: 2 ** 60 }), 'out of range'],
-  ['whose duration is none', (element) => ({ ...element, duration: 'soon' }), 'has a duration that can not be read'],
+  [
+    'whose duration is none',
+    (element) => ({ ...element, duration: 'soon' }),
+    'has a duration that can not be read',
+  ],
   ['that is null', () => null, 'is not an object'],
   ['that is a list', () => [[]], 'has no numeric id'],
   ['that is 10 MB long', (element) => ({ ...element, scenario: 'x'.repeat(10_000_000) }), 'is longer than'],

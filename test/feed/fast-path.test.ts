@@ -20,8 +20,7 @@ describe('the fast path', () => {
   test('answers 150,000 clients by itself once each is known to be up to date', () => {
     nowMs += 10_000;
     sequence++;
-    for (const address of addresses)
-      learnStream(poll(address), 'a view', { sequence: sequence, settled: true });
+    for (const address of addresses) learnStream(poll(address), 'a view', { sequence, upToDate: true });
     expect(addresses.filter((address) => !isUpToDate(poll(address), 'a view'))).toEqual([]);
     expect(isUpToDate(poll('2001:db8::1'), 'another view')).toBe(false);
   });
@@ -31,7 +30,7 @@ describe('the fast path', () => {
     sequence++;
     takeSightings();
     const some = addresses.slice(0, 10_000);
-    for (const address of some) learnStream(poll(address), 'a view', { sequence: sequence, settled: true });
+    for (const address of some) learnStream(poll(address), 'a view', { sequence, upToDate: true });
     for (const address of some) isUpToDate(poll(address), 'a view');
     expect(takeSightings()).toHaveLength(10_000);
     expect(takeSightings()).toEqual([]);
@@ -55,8 +54,8 @@ describe('the fast path', () => {
     sequence++;
     learnList(poll('192.0.2.1'), 'one', list([]));
     expect(recall('one', poll('192.0.2.1'))?.decisions).toEqual([]);
-    learnStream(poll('192.0.2.1'), 'a view', { sequence: sequence + 1, settled: true });
-    learnStream(poll('192.0.2.1'), 'a view', { sequence: sequence, settled: true });
+    learnStream(poll('192.0.2.1'), 'a view', { sequence: sequence + 1, upToDate: true });
+    learnStream(poll('192.0.2.1'), 'a view', { sequence, upToDate: true });
     expect(recall('one', poll('192.0.2.1'))).toBeUndefined();
   });
 });

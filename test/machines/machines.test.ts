@@ -169,7 +169,7 @@ test('a poll right after a write does not get what this isolate knew before', as
   expect((await poll()).new).toMatchObject([{ value: '192.0.2.2' }]);
 });
 
-test('an engine that fails is asked what it wrote, and its answer is passed on', async () => {
+test('an engine that fails is asked what it wrote, and its answer is forwarded', async () => {
   await started();
   engine.fault = (path, target) => {
     if (path !== '/v1/alerts') return engine.answer(target);
