@@ -12,7 +12,7 @@ import { mutate } from '../operations/mutate.ts';
 import { hostMutation } from './registration.ts';
 import { fingerprintOf, parsePublicKey } from '../crypto/ssh-key.ts';
 import { toBase64 } from '../formats/bytes.ts';
-import { cut } from '../formats/cut.ts';
+import { cut } from '../formats/texts.ts';
 import { claimedType, verifySignature } from '../crypto/sshsig.ts';
 import { namespace, type Refusal } from './signed-request.ts';
 
