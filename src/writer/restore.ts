@@ -119,7 +119,7 @@ export async function reconcile(
   const nowMs = Date.now();
   if (await isOlderThan(d1, nowMs - revocationsKeptMs)) {
     throw new Error(
-      `D1 was restored from a backup that is more than ${revocationsKeptMs / 86_400_000} days ago: which of its keys ` +
+      `D1 was restored from a backup that is more than ${revocationsKeptMs / 86_400_000} days old: which of its keys ` +
         'were revoked since is not known any more. Restore a newer backup, or delete all keys from this one ' +
         '(docs/backup.md)',
     );

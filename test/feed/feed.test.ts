@@ -269,11 +269,11 @@ describe('false emptiness', () => {
     expect(await held()).toEqual(values.slice(1));
   });
 
-  test('a list that misses more than a third is believed when a second one agrees', async () => {
+  test('a list that misses more than a third is accepted when a second one agrees', async () => {
     for (const { id } of rows.slice(0, 3)) engine.drop(id);
-    expect(await sync()).toMatchObject({ ok: true, removed: 0, doubt: expect.stringContaining('3 of 6') });
+    expect(await sync()).toMatchObject({ ok: true, removed: 0, warning: expect.stringContaining('3 of 6') });
     expect(await held()).toEqual(values);
-    expect(await sync()).toMatchObject({ removed: 3, doubt: null });
+    expect(await sync()).toMatchObject({ removed: 3, warning: null });
     expect(await held()).toEqual(values.slice(3));
   });
 
@@ -318,9 +318,9 @@ describe('false emptiness', () => {
     expect(await held()).toEqual([...values, ...fresh].sort());
   });
 
-  test('an engine whose clock was set moves the ends of its decisions, and nothing else', async () => {
+  test('an engine whose clock was set moves when its decisions expire, and nothing else', async () => {
     for (const row of engine.rows.values()) row.untilMs += hour;
-    expect(await sync()).toMatchObject({ removed: 0, doubt: null });
+    expect(await sync()).toMatchObject({ removed: 0, warning: null });
     const client = bouncer();
     const { added } = await client.pull(true);
     expect(added.map(({ duration }) => duration.slice(0, 2))).toEqual(values.map(() => '1h'));
