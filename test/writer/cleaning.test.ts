@@ -305,7 +305,7 @@ describe('a backup of D1 that is older than what is remembered', () => {
     pass(hour);
     expect([await status(stolen), await status(kept)]).toEqual([503, 503]);
     expect((await operator('POST', '/bouncers', { name: 'x' })).status).toBe(503);
-    expect(said.mock.calls.join()).toContain('more than 400 days ago');
+    expect(said.mock.calls.join()).toContain('more than 400 days old');
     await clean();
     expect(await count('key_versions')).toBe(1);
 
