@@ -1,13 +1,12 @@
 // Rotations of many bouncers: who is chosen, when each is due, what each key does meanwhile, how far it has come.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { dueTimes } from '../../src/bouncers/rotations.ts';
 import { matchesGlob } from '../../src/formats/glob.ts';
 import { knownHost, makeKey } from '../support/hosts.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
+import { serveWith } from '../support/edge.ts';
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -159,16 +158,13 @@ describe('a rotation of many', () => {
     const outOfReach = (): never => {
       throw new Error('D1_ERROR: Network connection lost.');
     };
-    const without = { ...env, DB: { prepare: outOfReach, batch: outOfReach } } as unknown as Env;
+    const without = { DB: { prepare: outOfReach, batch: outOfReach } };
     for (const dry_run of [true, false]) {
-      const ctx = createExecutionContext();
-      const request = new Request('http://edge.example/api/v1/rotations', {
+      const response = await serveWith(without, '/api/v1/rotations', {
         method: 'POST',
         headers: { authorization: `Bearer ${operatorToken}` },
         body: JSON.stringify({ selector: web, dry_run }),
       });
-      const response = await serve(request, without, ctx);
-      await waitOnExecutionContext(ctx);
       expect([response.status, await response.json()]).toEqual([
         503,
         expect.objectContaining({ type: 'urn:lapidary:unavailable' }),

@@ -4,17 +4,17 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { hashOf, textOf, type AuditRow } from '../../src/store/audit.sql.ts';
 import { feed } from '../support/bouncer.ts';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
+import { startEdge } from '../support/edge.ts';
 
 const minute = 60_000;
 let engine: ModelEngine;
 let key: string;
 
 beforeEach(async () => {
-  engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);

@@ -1,35 +1,30 @@
 // What Cloudflare does and local workerd does not, by what stands in its place: requests as it hands them on, and
 // bindings that answer as its own may.
-import { createExecutionContext, runInDurableObject, waitOnExecutionContext } from 'cloudflare:test';
+import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { fixLocation } from '../../src/feed/location.ts';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { settleLocation } from '../../src/feed/location.ts';
 import worker from '../../src/index.ts';
 import type { FeedLocation } from '../../src/config/location.ts';
-import { addBouncer, call, operator, operatorToken } from '../support/http.ts';
-import { startModelEngine, startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { call, operator, operatorToken } from '../support/http.ts';
+import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { serveWith, startEdge } from '../support/edge.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
 let key: string;
 
 beforeEach(async () => {
-  engine = startModelEngine();
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
 });
 
 /** A request of the bouncer through an isolate with these bindings. */
 async function poll(query: string, init: RequestInit = {}, bindings: object = {}): Promise<Response> {
   const headers = new Headers(init.headers);
   headers.set('x-api-key', key);
-  const request = new Request(`http://edge.example/v1/decisions/stream${query}`, { ...init, headers });
-  const ctx = createExecutionContext();
-  const response = await serve(request, { ...env, ...bindings } as unknown as Env, ctx);
-  await waitOnExecutionContext(ctx);
-  return response;
+  return serveWith(bindings, `/v1/decisions/stream${query}`, { ...init, headers });
 }
 
 describe('a client that did not ask for gzip gets none, whatever Cloudflare made of its Accept-Encoding', () => {

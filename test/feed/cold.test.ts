@@ -3,16 +3,16 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { WireDecision } from '../support/bouncer.ts';
-import { addBouncer, asBouncer, call, operator } from '../support/http.ts';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { asBouncer, call, operator } from '../support/http.ts';
+import { type ModelEngine } from '../support/model-engine.ts';
+import { startEdge } from '../support/edge.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
 let key: string;
 
 beforeEach(async () => {
-  engine = startModelEngine();
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
   vi.useFakeTimers({ toFake: ['Date'] });
 });
 

@@ -1,21 +1,19 @@
 // The feed's object goes away under a question, before it has done what it was asked or after: who asked is answered all
 // the same, and nothing is done twice. The real object answers; what is broken is the way between.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { checkMachine } from '../../src/machines/blocklist.ts';
 import type { StreamAsk } from '../../src/feed/questions.ts';
 import { bouncer, feed, type WireDecision } from '../support/bouncer.ts';
 import { addBouncer, operator, operatorToken } from '../support/http.ts';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { type ModelEngine } from '../support/model-engine.ts';
+import { serveWith, startEdge } from '../support/edge.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
 let key: string;
 beforeEach(async () => {
-  engine = startModelEngine();
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
   engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
   await operator('POST', '/feed/sync?full=true');
 });
@@ -53,11 +51,8 @@ function outOfReach(): never {
 }
 
 async function ask(through: Env, path: string, init: RequestInit = {}): Promise<Response> {
-  const ctx = createExecutionContext();
   const headers = { 'x-api-key': key, authorization: `Bearer ${operatorToken}`, ...init.headers };
-  const response = await serve(new Request(`http://edge.example${path}`, { ...init, headers }), through, ctx);
-  await waitOnExecutionContext(ctx);
-  return response;
+  return serveWith(through, path, { ...init, headers });
 }
 
 const post = (through: Env, path: string, body: object) =>

@@ -1,9 +1,6 @@
 // A host's account at an engine: the host makes the password, the broker registers it and keeps nothing of it; a host that
 // may have none, or no longer, gets none.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
-import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { serve } from '../../src/app.ts';
 import type { CommitAsk } from '../../src/writer/commit.ts';
 import { readSettings } from '../../src/config/settings.ts';
 import { mintSecret } from '../../src/crypto/mint.ts';
@@ -21,6 +18,7 @@ import {
 } from '../support/hosts.ts';
 import { startModelAccounts, type ModelAccounts } from '../support/model-accounts.ts';
 import { makeSshKey } from '../support/ssh.ts';
+import { serveWith } from '../support/edge.ts';
 
 const registrationToken = 'registration-token-of-the-tests-0123';
 const settings = { UPSTREAM_REGISTRATION_TOKEN: registrationToken };
@@ -39,14 +37,8 @@ function withMachine(name = 'web-1', fields: Record<string, unknown> = {}): Prom
 
 /** An operator's request, where the settings are other ones. */
 async function operatorOf(own: Record<string, unknown>, method: string, path: string, fields: unknown) {
-  const request = new Request(`http://edge.example/api/v1${path}`, {
-    method,
-    headers: { authorization: `Bearer ${operatorToken}` },
-    body: JSON.stringify(fields),
-  });
-  const ctx = createExecutionContext();
-  const response = await serve(request, { ...env, ...own } as Env, ctx);
-  await waitOnExecutionContext(ctx);
+  const headers = { authorization: `Bearer ${operatorToken}` };
+  const response = await serveWith(own, `/api/v1${path}`, { method, headers, body: JSON.stringify(fields) });
   return { status: response.status, body: await response.json<any>() };
 }
 

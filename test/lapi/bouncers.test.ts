@@ -2,7 +2,8 @@
 // The numbers are those of the list in docs/bouncers.md.
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { type ModelEngine } from '../support/model-engine.ts';
+import { startEdge } from '../support/edge.ts';
 import { addBouncer, asBouncer, call, operator } from '../support/http.ts';
 import type { WireDecision } from '../support/bouncer.ts';
 
@@ -11,8 +12,7 @@ let engine: ModelEngine;
 let key: string;
 
 beforeEach(async () => {
-  engine = startModelEngine();
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
 });
 
 interface Stream {

@@ -1,10 +1,9 @@
 // `/health` as a crowd of strangers asks for it: the feed is asked once a second, and nobody is told what nobody knows.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { forgetLatest } from '../../src/feed/fast-path.ts';
 import { startModelEngine } from '../support/model-engine.ts';
+import { serveWith } from '../support/edge.ts';
 
 beforeEach(() => {
   startModelEngine();
@@ -31,10 +30,7 @@ async function health() {
       return { status: () => reached().then(() => feed.status()) };
     },
   };
-  const ctx = createExecutionContext();
-  const request = new Request('http://edge.example/health');
-  const response = await serve(request, { ...env, DECISION_FEED: counted } as unknown as Env, ctx);
-  await waitOnExecutionContext(ctx);
+  const response = await serveWith({ DECISION_FEED: counted }, '/health');
   return { status: response.status, body: await response.json() };
 }
 

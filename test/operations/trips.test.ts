@@ -1,13 +1,12 @@
 // What a mutation costs: trips to D1, and calls of the feed's object, one after the other. A rack of hosts that comes up
 // at once pays each of them in the time of the slowest.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, expect, test } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { digestOf } from '../../src/crypto/secret.ts';
 import { enrolmentToken, makeHost, makeKey } from '../support/hosts.ts';
 import { operator } from '../support/http.ts';
 import { startModelEngine } from '../support/model-engine.ts';
+import { serveWith } from '../support/edge.ts';
 
 let trips = { d1: 0, feed: 0 };
 
@@ -55,14 +54,11 @@ beforeEach(async () => {
 /** A call by an operator with a token of ours, which D1 has to know. */
 async function asked(method: string, path: string, body: object = {}): Promise<[number, typeof trips]> {
   trips = { d1: 0, feed: 0 };
-  const request = new Request(`http://edge.example/api/v1${path}`, {
+  const { status } = await serveWith(counting, `/api/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, 'idempotency-key': crypto.randomUUID(), 'if-match': '*' },
     ...(method === 'GET' ? {} : { body: JSON.stringify(body) }),
   });
-  const ctx = createExecutionContext();
-  const { status } = await serve(request, { ...env, ...counting } as unknown as Env, ctx);
-  await waitOnExecutionContext(ctx);
   return [status, trips];
 }
 
@@ -130,10 +126,7 @@ test('an address that is fixed once is read no more', async () => {
   const read = async (): Promise<typeof trips> => {
     trips = { d1: 0, feed: 0 };
     const headers = { authorization: `Bearer ${token}` };
-    const ctx = createExecutionContext();
-    const asked = new Request('http://edge.example/api/v1/bouncers', { headers });
-    expect((await serve(asked, unset, ctx)).status).toBe(200);
-    await waitOnExecutionContext(ctx);
+    expect((await serveWith(unset, '/api/v1/bouncers', { headers })).status).toBe(200);
     return trips;
   };
   const [, set] = await asked('GET', '/bouncers');

@@ -3,19 +3,19 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from '../support/bouncer.ts';
-import { addBouncer, asBouncer, call, operator } from '../support/http.ts';
+import { asBouncer, call, operator } from '../support/http.ts';
 import { refuseWrites } from '../support/storage.ts';
 import { isFull } from '../../src/store/unwritable.ts';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { type ModelEngine } from '../support/model-engine.ts';
+import { startEdge } from '../support/edge.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
 let key: string;
 
 beforeEach(async () => {
-  engine = startModelEngine();
   vi.useFakeTimers({ toFake: ['Date'] });
-  key = await addBouncer('fw');
+  ({ engine, key } = await startEdge());
   engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
   engine.add({ value: '192.0.2.2', untilMs: Date.now() + 3 * hour });
   await operator('POST', '/feed/sync?full=true');

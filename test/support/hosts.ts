@@ -1,13 +1,11 @@
 // Hosts as the broker meets them: a key, a challenge, a signed request. Settings of their own go past the bindings that
 // all tests share.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
-import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { toBase64 } from '../../src/formats/bytes.ts';
 import { digestOf } from '../../src/crypto/secret.ts';
 import { operator } from './http.ts';
 import { makeSshKey, type SshKey } from './ssh.ts';
+import { serveWith } from './edge.ts';
 
 export const base = 'http://edge.example/bootstrap/v1';
 
@@ -36,9 +34,7 @@ export async function bootstrap(
     headers: { 'cf-connecting-ip': address },
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   };
-  const ctx = createExecutionContext();
-  const response = await serve(new Request(base + path, init), { ...env, ...settings } as Env, ctx);
-  await waitOnExecutionContext(ctx);
+  const response = await serveWith({ ...settings }, `/bootstrap/v1${path}`, init);
   const text = await response.text();
   expect(text).not.toMatch(/cs[bem]_[0-9A-Za-z]{49}|-secret-of-the-tests/);
   const answer = { status: response.status, body: JSON.parse(text), headers: response.headers };

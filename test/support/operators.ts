@@ -1,11 +1,10 @@
 // Calls of the operator API with settings of their own, issuers that answer in place of the network, and a watch on
 // every output: no token may be in an answer, but the one that shows it, or in the log.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, vi } from 'vitest';
-import { serve } from '../../src/app.ts';
 import { operator, type OperatorAnswer } from './http.ts';
 import { canary, createIssuer, type TestIssuer } from './issuer.ts';
+import { serveWith } from './edge.ts';
 
 /** Every token that a test made. */
 export const secrets = new Set<string>();
@@ -95,11 +94,9 @@ export interface Call {
 
 /** A call with settings of its own, past the bindings that all tests share. */
 export async function request(path: string, { method = 'GET', body, headers = {}, issuers, settings }: Call) {
-  const bindings = { ...env, OPERATOR_ISSUERS: JSON.stringify(issuers ?? []), ...settings } as Env;
-  const ctx = createExecutionContext();
+  const bindings = { OPERATOR_ISSUERS: JSON.stringify(issuers ?? []), ...settings };
   const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
-  const response = await serve(new Request(`http://edge.example/api/v1${path}`, init), bindings, ctx);
-  await waitOnExecutionContext(ctx);
+  const response = await serveWith(bindings, `/api/v1${path}`, init);
   const text = await response.text();
   if (!(path === '/operator-tokens' && response.status === 201)) {
     for (const secret of [...secrets, canary]) expect(text).not.toContain(secret);
