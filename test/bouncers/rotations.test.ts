@@ -158,7 +158,7 @@ describe('a rotation of many', () => {
     const outOfReach = (): never => {
       throw new Error('D1_ERROR: Network connection lost.');
     };
-    const without = { DB: { prepare: outOfReach, batch: outOfReach } };
+    const without = { ...env, DB: { prepare: outOfReach, batch: outOfReach } };
     for (const dry_run of [true, false]) {
       const response = await serveWith(without, '/api/v1/rotations', {
         method: 'POST',

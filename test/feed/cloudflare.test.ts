@@ -24,7 +24,7 @@ beforeEach(async () => {
 async function poll(query: string, init: RequestInit = {}, bindings: object = {}): Promise<Response> {
   const headers = new Headers(init.headers);
   headers.set('x-api-key', key);
-  return serveWith(bindings, `/v1/decisions/stream${query}`, { ...init, headers });
+  return serveWith({ ...env, ...bindings }, `/v1/decisions/stream${query}`, { ...init, headers });
 }
 
 describe('a client that did not ask for gzip gets none, whatever Cloudflare made of its Accept-Encoding', () => {

@@ -130,24 +130,6 @@ describe('what was done by a try that nobody heard holds at once where its repet
   });
 });
 
-test('an object of the release before, which says less of a mutation, is understood', async () => {
-  const older = new Proxy(feed(), {
-    get: (stub, method) => async (asked: never) => {
-      const answer = await (stub as unknown as Record<typeof method, (ask: never) => unknown>)[method]?.(
-        asked,
-      );
-      if (method !== 'commit') return answer;
-      const { kind, mark } = answer as { kind: 'done'; mark: unknown };
-      return { kind, mark };
-    },
-  });
-  const through = { ...env, DECISION_FEED: { getByName: () => older } } as unknown as Env;
-  const made = await post(through, '/bouncers', { name: 'new' });
-  expect(made.status).toBe(201);
-  expect(await made.json()).toMatchObject({ bouncer: { name: 'new', clients: [] } });
-  expect((await ask(through, '/api/v1/bouncers/fw', { method: 'DELETE' })).status).toBe(204);
-});
-
 test('an object that is overloaded is left alone', async () => {
   const through = failing('stream', ['before'], { overloaded: true, retryable: true });
   const response = await ask(through, '/v1/decisions/stream');

@@ -1,5 +1,6 @@
 // A host's account at an engine: the host makes the password, the broker registers it and keeps nothing of it; a host that
 // may have none, or no longer, gets none.
+import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { CommitAsk } from '../../src/writer/commit.ts';
 import { readSettings } from '../../src/config/settings.ts';
@@ -38,7 +39,11 @@ function withMachine(name = 'web-1', fields: Record<string, unknown> = {}): Prom
 /** An operator's request, where the settings are other ones. */
 async function operatorOf(own: Record<string, unknown>, method: string, path: string, fields: unknown) {
   const headers = { authorization: `Bearer ${operatorToken}` };
-  const response = await serveWith(own, `/api/v1${path}`, { method, headers, body: JSON.stringify(fields) });
+  const response = await serveWith({ ...env, ...own }, `/api/v1${path}`, {
+    method,
+    headers,
+    body: JSON.stringify(fields),
+  });
   return { status: response.status, body: await response.json<any>() };
 }
 

@@ -30,7 +30,7 @@ async function health() {
       return { status: () => reached().then(() => feed.status()) };
     },
   };
-  const response = await serveWith({ DECISION_FEED: counted }, '/health');
+  const response = await serveWith({ ...env, DECISION_FEED: counted }, '/health');
   return { status: response.status, body: await response.json() };
 }
 

@@ -54,7 +54,7 @@ beforeEach(async () => {
 /** A call by an operator with a token of ours, which D1 has to know. */
 async function asked(method: string, path: string, body: object = {}): Promise<[number, typeof trips]> {
   trips = { d1: 0, feed: 0 };
-  const { status } = await serveWith(counting, `/api/v1${path}`, {
+  const { status } = await serveWith({ ...env, ...counting }, `/api/v1${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, 'idempotency-key': crypto.randomUUID(), 'if-match': '*' },
     ...(method === 'GET' ? {} : { body: JSON.stringify(body) }),
@@ -122,7 +122,7 @@ test('verifying the audit log takes a trip for each 5,000 rows, and three beside
 
 test('an address that is fixed once is read no more', async () => {
   // Of one isolate.
-  const unset = { ...env, ...counting, PUBLIC_URL: '' } as unknown as Env;
+  const unset = { ...env, ...counting, PUBLIC_URL: '' };
   const read = async (): Promise<typeof trips> => {
     trips = { d1: 0, feed: 0 };
     const headers = { authorization: `Bearer ${token}` };

@@ -1,5 +1,6 @@
 // Hosts as the broker meets them: a key, a challenge, a signed request. Settings of their own go past the bindings that
 // all tests share.
+import { env } from 'cloudflare:workers';
 import { expect } from 'vitest';
 import { toBase64 } from '../../src/formats/bytes.ts';
 import { digestOf } from '../../src/crypto/secret.ts';
@@ -34,7 +35,7 @@ export async function bootstrap(
     headers: { 'cf-connecting-ip': address },
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   };
-  const response = await serveWith({ ...settings }, `/bootstrap/v1${path}`, init);
+  const response = await serveWith({ ...env, ...settings }, `/bootstrap/v1${path}`, init);
   const text = await response.text();
   expect(text).not.toMatch(/cs[bem]_[0-9A-Za-z]{49}|-secret-of-the-tests/);
   const answer = { status: response.status, body: JSON.parse(text), headers: response.headers };

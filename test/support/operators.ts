@@ -94,7 +94,7 @@ export interface Call {
 
 /** A call with settings of its own, past the bindings that all tests share. */
 export async function request(path: string, { method = 'GET', body, headers = {}, issuers, settings }: Call) {
-  const bindings = { OPERATOR_ISSUERS: JSON.stringify(issuers ?? []), ...settings };
+  const bindings = { ...env, OPERATOR_ISSUERS: JSON.stringify(issuers ?? []), ...settings };
   const init = { method, headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
   const response = await serveWith(bindings, `/api/v1${path}`, init);
   const text = await response.text();
