@@ -93,7 +93,8 @@ export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPla
       .update(keyVersions)
       .set({
         state: field('state'),
-        firstUsedMs: field('firstUsedMs'),
+        // `saveFirstUse` moves no revision: it may have written this since the versions were read.
+        firstUsedMs: sql`COALESCE(first_used_ms, ${field('firstUsedMs')})`,
         deadlineMs: field('deadlineMs'),
         graceMs: field('graceMs'),
         maxOverlapMs: field('maxOverlapMs'),

@@ -2,7 +2,9 @@
 import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { hashOf, textOf, type AuditRow } from '../../src/store/audit.sql.ts';
+import { planStatements, saveFirstUse, versionsOf } from '../../src/bouncers/keys.sql.ts';
+import { statementBuilder } from '../../src/store/ask.ts';
+import { hashOf, statementOf, textOf, type AuditRow } from '../../src/store/audit.sql.ts';
 import { feed } from '../support/bouncer.ts';
 import { type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
@@ -49,6 +51,20 @@ describe('rotation', () => {
     expect(await status(key)).toBe(200);
     pass(1);
     expect([await status(key), await status(next)]).toEqual([403, 200]);
+  });
+
+  test('a first use that is noted while a rotation is decided stays noted', async () => {
+    const bouncer = { id: 1, revision: 1, versionCount: 1 };
+    const [version] = await versionsOf(env.DB, [bouncer.id]);
+    if (!version) throw new Error('no version');
+    await saveFirstUse(env.DB, version.id, 1000);
+    const plan = { revoke: [], change: [{ version, to: { deadlineMs: 2000 } }] };
+    const statements = planStatements(statementBuilder(env.DB), [{ bouncer, plan, digest: null }], 1500);
+    const built = statements.map(statementOf);
+    await env.DB.batch(built.map(({ sql, params }) => env.DB.prepare(sql).bind(...params)));
+    expect(await versionsOf(env.DB, [bouncer.id])).toEqual([
+      { ...version, firstUsedMs: 1000, deadlineMs: 2000 },
+    ]);
   });
 
   test.each(['0s', '10m'])('a digest that the bouncer has already is refused (grace %s)', async (grace) => {
