@@ -19,7 +19,7 @@ export interface Policy {
 /** A policy as D1 stores it. */
 export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
 
-/** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/basis.ts. */
+/** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/baselines.ts. */
 export const largestCap = 20_000;
 
 const mostFilters = 30;

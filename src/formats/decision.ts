@@ -22,7 +22,7 @@ export interface Decision {
  */
 export interface Row extends Decision {
   readonly rowId: number;
-  /** The engine that decided, by its handle (identity.ts); empty: it was decided here. */
+  /** The engine that decided, by its handle (engine-names.ts); empty: it was decided here. */
   readonly engine: string;
   /** Its id at that engine; 0: no engine knows it. */
   readonly engineId: number;
