@@ -204,7 +204,7 @@ describeWith('a hole in the delta stream', ['lab'], () => {
     expect(ofValue(await pullStream(edge), value)).toMatchObject({ new: [], deleted: [{ value }] });
   });
 
-  it('a full list that misses more than a third is believed at the second look', async () => {
+  it('a full list that misses more than a third is accepted at the second look', async () => {
     await pullStream(edge, 'startup=true');
     const lost = others.slice(0, 5);
     for (const value of lost) await engine.cscli('alerts', 'delete', '-i', value);

@@ -317,7 +317,7 @@ describeWith('the mirror', ['lab'], () => {
       60_000 + 18 * idleSyncSeconds * 1000,
     );
 
-    it('believes the second list of a process that was started between the two', async () => {
+    it('accepts the second list of a process that was started between the two', async () => {
       const edge = await begin(quiet);
       await edge.sync({ full: true });
       loseAllAfter(100);

@@ -148,7 +148,7 @@ describeWith('an engine behind a liar', ['lab'], () => {
     await until('the feed is fresh', async () => (await lapidary.health()).feed === 'fresh');
   });
 
-  it('that repeats half of the list is believed, and what comes back is served again', async () => {
+  it('that repeats half of the list is accepted, and what comes back is served again', async () => {
     const kept = lasting.slice(0, 3);
     const few = sendInstead(({ subject, body }) => {
       if (subject !== 'list') return body;

@@ -130,7 +130,7 @@ describeWith('an engine whose database is replaced', ['lab'], () => {
     await bothHave({ banned: [...old.slice(1), '198.51.100.9'], free: [old[0]!] });
   });
 
-  it('an operator who vouches for it ends what the old one banned', async () => {
+  it('an operator who forces its list removes what the old one banned', async () => {
     await replace(engine.emptyDatabase);
     await engine.ban('198.51.100.1');
     await bothHave({ banned: [...old, '198.51.100.1'] });

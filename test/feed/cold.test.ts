@@ -81,7 +81,7 @@ describe('with the full list failing and deltas passing', () => {
     expect((await get('')).status).toBe(503);
   });
 
-  test('the first list that is believed ends it', async () => {
+  test('the first list that is accepted ends it', async () => {
     engine.fault = undefined;
     await operator('POST', '/feed/sync?full=true');
     expect(await (await get('?ip=192.0.2.200')).json()).toBeNull();

@@ -342,7 +342,7 @@ describe('false emptiness', () => {
     expect(await held()).toEqual(values.slice(1));
   });
 
-  test('an operator can vouch for an engine that is really empty', async () => {
+  test('an operator can force the list of an engine that is really empty', async () => {
     engine.rows.clear();
     await sync();
     expect(await held()).toEqual(values);
@@ -350,7 +350,7 @@ describe('false emptiness', () => {
     expect(await held()).toEqual([]);
   });
 
-  test('an engine that goes on past its highest id after a hard delete of all is believed', async () => {
+  test('an engine that goes on past its highest id after a hard delete of all is accepted', async () => {
     engine.rows.clear();
     await sync();
     engine.add({ value: '203.0.113.1', untilMs: Date.now() + hour });
