@@ -152,6 +152,6 @@ describe('an issuer on loopback', () => {
 test('a bad OPERATOR_ISSUERS stops the start and is named, not shown', async () => {
   const settings = { OPERATOR_ISSUERS: '[{"issuer":"http://hidden.example"}]' };
   const start = startLapidary({ settings });
-  await expect(start).rejects.toThrow('OPERATOR_ISSUERS must be');
+  await expect(start).rejects.toThrow('OPERATOR_ISSUERS, entry 1, issuer must be');
   await expect(start).rejects.not.toThrow('hidden');
 });
