@@ -20,17 +20,8 @@ export interface PublicKey {
     Uint8Array<ArrayBuffer> | { readonly kty: 'RSA'; readonly n: string; readonly e: string };
 }
 
-interface Curve {
-  readonly name: string;
-  /** WebCrypto's name. */
-  readonly web: string;
-  readonly bits: number;
-  /** What signatures with it are hashed with (RFC 5656 §6.2.1). */
-  readonly hash: string;
-}
-
-/** ECDSA's, by the type of the key. */
-export const curves: ReadonlyMap<string, Curve> = new Map([
+/** ECDSA's curves, by the type of the key. `web`: WebCrypto's name. `hash`: that of signatures (RFC 5656 §6.2.1). */
+export const curves = new Map([
   ['ecdsa-sha2-nistp256', { name: 'nistp256', web: 'P-256', bits: 256, hash: 'SHA-256' }],
   ['ecdsa-sha2-nistp384', { name: 'nistp384', web: 'P-384', bits: 384, hash: 'SHA-384' }],
   ['ecdsa-sha2-nistp521', { name: 'nistp521', web: 'P-521', bits: 521, hash: 'SHA-512' }],
@@ -131,10 +122,8 @@ function readRsa(reader: Reader): Body | string {
   return { bits, material: { kty: 'RSA', n, e } };
 }
 
-type ImportedKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>;
-
 /** The key for WebCrypto; null when WebCrypto refuses it. `hash`: for RSA alone. */
-export async function importKey({ type, material }: PublicKey, hash: string): Promise<ImportedKey | null> {
+export async function importKey({ type, material }: PublicKey, hash: string) {
   const curve = curves.get(type);
   const point = curve ? { name: 'ECDSA', namedCurve: curve.web } : { name: 'Ed25519' };
   const rsa = { name: 'RSASSA-PKCS1-v1_5', hash };

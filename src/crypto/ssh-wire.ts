@@ -1,19 +1,9 @@
 // Reads SSH's wire format (RFC 4251 §5). Lengths come from strangers, so no read goes beyond what is there. Pure.
 
-/** Reads from the front. Null when what is asked for is not there; a read beyond the end makes all later ones null. */
-export interface Reader {
-  bytes(count: number): Uint8Array<ArrayBuffer> | null;
-  number(): number | null;
-  /** A string: a length and so many bytes. */
-  string(): Uint8Array<ArrayBuffer> | null;
-  /** A string of printable ASCII: names of keys, curves, algorithms. */
-  text(): string | null;
-  /** An mpint above zero, in its shortest form only. The answer has no leading zero byte. */
-  positive(): Uint8Array<ArrayBuffer> | null;
-  atEnd(): boolean;
-}
+export type Reader = ReturnType<typeof createReader>;
 
-export function createReader(from: Uint8Array): Reader {
+/** Reads from the front. Null when what is asked for is not there; a read beyond the end makes all later ones null. */
+export function createReader(from: Uint8Array) {
   let at = 0;
   let failed = false;
 
@@ -29,14 +19,17 @@ export function createReader(from: Uint8Array): Reader {
     const four = bytes(4);
     return four && new DataView(four.buffer).getUint32(0);
   };
+  /** A string: a length and so many bytes. */
   const string = (): Uint8Array<ArrayBuffer> | null => {
     const length = number();
     return length === null ? null : bytes(length);
   };
+  /** A string of printable ASCII: names of keys, curves, algorithms. */
   const text = (): string | null => {
     const read = string();
     return read?.every((byte) => byte >= 0x20 && byte < 0x7f) ? String.fromCharCode(...read) : null;
   };
+  /** An mpint above zero, in its shortest form only. The answer has no leading zero byte. */
   const positive = (): Uint8Array<ArrayBuffer> | null => {
     const read = string();
     const [first = 0, second = 0] = read ?? [];

@@ -86,13 +86,8 @@ export async function verifySignature(
   return crypto.subtle.verify(scheme, imported, bytes, signed);
 }
 
-interface Scheme {
-  readonly name: string;
-  readonly hash: string;
-}
-
 /** How to verify a signature's algorithm with a key of this type; undefined when they don't belong together. No SHA-1. */
-function schemeOf({ algorithm }: Signature, type: KeyType): Scheme | undefined {
+function schemeOf({ algorithm }: Signature, type: KeyType) {
   if (type === 'ssh-rsa') {
     const hash = rsaHashes.get(algorithm);
     return hash === undefined ? undefined : { name: 'RSASSA-PKCS1-v1_5', hash };

@@ -15,20 +15,13 @@ const tickMs = 1_000;
 const lookUps = createLimit(null, 30);
 
 /** By digest: what was looked up in vain is refused for 5 s without another look-up. */
-export interface Refusals {
-  has(digest: string, nowMs: number): boolean;
-  note(digest: string, nowMs: number): void;
-  forget(digest: string): void;
-  /** For when keys have changed: what opened nothing may open something now. */
-  clear(): void;
-}
-
-export function createRefusals(): Refusals {
+export function createRefusals() {
   const atMs = createGenerations<number>(mostRefused);
   return {
-    has: (digest, nowMs) => sinceMs(atMs.get(digest) ?? -Infinity, nowMs) < refusedMs,
+    has: (digest: string, nowMs: number) => sinceMs(atMs.get(digest) ?? -Infinity, nowMs) < refusedMs,
     note: atMs.set,
     forget: atMs.delete,
+    /** For when keys have changed: what opened nothing may open something now. */
     clear: atMs.clear,
   };
 }
