@@ -2,6 +2,7 @@
 // which are not there.
 
 declare module 'node:zlib' {
+  export function crc32(text: string): number;
   interface Gzip {
     on(event: 'data', listener: (part: Uint8Array) => void): this;
   }

@@ -1,6 +1,8 @@
 // The form of keys and tokens: made here, and recognised where none may be. A mistake in the random draw or in the
 // checksum stays in every key that was made with it.
 
+import { crc32 } from 'node:zlib';
+
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
 /**
@@ -33,12 +35,7 @@ export function isMinted(secret: string): boolean {
 }
 
 function checksum(text: string): string {
-  let crc = 0xffffffff;
-  for (const byte of new TextEncoder().encode(text)) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  let rest = (crc ^ 0xffffffff) >>> 0;
+  let rest = crc32(text);
   let digits = '';
   for (let place = 0; place < 6; place++) {
     digits = alphabet[rest % 62] + digits;

@@ -15,7 +15,7 @@ import {
   waitOfPending,
   type Attempt,
 } from '../http/rate-limit.ts';
-import { readBytes } from '../http/body.ts';
+import { parseJson, readBytes } from '../http/body.ts';
 import { limitedNetwork } from '../formats/ip.ts';
 
 export interface Login {
@@ -117,25 +117,16 @@ export async function readLogin(request: Request, limitBytes: number): Promise<R
  */
 function machineIn(body: Uint8Array): Result<string | null> {
   const text = new TextDecoder().decode(body);
-  const json = parsed(text);
-  if (json === undefined) {
-    const goesOn = parsed(text.slice(0, firstObjectEnd(text))) !== undefined;
+  const json = parseJson(text);
+  if (!json.ok) {
+    const goesOn = parseJson(text.slice(0, firstObjectEnd(text))).ok;
     return goesOn ? badInput('body', 'must be one JSON value') : succeed(null);
   }
-  if (typeof json !== 'object' || json === null) return succeed(null);
-  const named = Object.entries(json).filter(([name]) => name.toLowerCase() === 'machine_id');
+  if (typeof json.value !== 'object' || json.value === null) return succeed(null);
+  const named = Object.entries(json.value).filter(([name]) => name.toLowerCase() === 'machine_id');
   if (named.length > 1) return badInput('machine_id', 'is given twice');
   const name: unknown = named[0]?.[1];
   return succeed(typeof name === 'string' ? name : null);
-}
-
-/** Undefined: it is not JSON. */
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Where the first object of a text ends, by its braces outside strings; the text's length when it does not end. */
@@ -166,7 +157,8 @@ export async function publicAnswer(result: Result<Response>): Promise<Result<Res
   const { status, headers } = result.value;
   if (status !== 401 && status < 500) return result;
   const text = await result.value.text();
-  const message = (parsed(text) as { message?: unknown } | null | undefined)?.message;
+  const json = parseJson(text);
+  const message = json.ok && (json.value as { message?: unknown } | null)?.message;
   if (status === 401 && aboutRequest.test(String(message))) {
     return succeed(new Response(text, { status, headers }));
   }

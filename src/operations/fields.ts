@@ -2,6 +2,7 @@
 // field must be. Pure.
 
 import * as z from 'zod';
+import { parsed } from '../config/fields.ts';
 import { badInput, succeed, type Result } from '../http/failure.ts';
 import { formatDuration, parseDuration } from '../formats/duration.ts';
 
@@ -72,15 +73,10 @@ export function keyOf(input: { key_sha512?: string | undefined; expires_in?: num
 
 /** A whole number in a query. Only digits: to JavaScript an empty text is 0. */
 function digits(least: number, most: number, mustBe: string) {
-  return z
-    .string(mustBe)
-    .transform((text, context): number => {
-      const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
-      if (number >= least && number <= most) return number;
-      context.addIssue({ code: 'custom', message: mustBe });
-      return z.NEVER;
-    })
-    .meta({ override: { type: 'integer', minimum: least, maximum: most } });
+  return parsed(mustBe, (text) => {
+    const number = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+    return number >= least && number <= most ? number : null;
+  }).meta({ override: { type: 'integer', minimum: least, maximum: most } });
 }
 
 const limit = digits(1, 1000, 'must be a whole number from 1 to 1000');
