@@ -1,15 +1,17 @@
 // The address by which hosts know this broker, where PUBLIC_URL does not set it: the Host header of an operator's first
 // request, since no other Host header is trusted. It holds until an operator sets another, or PUBLIC_URL is set.
 
+import { sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Context } from 'hono';
 import * as z from 'zod';
 import { publicUrls } from './audience.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { always } from '../store/audit.sql.ts';
-import { answerMs } from '../store/ask.ts';
-import * as db from './public-url.sql.ts';
+import { answerMs, askD1 } from '../store/ask.ts';
+import { publicUrl } from '../store/schema.ts';
 import { causeOf, conflict, fail, succeed, type Result } from '../http/failure.ts';
+import { parsed } from '../config/fields.ts';
 import { mayAct } from '../config/roles.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
@@ -19,15 +21,10 @@ import { lastReconciledMs } from '../operations/settle.ts';
 import { parsePublicUrl, publicUrlMustBe, isLoopback, isLoopbackUrl } from '../config/public-url.ts';
 
 export const publicUrlFields = z.strictObject({
-  url: z
-    .string(`must be ${publicUrlMustBe}`)
-    .transform((text, context): string => {
-      const url = parsePublicUrl(text);
-      if (url !== null) return url;
-      context.addIssue({ code: 'custom', message: `must be ${publicUrlMustBe}` });
-      return z.NEVER;
-    })
-    .meta({ description: 'PATH_PREFIX included.', example: 'https://lapidary.example.net' }),
+  url: parsed(`must be ${publicUrlMustBe}`, parsePublicUrl).meta({
+    description: 'PATH_PREFIX included.',
+    example: 'https://lapidary.example.net',
+  }),
 });
 
 export const publicUrlShape = z
@@ -44,6 +41,18 @@ export const publicUrlShape = z
   })
   .meta({ id: 'PublicUrl', description: 'An address by which hosts know this broker: they sign it.' });
 
+type FixedUrl = Omit<typeof publicUrl.$inferSelect, 'id'>;
+
+/** The address that is fixed in D1, if one is. */
+export function selectFixedUrl(db: DrizzleD1Database) {
+  return db.select().from(publicUrl);
+}
+
+function fixUrlStatements(db: DrizzleD1Database, fixed: FixedUrl) {
+  const row = { id: 0, ...fixed };
+  return [db.insert(publicUrl).values(row).onConflictDoUpdate({ target: publicUrl.id, set: fixed })];
+}
+
 /** A request's Host header, in lower case. */
 function hostOf(request: Request): string {
   return (request.headers.get('host') ?? new URL(request.url).host).toLowerCase();
@@ -59,7 +68,7 @@ export function isFromLoopback(request: Request, settings: Settings): boolean {
   return isLoopback(clientAddress(request, settings));
 }
 
-function describe(settings: Settings, fixed: Omit<db.FixedUrl, 'id'> | null) {
+function describe(settings: Settings, fixed: FixedUrl | null) {
   return publicUrls(settings, fixed?.url ?? null).map((url) => {
     const by = url === settings.publicUrl ? null : fixed;
     const fixing = { fixed_by: by?.actor ?? null, fixed_at: isoTime(by?.fixedMs ?? null) };
@@ -70,7 +79,8 @@ function describe(settings: Settings, fixed: Omit<db.FixedUrl, 'id'> | null) {
 /** For the status, which is answered without D1 as well. Null: D1 is out of reach. */
 export async function describePublicUrls(d1: D1Database, settings: Settings) {
   try {
-    return describe(settings, await db.findFixedUrl(d1));
+    const [fixed] = await askD1(d1, selectFixedUrl, answerMs);
+    return describe(settings, fixed ?? null);
   } catch (error) {
     console.error(`the address of this broker could not be read: ${causeOf(error).message}`);
     return null;
@@ -101,14 +111,14 @@ export async function fixPublicUrl(c: Context<AppEnv>, nowMs: number): Promise<v
 async function fix(c: Context<AppEnv>, url: string, nowMs: number): Promise<void> {
   const fixed = { url, fixedMs: nowMs, actor: c.get('actor') };
   const mutation = { ...mutationBy(c.env, fixed.actor, nowMs), breakGlass: c.get('breakGlass') };
-  const reads = (d: DrizzleD1Database) => [db.selectFixedUrl(d)] as const;
+  const reads = (d: DrizzleD1Database) => [selectFixedUrl(d)] as const;
   try {
     const answer = await mutate(mutation, reads, ([[there]]) => {
       if (there) return succeed({ as: { status: 200, body: {} } });
       return succeed({
         entry: { action: 'public-url.fix', target: fixed.url, detail: {} },
-        unchanged: db.noneFixed,
-        statements: (d) => db.fixUrlStatements(d, fixed),
+        unchanged: sql`NOT EXISTS (SELECT 1 FROM public_url)`,
+        statements: (d) => fixUrlStatements(d, fixed),
         answer: { status: 200, body: {} },
       });
     });
@@ -130,7 +140,7 @@ export async function changePublicUrl(
     succeed({
       entry: { action: 'public-url.change', target: url, detail: {} },
       unchanged: always,
-      statements: (d) => db.fixUrlStatements(d, fixed),
+      statements: (d) => fixUrlStatements(d, fixed),
       answer: { status: 200, body: { public_urls: describe(settings, fixed) } },
     }),
   );

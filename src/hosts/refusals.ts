@@ -2,11 +2,13 @@
 // the audit log. Strangers can cause some of these notes, so they are bounded: a host's every ten minutes at most, relays
 // once an hour for each audience, twenty an hour in all.
 
+import { eq, lte, sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { sinceMs } from '../runtime/clock.ts';
 import type { Host } from './hosts.sql.ts';
 import { selectHolds } from '../store/facts.ts';
-import * as db from './public-url.sql.ts';
+import { askD1 } from '../store/ask.ts';
+import { hosts, relayedAudiences } from '../store/schema.ts';
 import { causeOf, fail, succeed } from '../http/failure.ts';
 import { mutate } from '../operations/mutate.ts';
 import { hostMutation } from './registration.ts';
@@ -33,7 +35,10 @@ export async function noteRefusal(
   try {
     if (sinceMs(host.lastRefusedMs ?? -Infinity, nowMs) >= refusedEveryMs) {
       const why = await whyOf(refusal);
-      if (why !== null) await db.noteRefused(env.DB, host.id, why, nowMs);
+      if (why !== null) {
+        const noted = { lastRefusedMs: nowMs, lastRefusedWhy: why };
+        await askD1(env.DB, (d) => d.update(hosts).set(noted).where(eq(hosts.id, host.id)));
+      }
     }
     if (refusal.kind === 'relay')
       await noteRelay(env, host.name, cut(refusal.audience, mostCharacters), address, nowMs);
@@ -58,15 +63,20 @@ async function noteRelay(
   address: string,
   nowMs: number,
 ): Promise<void> {
-  const after = nowMs - relayedEveryMs;
-  const isNew = db.isNewRelay(audience, after, mostRelays);
+  const afterMs = nowMs - relayedEveryMs;
+  // None was noted for this audience since, and not too many for others.
+  const isNew = sql`(SELECT count(*) < ${mostRelays} AND total(audience = ${audience}) = 0
+    FROM relayed_audiences WHERE noted_ms > ${afterMs})`;
   const reads = (d: DrizzleD1Database) => [selectHolds(d, isNew)] as const;
   await mutate(hostMutation(env, host, nowMs), reads, ([[found]]) => {
     if (!found?.holds) return fail({ kind: 'replayed' });
     return succeed({
       entry: { action: 'host.relay-refused', target: host, detail: { audience, address } },
       unchanged: isNew,
-      statements: (d) => db.noteRelayStatements(d, audience, after, nowMs),
+      statements: (d) => [
+        d.delete(relayedAudiences).where(lte(relayedAudiences.notedMs, afterMs)),
+        d.insert(relayedAudiences).values({ audience, notedMs: nowMs }),
+      ],
       answer: { status: 200, body: {} },
     });
   });

@@ -3,8 +3,9 @@
 // one and the same answer, whatever the reason.
 
 import * as z from 'zod';
-import type { Host, Nonce } from './hosts.sql.ts';
-import { readContact, type Contact } from './public-url.sql.ts';
+import { selectHost, type Host, type Nonce } from './hosts.sql.ts';
+import { selectFixedUrl } from './public-url.ts';
+import { askD1 } from '../store/ask.ts';
 import { badInput, causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import { parseJson } from '../http/body.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
@@ -123,9 +124,11 @@ export async function readRequest<T extends Payload>(
   return read.ok ? succeed({ payload: payload.value, nonce: read.value, bootId, ...signer.value }) : read;
 }
 
-async function contactOf({ d1 }: VerificationContext, host: string): Promise<Result<Contact>> {
+/** The host of this name, a removed one too, and the address of this broker that is fixed in D1. */
+async function contactOf({ d1 }: VerificationContext, name: string) {
   try {
-    return succeed(await readContact(d1, host));
+    const [[host], [fixed]] = await askD1(d1, (d) => d.batch([selectHost(d, name), selectFixedUrl(d)]));
+    return succeed({ host: host ?? null, fixed: fixed?.url ?? null });
   } catch (error) {
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
     return fail({ kind: 'unavailable', problem: 'hosts can not be checked now; try again' });
