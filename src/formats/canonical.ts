@@ -2,7 +2,7 @@
 // kernel's set has one element for all texts of one network.
 
 import { formatNetwork, parseNetwork } from './ip.ts';
-import type { Decision, Row } from './decision.ts';
+import type { Row } from './decision.ts';
 
 /**
  * IPv6 as RFC 5952 writes it: one gap of at least two groups, and no group of zeros beside it. Not mapped IPv4. Most values
@@ -43,16 +43,7 @@ export function sameNetwork(a: Row, b: Row): boolean {
   return a.canonicalValue === b.canonicalValue && a.type === b.type && sameKind(a.scope, b.scope);
 }
 
-/** Whether two rows are the same for a bouncer that compares texts. */
-export function sameText(a: Row, b: Row): boolean {
-  return a.value === b.value && a.scope === b.scope && a.type === b.type;
-}
-
 /** Whether a row is spelled otherwise than its canonical value and scope. */
-export function isRespelled({
-  scope,
-  value,
-  canonicalValue,
-}: Decision & Pick<Row, 'canonicalValue'>): boolean {
+export function isRespelled({ scope, value, canonicalValue }: Row): boolean {
   return value !== canonicalValue || (isOfAddresses(scope) && value.includes('/') !== (scope === 'Range'));
 }

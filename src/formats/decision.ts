@@ -57,15 +57,14 @@ export function isLocal(row: Row): boolean {
   return row.engineId === 0;
 }
 
+/** Whether two decisions are the same for a bouncer that compares texts. */
+export function sameText(a: Decision, b: Decision): boolean {
+  return a.value === b.value && a.scope === b.scope && a.type === b.type;
+}
+
 /** Whether bouncers and views can tell two decisions apart only by their ids. */
 export function sameContent(a: Decision, b: Decision): boolean {
-  return (
-    a.value === b.value &&
-    a.scope === b.scope &&
-    a.type === b.type &&
-    a.origin === b.origin &&
-    a.scenario === b.scenario
-  );
+  return sameText(a, b) && a.origin === b.origin && a.scenario === b.scenario;
 }
 
 /** Equal for rows of one content and engine: each view has all of them or none. */

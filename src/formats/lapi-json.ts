@@ -86,15 +86,12 @@ function encodeShared(text: string): string {
 
 const longestSeconds = Math.floor(longestMs / 1000);
 
-function bounded(seconds: number): number {
-  return Math.max(-longestSeconds, Math.min(seconds, longestSeconds));
-}
-
 /** One decision as bouncers read it. `uuid` is in stream answers only: LAPI does not select it for the list. */
 export function encodeDecision(decision: Decision, seconds: number, withUuid: boolean): string {
+  const bounded = Math.max(-longestSeconds, Math.min(seconds, longestSeconds));
   const uuid = withUuid && decision.uuid !== undefined ? `,"uuid":${encodeText(decision.uuid)}` : '';
   return (
-    `{"duration":"${formatDuration(bounded(seconds))}","id":${decision.id},"origin":${encodeShared(decision.origin)}` +
+    `{"duration":"${formatDuration(bounded)}","id":${decision.id},"origin":${encodeShared(decision.origin)}` +
     `,"scenario":${encodeShared(decision.scenario)},"scope":${encodeShared(decision.scope)}` +
     `,"type":${encodeShared(decision.type)}${uuid},"value":${encodeText(decision.value)}}`
   );

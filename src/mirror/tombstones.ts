@@ -1,8 +1,8 @@
 // How many removals the feed remembers. A tombstone brings an unban to a bouncer that was away. One that is deleted too
 // early leaves a ban in every bouncer that has no clock of its own. Too many use up the object's memory at every start.
 
-import { sameNetwork, sameText } from '../formats/canonical.ts';
-import { contentKey, type Row } from '../formats/decision.ts';
+import { sameNetwork } from '../formats/canonical.ts';
+import { contentKey, sameText, type Row } from '../formats/decision.ts';
 import type { Mirror } from './memory.ts';
 
 /** In workerd some 15 MB, beside 30 MB for 100,000 decisions. It is a day of one removal a second. */

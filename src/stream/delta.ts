@@ -7,8 +7,8 @@
 // Most bouncers compare texts, but kernel sets compare networks. So `new` has one decision for each spelling of a network,
 // and a removal is kept back while its network is banned under any spelling. The last removal of a network brings them all.
 
-import { sameNetwork, sameText } from '../formats/canonical.ts';
-import type { Row } from '../formats/decision.ts';
+import { sameNetwork } from '../formats/canonical.ts';
+import { sameText, type Row } from '../formats/decision.ts';
 import { isActive, type Mirror } from '../mirror/memory.ts';
 import { matcher, type View } from '../mirror/view.ts';
 import type { DeliveredState } from './baselines.ts';

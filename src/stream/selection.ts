@@ -1,7 +1,7 @@
 // Which decisions a view selects now: the longest of each value, the best under a cap, those on a network. Pure.
 
-import { sameNetwork, sameText } from '../formats/canonical.ts';
-import type { Decision, Row } from '../formats/decision.ts';
+import { sameNetwork } from '../formats/canonical.ts';
+import { sameText, type Decision, type Row } from '../formats/decision.ts';
 import { networksOf, type Mirror } from '../mirror/memory.ts';
 import { matcher, type Matches, type View } from '../mirror/view.ts';
 
