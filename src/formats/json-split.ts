@@ -12,17 +12,10 @@ export type Element =
   | { readonly json: unknown; readonly problem?: undefined }
   | { readonly problem: string; readonly head: string };
 
-export interface Splitter {
-  /** Throws `SplitError` at the first byte that does not fit. */
-  push(chunk: Uint8Array): void;
-  /** Throws `SplitError` when the body is not complete. Returns which lists it had. */
-  end(): ReadonlySet<ListName>;
-}
-
 export class SplitError extends Error {}
 
 /** A decision has some 250 bytes; LAPI itself bounds no text. Beyond this an element is passed over unread. */
-export const mostElementBytes = 256 * 1024;
+const mostElementBytes = 256 * 1024;
 const headBytes = 1024;
 
 const [openBrace, closeBrace, openBracket, closeBracket, quote, backslash, comma] = Array.from(
@@ -42,7 +35,7 @@ function framesOf(first: ListName, second: ListName): string[] {
 }
 
 /** `onElement` gets each array element as soon as its last byte is there. */
-export function createSplitter(onElement: (list: ListName, element: Element) => void): Splitter {
+export function createSplitter(onElement: (list: ListName, element: Element) => void) {
   const decoder = new TextDecoder();
   /** What was read of the answer's frame. */
   let frame = '';
@@ -121,7 +114,8 @@ export function createSplitter(onElement: (list: ListName, element: Element) => 
   };
 
   return {
-    push(chunk) {
+    /** Throws `SplitError` at the first byte that does not fit. */
+    push(chunk: Uint8Array): void {
       let elementStart = 0;
       for (let at = 0; at < chunk.length; at++) {
         const byte = chunk[at] as number;
@@ -143,7 +137,8 @@ export function createSplitter(onElement: (list: ListName, element: Element) => 
       // The rest belongs to an element that goes on in the next chunk; the chunk's buffer may be reused.
       if (place === 'element' || place === 'scalar') carry(chunk.subarray(elementStart));
     },
-    end() {
+    /** Throws `SplitError` when the body is not complete. Returns which lists it had. */
+    end(): ReadonlySet<ListName> {
       if (!frames.includes(frame)) throw new SplitError('the answer is cut off');
       return new Set((frame.startsWith('{') ? frame.match(/new|deleted/g) : ['all']) as ListName[] | null);
     },

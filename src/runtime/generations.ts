@@ -2,13 +2,7 @@
 // read for longest. If it forgot all, all would be looked up anew at the same moment, again and again where a few more are
 // remembered than fit.
 
-export interface Generations<Value> {
-  get(key: string): Value | undefined;
-  set(key: string, value: Value): void;
-  delete(key: string): void;
-  clear(): void;
-  values(): Value[];
-}
+export type Generations<Value> = ReturnType<typeof createGenerations<Value>>;
 
 /**
  * `most`: the weight of the young generation; the old one is kept besides. `weigh`: an entry's weight, 1 by default. An
@@ -17,7 +11,7 @@ export interface Generations<Value> {
 export function createGenerations<Value>(
   most: number,
   weigh: (key: string, value: Value) => number = () => 1,
-): Generations<Value> {
+) {
   let young = new Map<string, Value>();
   let old = new Map<string, Value>();
   let weight = 0;
@@ -38,7 +32,7 @@ export function createGenerations<Value>(
   };
 
   return {
-    get(key) {
+    get(key: string): Value | undefined {
       const value = young.get(key);
       if (value !== undefined) return value;
       const aged = old.get(key);
@@ -47,9 +41,9 @@ export function createGenerations<Value>(
     },
     set,
     delete: remove,
-    clear() {
+    clear(): void {
       [old, young, weight] = [new Map<string, Value>(), new Map<string, Value>(), 0];
     },
-    values: () => [...old.values(), ...young.values()],
+    values: (): Value[] => [...old.values(), ...young.values()],
   };
 }

@@ -1,13 +1,7 @@
 // Work that runs once for all who ask for it at the same time.
 
-export interface Shared<T> {
-  /** A run that begins after this call: one under way may have begun before what the caller wants to see. */
-  next(): Promise<T>;
-  running(): boolean;
-}
-
 /** One run at a time. Callers that come while one runs share the next. */
-export function shared<T>(work: () => Promise<T>): Shared<T> {
+export function shared<T>(work: () => Promise<T>) {
   let current: Promise<T> | null = null;
   let following: Promise<T> | null = null;
 
@@ -21,11 +15,12 @@ export function shared<T>(work: () => Promise<T>): Shared<T> {
   };
 
   return {
-    next() {
+    /** A run that begins after this call: one under way may have begun before what the caller wants to see. */
+    next(): Promise<T> {
       if (!following && !current) return start();
       following ??= (current as Promise<T>).then(start, start);
       return following;
     },
-    running: () => current !== null,
+    running: (): boolean => current !== null,
   };
 }
