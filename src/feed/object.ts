@@ -83,11 +83,11 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#keyStore = createKeyStore(sql, env.DB, {
       forgetBouncersAfter: (bouncerId) => {
         // A new bouncer with a reused id must not get another one's cursors.
-        clients.forgetBouncersAfter(known, bouncerId);
+        clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
         this.#newKeys.forgetBouncersAfter(bouncerId);
       },
       forgetBouncer: (bouncerId) => {
-        clients.forgetBouncer(known, bouncerId);
+        clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
         this.#newKeys.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
@@ -145,7 +145,8 @@ export class DecisionFeed extends DurableObject<Env> {
     const cutoffMs = isDue ? nowMs - this.#settings.tombstoneMs : -Infinity;
     const most = mostAtOnce(this.#settings.maxDecisions);
     const tooOld = forgettable(store.mirror, this.#marks, { most, cutoffMs }, nowMs);
-    if (isDue) clients.forgetBefore(this.#stream.clients, cutoffMs);
+    // The tombstones after the cursors of these clients are deleted.
+    if (isDue) clients.forgetClients(this.#stream.clients, ({ seenMs }) => seenMs < cutoffMs);
     if (!isDue && tooOld <= store.mirror.purgedSequence) return;
     mirror.writeIfPossible(store, nowMs, () => {
       mirror.forgetTombstones(store, tooOld);

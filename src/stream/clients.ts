@@ -45,22 +45,6 @@ export interface Sighting {
   readonly userAgent: string;
 }
 
-export interface Clients {
-  readonly byName: Map<string, Client>;
-  readonly rows: ClientRow[];
-  /** Rows with room for new clients. */
-  readonly roomy: Set<ClientRow>;
-  /** Rows with a cursor that moved, the longest waiting first. */
-  readonly dirty: Set<ClientRow>;
-  /** Rows in which a client was seen, but no cursor moved. */
-  readonly seen: Set<ClientRow>;
-  /** The `bytes` of each bouncer's clients. */
-  readonly bytesOf: Map<number, number>;
-  bytes: number;
-  cursors: number;
-  nextRowId: number;
-}
-
 /** A client that uses more views gets full states; it can't use up our memory. */
 const viewsPerClient = 6;
 const viewKeyLength = 300;
@@ -77,14 +61,20 @@ const mostBytesPerBouncer = mostBytes / 4;
 /** Some 50 KB of JSON. Larger rows need fewer billed writes; smaller ones make it cheaper to write one cursor. */
 const clientsPerRow = 500;
 
-export function createClients(): Clients {
+export type Clients = ReturnType<typeof createClients>;
+
+export function createClients() {
   return {
-    byName: new Map(),
-    rows: [],
-    roomy: new Set(),
-    dirty: new Set(),
-    seen: new Set(),
-    bytesOf: new Map(),
+    byName: new Map<string, Client>(),
+    rows: [] as ClientRow[],
+    /** Rows with room for new clients. */
+    roomy: new Set<ClientRow>(),
+    /** Rows with a cursor that moved, the longest waiting first. */
+    dirty: new Set<ClientRow>(),
+    /** Rows in which a client was seen, but no cursor moved. */
+    seen: new Set<ClientRow>(),
+    /** The `bytes` of each bouncer's clients. */
+    bytesOf: new Map<number, number>(),
     bytes: 0,
     cursors: 0,
     nextRowId: 1,
@@ -234,20 +224,9 @@ export function forgetViews(clients: Clients, isForgotten: (view: string) => boo
   }
 }
 
-/** Forgets clients that have not polled since `cutoffMs`: the tombstones after their cursors are deleted. */
-export function forgetBefore(clients: Clients, cutoffMs: number): void {
-  for (const client of clients.byName.values()) if (client.seenMs < cutoffMs) forget(clients, client);
-}
-
-/** Forgets every client of a bouncer that was deleted. */
-export function forgetBouncer(clients: Clients, bouncerId: number): void {
-  for (const client of clients.byName.values()) {
-    if (client.bouncerId === bouncerId) forget(clients, client);
-  }
-}
-
-export function forgetBouncersAfter(clients: Clients, bouncerId: number): void {
-  for (const client of clients.byName.values()) if (client.bouncerId > bouncerId) forget(clients, client);
+/** Forgets some clients. */
+export function forgetClients(clients: Clients, isForgotten: (client: Client) => boolean): void {
+  for (const client of clients.byName.values()) if (isForgotten(client)) forget(clients, client);
 }
 
 /** The baselines that some cursor refers to, in memory or in storage. */
