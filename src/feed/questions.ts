@@ -4,27 +4,21 @@ import type { Sighting } from '../stream/clients.ts';
 import type { Decision } from '../formats/decision.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
-import type { View } from '../mirror/view.ts';
+import type { Poll } from '../stream/poll.ts';
 import type { ListQuery } from '../stream/query.ts';
 
-export interface StreamAsk {
+/** What each question of a bouncer has with it. */
+interface Asked {
   readonly poll: Sighting;
-  readonly view: View;
-  readonly startup: boolean;
-  readonly gzip: boolean;
-  /** The answer may have been made before, and lost on its way. */
-  readonly again?: boolean;
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly Sighting[];
   /** What the isolate knows of D1. Left out if it knows nothing yet. */
   readonly store?: StoreNews | undefined;
 }
 
-export interface ListAsk extends ListQuery {
-  readonly poll: Sighting;
-  readonly sightings: readonly Sighting[];
-  readonly store?: StoreNews | undefined;
-}
+export type StreamAsk = Asked & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;
+
+export type ListAsk = Asked & ListQuery;
 
 /** `cold`: it is not known yet what the engines ban. */
 export interface Cold {

@@ -6,11 +6,6 @@ import type { View, Within } from '../mirror/view.ts';
 import { parseNetwork } from '../formats/ip.ts';
 import { scopeName } from '../formats/lapi-json.ts';
 
-export interface StreamQuery {
-  readonly startup: boolean;
-  readonly view: View;
-}
-
 export interface ListQuery {
   readonly view: View;
   /** Null: all. */
@@ -20,7 +15,7 @@ export interface ListQuery {
 }
 
 /** `search` with or without its `?`. */
-export function parseStreamQuery(search: string): Result<StreamQuery> {
+export function parseStreamQuery(search: string): Result<{ startup: boolean; view: View }> {
   const query = parseQuery(search);
   const view = readView(query, ['Ip', 'Range'], query.get('dedup') !== 'false');
   if (!view.ok) return view;
