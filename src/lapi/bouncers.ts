@@ -112,13 +112,11 @@ function apiKey(headers: Headers): string {
   return (headers.get('x-api-key') ?? headers.get('apikey') ?? '').split(', ')[0] as string;
 }
 
-const jsonType = { 'content-type': 'application/json' };
-
 /**
  * `no-transform` keeps proxies from compressing for clients that did not ask: lua, halua and .NET can't read it.
  * `no-store` keeps caches from giving one bouncer's answer to another.
  */
-const streamHeaders = { ...jsonType, 'cache-control': 'no-store, no-transform' };
+const streamHeaders = { 'content-type': 'application/json', 'cache-control': 'no-store, no-transform' };
 
 async function pollStream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
   // AppSec asks this way whether a key is valid, with 200 ms of patience. It is no poll, and moves no cursor.
@@ -133,8 +131,7 @@ async function pollStream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise
   }));
   const answer = asked && (await asked);
   if (answer?.kind === 'cold') return cold(c);
-  if (!answer?.body) return new Response(emptyStream, { headers: streamHeaders });
-  if (!answer.gzip) return new Response(answer.body, { headers: streamHeaders });
+  if (!answer?.gzip) return new Response(answer?.body ?? emptyStream, { headers: streamHeaders });
   const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
   return new Response(answer.body, { headers, encodeBody: 'manual' });
 }
