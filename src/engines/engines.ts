@@ -5,23 +5,16 @@ import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
 import { isUnwritable } from '../store/unwritable.ts';
-import { createEngineKeys, type EngineKeys } from './keys.ts';
+import { createEngineKeys } from './keys.ts';
 import { handleOf } from '../mirror/engine-names.ts';
-import { createForwarder, type Forwarder } from './metrics.ts';
+import { createForwarder } from './metrics.ts';
 import { listIntervalMs, type Intervals } from '../mirror/progress.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
 import { isChosen, type View } from '../mirror/view.ts';
 
-export interface Engine {
-  readonly name: string;
-  /** Its decisions are kept under it (engine-names.ts). */
-  readonly handle: string;
-  readonly keys: EngineKeys;
-  readonly rounds: Rounds;
-  readonly forwarder: Forwarder;
-}
+export type Engine = ReturnType<typeof createEngines>[number];
 
 /**
  * How current the decisions of an engine are. `cold`: no full list was ever accepted, so nobody knows what it bans.
@@ -30,7 +23,7 @@ export interface Engine {
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
 
-export function createEngines(store: Store, settings: Settings): Engine[] {
+export function createEngines(store: Store, settings: Settings) {
   const turns = createTurns();
   return settings.engines.map((each) => {
     const handle = handleOf(store.names, each.name);
@@ -38,6 +31,7 @@ export function createEngines(store: Store, settings: Settings): Engine[] {
     const keys = createEngineKeys(store.storage, settings, engine, handle);
     return {
       name: engine.name,
+      /** Its decisions are kept under it (engine-names.ts). */
       handle,
       keys,
       rounds: createRounds(store, settings, engine, keys),

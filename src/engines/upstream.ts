@@ -167,23 +167,17 @@ function refusal({ keyName }: Engine, status: number): string {
     : `the engine answers with status ${status}`;
 }
 
-interface Deadline {
-  /** Aborts when the answer is late; its reason says how. */
-  readonly signal: AbortSignal;
-  received(bytes: number): void;
-  stop(): void;
-}
-
 /** The limits on one answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and the whole. */
-function createDeadline(idleMs: number, patienceMs: number): Deadline {
+function createDeadline(idleMs: number, patienceMs: number) {
   const { signal, reset, stop } = createIdleTimeout(idleMs);
   const startedMs = Date.now();
   let firstMs = 0;
   let total = 0;
   reset(patienceMs, `is silent: no answer for ${patienceMs / 1000} s`);
   return {
+    /** Aborts when the answer is late; its reason says how. */
     signal,
-    received(bytes) {
+    received(bytes: number): void {
       const nowMs = Date.now();
       firstMs ||= nowMs;
       total += bytes;
