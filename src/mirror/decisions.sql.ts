@@ -251,19 +251,15 @@ export function writeKeptBack(sql: SqlStorage, rows: readonly Row[]): void {
 
 export function readKeptBack(sql: SqlStorage, canonicalValue: string): Row[] {
   const select = `SELECT row FROM kept_back WHERE canonical_value = ?`;
-  return sql
-    .exec<{ row: string }>(select, canonicalValue)
-    .toArray()
-    .map(({ row }) => decodeRow(row));
+  const rows = sql.exec<{ row: string }>(select, canonicalValue).toArray();
+  return rows.map(({ row }) => decodeRow(row));
 }
 
 /** The canonical values with a removal that is kept back: no more than there are active ones. */
 export function readKeptBackValues(sql: SqlStorage): string[] {
   const select = `SELECT DISTINCT canonical_value AS value FROM kept_back`;
-  return sql
-    .exec<{ value: string }>(select)
-    .toArray()
-    .map(({ value }) => value);
+  const rows = sql.exec<{ value: string }>(select).toArray();
+  return rows.map(({ value }) => value);
 }
 
 export function deleteKeptBack(sql: SqlStorage, rows: readonly Row[]): void {

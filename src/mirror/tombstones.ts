@@ -53,15 +53,12 @@ export function forgettable(
   return Math.max(expired, Math.min(tooMany, marks.older), farTooMany);
 }
 
-/** The tombstones up to a sequence that must not be lost, one of each content. */
-export interface Outlasting {
-  /** Their network is banned under another spelling: they are needed when that ban is removed. */
-  readonly keptBack: readonly Row[];
-  /** The last removal of their network is younger, and they go out with it. */
-  readonly waiting: readonly Row[];
-}
-
-export function outlastingUpTo({ respelled, byCanonicalValue }: Mirror, sequence: number): Outlasting {
+/**
+ * The tombstones up to a sequence that must not be lost, one of each content. `keptBack`: their network is banned under
+ * another spelling, so they are needed when that ban is removed. `waiting`: the last removal of their network is younger,
+ * and they go out with it.
+ */
+export function outlastingUpTo({ respelled, byCanonicalValue }: Mirror, sequence: number) {
   const keptBack: Row[] = [];
   const waiting: Row[] = [];
   for (const [value, ended] of respelled) {
