@@ -6,7 +6,7 @@ import { type AppEnv } from '../env.ts';
 import * as db from './bouncers.sql.ts';
 import { badInput, problem } from '../http/failure.ts';
 import * as bouncers from './bouncers.ts';
-import { keyOf, name, newKey, nextOf, nothing, page, isoTime, time } from '../operations/fields.ts';
+import { keyOf, name, newKey, nextOf, nothing, page, pageOf, isoTime, time } from '../operations/fields.ts';
 import * as imports from './import.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { mutation, operation } from '../operations/operation.ts';
@@ -29,12 +29,7 @@ export const bouncerOperations = [
     needs: 'viewer',
     summary: 'All bouncers, with their keys’ versions and clients',
     query: page,
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ bouncers: z.array(bouncers.bouncerShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: pageOf('bouncers', bouncers.bouncerShape) },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await db.listBouncers(c.env.DB, after, limit);
       const ids = rows.map(({ bouncer }) => bouncer.id);

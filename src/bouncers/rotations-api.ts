@@ -2,7 +2,7 @@
 
 import * as z from 'zod';
 import { problem } from '../http/failure.ts';
-import { cursor, nextOf, pageFields } from '../operations/fields.ts';
+import { cursor, nextOf, pageFields, pageOf } from '../operations/fields.ts';
 import {
   listRotations,
   memberShape,
@@ -50,12 +50,7 @@ export const rotationOperations = [
       before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
       ...pageFields,
     }),
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ rotations: z.array(rotationShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: pageOf('rotations', rotationShape) },
     reply: async (c, { query: { before, limit } }) => {
       const rotations = await listRotations(c.env.DB, before ?? null, limit);
       return c.json({ rotations, next: nextOf(rotations, limit, ({ id }) => id ?? 0) });

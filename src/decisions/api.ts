@@ -8,7 +8,7 @@ import { problem } from '../http/failure.ts';
 import type { Listed } from '../mirror/local.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionMatch, newDecision } from './input.ts';
-import { isoTime, time, nextOf, page } from '../operations/fields.ts';
+import { isoTime, time, nextOf, page, pageOf } from '../operations/fields.ts';
 import { note } from '../operations/mutate.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 
@@ -39,12 +39,7 @@ export const decisionOperations = [
     needs: 'viewer',
     summary: 'Active decisions: the engines’ and those made here',
     query: page,
-    answers: {
-      200: {
-        description: 'A page, by id.',
-        body: z.object({ decisions: z.array(decisionShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: { ...pageOf('decisions', decisionShape), description: 'A page, by id.' } },
     reply: async (c, { query: { after, limit } }) => {
       const nowMs = Date.now();
       const rows = await askFeed(c.env, async (feed) => feed.page(after, limit));

@@ -94,6 +94,11 @@ export const page = z.strictObject({
   ...pageFields,
 });
 
+/** The answer of a list, as a page. */
+export function pageOf(list: string, element: z.ZodType) {
+  return { description: 'A page.', body: z.object({ [list]: z.array(element), next: z.int().nullable() }) };
+}
+
 /** The cursor of the page after this one; null: this was the last. */
 export function nextOf<T>(rows: readonly T[], atMost: number, cursorOf: (row: T) => number): number | null {
   const last = rows.at(-1);

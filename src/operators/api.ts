@@ -5,7 +5,7 @@ import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import type { AuditMemory } from '../writer/revocations.sql.ts';
 import * as audit from './audit.ts';
-import { nextOf, nothing, page } from '../operations/fields.ts';
+import { nextOf, nothing, page, pageOf } from '../operations/fields.ts';
 import { mutation, mutationOf, operation } from '../operations/operation.ts';
 import * as tokens from './tokens.ts';
 
@@ -34,12 +34,7 @@ export const operatorOperations = [
     needs: 'admin',
     summary: 'List all, revoked ones too: name, role, state, expiry',
     query: page,
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ operator_tokens: z.array(tokens.tokenShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: pageOf('operator_tokens', tokens.tokenShape) },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await tokens.listTokens(c.env.DB, after, limit);
       const described = rows.map((row) => tokens.describeToken(row, Date.now()));
@@ -62,12 +57,7 @@ export const operatorOperations = [
     needs: 'viewer',
     summary: 'Who did what, the newest first',
     query: audit.auditPage,
-    answers: {
-      200: {
-        description: 'A page.',
-        body: z.object({ audit: z.array(audit.auditShape), next: z.int().nullable() }),
-      },
-    },
+    answers: { 200: pageOf('audit', audit.auditShape) },
     reply: async (c, { query }) => {
       const rows = await audit.listAudit(c.env.DB, query);
       return c.json({
