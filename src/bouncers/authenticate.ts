@@ -1,8 +1,13 @@
 // From `X-Api-Key` to a bouncer. D1's primary is the authority. An isolate remembers the keys that it looked up, and asks
 // D1 at most every 5 s what has changed: a revoked key is refused everywhere after that time. A version's expiry is exact:
-// it is compared with the clock at each use. While D1 is out of reach the feed's object is asked about unknown keys.
+// it is compared with the clock at each use.
+//
+// While D1 is out of reach the feed's object is asked about unknown keys (writer/remembered-keys.ts). With their polls
+// isolates report to it what they read of keys in D1.
 
 import { waitUntil } from 'cloudflare:workers';
+import { sinceMs } from '../runtime/clock.ts';
+import { askFeed } from '../feed/client.ts';
 import { askStore, changedSince, type FoundKey, type StoreAnswer } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
@@ -11,11 +16,10 @@ import { digestOf } from '../crypto/secret.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAsking } from '../store/asking.ts';
 import { afterMutation } from '../operations/mutate.ts';
-import { createConfirmation } from '../store/confirmation.ts';
+import { createConfirmation, isWithinOutage } from '../store/confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';
 import { askHead, confirmStore, isUnconfirmed } from '../operations/settle.ts';
 import { isLive } from './versions.ts';
-import { recallKey, reportAgain, reportOf } from './remembered-keys.ts';
 import { createRefusals, delayUnknownKey, noteUnknownKey } from '../http/unknown-keys.ts';
 import type { KeyVersion } from '../store/schema.ts';
 
@@ -45,6 +49,8 @@ const mostRemembered = 20_000;
 const mostLookups = 5;
 /** An answer is still learnt this long after the request that asked. */
 const lateMs = 5_000;
+/** The object may have missed a report, and forgets keys that changed: each is reported again after this time. */
+const reportAgainMs = 5 * 60_000;
 
 /** Digest → its bouncer, as of `epoch`. */
 const known = createGenerations<BouncerIdentity>(mostRemembered);
@@ -52,6 +58,8 @@ let epoch = -1;
 const confirmation = createConfirmation();
 /** Bouncer's id → the epoch of this isolate's own change of it: an answer of D1 from before that does not count. */
 const changedAt = createGenerations<number>(mostRemembered);
+/** Digest → when it was reported to the feed's object. */
+const reported = createGenerations<number>(mostRemembered);
 const refusals = createRefusals();
 /** An unknown key may have been registered meanwhile: it is looked up anew. */
 export const forgetRefusals = refusals.clear;
@@ -67,6 +75,18 @@ const ask = createAsking<Env, BouncerIdentity | null>(
     console.error(`the key store is out of reach: ${causeOf(error).message}`);
     confirmation.fail(Date.now());
   },
+);
+
+/** What the feed's object remembers of some digests. Null: it does not know the key; D1 may. */
+const askObject = createAsking<Env, FoundKey | null>(
+  async (env, digests) => {
+    const { heardMs, found } = await askFeed(env, async (feed) => feed.recallKeys(digests));
+    const opened = new Map<string, FoundKey | null>(digests.map((digest) => [digest, null]));
+    if (!isWithinOutage(heardMs, Date.now())) return opened;
+    for (const key of found) opened.set(key.version.digest, key);
+    return opened;
+  },
+  (error) => console.error(`the feed was not asked about keys: ${causeOf(error).message}`),
 );
 
 /**
@@ -107,9 +127,9 @@ export async function authenticate(
   }
 }
 
-/** The bouncer of a digest, as the feed's object remembers it. */
+/** The bouncer of a digest, as the feed's object remembers it; undefined: it does not know it, or can not be asked. */
 async function recallBouncer(env: Env, digest: string): Promise<BouncerIdentity | undefined> {
-  const found = await recallKey(env, digest);
+  const found = await askObject(env, digest).catch(() => null);
   return found ? identityOf(found) : undefined;
 }
 
@@ -118,12 +138,20 @@ function askIfDue(env: Env, digest: string, nowMs: number): void {
   if (confirmation.takeRetry(nowMs)) waitUntil(ask(env, digest).catch(() => undefined));
 }
 
-/** What is reported of D1 to the feed's object with a poll of this bouncer; undefined: D1 was not read yet. */
+/**
+ * What is reported of D1 to the feed's object with a poll of this bouncer: its state, and the key unless that was reported
+ * a moment ago. undefined: D1 was not read yet.
+ */
 export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNews | undefined {
   if (epoch < 0) return undefined;
   // Only a key that is known here was right as of the epoch.
   const key = known.get(version.digest)?.found;
-  return reportOf({ epoch, heardMs: confirmation.confirmedMs() }, key, nowMs);
+  const news = { epoch, heardMs: confirmation.confirmedMs(), key: null };
+  const reportedMs = reported.get(version.digest) ?? -Infinity;
+  if (!key || sinceMs(reportedMs, nowMs) < reportAgainMs) return news;
+  reported.set(version.digest, nowMs);
+  // The object need not hear of the first use: it changes no right.
+  return { ...news, key: { ...key, version: { ...key.version, firstUsedMs: null } } };
 }
 
 /** This isolate changed a key itself: it asks D1 at the next use, and forgets the keys that it changed. */
@@ -206,7 +234,7 @@ function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
   const changed = changedSince(sinceEpoch, answer.mark.epoch, answer.changes);
   if (changed !== 'all') return forgetBouncers(changed);
   known.clear();
-  reportAgain();
+  reported.clear();
 }
 
 function forgetBouncers(ids: ReadonlySet<number>): void {
@@ -214,6 +242,6 @@ function forgetBouncers(ids: ReadonlySet<number>): void {
   for (const { id, version } of known.values()) {
     if (!ids.has(id)) continue;
     known.delete(version.digest);
-    reportAgain(version.digest);
+    reported.delete(version.digest);
   }
 }
