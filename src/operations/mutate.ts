@@ -4,7 +4,7 @@
 //
 // `Idempotency-Key` makes a request safe to repeat, `If-Match` (RFC 9110 §13.1.1) protects from a lost update.
 
-import { sql, type SQL } from 'drizzle-orm';
+import { lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askFeed } from '../feed/client.ts';
 import { askD1, statementBuilder } from '../store/ask.ts';
@@ -17,13 +17,12 @@ import {
   type RowsOf,
   type Statements,
 } from '../store/audit.sql.ts';
-import type { StoreMark } from '../store/epoch.sql.ts';
 import { selectText } from '../store/facts.ts';
-import { keepStatements, selectAnswer, type IdempotentAnswer } from '../store/idempotency.sql.ts';
+import { idempotentAnswers } from '../store/schema.ts';
 import { causeOf, fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { SeenClient } from '../stream/clients.ts';
-import type { Changed, Commit, CommitAsk, Done, News } from '../writer/commit.ts';
+import type { Commit, CommitAsk, Done, News } from '../writer/commit.ts';
 import { noteConfirmed, settleStore } from './settle.ts';
 
 /** One request to change something. */
@@ -88,10 +87,7 @@ export interface Shown<Facts> {
 }
 
 /** What a mutation changed, and where D1 was then. */
-interface Written {
-  readonly mark: StoreMark;
-  readonly changed: Changed;
-}
+type Written = Pick<Done, 'mark' | 'changed'>;
 
 const memories = new Set<(written: Written | null) => void>();
 
@@ -207,8 +203,12 @@ async function commit(
   const d = statementBuilder(env.DB);
   const list: Statements[number][] = [appendStatement(d, text, unchanged), ...statements(d)];
   if (idempotency) {
-    const kept = { actor, ...idempotency, status: answer.status, expiresMs: nowMs + answerKeptMs };
-    list.push(...keepStatements(d, kept, body ?? sql`${JSON.stringify(answer.body ?? {})}`, nowMs));
+    const bodyJson = body ?? JSON.stringify(answer.body ?? {});
+    const kept = { actor, ...idempotency, status: answer.status, bodyJson, expiresMs: nowMs + answerKeptMs };
+    list.push(
+      d.delete(idempotentAnswers).where(lt(idempotentAnswers.expiresMs, nowMs)),
+      d.insert(idempotentAnswers).values(kept).returning({ bodyJson: idempotentAnswers.bodyJson }),
+    );
   } else if (body) {
     list.push(selectText(d, body));
   }
@@ -280,20 +280,20 @@ export function clientsById(ids: readonly number[], clients: readonly (readonly 
   return (id) => all.get(id) ?? [];
 }
 
-interface Read<Reads extends Statements> {
-  readonly rows: RowsOf<Reads>;
-  /** What an earlier request with the same `Idempotency-Key` was answered. */
-  readonly earlier: IdempotentAnswer | undefined;
-}
+type IdempotentAnswer = typeof idempotentAnswers.$inferSelect;
 
+/** `earlier`: what an earlier request with the same `Idempotency-Key` was answered. */
 async function readAll<const Reads extends Statements>(
   { env, actor, nowMs, idempotency }: Mutation,
   reads: (d: DrizzleD1Database) => Reads,
-): Promise<Result<Read<Reads>>> {
+): Promise<Result<{ rows: RowsOf<Reads>; earlier: IdempotentAnswer | undefined }>> {
+  const selectAnswer = (d: DrizzleD1Database, key: string) => {
+    const same = sql`actor = ${actor} AND key = ${key} AND expires_ms > ${nowMs}`;
+    return d.select().from(idempotentAnswers).where(same);
+  };
   try {
     const rows: unknown[] = await askD1(env.DB, async (d) => {
-      const repeated = idempotency ? [selectAnswer(d, actor, idempotency.key, nowMs)] : [];
-      const [first, ...rest] = [...reads(d), ...repeated];
+      const [first, ...rest] = [...reads(d), ...(idempotency ? [selectAnswer(d, idempotency.key)] : [])];
       return first ? d.batch([first, ...rest]) : [];
     });
     const [earlier] = idempotency ? (rows.pop() as IdempotentAnswer[]) : [];
