@@ -87,7 +87,10 @@ function describeOperation(operation: Operation, tag: string): ZodOpenApiOperati
     ...(operation.repeatable ? { 'Idempotency-Key': idempotencyKey } : {}),
     ...(operation.ifMatch ? { 'If-Match': ifMatch(operation.ifMatch) } : {}),
   };
-  const problems = refusalsOf(operation).map((status) => [status, problemResponse(refusals[status])]);
+  const problem = { 'application/problem+json': { schema: problemShape } };
+  const problems = refusalsOf(operation).map((status) => {
+    return [status, { description: refusals[status] ?? '', content: problem }];
+  });
   const bodies = Object.entries(answers).map(([status, answer]) => {
     const content = answer.body && { content: { 'application/json': { schema: answer.body } } };
     return [status, { description: answer.description, ...content }];
@@ -117,7 +120,7 @@ function bodyOf(schema: z.ZodType) {
 }
 
 /** Every status but those of success. Most follow from what an operation takes and from who may call it. */
-export function refusalsOf(operation: Operation): number[] {
+function refusalsOf(operation: Operation): number[] {
   const { needs, query, body, repeatable, ifMatch, refusals: own = [] } = operation;
   const statuses = [
     ...own,
@@ -139,13 +142,6 @@ function ifMatch(need: 'optional' | 'required') {
     .regex(etagRule)
     .meta({ description: 'The ETag that was read, or `*`.', example: '"3"' });
   return need === 'required' ? etag : etag.optional();
-}
-
-function problemResponse(description: string | undefined) {
-  return {
-    description: description ?? '',
-    content: { 'application/problem+json': { schema: problemShape } },
-  };
 }
 
 /** `postBouncersNameRotate` */

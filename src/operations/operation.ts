@@ -89,8 +89,8 @@ export async function mutationOf(c: Context<AppEnv>, text: string): Promise<Resu
   const { headers } = c.req.raw;
   const expected = readIfMatch(headers.get('if-match'));
   if (!expected.ok) return expected;
-  const key = headers.get('idempotency-key');
-  const idempotency = await readIdempotency(key, c.req.method, c.req.path, text);
+  const asks = `${c.req.method} ${c.req.path}\n${text}`;
+  const idempotency = await readIdempotency(headers.get('idempotency-key'), asks);
   if (!idempotency.ok) return idempotency;
   return succeed({
     env: c.env,
@@ -122,15 +122,13 @@ export const idempotencyKeyRule = /^[\x21-\x7e]{1,255}$/;
 /** The `Idempotency-Key` of a request, with a hash of what it asks for; null without one. */
 async function readIdempotency(
   header: string | null,
-  method: string,
-  path: string,
-  body: string,
+  asks: string,
 ): Promise<Result<Mutation['idempotency']>> {
   if (header === null) return succeed(null);
   if (!idempotencyKeyRule.test(header)) {
     return badInput('Idempotency-Key', 'must be 1 to 255 printable characters');
   }
-  return succeed({ key: header, requestHash: await sha256Hex(`${method} ${path}\n${body}`) });
+  return succeed({ key: header, requestHash: await sha256Hex(asks) });
 }
 
 function written(c: Context<AppEnv>, { status, body, secret, replayed }: Answer): Response {
