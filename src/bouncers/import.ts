@@ -182,9 +182,7 @@ export async function importBouncers(
       answer: { status: 200, body: { imported: imported.length, merged, renamed, skipped } },
       clash: () => isFeedKey,
       news: {
-        imported: imported.map((candidate) => {
-          return { name: candidate.name, digest: candidate.digest, uses: usesOf(candidate, nowMs) };
-        }),
+        imported: imported.map(({ name, digest, rows }) => ({ name, digest, uses: usesOf(rows, nowMs) })),
       },
     });
   });
@@ -192,7 +190,7 @@ export async function importBouncers(
 
 function reasonAgainst(
   { name, digest, rows }: Candidate,
-  taken: Taken,
+  taken: ReturnType<typeof takenOf>,
   names: ReadonlySet<string>,
 ): string | null {
   if (taken.feed.has(digest)) return 'it is the key that Lapidary itself pulls with';
@@ -205,22 +203,12 @@ function reasonAgainst(
 }
 
 /** When and from where the engine last saw a bouncer. The feed goes on from there. */
-function usesOf({ rows }: Candidate, nowMs: number): ImportedUse[] {
+function usesOf(rows: Candidate['rows'], nowMs: number): ImportedUse[] {
   return rows.flatMap(({ address, lastPullMs, type, version }) => {
     if (lastPullMs === null || address === '') return [];
     const userAgent = version === '' ? type : `${type}/${version}`;
     return [{ address, seenMs: Math.min(lastPullMs, nowMs), userAgent }];
   });
-}
-
-/** Which names and digests can not be imported. */
-interface Taken {
-  readonly names: ReadonlySet<string>;
-  /** Digest → the bouncer that it belongs to. */
-  readonly digests: ReadonlyMap<string, string>;
-  readonly revoked: ReadonlySet<string>;
-  /** Of the keys that Lapidary pulls with. */
-  readonly feed: ReadonlySet<string>;
 }
 
 function selectTaken(db: DrizzleD1Database, candidates: readonly Candidate[]) {
@@ -241,12 +229,14 @@ function selectTaken(db: DrizzleD1Database, candidates: readonly Candidate[]) {
   ] as const;
 }
 
+/** Which names and digests can not be imported. `feed`: the digests of the keys that Lapidary pulls with. */
 function takenOf(
   [names, digests, revoked]: RowsOf<ReturnType<typeof selectTaken>>,
   feed: ReadonlySet<string>,
-): Taken {
+) {
   return {
     names: new Set(names.map(({ name }) => name)),
+    /** Digest → the bouncer that it belongs to. */
     digests: new Map(digests.map(({ digest, name }) => [digest, name])),
     revoked: new Set(revoked.map(({ digest }) => digest)),
     feed,

@@ -17,10 +17,10 @@ export interface Policy {
 }
 
 /** A policy as D1 stores it. */
-export type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
+type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
 
 /** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/baselines.ts. */
-export const largestCap = 20_000;
+const largestCap = 20_000;
 
 const mostFilters = 30;
 const mostNetworks = 100;

@@ -99,10 +99,7 @@ export async function findRotation(
     ]),
   );
   if (!rotation) return null;
-  return {
-    rotation,
-    members: rows.map(({ member, versionCount }) => ({ ...member, versionCount })),
-  };
+  return { rotation, members: rows.map(({ member, versionCount }) => ({ ...member, versionCount })) };
 }
 
 /** The newest rotations before an id. `bouncers`: how many each rotates. */

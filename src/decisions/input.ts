@@ -9,13 +9,8 @@ import { duration, longestMs } from '../operations/fields.ts';
 const types = ['ban', 'captcha', 'throttle'] as const;
 const addressMustBe = 'must be an IP address or a CIDR range';
 
-interface Target {
-  readonly value: string;
-  readonly scope: string;
-}
-
 /** A decision's value and scope in LAPI's spelling, or what the value must be. An address tells its own scope. */
-function readTarget(value: string, scope: string | undefined): Target | string {
+function readTarget(value: string, scope: string | undefined): { value: string; scope: string } | string {
   const name = scope === undefined ? undefined : scopeName(scope);
   const network = parseNetwork(value);
   if (name === undefined || name === 'Ip' || name === 'Range') {
@@ -78,8 +73,6 @@ export const newDecision = z
 
 const valueMissing = 'must say which value is to be removed';
 
-export type NewDecision = z.output<typeof newDecision>;
-
 export const decisionMatch = z
   .strictObject({
     value: z.string(valueMissing).min(1, valueMissing),
@@ -100,5 +93,3 @@ export const decisionMatch = z
       ...(name === undefined ? {} : { scope: name }),
     };
   });
-
-export type DecisionMatch = z.output<typeof decisionMatch>;
