@@ -8,7 +8,7 @@
 import { waitUntil } from 'cloudflare:workers';
 import { sinceMs } from '../runtime/clock.ts';
 import { askFeed } from '../feed/client.ts';
-import { askStore, changedSince, type FoundKey, type StoreAnswer } from '../store/epoch.sql.ts';
+import { askStore, changedSince, type FoundKey } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';
@@ -207,7 +207,7 @@ async function lookUp(
       else opened.delete(found.version.digest);
     }
     if (!asked.isLate()) {
-      forgetChanged(sinceEpoch, answer);
+      forgetBouncers(changedSince(sinceEpoch, answer.mark.epoch, answer.changes));
       epoch = answer.mark.epoch;
       for (const [digest, bouncer] of opened) {
         const isOld = bouncer !== null && answer.mark.epoch < (changedAt.get(String(bouncer.id)) ?? 0);
@@ -230,18 +230,16 @@ function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): 
   }
 }
 
-function forgetChanged(sinceEpoch: number, answer: StoreAnswer): void {
-  const changed = changedSince(sinceEpoch, answer.mark.epoch, answer.changes);
-  if (changed !== 'all') return forgetBouncers(changed);
-  known.clear();
-  reported.clear();
-}
-
-function forgetBouncers(ids: ReadonlySet<number>): void {
-  if (ids.size === 0) return;
-  for (const { id, version } of known.values()) {
-    if (!ids.has(id)) continue;
-    known.delete(version.digest);
-    reported.delete(version.digest);
+/** Forgets the keys of bouncers that changed: they are looked up and reported anew. */
+function forgetBouncers(ids: ReadonlySet<number> | 'all'): void {
+  if (ids === 'all') {
+    known.clear();
+    reported.clear();
+  } else if (ids.size > 0) {
+    const changed = known.values().filter(({ id }) => ids.has(id));
+    for (const { version } of changed) {
+      known.delete(version.digest);
+      reported.delete(version.digest);
+    }
   }
 }

@@ -54,25 +54,17 @@ export interface FoundKey {
 /** With this move of the epoch the keys of a bouncer changed. */
 export type KeyChange = typeof keyChanges.$inferSelect;
 
-export interface StoreAnswer {
-  readonly mark: StoreMark;
-  /** What has changed since the epoch that was asked about: at most `mostChanges`. */
-  readonly changes: readonly KeyChange[];
-  readonly found: readonly FoundKey[];
-}
-
 /** More bouncers than an isolate remembers. */
-export const mostChanges = 50_000;
+const mostChanges = 50_000;
 
 /** Moves of the epoch whose bouncers are kept. */
 const mostMoves = 1_000;
 
-/** All of it as of one moment: a revocation between two reads would take effect an epoch later. */
-export async function askStore(
-  d1: D1Database,
-  sinceEpoch: number,
-  digests: readonly string[],
-): Promise<StoreAnswer> {
+/**
+ * The keys of some digests, and what has changed since an epoch (at most `mostChanges`). All of it as of one moment: a
+ * revocation between two reads would take effect an epoch later.
+ */
+export async function askStore(d1: D1Database, sinceEpoch: number, digests: readonly string[]) {
   const { viewJson, allowJson, rateLimit } = bouncers;
   const [marks, changes, found] = await askD1(d1, (db) =>
     db.batch([
