@@ -3,17 +3,10 @@
 import * as z from 'zod';
 import { problem } from '../http/failure.ts';
 import { cursor, nextOf, pageFields, pageOf } from '../operations/fields.ts';
-import {
-  listRotations,
-  memberShape,
-  newRotation,
-  rotateMany,
-  rotationShape,
-  showRotation,
-} from './rotations.ts';
+import * as rotations from './rotations.ts';
 import { mutation, operation } from '../operations/operation.ts';
 
-const planned = z.object({ rotation: rotationShape, members: z.array(memberShape) });
+const planned = z.object({ rotation: rotations.rotationShape, members: z.array(rotations.memberShape) });
 
 export const rotationOperations = [
   mutation({
@@ -25,7 +18,7 @@ export const rotationOperations = [
       'Each gets a new version of its key, and a due time. The old version is valid at least until then. Without a ' +
       'grace (`0s`) it expires at that time, whether the new one was used or not. Where a host makes the key, the ' +
       'answer has none: the host is asked at the due time, and the old key is valid until the host has made one.',
-    body: newRotation,
+    body: rotations.newRotation,
     answers: {
       200: { description: 'Which bouncers would be rotated, and when (`dry_run`).', body: planned },
       201: {
@@ -39,7 +32,7 @@ export const rotationOperations = [
       },
     },
     refusals: [409],
-    change: (change, body) => rotateMany(change, body),
+    change: rotations.rotateMany,
   }),
   operation({
     method: 'GET',
@@ -50,10 +43,10 @@ export const rotationOperations = [
       before: cursor.optional().meta({ description: 'The `next` of the page before.' }),
       ...pageFields,
     }),
-    answers: { 200: pageOf('rotations', rotationShape) },
+    answers: { 200: pageOf('rotations', rotations.rotationShape) },
     reply: async (c, { query: { before, limit } }) => {
-      const rotations = await listRotations(c.env.DB, before ?? null, limit);
-      return c.json({ rotations, next: nextOf(rotations, limit, ({ id }) => id ?? 0) });
+      const listed = await rotations.listRotations(c.env.DB, before ?? null, limit);
+      return c.json({ rotations: listed, next: nextOf(listed, limit, ({ id }) => id ?? 0) });
     },
   }),
   operation({
@@ -72,7 +65,7 @@ export const rotationOperations = [
     refusals: [404],
     reply: async (c) => {
       const id = Number(/^\d{1,9}$/.exec(c.req.param('id') ?? '')?.[0] ?? 0);
-      const shown = await showRotation(c.env, id, Date.now());
+      const shown = await rotations.showRotation(c.env, id, Date.now());
       return shown.ok ? c.json(shown.value) : problem(shown.failure);
     },
   }),

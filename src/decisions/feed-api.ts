@@ -142,11 +142,8 @@ export const feedOperations = [
       const { engines } = c.get('settings');
       if (engine !== undefined && !engines.some(({ name }) => name === engine)) {
         const names = engines.map(({ name }) => name).join(', ');
-        return problem({
-          kind: 'bad-input',
-          field: 'engine',
-          problem: `is no engine's name; configured: ${names || 'none'}`,
-        });
+        const why = `is no engine's name; configured: ${names || 'none'}`;
+        return problem({ kind: 'bad-input', field: 'engine', problem: why });
       }
       const asked = await mutationOf(c, '');
       if (!asked.ok) return problem(asked.failure);
