@@ -165,7 +165,7 @@ identity() {
   fi
 }
 
-# What only a host that was never heard of says: its public key, and why it should be believed.
+# What only an unknown host sends: its public key, and the token that enrols it.
 introduction() {
   local token=''
   if [[ $(generation) != 0 ]]; then
@@ -235,7 +235,7 @@ complaint() {
 
 # Registers a file of the state, with a second try for what a second try can mend: a nonce that ran out, an answer
 # that was lost. Sets what `accept` does. Fails only when the broker takes no such key, or gives no account for such a
-# password: it is somebody else's, or was taken away.
+# password: it is another host's, or was revoked.
 register() {
   local again=true
   for (( ; ; )); do

@@ -14,7 +14,7 @@ const folder = 'lock';
 const answerMs = 2000;
 
 /**
- * Takes the lock of the state folder `state`. `introduction` is what others are told of the holder.
+ * Takes the lock of the state folder `state`. `introduction` is how the holder names itself to others.
  *
  * @param {string} state
  * @param {string} introduction

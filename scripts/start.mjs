@@ -211,7 +211,7 @@ function defined(values) {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 }
 
-/** Starts workerd again whenever it ends, until it can not serve or we are told to end. */
+/** Starts workerd again whenever it ends, until it can not serve or is to end. */
 async function keepRunning() {
   let failures = 0;
   let short = 0;

@@ -118,7 +118,7 @@ const cloudflareAccess = fields({
   preset: z.literal('cloudflare-access'),
   team: text(/^[a-z0-9-]{1,63}$/, 'what stands before .cloudflareaccess.com'),
   ...ofOperators,
-  // The token is as old as the session. Access ends that after a day, unless told otherwise.
+  // The token is as old as the session. Access ends that after a day, unless it is set to do otherwise.
   max_age_seconds: operatorAge.default(86_400),
 }).transform(({ team, ...given }) => ({
   ...given,

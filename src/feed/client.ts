@@ -21,7 +21,7 @@ export function askFeed<T>(env: Env, ask: (feed: Feed, again: boolean) => Promis
   return withRetries((again) => ask(feedOf(env), again));
 }
 
-/** What the object is asked for or told besides; made only when it is asked. */
+/** What goes to the object with a poll. It is made only when the object is asked. */
 type Besides = Pick<StreamAsk, 'gzip' | 'store'>;
 
 /** The answer to a poll of the stream. Null: nothing has changed for this client, and the object need not be asked. */

@@ -36,7 +36,7 @@ export interface Mirror {
 
 /**
  * Removals that outlast their tombstones. The removed text's network is still banned under another spelling, so bouncers
- * that compare networks were not told of the removal. When the last ban of the network is removed, these are tombstones
+ * that compare networks did not get the removal. When the last ban of the network is removed, these are tombstones
  * once more and go out with it. They are in storage only, since nobody needs them before that.
  */
 export interface KeptBack {

@@ -23,7 +23,7 @@ export function mostAtOnce(maxDecisions: number): number {
 /** At most so many tombstones stay since a younger removal of their network has to go out with them. */
 const mostWaiting = purgedAtOnce;
 
-/** Two sequences of the past, by which old tombstones are told from young ones. */
+/** Two sequences of the past, that separate old tombstones from young ones. */
 export interface Marks {
   /** Tombstones up to here are not young any more. */
   older: number;

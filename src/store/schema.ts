@@ -199,7 +199,7 @@ export const rotationMembers = sqliteTable(
 
 /**
  * Hosts that register their bouncers' keys themselves, known by their SSH public key. A removed one (`removedMs`) keeps its
- * row, so that it can be told. `revision` counts the changes by operators: it is the ETag.
+ * row, so that its requests are answered 410. `revision` counts the changes by operators: it is the ETag.
  */
 export const hosts = sqliteTable(
   'hosts',

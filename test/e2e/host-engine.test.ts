@@ -79,7 +79,7 @@ describeWith('an engine’s host', ['lab', 'hostTools'], () => {
     expect(statSync(join(state, 'current/key')).mode & 0o777).toBe(0o600);
   });
 
-  test('replaces an old key without a gap: the one before opens until its successor is settled', async () => {
+  test('replaces an old key without a gap: the one before opens until its successor is used', async () => {
     const first = register();
     age(31 * dayMs);
     const second = register();

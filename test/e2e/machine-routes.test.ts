@@ -305,7 +305,7 @@ describeWith('routes of machines', ['lab'], () => {
     }
   });
 
-  describe('an engine that believes X-Forwarded-For', () => {
+  describe('an engine that trusts X-Forwarded-For', () => {
     it('hears of the address that Lapidary saw, whatever the client claims', async () => {
       const server = [
         'use_forwarded_for_headers: true',

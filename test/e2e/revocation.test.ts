@@ -15,7 +15,7 @@ async function statusOf({ url }: Isolate, key: string): Promise<number> {
   return (await fetch(`${url}/v1/decisions`, { headers: { 'x-api-key': key } })).status;
 }
 
-describe('a key that is taken away through one isolate', () => {
+describe('a key that is revoked through one isolate', () => {
   test.each([
     ['revoked', 'POST', '/versions/1/revoke', undefined],
     ['deleted', 'DELETE', '', undefined],

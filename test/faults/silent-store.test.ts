@@ -106,7 +106,7 @@ describe('while D1 is silent', () => {
     expect(await statusOf(key)).toBe(200);
   });
 
-  test('what was taken away just before is refused here, and nothing else is', async () => {
+  test('what was revoked just before is refused here, and nothing else is', async () => {
     const keys = await many(4, (index) => lapidary.addBouncer(`taken-${index}`));
     const beat = { path: '/v1/heartbeat', headers: { authorization: `Bearer ${tokenOf('stolen')}` } };
     expect(await many(4, (index) => statusOf(keys[index]!))).toEqual(all(4, 200));

@@ -87,7 +87,7 @@ describe.each(ways)('%s it did what it was asked', (_, faults) => {
     expect((await operator('GET', '/audit/verify')).status).toBe(200);
   });
 
-  test('a bouncer is taken away once', async () => {
+  test('a bouncer is deleted once', async () => {
     const response = await ask(failing('commit', faults), '/api/v1/bouncers/fw', { method: 'DELETE' });
     expect(response.status).toBe(204);
     expect(await auditOf('bouncer.delete')).toBe(1);

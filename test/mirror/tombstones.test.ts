@@ -268,7 +268,7 @@ describe('a start-up carries the ends that its bouncer may have missed', () => {
     expect(await ends(body.key)).toEqual([before]);
   });
 
-  test('all that are kept, for a bouncer of a name that was taken away', async () => {
+  test('all that are kept, for a bouncer of a name that was deleted', async () => {
     const first = await addBouncer('fw');
     await operator('POST', '/decisions', { value: '203.0.113.1', duration: '1h' });
     await ends(first);

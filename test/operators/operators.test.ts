@@ -148,7 +148,7 @@ describe('tokens of ours', () => {
     expect(output.join('\n')).not.toMatch(/[0-9a-f]{9,}/);
   });
 
-  test('still open when OPERATOR_TOKEN is taken away, which then opens nothing', async () => {
+  test('still open when OPERATOR_TOKEN is unset, which then opens nothing', async () => {
     const token = await makeToken('ci', 'admin');
     const settings = { OPERATOR_TOKEN: '' };
     expect((await request('/operator-tokens', { headers: bearer(token), settings })).status).toBe(200);

@@ -62,7 +62,7 @@ function expectNothingLost({ pollers, firewalls }: Fleet): void {
 }
 
 describeWith('200 that poll, two of them firewalls,', ['lab', 'netns'], () => {
-  test('notice nothing of an object that is taken away', async () => {
+  test('notice nothing of an object that is lost', async () => {
     const lapidary = await startAbortable();
     closing.push(lapidary.close);
     const fleet = await startFleet(lapidary);
