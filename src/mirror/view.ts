@@ -58,10 +58,9 @@ export function limitsKey(limits: Limits): string {
 
 /** Equal for equal requests, without limits: the name of a cursor, which survives a change of limits. */
 export function requestKey(view: View): string {
-  const { scopes, origins, scenariosContaining, scenariosNotContaining, value, type, within, dedup } = view;
+  const { value, type, within, dedup } = view;
   const place = within && [within.network.bytes, within.network.prefixBits, within.covering];
-  const filters = [scopes, origins, scenariosContaining, scenariosNotContaining, value, type, place, dedup];
-  return JSON.stringify(view.engines ? [...filters, view.engines] : filters);
+  return JSON.stringify([...filterKey(view), value, type, place, dedup, ...engineKey(view)]);
 }
 
 function filterKey({ scopes, origins, scenariosContaining, scenariosNotContaining }: Filters): unknown[] {

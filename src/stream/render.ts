@@ -22,30 +22,39 @@ type EndOf = (row: Row) => number;
 
 /** The stream route's body, in slices of about 256 KB. Durations are the time that is left at `asOfMs`. */
 function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
-  let slice = '{"new": [';
+  const added = yield* renderElements('{"new": [', byId(answer.added), (row) =>
+    encodeActive(row, endOf(row) - asOfMs, true),
+  );
+  const removed = yield* renderElements(`${added}], "deleted": [`, byId(answer.removed), (row) =>
+    encodeDecision(row, -secondsSinceRemoval(row, asOfMs), true),
+  );
+  yield `${removed}]}`;
+}
+
+/** Appends the texts of rows to `slice`, without those that are empty. Returns the part that is not yielded yet. */
+function* renderElements<T>(
+  slice: string,
+  rows: readonly T[],
+  encode: (row: T) => string,
+): Generator<string, string> {
   let separator = '';
-  for (const row of byId(answer.added)) {
-    const seconds = Math.floor((endOf(row) - asOfMs) / 1000);
-    // Left out: to lua, nftables and ipset `0s` is a permanent ban.
-    if (seconds < 1) continue;
-    slice += separator + encodeDecision(row, seconds, true);
+  for (const row of rows) {
+    const text = encode(row);
+    if (text === '') continue;
+    slice += separator + text;
     separator = ',';
     if (slice.length >= sliceBytes) {
       yield slice;
       slice = '';
     }
   }
-  slice += '], "deleted": [';
-  separator = '';
-  for (const row of byId(answer.removed)) {
-    slice += separator + encodeDecision(row, -secondsSinceRemoval(row, asOfMs), true);
-    separator = ',';
-    if (slice.length >= sliceBytes) {
-      yield slice;
-      slice = '';
-    }
-  }
-  yield `${slice}]}`;
+  return slice;
+}
+
+/** Empty for a decision that ends within a second: to lua, nftables and ipset `0s` is a permanent ban. */
+function encodeActive(decision: Decision, leftMs: number, withUuid: boolean): string {
+  const seconds = Math.floor(leftMs / 1000);
+  return seconds < 1 ? '' : encodeDecision(decision, seconds, withUuid);
 }
 
 /** LAPI's order since 1.5. The rows are nearly in it, so sorting costs little. */
@@ -59,20 +68,11 @@ export function* renderList<T extends Decision>(
   nowMs: number,
   endOf: (decision: T) => number = ({ untilMs }) => untilMs,
 ): Generator<string> {
-  let slice = '[';
-  let separator = '';
-  for (const decision of decisions) {
-    const seconds = Math.floor((endOf(decision) - nowMs) / 1000);
-    if (seconds < 1) continue;
-    slice += separator + encodeDecision(decision, seconds, false);
-    separator = ',';
-    if (slice.length >= sliceBytes) {
-      yield slice;
-      slice = '';
-    }
-  }
+  const slice = yield* renderElements('[', decisions, (decision) =>
+    encodeActive(decision, endOf(decision) - nowMs, false),
+  );
   // No decision must be `null`: with `[]` fbtraefik and thespad ban the client, and nginx Lua answers 500.
-  yield separator === '' ? 'null' : `${slice}]`;
+  yield slice === '[' ? 'null' : `${slice}]`;
 }
 
 /** 0 for a decision that is still active but no longer in the bouncer's view. */
@@ -126,16 +126,17 @@ export interface Rendering {
 export async function bodyOf(
   cache: GzipCache,
   delivery: Delivery | Kept,
-  { name, gzip, nowMs, endOf }: Rendering,
+  rendering: Rendering,
   onCancel: () => void,
 ): Promise<{ body: ReadableStream<Uint8Array> | string; gzip: boolean }> {
   if ('slices' in delivery) return { body: streamOf(await delivery.slices, onCancel), gzip: true };
   const { answer } = delivery;
+  const { gzip, nowMs, endOf } = rendering;
   if (answer.added.length + answer.removed.length <= smallAnswerRows) {
     return { body: [...renderStream(answer, nowMs, endOf)].join(''), gzip: false };
   }
   if (!gzip) return { body: streamOf(renderStream(answer, nowMs, endOf), onCancel), gzip: false };
-  const { slices } = gzipped(cache, name, delivery, nowMs, endOf);
+  const { slices } = gzipped(cache, delivery, rendering);
   return { body: streamOf(await slices, onCancel), gzip: true };
 }
 
@@ -153,13 +154,7 @@ export function keptAnswer(
 }
 
 /** Gzips an answer and keeps it. Durations are those at the end of its time, so none is ever too long. */
-function gzipped(
-  cache: GzipCache,
-  name: string,
-  { answer, pending }: Delivery,
-  nowMs: number,
-  endOf: EndOf,
-): Kept {
+function gzipped(cache: GzipCache, { answer, pending }: Delivery, { name, nowMs, endOf }: Rendering): Kept {
   const earliestEndMs = answer.added.reduce((least, row) => {
     const endMs = endOf(row);
     return endMs - nowMs >= 1000 && endMs < least ? endMs : least;
