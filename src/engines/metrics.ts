@@ -65,8 +65,6 @@ function wholeNumber(value: unknown): number | null {
   return Number.isSafeInteger(whole) ? whole : null;
 }
 
-export type Forwarder = ReturnType<typeof createForwarder>;
-
 /** Reports wait in memory: a restart of the object loses at most one of each bouncer. */
 export function createForwarder(engine: Reached, keys: EngineKeys) {
   const startedMs = Date.now();

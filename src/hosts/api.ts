@@ -5,7 +5,7 @@ import type { Context } from 'hono';
 import type { AppEnv } from '../env.ts';
 import { badInput, problem, succeed, type Result } from '../http/failure.ts';
 import * as enrolments from './enrolments.ts';
-import { nameMustBe, nameRule, nextOf, nothing, page } from '../operations/fields.ts';
+import { nameMustBe, nameRule, nextOf, nothing, page, pageOf } from '../operations/fields.ts';
 import * as hosts from './hosts.ts';
 import { findHostFacts, listHosts } from './hosts.sql.ts';
 import { listEnrolments } from './enrolments.sql.ts';
@@ -15,12 +15,7 @@ import { mutation, operation } from '../operations/operation.ts';
 import { changePublicUrl, publicUrlFields, publicUrlShape } from './public-url.ts';
 
 const described = z.object({ host: hosts.hostShape });
-const hostPage = z.object({ hosts: z.array(hosts.hostShape), next: z.int().nullable() });
 const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
-const enrolmentPage = z.object({
-  enrolments: z.array(enrolments.enrolmentShape),
-  next: z.int().nullable(),
-});
 
 export const hostOperations = [
   operation({
@@ -29,7 +24,7 @@ export const hostOperations = [
     needs: 'viewer',
     summary: 'All hosts, with the bouncers whose keys they register',
     query: page,
-    answers: { 200: { description: 'A page.', body: hostPage } },
+    answers: { 200: pageOf('hosts', hosts.hostShape) },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await listHosts(c.env.DB, after, limit);
       const next = nextOf(rows, limit, ({ host }) => host.id);
@@ -135,7 +130,7 @@ export const hostOperations = [
     needs: 'viewer',
     summary: 'All enrolment tokens, and who used them',
     query: page,
-    answers: { 200: { description: 'A page.', body: enrolmentPage } },
+    answers: { 200: pageOf('enrolments', enrolments.enrolmentShape) },
     reply: async (c, { query: { after, limit } }) => {
       const rows = await listEnrolments(c.env.DB, after, limit);
       const all = rows.map((facts) => enrolments.describeEnrolment(facts, Date.now()));
