@@ -3,7 +3,7 @@
 import { Hono } from 'hono';
 import { clientAddress, type AppEnv } from './env.ts';
 import { causeOf, problem } from './http/failure.ts';
-import { forgetLatest } from './feed/fast-path.ts';
+import { forgetLatest } from './feed/client.ts';
 import { bouncerOperations } from './bouncers/api.ts';
 import { decisionOperations } from './decisions/api.ts';
 import { feedOperations } from './decisions/feed-api.ts';

@@ -9,10 +9,9 @@
 
 import { canonicalValue } from '../formats/canonical.ts';
 import { isLocal, sameContent, type Decision, type Row } from '../formats/decision.ts';
-import { isActive, rowsOf, type Mirror } from '../mirror/memory.ts';
+import { isActive, removedSince, rowsOf, type Mirror } from '../mirror/memory.ts';
 import type { Plan, Renewal } from '../mirror/mirror.ts';
 import type { Trusted } from '../mirror/progress.ts';
-import { removedSince } from '../stream/delta.ts';
 import { isOwn } from '../stream/selection.ts';
 
 export type RoundKind = 'delta' | 'full' | 'tail';

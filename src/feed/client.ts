@@ -1,17 +1,19 @@
-// The Worker's side of the feed: its polls are answered from the fast path, or else by the feed's object. A question is
-// asked again if the object went away under it.
+// The Worker's side of the feed: a poll is answered by this isolate, which follows the feed, or else by the feed's object. A
+// question is asked again if the object went away under it.
 
+import { waitUntil } from 'cloudflare:workers';
 import { causeOf } from '../http/failure.ts';
+import { createAsking } from '../store/asking.ts';
 import type { DecisionFeed } from './object.ts';
 import { isJurisdiction } from '../config/location.ts';
 import { withRetries } from './retry.ts';
 import { settingsOf } from '../env.ts';
 import { viewKey, type View } from '../mirror/view.ts';
-import type { Sighting } from '../stream/clients.ts';
+import { clientName, type Sighting } from '../stream/clients.ts';
 import type { ListQuery } from '../stream/query.ts';
-import { isUpToDate, learnList, learnStream, recall, takeSightings } from './fast-path.ts';
+import { createFollower, type StreamBody } from './follower.ts';
+import { createLookups } from './lookups.ts';
 import type { Cold, ListAnswer, ShortList, StreamAsk } from './questions.ts';
-import type { StreamAnswer } from '../stream/poll.ts';
 
 type Feed = DurableObjectStub<DecisionFeed>;
 
@@ -21,62 +23,124 @@ export function askFeed<T>(env: Env, ask: (feed: Feed, again: boolean) => Promis
   return withRetries((again) => ask(feedOf(env), again));
 }
 
-/** What goes to the object with a poll. It is made only when the object is asked. */
+/** What goes to the object with a poll. It is made only when it is needed. */
 type Besides = Pick<StreamAsk, 'gzip' | 'store'>;
 
-/** The answer to a poll of the stream. Null: nothing has changed for this client, and the object need not be asked. */
-export function stream(
-  env: Env,
-  poll: Sighting,
-  view: View,
-  startup: boolean,
-  besides: () => Besides,
-): Promise<StreamAnswer | Cold> | null {
-  const key = viewKey(view);
-  return !startup && isUpToDate(poll, key)
-    ? null
-    : askStream(env, key, { poll, view, startup, ...besides() });
-}
+/** What one isolate knows of the feed, and how it asks. An isolate has one. */
+export function createFeedClient() {
+  const follower = createFollower();
+  const lookups = createLookups();
+  /** How many changes were made through this isolate. */
+  let changes = 0;
 
-async function askStream(
-  env: Env,
-  key: string,
-  ask: Omit<StreamAsk, 'sightings' | 'again'>,
-): Promise<StreamAnswer | Cold> {
-  const sightings = takeSightings();
-  const answer = await askFeed(env, async (feed, again) => feed.stream({ ...ask, sightings, again }));
-  if (answer.kind === 'stream') learnStream(ask.poll, key, answer);
-  return answer;
-}
+  const known = (): Pick<StreamAsk, 'sightings' | 'mark'> => {
+    return { sightings: follower.takeSightings(), mark: follower.mark() };
+  };
 
-/** The active decisions of a view: at once where the same was asked a moment ago. */
-export function list(
-  env: Env,
-  poll: Sighting,
-  query: ListQuery,
-  store: () => StreamAsk['store'],
-): ShortList | Promise<ListAnswer> {
-  const { limit, offset, idGreaterThan, view } = query;
-  // Nobody asks for the same page again.
-  const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
-  const lookup = viewKey(view);
-  return (
-    (isPage ? undefined : recall(lookup, poll)) ?? askList(env, poll, query, isPage ? null : lookup, store())
+  async function askStream(env: Env, key: string, ask: Omit<StreamAsk, 'again'>): Promise<StreamBody | Cold> {
+    const answer = await askFeed(env, async (feed, again) => feed.stream({ ...ask, again }));
+    if (answer.kind === 'cold') return answer;
+    lookups.learnLatest(answer.sequence, ask.poll.seenMs);
+    follower.learn(ask.poll, key, answer);
+    const { body, gzip } = answer;
+    return body === null ? null : { body, gzip };
+  }
+
+  async function follow(env: Env, store: StreamAsk['store']): Promise<void> {
+    const asked = follower.ask(Date.now());
+    const before = changes;
+    const followed = await askFeed(env, async (feed) => feed.follow({ ...asked.ask, ...known(), store }));
+    // After a change through this isolate it is not known whether the answer has it.
+    follower.take(asked, followed, before === changes);
+    lookups.learnLatest(followed.sequence, asked.askedMs);
+  }
+
+  const following = createAsking<Pick<StreamAsk, 'store'> & { readonly env: Env }, true>(
+    ({ env, store }, subjects) => {
+      const asked = follow(env, store).then(() => {
+        return new Map(subjects.map((subject) => [subject, true] as const));
+      });
+      // It goes on after the answer to this request, whose client may have gone.
+      waitUntil(asked.catch(() => undefined));
+      return asked;
+    },
+    (error) => console.error(`the feed was not followed: ${causeOf(error).message}`),
   );
+
+  /** Follows the feed up to now. Where that fails the object may still answer a single poll. */
+  async function refresh(env: Env, store: StreamAsk['store']): Promise<void> {
+    const isDone = (): true | undefined => follower.isFresh(Date.now()) || undefined;
+    await following({ env, store }, 'the feed', isDone).catch(() => undefined);
+  }
+
+  async function askList(
+    env: Env,
+    poll: Sighting,
+    query: ListQuery,
+    lookup: string | null,
+    store: StreamAsk['store'],
+  ): Promise<ListAnswer> {
+    const ask = { ...query, poll, ...known(), store };
+    const answer = await askFeed(env, async (feed) => feed.list(ask));
+    if (answer.kind === 'short' && lookup !== null) lookups.learn(lookup, answer, poll.seenMs);
+    return answer;
+  }
+
+  return {
+    /** The answer to a poll of the stream: at once where this isolate has it. `key`: the view's, if the caller has it. */
+    stream(
+      env: Env,
+      poll: Sighting,
+      view: View,
+      startup: boolean,
+      besides: () => Besides,
+      key = viewKey(view),
+    ): StreamBody | Promise<StreamBody | Cold> {
+      const own = (): ReturnType<typeof follower.answer> => {
+        return follower.answer(poll, key, view, Date.now(), () => besides().gzip);
+      };
+      const ask = (): Promise<StreamBody | Cold> => {
+        return askStream(env, key, { poll, view, startup, ...besides(), ...known() });
+      };
+      const followFirst = async (): Promise<StreamBody | Cold> => {
+        await refresh(env, besides().store);
+        const answer = await own();
+        return answer === 'follow' || answer === 'ask' ? ask() : answer;
+      };
+      const atOnce = startup ? 'ask' : own();
+      return atOnce === 'ask' ? ask() : atOnce === 'follow' ? followFirst() : atOnce;
+    },
+
+    /** The active decisions of a view: at once where the same was asked a moment ago. */
+    list(
+      env: Env,
+      poll: Sighting,
+      query: ListQuery,
+      store: () => StreamAsk['store'],
+    ): ShortList | Promise<ListAnswer> {
+      const { limit, offset, idGreaterThan, view } = query;
+      // Nobody asks for the same page again.
+      const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
+      const lookup = viewKey(view);
+      const recalled = isPage ? undefined : lookups.recall(lookup, poll.seenMs);
+      if (!recalled) return askList(env, poll, query, isPage ? null : lookup, store());
+      follower.noteSighting(clientName(poll.bouncerId, poll.address), poll);
+      return recalled;
+    },
+
+    /** For a change made through this isolate: the next poll asks the object. */
+    forgetLatest(nowMs: number): void {
+      changes++;
+      follower.forgetLatest();
+      lookups.forget(nowMs);
+    },
+
+    /** How many changes were made through this isolate: what the feed said at another count may be out of date. */
+    changesHere: (): number => changes,
+  };
 }
 
-async function askList(
-  env: Env,
-  poll: Sighting,
-  query: ListQuery,
-  lookup: string | null,
-  store: StreamAsk['store'],
-): Promise<ListAnswer> {
-  const ask = { ...query, poll, sightings: takeSightings(), store };
-  const answer = await askFeed(env, async (feed) => feed.list(ask));
-  if (answer.kind === 'short' && lookup !== null) learnList(poll, lookup, answer);
-  return answer;
-}
+export const { stream, list, forgetLatest, changesHere } = createFeedClient();
 
 function feedOf(env: Env): Feed {
   const { feedLocation: location } = settingsOf(env);

@@ -26,17 +26,36 @@ import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
 import { endOf } from '../mirror/memory.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
-import { answerPoll, type Stream, type StreamAnswer } from '../stream/poll.ts';
-import type { Cold, FeedStatus, ListAnswer, ListAsk, StreamAsk, SyncAsk } from './questions.ts';
+import {
+  createInvalidated,
+  invalidateAll,
+  invalidatedSince,
+  markOf,
+  type Mark,
+} from '../stream/invalidated.ts';
+import { answerPoll, createChangedLimits, type Stream, type StreamAnswer } from '../stream/poll.ts';
+import type {
+  Cold,
+  FeedStatus,
+  FollowAsk,
+  Followed,
+  ListAnswer,
+  ListAsk,
+  StreamAsk,
+  SyncAsk,
+} from './questions.ts';
 import { openRememberedKeys, type Recalled, type RememberedKeys } from '../writer/remembered-keys.ts';
 import type { RoundResult, Write } from '../engines/rounds.ts';
 import { renderList, smallAnswerRows, streamOf } from '../stream/render.ts';
 import { activeRows, byStrictness } from '../stream/selection.ts';
 import * as mirror from '../mirror/mirror.ts';
+import { touchedSince } from '../mirror/touched.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
 
 const forgetIntervalMs = 3_600_000;
+/** Changes in one answer to an isolate: some 2 MB. One that has missed more begins anew. */
+const mostTouched = 5_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
 const onceKeptMs = 25 * 3_600_000;
 
@@ -74,6 +93,8 @@ export class DecisionFeed extends DurableObject<Env> {
         return mirror.tryToWrite(this.#store, Date.now(), write) === null;
       }),
       gzipped: new Map(),
+      invalidated: createInvalidated(),
+      changedLimits: createChangedLimits(),
     };
     // A view that names engines may mean another one now. The new names are stored, so this must be stored too.
     if (this.#store.namesMoved) {
@@ -85,6 +106,7 @@ export class DecisionFeed extends DurableObject<Env> {
         // A new bouncer with a reused id must not get another one's cursors.
         clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
         this.#newKeys.forgetBouncersAfter(bouncerId);
+        invalidateAll(this.#stream.invalidated);
       },
       forgetBouncer: (bouncerId) => {
         clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
@@ -178,7 +200,7 @@ export class DecisionFeed extends DurableObject<Env> {
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     const known = await this.#awaitFirstSync(view, ask.startup ? engines.startUpPatienceMs : 0);
     const nowMs = this.#sweep();
-    this.note(ask.sightings);
+    this.note(ask.sightings, ask.mark);
     const client = clients.noteSighting(this.#stream.clients, ask.poll);
     if (!known && ask.startup) return { kind: 'cold' };
     const keyMadeAt = this.#newKeys.madeAt(ask.poll.versionId);
@@ -190,7 +212,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const view = byHandles(ask.view, this.#store.names);
     const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
-    this.note(ask.sightings);
+    this.note(ask.sightings, ask.mark);
     clients.noteSighting(this.#stream.clients, ask.poll);
     let nowMs = this.#sweep();
     // For a lookup one known decision is enough, even if not all engines are known. For a list some are not enough.
@@ -213,8 +235,32 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** Notes polls that an isolate answered without asking. */
-  note(sightings: readonly clients.Sighting[]): void {
-    for (const sighting of sightings) clients.noteSighting(this.#stream.clients, sighting);
+  note(sightings: readonly clients.ReportedSighting[], mark: Mark | null = null): void {
+    const known = this.#stream.clients;
+    const isOurs = mark?.instance === this.#stream.invalidated.instance;
+    for (const sighting of sightings) {
+      const client = clients.noteSighting(known, sighting);
+      if (sighting.moved && isOurs) clients.mergeCursor(known, client, sighting.moved);
+    }
+  }
+
+  /** What was touched since an isolate last asked. It answers its clients by itself from that. */
+  follow(ask: FollowAsk): Followed {
+    const nowMs = this.#sweep();
+    if (ask.store) this.#keys.hear(ask.store, nowMs);
+    this.note(ask.sightings, ask.mark);
+    const { mirror, names } = this.#store;
+    const { invalidated } = this.#stream;
+    const mark = markOf(invalidated);
+    const isSame = ask.mark?.instance === mark.instance;
+    return {
+      mark,
+      forget: ask.mark ? invalidatedSince(invalidated, ask.mark) : 'all',
+      sequence: mirror.sequence,
+      touched: isSame ? touchedSince(mirror, ask.since, mostTouched) : null,
+      holds: mirror.holds,
+      names,
+    };
   }
 
   /** Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds. */

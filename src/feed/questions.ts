@@ -1,24 +1,49 @@
 // What the Worker asks the feed's object, and its answers: plain data, since both cross the object's RPC.
 
-import type { Sighting } from '../stream/clients.ts';
+import type { ReportedSighting, Sighting } from '../stream/clients.ts';
+import type { Mark } from '../stream/invalidated.ts';
+import type { Names } from '../mirror/engine-names.ts';
+import type { Hold } from '../mirror/memory.ts';
+import type { Touched } from '../mirror/touched.ts';
 import type { Decision } from '../formats/decision.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import type { Poll } from '../stream/poll.ts';
 import type { ListQuery } from '../stream/query.ts';
 
-/** What each question of a bouncer has with it. */
+/** What each question of an isolate has with it. */
 interface Asked {
-  readonly poll: Sighting;
   /** Polls that the isolate answered by itself since it last asked. */
-  readonly sightings: readonly Sighting[];
+  readonly sightings: readonly ReportedSighting[];
+  /** What the isolate knows of the object. Null: nothing yet. Left out by the release before. */
+  readonly mark?: Mark | null;
   /** What the isolate knows of D1. Left out if it knows nothing yet. */
   readonly store?: StoreNews | undefined;
 }
 
-export type StreamAsk = Asked & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;
+interface Polled extends Asked {
+  readonly poll: Sighting;
+}
 
-export type ListAsk = Asked & ListQuery;
+/** `since`: the sequence up to which the isolate has followed the feed; -1: it has not. */
+export interface FollowAsk extends Asked {
+  readonly since: number;
+}
+
+export interface Followed {
+  readonly mark: Mark;
+  /** The clients whose cursors the isolate has to forget. */
+  readonly forget: readonly string[] | 'all';
+  readonly sequence: number;
+  /** What changed since. Null: too much, so the isolate begins anew at `sequence`. */
+  readonly touched: Touched | null;
+  readonly holds: ReadonlyMap<string, Hold>;
+  readonly names: Names;
+}
+
+export type StreamAsk = Polled & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;
+
+export type ListAsk = Polled & ListQuery;
 
 /** `cold`: it is not known yet what the engines ban. */
 export interface Cold {

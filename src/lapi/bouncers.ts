@@ -129,8 +129,8 @@ async function pollStream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise
     gzip: acceptsGzip(c.req.raw),
     store: storeNews(bouncer, poll.seenMs),
   }));
-  const answer = asked && (await asked);
-  if (answer?.kind === 'cold') return cold(c);
+  const answer = asked instanceof Promise ? await asked : asked;
+  if (answer && 'kind' in answer) return cold(c);
   if (!answer?.gzip) return new Response(answer?.body ?? emptyStream, { headers: streamHeaders });
   const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
   return new Response(answer.body, { headers, encodeBody: 'manual' });

@@ -6,7 +6,7 @@ import { type AppEnv } from '../env.ts';
 import { causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
 import type { Freshness } from '../engines/engines.ts';
 import { askFeed } from '../feed/client.ts';
-import { changesHere } from '../feed/fast-path.ts';
+import { changesHere } from '../feed/client.ts';
 import type { FeedStatus } from '../feed/questions.ts';
 import { sinceMs } from '../runtime/clock.ts';
 

@@ -13,7 +13,7 @@ import { withinMs } from '../runtime/wait.ts';
 import { noteGoodLogin, publicAnswer, readLogin, tryLogin, type Login } from './logins.ts';
 import { checkToken, claimedMachine, isGoodToken, noteIssuedToken, tokenOf, tryToken } from './tokens.ts';
 import { parseQuery } from '../stream/query.ts';
-import { forgetLatest } from '../feed/fast-path.ts';
+import { forgetLatest } from '../feed/client.ts';
 import { forward } from './forward.ts';
 import { mayAsLocal } from './trust.ts';
 import { askFeed } from '../feed/client.ts';

@@ -123,7 +123,8 @@ function noteSpelling(mirror: Mirror, row: Row): void {
   if (isRespelled(row)) noteSeveral(mirror, row.canonicalValue);
 }
 
-function noteSeveral({ respelled }: Mirror, canonicalValue: string): void {
+/** Notes that a value has several spellings. */
+export function noteSeveral({ respelled }: Mirror, canonicalValue: string): void {
   if (!respelled.has(canonicalValue)) respelled.set(canonicalValue, []);
 }
 
@@ -186,18 +187,19 @@ export function networksOf(mirror: Mirror): NetworkIndex {
   return mirror.networks;
 }
 
-function insert(mirror: Mirror, row: Row): void {
+/** `isNew`: it comes after all rows that were added before. */
+export function insert(mirror: Mirror, row: Row, isNew = true): void {
   mirror.byId.set(row.id, row);
   if (!isLocal(row)) rowsOf(mirror, row.engine).set(row.engineId, row);
   const siblings = mirror.byCanonicalValue.get(row.canonicalValue);
   if (siblings) siblings.push(row);
   else mirror.byCanonicalValue.set(row.canonicalValue, [row]);
-  mirror.added.push(row);
+  if (isNew) mirror.added.push(row);
   if (row.untilMs < mirror.nextExpiryMs) mirror.nextExpiryMs = row.untilMs;
   mirror.networks?.insert(row);
 }
 
-function withdraw(mirror: Mirror, row: Row): void {
+export function withdraw(mirror: Mirror, row: Row): void {
   mirror.byId.delete(row.id);
   if (!isLocal(row)) rowsOf(mirror, row.engine).delete(row.engineId);
   const { canonicalValue } = row;
@@ -205,6 +207,33 @@ function withdraw(mirror: Mirror, row: Row): void {
   if (siblings.length === 0) mirror.byCanonicalValue.delete(canonicalValue);
   else mirror.byCanonicalValue.set(canonicalValue, siblings);
   mirror.networks?.withdraw(row);
+}
+
+/** The tombstones after a sequence. */
+export function removedSince(mirror: Mirror, since: number): Row[] {
+  return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
+}
+
+/** The rows that were added after a sequence, in its order. Some may be removed or renewed since. */
+export function addedSince(mirror: Mirror, since: number): Row[] {
+  return mirror.added.slice(firstAfter(mirror.added, since, (row) => row.addedSeq));
+}
+
+/** The `removedSeq` of the newest tombstone up to a sequence; 0: there is none. Equal if the tombstones after it are. */
+export function removedUpTo(mirror: Mirror, sequence: number): number {
+  const after = firstAfter(mirror.removed, sequence, (row) => row.removedSeq);
+  return mirror.removed[after - 1]?.removedSeq ?? 0;
+}
+
+function firstAfter(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): number {
+  let low = 0;
+  let high = rows.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (sequenceOf(rows[middle] as Row) > since) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** How long after a step of the clock the clock alone ends no decision of an engine. */

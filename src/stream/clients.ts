@@ -2,7 +2,7 @@
 // bouncers that share a key see every change, and programs with different views do not disturb each other. Clients are
 // held in memory and written behind (clients.sql.ts).
 
-import type { Cursor } from './cursor.ts';
+import { merge, type Cursor, type PlainCursor } from './cursor.ts';
 import { cut, intern } from '../formats/texts.ts';
 
 /** Flat to save memory: there may be 200,000. */
@@ -43,6 +43,11 @@ export interface Sighting {
   readonly address: string;
   readonly seenMs: number;
   readonly userAgent: string;
+}
+
+/** A poll that an isolate answered. `moved`: the cursor after it, and its view (`requestKey`), unless nothing changed. */
+export interface ReportedSighting extends Sighting {
+  readonly moved?: { readonly view: string; readonly cursor: PlainCursor };
 }
 
 /** A client that uses more views gets full states; it can't use up our memory. */
@@ -193,6 +198,17 @@ export function setCursor(clients: Clients, client: Client, view: string, cursor
   weigh(clients, client);
   makeRoom(clients, client);
   clients.dirty.add(client.row);
+}
+
+/** Moves on the cursor of a client that an isolate has answered. */
+export function mergeCursor(
+  clients: Clients,
+  client: Client,
+  { view, cursor }: { readonly view: string; readonly cursor: PlainCursor },
+): void {
+  const known = cursorOf(client, view);
+  const merged = known && merge(known, cursor);
+  if (merged !== known) setCursor(clients, client, view, merged);
 }
 
 /** A client as operators see it: an address that polls with a bouncer's key. */

@@ -27,6 +27,34 @@ export interface Cursor {
 }
 
 /**
+ * A cursor that changes alone lead on from: the limits are the same as ever, and no removal is pending. An isolate may
+ * answer its client. Each isolate has its own, and any of them is right, however old: what was given twice before
+ * `beforeSequence` the bouncer has.
+ */
+export interface PlainCursor {
+  readonly baseline: number;
+  readonly beforeSequence: number;
+  readonly lastSequence: number;
+}
+
+/** Null: only the feed's object knows how to go on. */
+export function plainOf(cursor: Cursor): PlainCursor | null {
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, pending } = cursor;
+  const isPlain = beforeSequence >= 0 && beforeBaseline === lastBaseline && pending.length === 0;
+  return isPlain ? { baseline: lastBaseline, beforeSequence, lastSequence } : null;
+}
+
+/** A cursor with what an isolate has given the client meanwhile. It never moves back. */
+export function merge(cursor: Cursor, given: PlainCursor): Cursor {
+  const own = plainOf(cursor);
+  if (own?.baseline !== given.baseline) return cursor;
+  const beforeSequence = Math.max(own.beforeSequence, given.beforeSequence);
+  const lastSequence = Math.max(own.lastSequence, given.lastSequence);
+  const moved = beforeSequence > own.beforeSequence || lastSequence > own.lastSequence;
+  return moved ? { ...cursor, beforeSequence, lastSequence } : cursor;
+}
+
+/**
  * The cursor after an answer that brings the bouncer to `now`. `from`: the cursor that it had, usable or not. `again`: the
  * answer replaces one that was lost, so it starts where that one started.
  *

@@ -9,7 +9,7 @@
 
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Row } from '../formats/decision.ts';
-import { isActive, type Mirror } from '../mirror/memory.ts';
+import { addedSince, isActive, removedSince, type Mirror } from '../mirror/memory.ts';
 import { matcher, type View } from '../mirror/view.ts';
 import type { DeliveredState } from './baselines.ts';
 import type { PendingRemoval } from './cursor.ts';
@@ -56,7 +56,7 @@ export function fromNothing(mirror: Mirror, selection: Selection, since: number)
 /** What changed in the view after `since`, which the caller has checked against `mirror.purgedSequence`. */
 export function changesSince(mirror: Mirror, view: View, since: number): Answer {
   const matches = matcher(view);
-  const touched = mirror.added.slice(firstAfter(mirror.added, since, (row) => row.addedSeq));
+  const touched = addedSince(mirror, since);
   const removed = removedSince(mirror, since).filter(matches);
 
   const added = new Set<Row>();
@@ -205,26 +205,4 @@ export function oneSpellingEach(
     else if (!deliver(row) && !known.has(row)) waiting.push({ row, times: 2 });
   }
   return { answer: { ...answer, removed }, pending: [...waiting, ...again] };
-}
-
-/** The tombstones after a sequence. */
-export function removedSince(mirror: Mirror, since: number): Row[] {
-  return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
-}
-
-/** The `removedSeq` of the newest tombstone up to a sequence; 0: there is none. Equal if the tombstones after it are. */
-export function removedUpTo(mirror: Mirror, sequence: number): number {
-  const after = firstAfter(mirror.removed, sequence, (row) => row.removedSeq);
-  return mirror.removed[after - 1]?.removedSeq ?? 0;
-}
-
-function firstAfter(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): number {
-  let low = 0;
-  let high = rows.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (sequenceOf(rows[middle] as Row) > since) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

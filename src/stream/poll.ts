@@ -1,7 +1,7 @@
 // The answer to a poll of the stream: from what its bouncer was delivered to what it is to have.
 
 import type { Row } from '../formats/decision.ts';
-import { endOf, type Mirror } from '../mirror/memory.ts';
+import { endOf, removedUpTo, type Mirror } from '../mirror/memory.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
   deliveredStates,
@@ -14,17 +14,33 @@ import {
 } from './baselines.ts';
 import { cursorOf, setCursor, type Client, type Clients } from './clients.ts';
 import type { ClientLog } from './clients.sql.ts';
-import { advance, isUpToDate, sameCursor, type Cursor, type PendingRemoval } from './cursor.ts';
 import {
-  changesSince,
-  fromNothing,
-  fullState,
-  oneSpellingEach,
-  removedUpTo,
-  transition,
-  type Answer,
-} from './delta.ts';
+  advance,
+  isUpToDate,
+  plainOf,
+  sameCursor,
+  type Cursor,
+  type PendingRemoval,
+  type PlainCursor,
+} from './cursor.ts';
+import { changesSince, fromNothing, fullState, oneSpellingEach, transition, type Answer } from './delta.ts';
+import { invalidate, markOf, type Invalidated, type Mark } from './invalidated.ts';
 import { bodyOf, keptAnswer, type GzipCache } from './render.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { createGenerations, type Generations } from '../runtime/generations.ts';
+
+/**
+ * So long after a client's limits changed an isolate may still answer it by the old ones: it is fresh for a second, and its
+ * answer takes some time.
+ */
+const oldLimitsMs = 3_000;
+
+/** When the limits of a client's view changed, for as long as it matters. */
+export type ChangedLimits = Generations<number>;
+
+export function createChangedLimits(): ChangedLimits {
+  return createGenerations(10_000);
+}
 
 /** All that polls are answered from. */
 export interface Stream {
@@ -33,6 +49,8 @@ export interface Stream {
   readonly clients: Clients;
   readonly clientLog: ClientLog;
   readonly gzipped: GzipCache;
+  readonly invalidated: Invalidated;
+  readonly changedLimits: ChangedLimits;
 }
 
 export interface Poll {
@@ -54,8 +72,10 @@ export interface StreamAnswer {
   readonly kind: 'stream';
   /** The latest sequence. */
   readonly sequence: number;
-  /** The bouncer needs nothing until the next sequence; `body` is null then. */
-  readonly upToDate: boolean;
+  /** Where the client stands now. Null: only the object knows. */
+  readonly cursor: PlainCursor | null;
+  readonly mark: Mark;
+  /** Null: nothing has changed for this bouncer. */
   readonly body: ReadableStream<Uint8Array> | string | null;
   readonly gzip: boolean;
 }
@@ -70,29 +90,54 @@ export async function answerPoll(stream: Stream, client: Client, poll: Poll): Pr
   const now = { sequence, baseline: resolved.baseline };
   const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
 
-  const nothing = { kind: 'stream', sequence, body: null, gzip: false } as const;
+  const answered = { kind: 'stream', sequence, mark: markOf(stream.invalidated) } as const;
   // No change of the engines is known yet, and a client without a cursor gets none before it has the full state.
-  if (!poll.known && !from) return { ...nothing, upToDate: false };
-  if (from && isUpToDate(from, now)) return { ...nothing, upToDate: true };
+  if (!poll.known && !from) return { ...answered, cursor: null, body: null, gzip: false };
+  if (from && isUpToDate(from, now)) return { ...answered, cursor: plainOf(from), body: null, gzip: false };
   const pending = startup ? [] : (cursor?.pending ?? []);
   const since = removedUpTo(mirror, poll.keyMadeAt);
   const name = nameOf(resolved, poll, from, since, pending);
   const delivery =
     (gzip && keptAnswer(stream.gzipped, name, nowMs, sequence)) ||
     oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
-  const next = advance(cursor, now, poll, delivery.pending);
+  // An isolate may still answer by limits that have just changed, so the next answer starts from them once more.
+  const again = poll.again === true || haveJustChanged(stream, client, slot, nowMs);
+  const next = advance(cursor, now, { startup, again }, delivery.pending);
   setCursor(clients, client, slot, next);
-  if (cursor && limitsChanged(baselines, cursor, resolved) && writeBaselines(baselines)) {
-    stream.clientLog.writeNow(client);
-  }
+  if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`.
   const undo = (): void => {
     if (!sameCursor(cursorOf(client, slot), next)) return;
     setCursor(clients, client, slot, startup ? undefined : cursor);
+    if (startup) invalidate(stream.invalidated, client.name);
   };
   const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
   const body = await bodyOf(stream.gzipped, delivery, rendering, undo);
-  return { kind: 'stream', sequence, upToDate: false, ...body };
+  // A long body may be cut off, and the cursor with it.
+  return { ...answered, cursor: typeof body.body === 'string' ? plainOf(next) : null, ...body };
+}
+
+function noteChangedLimits(stream: Stream, client: Client, slot: string, nowMs: number): void {
+  invalidate(stream.invalidated, client.name);
+  stream.changedLimits.set(`${client.name} ${slot}`, nowMs);
+  if (writeBaselines(stream.baselines)) stream.clientLog.writeNow(client);
+}
+
+function haveJustChanged({ changedLimits }: Stream, { name }: Client, slot: string, nowMs: number): boolean {
+  const changedMs = changedLimits.get(`${name} ${slot}`);
+  return changedMs !== undefined && sinceMs(changedMs, nowMs) < oldLimitsMs;
+}
+
+/**
+ * The changes for a client that an isolate answers. `part`: what it knows of the mirror. Null: something else may matter,
+ * and only the feed's object can answer.
+ */
+export function changesInPart(part: Mirror, view: View, { beforeSequence }: PlainCursor): Answer | null {
+  const isWhole = view.dedup && (view.limits?.maxDecisions ?? null) === null;
+  if (!isWhole || beforeSequence < part.purgedSequence) return null;
+  const answer = changesSince(part, view, beforeSequence);
+  const isRespelled = ({ canonicalValue }: Row): boolean => part.respelled.has(canonicalValue);
+  return answer.removed.some(isRespelled) ? null : answer;
 }
 
 /** `since`: the full state has the removals after this sequence. */

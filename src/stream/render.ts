@@ -18,7 +18,7 @@ const gzipKeptMs = 5_000;
 const gzipKeptBytes = 24 * 1024 * 1024;
 
 /** When an active row ends (`endOf` in memory.ts). */
-type EndOf = (row: Row) => number;
+export type EndOf = (row: Row) => number;
 
 /** The stream route's body, in slices of about 256 KB. Durations are the time that is left at `asOfMs`. */
 function* renderStream(answer: Answer, asOfMs: number, endOf: EndOf): Generator<string> {
@@ -132,12 +132,17 @@ export async function bodyOf(
   if ('slices' in delivery) return { body: streamOf(await delivery.slices, onCancel), gzip: true };
   const { answer } = delivery;
   const { gzip, nowMs, endOf } = rendering;
-  if (answer.added.length + answer.removed.length <= smallAnswerRows) {
-    return { body: [...renderStream(answer, nowMs, endOf)].join(''), gzip: false };
-  }
+  const small = smallBody(answer, nowMs, endOf);
+  if (small !== null) return { body: small, gzip: false };
   if (!gzip) return { body: streamOf(renderStream(answer, nowMs, endOf), onCancel), gzip: false };
   const { slices } = gzipped(cache, delivery, rendering);
   return { body: streamOf(await slices, onCancel), gzip: true };
+}
+
+/** The body of a small answer. Null: it is larger. */
+export function smallBody(answer: Answer, nowMs: number, endOf: EndOf): string | null {
+  const isSmall = answer.added.length + answer.removed.length <= smallAnswerRows;
+  return isSmall ? [...renderStream(answer, nowMs, endOf)].join('') : null;
 }
 
 /** The gzipped answer of this name. It is kept until the next sequence, for 5 s at most. */

@@ -1,7 +1,7 @@
 // `/health` as a crowd of strangers asks for it: the feed is asked once a second, and nobody is told what nobody knows.
 import { env } from 'cloudflare:workers';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { forgetLatest } from '../../src/feed/fast-path.ts';
+import { forgetLatest } from '../../src/feed/client.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 import { serveWith } from '../support/edge.ts';
 

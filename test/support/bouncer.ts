@@ -48,6 +48,9 @@ export function limitsOf(some: Partial<Limits>): Limits {
   };
 }
 
+/** Null: nothing has changed. */
+type Asked = Pick<StreamAnswer, 'body' | 'gzip'> | null;
+
 export interface BouncerOptions {
   view?: View;
   bouncerId?: number;
@@ -67,7 +70,7 @@ export function bouncer({
   const set = new Map<string, number>();
   let limits = view.limits;
 
-  const ask = (startup: boolean, gzip = false): Promise<StreamAnswer> => {
+  const ask = (startup: boolean, gzip = false): Promise<Asked> => {
     const poll = { bouncerId, versionId: 1, address, seenMs: Date.now(), userAgent: 'test/1' };
     return asks().stream({
       poll,
@@ -75,7 +78,7 @@ export function bouncer({
       startup,
       gzip,
       sightings: [],
-    }) as Promise<StreamAnswer>;
+    }) as Promise<Asked>;
   };
 
   return {
@@ -140,7 +143,8 @@ function demandOneText(ended: readonly WireDecision[]): void {
   }
 }
 
-async function readAnswer({ body, gzip }: StreamAnswer): Promise<Pulled> {
+async function readAnswer(answer: Asked): Promise<Pulled> {
+  const { body, gzip } = answer ?? { body: null, gzip: false };
   if (body === null) return { added: [], ended: [] };
   const stream = typeof body === 'string' || !gzip ? body : body.pipeThrough(new DecompressionStream('gzip'));
   const json = (await new Response(stream).json()) as { new: WireDecision[]; deleted: WireDecision[] };

@@ -1,0 +1,193 @@
+// An isolate follows the feed: once a second at most it asks the feed's object what was touched, and answers the polls of
+// the clients that it knows by itself, by the object's own rules. So the load of the object grows with isolates, not with
+// bouncers. A mistake here keeps a ban from a bouncer.
+//
+// What makes it right: a client's cursor says what its bouncer has, and the part of the mirror has every change since then.
+// An older cursor is right, too: it repeats changes. So nothing is lost when a client is answered by several isolates in
+// turn, or by the object. What makes a cursor wrong the object learns first (invalidated.ts in stream).
+
+import type { Row } from '../formats/decision.ts';
+import { byHandles, type Names } from '../mirror/engine-names.ts';
+import { endOf, type Mirror } from '../mirror/memory.ts';
+import { applyTouched, createPart, setHolds, trimPart } from '../mirror/touched.ts';
+import { requestKey, type View } from '../mirror/view.ts';
+import { createGenerations } from '../runtime/generations.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { clientName, type ReportedSighting, type Sighting } from '../stream/clients.ts';
+import type { PlainCursor } from '../stream/cursor.ts';
+import type { Answer } from '../stream/delta.ts';
+import type { Mark } from '../stream/invalidated.ts';
+import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
+import { bodyOf, smallBody } from '../stream/render.ts';
+import type { FollowAsk, Followed } from './questions.ts';
+
+/** So late this isolate may see a change that another one has followed. */
+const freshMs = 1_000;
+/** As many as the feed knows. */
+const mostClients = 200_000;
+const mostViewBytes = 1024 * 1024;
+/** More than an isolate answers in the second between two reports. */
+const mostSightings = 10_000;
+/** Changes: some 8 MB. A client whose cursor is older asks the object. */
+const mostChanges = 20_000;
+
+const entryBytes = 100;
+
+/** What a bouncer gets; null: nothing has changed for it. */
+export type StreamBody = {
+  readonly body: ReadableStream<Uint8Array> | string;
+  readonly gzip: boolean;
+} | null;
+
+/** A question that is under way. */
+export interface Following {
+  readonly ask: Pick<FollowAsk, 'since' | 'mark'>;
+  readonly askedMs: number;
+}
+
+export type Follower = ReturnType<typeof createFollower>;
+
+export function createFollower() {
+  /** The part of the mirror that this isolate knows. Null: it knows no sequence yet. */
+  let part: Mirror | null = null;
+  let mark: Mark | null = null;
+  let names: Names = new Map();
+  /** When the part was known to be complete. */
+  let followedMs = -Infinity;
+  /** Numbers in place of views in the keys of so many clients: the texts would take most of the memory. */
+  const viewNumbers = createGenerations<number>(mostViewBytes, (key) => entryBytes + key.length);
+  let lastNumber = 0;
+  /** By client and view. */
+  const cursors = createGenerations<PlainCursor>(mostClients);
+  const sightings = createGenerations<ReportedSighting>(mostSightings);
+
+  const numberOf = (viewKey: string): number => {
+    const known = viewNumbers.get(viewKey);
+    if (known !== undefined) return known;
+    viewNumbers.set(viewKey, ++lastNumber);
+    return lastNumber;
+  };
+  const keyOf = (poll: Sighting, viewKey: string): string => {
+    return `${numberOf(viewKey)} ${clientName(poll.bouncerId, poll.address)}`;
+  };
+
+  /** With another object or another history nothing counts that was known. */
+  const beginAnew = (newMark: Mark, sequence: number): void => {
+    if (mark?.instance !== newMark.instance) {
+      cursors.clear();
+      followedMs = -Infinity;
+    }
+    mark = newMark;
+    part = createPart(sequence);
+  };
+  const forgetClients = (forget: readonly string[] | 'all'): void => {
+    if (forget === 'all') return cursors.clear();
+    for (const name of forget) for (const number of viewNumbers.values()) cursors.delete(`${number} ${name}`);
+  };
+  const noteSighting = (key: string, poll: ReportedSighting): void => {
+    const moved = poll.moved ?? sightings.get(key)?.moved;
+    sightings.set(key, moved ? { ...poll, moved } : poll);
+  };
+  const takeSightings = (): ReportedSighting[] => {
+    const taken = sightings.values();
+    if (taken.length > 0) sightings.clear();
+    return taken;
+  };
+  const isFresh = (nowMs: number): boolean => sinceMs(followedMs, nowMs) <= freshMs;
+
+  return {
+    isFresh,
+    sequence: (): number => part?.sequence ?? -1,
+
+    /** Begins a question about what was touched. */
+    ask(nowMs: number): Following {
+      return { ask: { since: part?.sequence ?? -1, mark }, askedMs: nowMs };
+    },
+
+    /** Takes the answer to a question. Of two at once the later answer may be the older one. `isLatest`: it has every change. */
+    take({ ask, askedMs }: Following, followed: Followed, isLatest: boolean): void {
+      const { touched, forget, sequence } = followed;
+      const isNext = mark?.instance === ask.mark?.instance && part?.sequence === ask.since;
+      if (!isNext && mark !== null && mark.instance === followed.mark.instance) return;
+      if (part && touched && isNext) applyTouched(part, touched);
+      else beginAnew(followed.mark, sequence);
+      forgetClients(forget);
+      mark = followed.mark;
+      names = followed.names;
+      if (part) {
+        setHolds(part, followed.holds);
+        trimPart(part, mostChanges);
+      }
+      if (isLatest) followedMs = askedMs;
+    },
+
+    /**
+     * Answers a poll. `follow`: this isolate has to follow the feed first. `ask`: only the object can answer. A body that is
+     * cut off takes the cursor back.
+     */
+    answer(
+      poll: Sighting,
+      viewKey: string,
+      view: View,
+      nowMs: number,
+      gzip: () => boolean,
+    ): StreamBody | Promise<StreamBody> | 'follow' | 'ask' {
+      const key = keyOf(poll, viewKey);
+      const cursor = cursors.get(key);
+      if (!part || !cursor) return 'ask';
+      if (!isFresh(nowMs)) return 'follow';
+      if (cursor.beforeSequence >= part.sequence) {
+        noteSighting(key, poll);
+        return null;
+      }
+      const translated = byHandles(view, names);
+      const answer = changesInPart(part, translated, cursor);
+      if (!answer) return 'ask';
+      const next = advanced(cursor, answer);
+      cursors.set(key, next);
+      const mirror = part;
+      const endsMs = (row: Row): number => endOf(mirror, row);
+      const small = smallBody(answer, nowMs, endsMs);
+      if (small !== null) {
+        noteSighting(key, { ...poll, moved: { view: requestKey(translated), cursor: next } });
+        return { body: small, gzip: false };
+      }
+      noteSighting(key, poll);
+      const undo = (): void => {
+        if (cursors.get(key) === next) cursors.set(key, cursor);
+      };
+      // Not kept for others: a request must not wait for what another one makes.
+      const rendering = { name: '', gzip: gzip(), nowMs, endOf: endsMs };
+      return bodyOf(new Map(), { answer, pending: [] }, rendering, undo);
+    },
+
+    /** Learns from the object's answer to a poll where its client stands. */
+    learn(poll: Sighting, viewKey: string, { mark: newMark, sequence, cursor }: StreamAnswer): void {
+      if (mark?.instance !== newMark.instance) beginAnew(newMark, sequence);
+      const isLate = newMark.count < (mark?.count ?? 0);
+      if (cursor && !isLate) cursors.set(keyOf(poll, viewKey), cursor);
+      else cursors.delete(keyOf(poll, viewKey));
+    },
+
+    /** For a change made through this isolate: the next poll asks the object. */
+    forgetLatest(): void {
+      followedMs = -Infinity;
+    },
+
+    /** Notes a poll that was answered here for the next report. `key`: equal for polls of which the last is enough. */
+    noteSighting,
+
+    /** The polls that were answered here since the last report. */
+    takeSightings,
+    mark: (): Mark | null => mark,
+  };
+}
+
+/** The cursor after an answer. One of the object may have brought the client further than this isolate knows. */
+function advanced({ baseline, lastSequence }: PlainCursor, { sequence }: Answer): PlainCursor {
+  return {
+    baseline,
+    beforeSequence: Math.min(lastSequence, sequence),
+    lastSequence: Math.max(lastSequence, sequence),
+  };
+}
