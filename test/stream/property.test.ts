@@ -3,10 +3,6 @@
 import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
-import { env } from 'cloudflare:workers';
-import { createFeedClient } from '../../src/feed/client.ts';
-import type { StreamBody } from '../../src/feed/follower.ts';
-import type { StreamAsk } from '../../src/feed/questions.ts';
 import type { Limits, View } from '../../src/mirror/view.ts';
 import {
   startModelEngine,
@@ -25,6 +21,7 @@ import {
   replaceLikeAPull,
   type Ranked,
 } from '../support/in-step.ts';
+import { letIsolatesFollow, throughIsolates } from '../support/isolates.ts';
 import { spellings } from '../support/spellings.ts';
 
 const views: View[] = [
@@ -127,31 +124,6 @@ test('the same through isolates that follow the feed', { timeout: 300_000 }, asy
 });
 
 let runs = 0;
-
-/** Isolates before the feed: each poll goes to the next one of the route. */
-function throughIsolates(route: readonly number[]) {
-  const isolates = route.map(() => createFeedClient());
-  let polls = 0;
-  return {
-    lose(which: number): void {
-      isolates[which % isolates.length] = createFeedClient();
-    },
-    async stream({ poll, view, startup, gzip }: StreamAsk): Promise<StreamBody> {
-      const isolate = isolates[route[polls++ % route.length]];
-      const answer = await isolate.stream(env, poll, view, startup, () => ({ gzip, store: undefined }));
-      if (answer && 'kind' in answer) throw new Error('the feed is cold');
-      return answer;
-    },
-  };
-}
-
-/**
- * So much time passes that each isolate asks what was touched, and that none answers by limits of before: until then answers
- * start from both.
- */
-function letIsolatesFollow(): void {
-  vi.setSystemTime(Date.now() + 3_001);
-}
 
 /** `route`: the isolates that the polls go through in turn; empty: they go to the feed. */
 async function run(steps: Step[], dialect: string, route: number[]): Promise<void> {

@@ -67,6 +67,6 @@ export function engineStatus(name: string) {
 }
 
 /** A bouncer that asks whichever feed is awake, over many wakes. */
-export function reader(options: Omit<BouncerOptions, 'asks'> = {}) {
-  return bouncer({ ...options, asks: awakeFeed });
+export function reader(options: BouncerOptions = {}) {
+  return bouncer({ asks: awakeFeed, ...options });
 }

@@ -1,0 +1,147 @@
+// Isolates that follow the real feed: how often they ask it, and what ends a cursor of theirs.
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
+import { letIsolatesFollow, throughIsolates } from '../support/isolates.ts';
+import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+
+const hour = 3_600_000;
+let engine: ModelEngine;
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  engine = startModelEngine();
+});
+
+const sync = () => feed().sync({ full: false, force: false });
+const ban = async (value: string, origin = 'crowdsec') => {
+  engine.add({ value, origin, untilMs: Date.now() + hour });
+  await sync();
+};
+
+/** The feed, and how often each of its methods is called. */
+function counted() {
+  const calls: Record<string, number> = {};
+  const get = (stub: Record<string, (...given: unknown[]) => unknown>, method: string) => {
+    return (...given: unknown[]) => {
+      calls[method] = (calls[method] ?? 0) + 1;
+      return stub[method](...given);
+    };
+  };
+  return { calls, feed: () => new Proxy(feed(), { get: get as never }) };
+}
+
+describe('an isolate', () => {
+  test('asks the feed once for the polls of all its clients after a change', async () => {
+    await ban('192.0.2.1');
+    const { calls, feed: asked } = counted();
+    const isolates = throughIsolates([0], asked);
+    const limits = [null, limitsOf({ origins: ['crowdsec'] }), limitsOf({ scopes: ['Ip'] })];
+    const clients = Array.from({ length: 30 }, (_, at) => {
+      const view = { limits: limits[at % limits.length] };
+      const client = bouncer({ bouncerId: at + 1, asks: () => isolates });
+      client.limit(view.limits);
+      return client;
+    });
+    for (const client of clients) await client.pull(true);
+    expect(calls).toEqual({ stream: 30 });
+    for (let change = 2; change < 6; change++) {
+      await ban(`192.0.2.${change}`);
+      vi.setSystemTime(Date.now() + 10_000);
+      await Promise.all(clients.map((client) => client.pull(false)));
+      for (const client of clients) expect(client.banned()).toHaveLength(change);
+    }
+    expect(calls).toEqual({ stream: 30, follow: 4 });
+  });
+
+  test('reports where its clients stand, so that another one goes on from there', async () => {
+    await ban('192.0.2.1');
+    // Client a is answered by one isolate, which then asks for client b; then a comes to another isolate.
+    const isolates = throughIsolates([0, 0, 0, 0, 0, 1, 1]);
+    const [a, b] = [1, 2].map((bouncerId) => bouncer({ bouncerId, asks: () => isolates }));
+    for (const client of [a, b]) await client.pull(true);
+    await ban('192.0.2.2');
+    letIsolatesFollow();
+    await a.pull(false);
+    await a.pull(false);
+    letIsolatesFollow();
+    await b.pull(false);
+    expect(await a.pull(false)).toEqual({ added: [], ended: [] });
+    expect(await a.pull(false)).toEqual({ added: [], ended: [] });
+  });
+
+  test('that the object does not answer asks it for each poll, as before', async () => {
+    await ban('192.0.2.1');
+    vi.spyOn(console, 'error').mockReturnValue();
+    const older = (): object => {
+      const get = (stub: Record<string, unknown>, method: string): unknown =>
+        method === 'follow' ? () => Promise.reject(new TypeError('no such method')) : stub[method];
+      return new Proxy(feed(), { get: get as never });
+    };
+    const isolates = throughIsolates([0], older);
+    const client = bouncer({ asks: () => isolates });
+    await client.pull(true);
+    await ban('192.0.2.2');
+    expect((await client.pull(false)).added.map(({ value }) => value)).toEqual(['192.0.2.2']);
+  });
+});
+
+describe('a cursor of an isolate ends', () => {
+  const only = limitsOf({ origins: ['cscli'] });
+
+  test('when the limits of its client change: a way back begins anew', async () => {
+    await ban('192.0.2.1');
+    const isolates = throughIsolates([0]);
+    const client = bouncer({ asks: () => isolates });
+    await client.pull(true);
+    client.limit(only);
+    letIsolatesFollow();
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+    client.limit(null);
+    letIsolatesFollow();
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1']);
+  });
+
+  test('and what another isolate gave by the limits of before is taken back', async () => {
+    await ban('192.0.2.1');
+    const isolates = throughIsolates([0, 0, 1, 1, 0, 1, 1]);
+    const client = bouncer({ asks: () => isolates });
+    await client.pull(true);
+    await ban('192.0.2.2');
+    letIsolatesFollow();
+    await client.pull(false);
+    client.limit(only);
+    await client.pull(false);
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+    // This isolate does not know yet, and has the change that it asked for a moment ago.
+    client.limit(null);
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.2']);
+    client.limit(only);
+    await client.pull(false);
+    letIsolatesFollow();
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('when a start-up is cut off: the next answer is the full state, whichever isolate gives it', async () => {
+    const many = Array.from({ length: 3_000 }, (_, at) => `2001:db8::${(at + 1).toString(16)}`);
+    for (const value of many) engine.add({ value, untilMs: Date.now() + hour });
+    await sync();
+    const before = throughIsolates([0, 0, 1, 0]);
+    const client = bouncer({ asks: () => before });
+    await client.pull(true);
+    await client.pull(false);
+    const started = await before.stream({
+      poll: { bouncerId: 1, versionId: 1, address: '192.0.2.200', seenMs: Date.now(), userAgent: 'test/1' },
+      view: everything,
+      startup: true,
+      gzip: false,
+      sightings: [],
+    });
+    await (started?.body as ReadableStream).cancel();
+    letIsolatesFollow();
+    expect((await client.pull(false)).added).toHaveLength(many.length);
+  });
+});
