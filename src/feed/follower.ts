@@ -45,6 +45,8 @@ export interface Following {
   readonly askedMs: number;
 }
 
+type Learnt = Pick<StreamAnswer, 'sequence'> & Partial<Pick<StreamAnswer, 'mark' | 'cursor'>>;
+
 export type Follower = ReturnType<typeof createFollower>;
 
 export function createFollower() {
@@ -161,8 +163,9 @@ export function createFollower() {
       return bodyOf(new Map(), { answer, pending: [] }, rendering, undo);
     },
 
-    /** Learns from the object's answer to a poll where its client stands. */
-    learn(poll: Sighting, viewKey: string, { mark: newMark, sequence, cursor }: StreamAnswer): void {
+    /** Learns from the object's answer to a poll where its client stands. An object of the release before does not say it. */
+    learn(poll: Sighting, viewKey: string, { mark: newMark, sequence, cursor }: Learnt): void {
+      if (!newMark) return;
       if (mark?.instance !== newMark.instance) beginAnew(newMark, sequence);
       const isLate = newMark.count < (mark?.count ?? 0);
       if (cursor && !isLate) cursors.set(keyOf(poll, viewKey), cursor);

@@ -16,7 +16,7 @@ import {
   type Ranked,
 } from '../support/in-step.ts';
 import { startModelEngines, type ModelDatabase, type ModelEngine } from '../support/model-engine.ts';
-import { letIsolatesFollow, throughIsolates } from '../support/isolates.ts';
+import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { spellings } from '../support/spellings.ts';
 import { awakeFeed, down, listed, reader, sync, wake, type Engines } from '../support/several.ts';
 

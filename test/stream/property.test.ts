@@ -21,7 +21,7 @@ import {
   replaceLikeAPull,
   type Ranked,
 } from '../support/in-step.ts';
-import { letIsolatesFollow, throughIsolates } from '../support/isolates.ts';
+import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { spellings } from '../support/spellings.ts';
 
 const views: View[] = [
