@@ -37,7 +37,7 @@ export async function adopt(
   nowMs: number,
 ): Promise<boolean> {
   if (key === '') return false;
-  const digest = await digestOf(key);
+  const digest = digestOf(key);
   const refusedAtMs = refused.get(digest);
   if (refusedAtMs !== undefined && sinceMs(refusedAtMs, nowMs) < refusedMs) return false;
   const over = () => underWay.delete(digest);

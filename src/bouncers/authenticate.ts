@@ -100,7 +100,7 @@ export async function authenticate(
   nowMs: number,
 ): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
-  const digest = await digestOf(key);
+  const digest = digestOf(key);
   const atOnce = recall(digest, nowMs);
   if (atOnce !== undefined) {
     askIfDue(env, digest, nowMs);

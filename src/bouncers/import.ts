@@ -141,7 +141,7 @@ export async function importBouncers(
 ): Promise<Result<Answer>> {
   const { nowMs } = mutation;
   const candidates = candidatesOf(rows);
-  const set = await Promise.all(engines.flatMap(({ apiKey }) => (apiKey === null ? [] : [digestOf(apiKey)])));
+  const set = engines.flatMap(({ apiKey }) => (apiKey === null ? [] : [digestOf(apiKey)]));
   const reads = (d: DrizzleD1Database) => [selectEngineKey(d), ...selectTaken(d, candidates)] as const;
   return mutate(mutation, reads, ([sent, ...found]) => {
     const taken = takenOf(found, new Set([...set, ...sent.map(({ digest }) => digest)]));

@@ -141,7 +141,7 @@ export function createEngineKeys(
     },
     /** The SHA-512 of each key. */
     async digests(): Promise<string[]> {
-      return Promise.all((await candidates()).map(({ key }) => digestOf(key)));
+      return (await candidates()).map(({ key }) => digestOf(key));
     },
   };
 }

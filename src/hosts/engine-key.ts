@@ -26,7 +26,7 @@ export async function registerEngineKey(
   nowMs: number,
 ): Promise<Result<Answer>> {
   const { host, payload } = request;
-  const digest = await digestOf(payload.engine_key);
+  const digest = digestOf(payload.engine_key);
   const done = await register(env, request, nowMs, {
     key: keyOfEngine,
     reads: (d) => [selectEngineKey(d), selectHolds(d, isKnown(digest))] as const,

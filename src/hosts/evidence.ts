@@ -53,7 +53,7 @@ export async function readCredential(
   nowMs: number,
 ): Promise<Result<Credential>> {
   const { enrolment_token: enrolment, identity_token: identity } = payload;
-  if (enrolment !== undefined) return succeed({ kind: 'enrolment', digest: await digestOf(enrolment) });
+  if (enrolment !== undefined) return succeed({ kind: 'enrolment', digest: digestOf(enrolment) });
   if (identity !== undefined) return readInstance(issuers, identity, payload, nowMs);
   return fail({ kind: 'forbidden' });
 }

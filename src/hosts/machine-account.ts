@@ -28,7 +28,7 @@ export async function registerMachine(
   const { machine_password: password } = request.payload;
   const { id: hostId, name: hostName, machineEngine } = request.host;
   const engine = engines.find(({ name }) => name === machineEngine);
-  const machine = await nameOf(hostName, machineEngine ?? '', password);
+  const machine = nameOf(hostName, machineEngine ?? '', password);
   let known = false;
   const done = await register(env, request, nowMs, {
     key: keyOfMachine(hostName),
@@ -93,6 +93,6 @@ export async function registerMachine(
  * `web-1-3f2a9c01`: the host's name, and 8 hex digits of a digest of the engine and the password. So a repeated request
  * means the same account, and a new account never has the name of a revoked one, or of one at another engine.
  */
-async function nameOf(host: string, engine: string, password: string): Promise<string> {
-  return `${host}-${(await digestOf(`${engine} ${password}`)).slice(0, 8)}`;
+function nameOf(host: string, engine: string, password: string): string {
+  return `${host}-${digestOf(`${engine} ${password}`).slice(0, 8)}`;
 }
