@@ -11,6 +11,7 @@ import { StoreError } from './store/ask.ts';
 import { causeOf, lapiError, problem, type Failure } from './http/failure.ts';
 import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
+import { quickPoll, streamPath } from './lapi/quick-poll.ts';
 import { machineRoutes } from './machines/routes.ts';
 import { whyUnavailable } from './feed/retry.ts';
 import { SettingError } from './config/settings.ts';
@@ -29,9 +30,7 @@ function addressOf(request: Request, env: Env): Address {
 }
 
 routes.use(async (c, next) => {
-  const settings = settingsOf(c.env);
-  noteProxy(c.req.raw.headers, settings);
-  c.set('settings', settings);
+  c.set('settings', settingsOf(c.env));
   c.set('engine', addressOf(c.req.raw, c.env).engine);
   await next();
 });
@@ -69,17 +68,20 @@ routes.notFound((c) => {
 
 const storeOut: Failure = { kind: 'unavailable', problem: 'the key store is out of reach; try again' };
 
-routes.onError((error, c) => {
+routes.onError((error, c) => failedBy(error, c.req.method, c.req.path));
+
+/** What went wrong on the way to an answer. `path`: as routed. */
+function failedBy(error: unknown, method: string, path: string): Response {
   const requestId = crypto.randomUUID();
   const cause = causeOf(error);
   const known = error instanceof StoreError ? storeOut : (whyUnavailable(error) ?? whyUnavailable(cause));
   if (known) {
-    console.error(`${c.req.method} ${c.req.path} failed: ${cause.message}`);
-    return failed(c.req.path, known);
+    console.error(`${method} ${path} failed: ${cause.message}`);
+    return failed(path, known);
   }
   console.error(`request ${requestId} failed: ${cause.stack ?? cause.message}`);
-  return failed(c.req.path, { kind: 'internal', requestId });
-});
+  return failed(path, { kind: 'internal', requestId });
+}
 
 /** The operator API and the bootstrap answer problem+json, all other paths LAPI's error body. */
 function failed(path: string, failure: Failure): Response {
@@ -87,11 +89,24 @@ function failed(path: string, failure: Failure): Response {
 }
 
 /** Answers one request. */
-export async function serve(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+export function serve(request: Request, env: Env, ctx: ExecutionContext): Response | Promise<Response> {
   const failure = whyNot(request, env);
-  if (!failure) return routes.fetch(request, env, ctx);
+  if (!failure) return poll(request, env) ?? routes.fetch(request, env, ctx);
   // Without the settings the prefix is not known, and the address may be invalid: the path is looked for in the URL.
   return /^[^?]*\/(api|bootstrap)\/v1\//.test(request.url) ? problem(failure) : lapiError(failure);
+}
+
+/** The answer to a poll that needs no router, or null. */
+function poll(request: Request, env: Env): Response | Promise<Response> | null {
+  const settings = settingsOf(env);
+  noteProxy(request.headers, settings);
+  const failure = (error: unknown) => failedBy(error, request.method, streamPath);
+  try {
+    const answer = quickPoll(request, env, settings);
+    return answer instanceof Promise ? answer.catch(failure) : answer;
+  } catch (error) {
+    return failure(error);
+  }
 }
 
 /** What keeps a request from every route: an invalid setting, which is named, or an invalid host; null: nothing. */

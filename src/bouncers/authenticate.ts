@@ -127,6 +127,16 @@ export async function authenticate(
   }
 }
 
+/** The bouncer of a raw key that this isolate knows well enough to ask nobody. undefined: `authenticate` finds out. */
+export function recogniseBouncer(env: Env, key: string, nowMs: number): BouncerIdentity | undefined {
+  if (key === '') return undefined;
+  const digest = digestOf(key);
+  const bouncer = recall(digest, nowMs);
+  if (!bouncer || !isLive(bouncer.version, nowMs)) return undefined;
+  askIfDue(env, digest, nowMs);
+  return bouncer;
+}
+
 /** The bouncer of a digest, as the feed's object remembers it; undefined: it does not know it, or can not be asked. */
 async function recallBouncer(env: Env, digest: string): Promise<BouncerIdentity | undefined> {
   const found = await askObject(env, digest).catch(() => null);

@@ -14,27 +14,33 @@ import {
 } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
-import { cut } from '../formats/texts.ts';
 import { saveMetrics } from '../bouncers/bouncers.sql.ts';
 import { answerMs } from '../store/ask.ts';
 import { saveFirstUse } from '../bouncers/keys.sql.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
-import { userAgentLength, type Sighting } from '../stream/clients.ts';
 import { reportOf, type Report } from '../engines/metrics.ts';
 import { renderList } from '../stream/render.ts';
-import type { View } from '../mirror/view.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { readJson } from '../http/body.ts';
 import { isMachines, withMachines } from '../machines/routes.ts';
-import { parseListQuery, parseStreamQuery } from '../stream/query.ts';
+import { parseListQuery } from '../stream/query.ts';
 import { searchOf } from '../http/address.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
-import { emptyStream } from '../formats/lapi-json.ts';
-import { askFeed, list, stream } from '../feed/client.ts';
+import { askFeed, list } from '../feed/client.ts';
+import {
+  answerHeaders,
+  answerPoll,
+  apiKey,
+  cold,
+  limited,
+  readStreamQuery,
+  sighting,
+  type Asker,
+} from './poll.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 
-type Reply = (c: Context<AppEnv>, bouncer: BouncerIdentity) => Promise<Response>;
+type Reply = (c: Context<AppEnv>, asker: Asker) => Response | Promise<Response>;
 
 bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, ['GET', 'HEAD'], pollStream));
 bouncerRoutes.all('/decisions', (c, next) => answer(c, next, ['GET', 'HEAD'], listDecisions));
@@ -59,7 +65,9 @@ async function answer(
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
-  const [response] = await Promise.all([reply(c, bouncer.value), noteUse(c, bouncer.value)]);
+  const { settings } = c.var;
+  const asker = { request: c.req.raw, env: c.env, settings, address, bouncer: bouncer.value };
+  const [response] = await Promise.all([reply(c, asker), noteUse(c, bouncer.value)]);
   return response;
 }
 
@@ -107,60 +115,26 @@ async function note(env: Env, { name, version }: BouncerIdentity, nowMs: number)
   }
 }
 
-/** LAPI takes the first value of a repeated header. vyos sends its key as `apikey`. */
-function apiKey(headers: Headers): string {
-  return (headers.get('x-api-key') ?? headers.get('apikey') ?? '').split(', ')[0] as string;
-}
-
-/**
- * `no-transform` keeps proxies from compressing for clients that did not ask: lua, halua and .NET can't read it.
- * `no-store` keeps caches from giving one bouncer's answer to another.
- */
-const streamHeaders = { 'content-type': 'application/json', 'cache-control': 'no-store, no-transform' };
-
-async function pollStream(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+function pollStream(c: Context<AppEnv>, asker: Asker): Response | Promise<Response> {
   // AppSec asks this way whether a key is valid, with 200 ms of patience. It is no poll, and moves no cursor.
   if (c.req.method === 'HEAD') return emptyHead();
-  const query = parseStreamQuery(searchOf(c.req.url));
-  if (!query.ok) return lapiError(query.failure);
-  const poll = sighting(c, bouncer);
-  const view = limited(c, query.value.view, bouncer);
-  const asked = stream(c.env, poll, view, query.value.startup, () => ({
-    gzip: acceptsGzip(c.req.raw),
-    store: storeNews(bouncer, poll.seenMs),
-  }));
-  const answer = asked instanceof Promise ? await asked : asked;
-  if (answer && 'kind' in answer) return cold(c);
-  if (!answer?.gzip) return new Response(answer?.body ?? emptyStream, { headers: streamHeaders });
-  const headers = { ...streamHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' };
-  return new Response(answer.body, { headers, encodeBody: 'manual' });
+  const query = readStreamQuery(searchOf(c.req.url), c.get('engine'));
+  return query.ok ? answerPoll(asker, query.value) : lapiError(query.failure);
 }
 
-async function listDecisions(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+async function listDecisions(c: Context<AppEnv>, asker: Asker): Promise<Response> {
   const query = parseListQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
-  const poll = sighting(c, bouncer);
-  const view = limited(c, query.value.view, bouncer);
+  const { bouncer } = asker;
+  const poll = sighting(asker);
+  const view = limited(query.value.view, c.get('engine'), bouncer.policy.limits);
   const asked = list(c.env, poll, { ...query.value, view }, () => storeNews(bouncer, poll.seenMs));
   const answer = asked instanceof Promise ? await asked : asked;
-  if (answer.kind === 'cold') return cold(c);
+  if (answer.kind === 'cold') return cold(asker.settings);
   const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
-  const headers = { ...streamHeaders, 'content-type': 'application/json; charset=utf-8' };
+  const headers = { ...answerHeaders, 'content-type': 'application/json; charset=utf-8' };
   return new Response(body, { headers });
-}
-
-/** As from a LAPI that is not ready: the bouncer's own policy decides what to do meanwhile. Never an empty list. */
-function cold(c: Context<AppEnv>): Response {
-  const waitSeconds = Math.ceil(c.get('settings').syncIntervalMs / 1000);
-  const problem = 'the decisions of the engine are not known yet';
-  return lapiError({ kind: 'unavailable', problem, waitSeconds });
-}
-
-/** A view of what the request asks for: of the engine that its address names, and within the bouncer's limits. */
-function limited(c: Context<AppEnv>, view: View, { policy: { limits } }: BouncerIdentity): View {
-  const engine = c.get('engine');
-  return engine ? { ...view, engines: [engine.name], limits } : { ...view, limits };
 }
 
 function emptyHead(): Response {
@@ -170,7 +144,7 @@ function emptyHead(): Response {
 const metricsLimitBytes = 1024 * 1024;
 
 /** Keeps the newest report as it came. Go bouncers insist on 201 with an empty body. */
-async function usageMetrics(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<Response> {
+async function usageMetrics(c: Context<AppEnv>, { bouncer }: Asker): Promise<Response> {
   const body = await readJson(c.req.raw, metricsLimitBytes);
   if (!body.ok) return lapiError(body.failure);
   const component = oneComponent(body.value);
@@ -213,28 +187,4 @@ function oneComponent(body: unknown): Result<unknown> {
     return badInput('remediation_components.0', 'not an object');
   }
   return succeed(component);
-}
-
-function sighting(c: Context<AppEnv>, bouncer: BouncerIdentity): Sighting {
-  return {
-    bouncerId: bouncer.id,
-    versionId: bouncer.version.id,
-    address: clientAddress(c.req.raw, c.get('settings')),
-    seenMs: Date.now(),
-    userAgent: cut(c.req.header('user-agent') ?? '', userAgentLength),
-  };
-}
-
-/**
- * Whether the client itself asked for gzip. On Cloudflare, which sets `colo`, the header is `br, gzip` for everybody:
- * there only `clientAcceptEncoding` counts.
- */
-function acceptsGzip(request: Request): boolean {
-  const { colo, clientAcceptEncoding } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
-  const asked = colo === undefined ? request.headers.get('accept-encoding') : clientAcceptEncoding;
-  const accepted = (asked ?? '').toLowerCase();
-  return accepted.split(',').some((part) => {
-    const [coding, ...parameters] = part.split(';').map((text) => text.trim());
-    return coding === 'gzip' && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
-  });
 }

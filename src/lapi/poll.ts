@@ -1,0 +1,118 @@
+// A poll of the stream: what it asks for, and its answer. Nothing is waited for where the feed's object need not be asked.
+
+import type { BouncerIdentity } from '../bouncers/authenticate.ts';
+import { storeNews } from '../bouncers/authenticate.ts';
+import type { EngineSettings } from '../config/engines.ts';
+import type { Settings } from '../config/settings.ts';
+import { stream } from '../feed/client.ts';
+import type { StreamBody } from '../feed/follower.ts';
+import type { Cold } from '../feed/questions.ts';
+import { emptyStream } from '../formats/lapi-json.ts';
+import { cut } from '../formats/texts.ts';
+import { lapiError, succeed, type Result } from '../http/failure.ts';
+import { viewKey, type View } from '../mirror/view.ts';
+import { userAgentLength, type Sighting } from '../stream/clients.ts';
+import { parseStreamQuery } from '../stream/query.ts';
+
+/** Who asks, and from where. */
+export interface Asker {
+  readonly request: Request;
+  readonly env: Env;
+  readonly settings: Settings;
+  /** As `clientAddress` gives it. */
+  readonly address: string;
+  readonly bouncer: BouncerIdentity;
+}
+
+/** LAPI takes the first value of a repeated header. vyos sends its key as `apikey`. */
+export function apiKey(headers: Headers): string {
+  return (headers.get('x-api-key') ?? headers.get('apikey') ?? '').split(', ')[0] as string;
+}
+
+/** What an address asks of the stream, whoever asks. */
+export interface StreamQuery {
+  readonly startup: boolean;
+  /** Without the limits of a bouncer. */
+  readonly view: View;
+  readonly viewKey: string;
+}
+
+/** `search`: the query of the address, which names `engine`, or none. */
+export function readStreamQuery(search: string, engine: EngineSettings | null): Result<StreamQuery> {
+  const query = parseStreamQuery(search);
+  if (!query.ok) return query;
+  const view = limited(query.value.view, engine, null);
+  return succeed({ startup: query.value.startup, view, viewKey: viewKey(view) });
+}
+
+/** A view of what a request asks for: of the engine that its address names, and within a bouncer's limits. */
+export function limited(view: View, engine: EngineSettings | null, limits: View['limits']): View {
+  return engine ? { ...view, engines: [engine.name], limits } : { ...view, limits };
+}
+
+/**
+ * `no-transform` keeps proxies from compressing for clients that did not ask: lua, halua and .NET can't read it.
+ * `no-store` keeps caches from giving one bouncer's answer to another.
+ */
+export const answerHeaders = {
+  'content-type': 'application/json',
+  'cache-control': 'no-store, no-transform',
+};
+
+const plain = { headers: new Headers(answerHeaders) };
+const gzipped = {
+  headers: new Headers({ ...answerHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' }),
+  encodeBody: 'manual',
+} as const;
+
+/** The answer to a poll by a bouncer that may ask: at once if nothing has changed for it. */
+export function answerPoll(asker: Asker, query: StreamQuery): Response | Promise<Response> {
+  const { request, env, settings, bouncer } = asker;
+  const { limits } = bouncer.policy;
+  const poll = sighting(asker);
+  const view = limits ? { ...query.view, limits } : query.view;
+  const besides = () => ({ gzip: acceptsGzip(request), store: storeNews(bouncer, poll.seenMs) });
+  const answer = stream(env, poll, view, query.startup, besides, limits ? viewKey(view) : query.viewKey);
+  return answer instanceof Promise
+    ? answer.then((late) => responseOf(late, settings))
+    : responseOf(answer, settings);
+}
+
+function responseOf(answer: StreamBody | Cold, settings: Settings): Response {
+  if (answer && 'kind' in answer) return cold(settings);
+  return new Response(answer?.body ?? emptyStream, answer?.gzip ? gzipped : plain);
+}
+
+/** As from a LAPI that is not ready: the bouncer's own policy decides what to do meanwhile. Never an empty list. */
+export function cold({ syncIntervalMs }: Settings): Response {
+  const waitSeconds = Math.ceil(syncIntervalMs / 1000);
+  return lapiError({
+    kind: 'unavailable',
+    problem: 'the decisions of the engine are not known yet',
+    waitSeconds,
+  });
+}
+
+export function sighting({ request, address, bouncer }: Asker): Sighting {
+  return {
+    bouncerId: bouncer.id,
+    versionId: bouncer.version.id,
+    address,
+    seenMs: Date.now(),
+    userAgent: cut(request.headers.get('user-agent') ?? '', userAgentLength),
+  };
+}
+
+/**
+ * Whether the client itself asked for gzip. On Cloudflare, which sets `colo`, the header is `br, gzip` for everybody:
+ * there only `clientAcceptEncoding` counts.
+ */
+function acceptsGzip(request: Request): boolean {
+  const { colo, clientAcceptEncoding } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
+  const asked = colo === undefined ? request.headers.get('accept-encoding') : clientAcceptEncoding;
+  const accepted = (asked ?? '').toLowerCase();
+  return accepted.split(',').some((part) => {
+    const [coding, ...parameters] = part.split(';').map((text) => text.trim());
+    return coding === 'gzip' && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
+  });
+}
