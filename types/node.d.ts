@@ -1,14 +1,6 @@
 // What the Worker uses of Node's modules in workerd. @types/node as a whole would bring Node's globals along,
 // which are not there.
 
-declare module 'node:crypto' {
-  interface Hash {
-    update(text: string): Hash;
-    digest(encoding: 'hex'): string;
-  }
-  export function createHash(algorithm: 'sha512'): Hash;
-}
-
 declare module 'node:zlib' {
   export function crc32(text: string): number;
   interface Gzip {
