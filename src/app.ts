@@ -8,13 +8,13 @@ import { bootstrapApi, bootstrapRoutes } from './hosts/bootstrap-api.ts';
 import { openApiDocument } from './operations/openapi.ts';
 import { noteProxy, settingsOf, type AppEnv } from './env.ts';
 import { StoreError } from './store/ask.ts';
-import { causeOf, lapiError, problem, type Failure } from './http/failure.ts';
+import { causeOf, fail, lapiError, problem, succeed, type Failure, type Result } from './http/failure.ts';
 import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
 import { quickPoll, streamPath } from './lapi/quick-poll.ts';
 import { machineRoutes } from './machines/routes.ts';
 import { whyUnavailable } from './feed/retry.ts';
-import { SettingError } from './config/settings.ts';
+import { SettingError, type Settings } from './config/settings.ts';
 
 export const routes = new Hono<AppEnv>({
   getPath: (request, options) => addressOf(request, options?.env as Env).path,
@@ -90,16 +90,17 @@ function failed(path: string, failure: Failure): Response {
 
 /** Answers one request. */
 export function serve(request: Request, env: Env, ctx: ExecutionContext): Response | Promise<Response> {
-  const failure = whyNot(request, env);
-  if (!failure) return poll(request, env) ?? routes.fetch(request, env, ctx);
-  // Without the settings the prefix is not known, and the address may be invalid: the path is looked for in the URL.
-  return /^[^?]*\/(api|bootstrap)\/v1\//.test(request.url) ? problem(failure) : lapiError(failure);
+  const settings = goodSettings(env);
+  if (!settings.ok) return refused(request, settings.failure);
+  noteProxy(request.headers, settings.value);
+  const answer = poll(request, env, settings.value);
+  if (answer) return answer;
+  if (namesHost(request)) return routes.fetch(request, env, ctx);
+  return refused(request, { kind: 'bad-input', field: 'host', problem: 'no name of a host' });
 }
 
 /** The answer to a poll that needs no router, or null. */
-function poll(request: Request, env: Env): Response | Promise<Response> | null {
-  const settings = settingsOf(env);
-  noteProxy(request.headers, settings);
+function poll(request: Request, env: Env, settings: Settings): Response | Promise<Response> | null {
   const failure = (error: unknown) => failedBy(error, request.method, streamPath);
   try {
     const answer = quickPoll(request, env, settings);
@@ -109,14 +110,18 @@ function poll(request: Request, env: Env): Response | Promise<Response> | null {
   }
 }
 
-/** What keeps a request from every route: an invalid setting, which is named, or an invalid host; null: nothing. */
-function whyNot(request: Request, env: Env): Failure | null {
+/** An invalid setting is named: it keeps requests from every route. */
+function goodSettings(env: Env): Result<Settings> {
   try {
-    settingsOf(env);
+    return succeed(settingsOf(env));
   } catch (error) {
     if (!(error instanceof SettingError)) throw error;
     console.error(`a setting is wrong: ${error.message}`);
-    return { kind: 'unavailable', problem: error.message };
+    return fail({ kind: 'unavailable', problem: error.message });
   }
-  return namesHost(request) ? null : { kind: 'bad-input', field: 'host', problem: 'no name of a host' };
+}
+
+/** What reaches no route. The prefix may not be known, and the address be invalid: the path is looked for in the URL. */
+function refused({ url }: Request, failure: Failure): Response {
+  return /^[^?]*\/(api|bootstrap)\/v1\//.test(url) ? problem(failure) : lapiError(failure);
 }

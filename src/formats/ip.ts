@@ -60,11 +60,17 @@ export function covers(outer: Network, inner: Network): boolean {
   return mask(inner.bytes, outer.prefixBits).every((byte, index) => byte === outer.bytes[index]);
 }
 
+/** Most clients' address, read at each request: of IPv4 there is one spelling alone. */
+const octet = String.raw`(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)`;
+const clientIpv4 = new RegExp(String.raw`^(${octet}(?:\.${octet}){3})(?::\d{1,5})?$`);
+
 /**
  * The one text of a client's address, whoever names it: Azure and AWS put a port behind it (`198.51.100.7:40001`,
  * `[2001:db8::7]:443`), dual-stack sockets write IPv4 as IPv6, link-local addresses have a zone. undefined: it is none.
  */
 export function readClientIp(text: string): string | undefined {
+  const ipv4 = clientIpv4.exec(text)?.[1];
+  if (ipv4 !== undefined) return ipv4;
   const { v4, v6 } =
     /^(?<v4>[\d.]+)(:\d{1,5})?$|^\[(?<v6>[^\]]+)\](:\d{1,5})?$/.exec(text.trim())?.groups ?? {};
   const bytes = parseAddress((v4 ?? v6 ?? text.trim()).replace(/%.*$/, ''));

@@ -14,10 +14,15 @@ export interface Address {
 
 /**
  * Whether a request says where it is. workerd makes its address of whatever stands in `Host`: of one with a slash in it
- * that would be another path. The letters are those that Go lets pass (httpguts.ValidHostHeader).
+ * that would be another path.
  */
-export function namesHost({ url, headers }: Request): boolean {
-  return URL.canParse(url) && /^[\w!$%&'()*+,.:;=[\]~-]*$/.test(headers.get('host') ?? '');
+export function namesHost(request: Request): boolean {
+  return URL.canParse(request.url) && hasHost(request.headers);
+}
+
+/** Whether `Host` has no letters but those that Go lets pass (httpguts.ValidHostHeader). */
+export function hasHost(headers: Headers): boolean {
+  return /^[\w!$%&'()*+,.:;=[\]~-]*$/.test(headers.get('host') ?? '');
 }
 
 /** The query of an address, with its `?`. */

@@ -6,7 +6,7 @@ import { recogniseBouncer } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import type { Settings } from '../config/settings.ts';
 import { clientAddress } from '../env.ts';
-import { readAddress, searchOf } from '../http/address.ts';
+import { hasHost, readAddress, searchOf } from '../http/address.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { answerPoll, apiKey, readStreamQuery, type StreamQuery } from './poll.ts';
 
@@ -22,14 +22,14 @@ const queries = createGenerations<StreamQuery>(mostBytes, (url, { viewKey }) => 
 /** The settings that they were read by. */
 let readBy: Settings | undefined;
 
-/** The answer to a poll of a bouncer that is known here; null: the router has to look at it. The host must be valid. */
+/** The answer to a poll of a bouncer that is known here; null: the router has to look at it. */
 export function quickPoll(
   request: Request,
   env: Env,
   settings: Settings,
 ): Response | Promise<Response> | null {
   const { url, headers } = request;
-  if (request.method !== 'GET' || !url.includes(streamPath)) return null;
+  if (request.method !== 'GET' || !url.includes(streamPath) || !hasHost(headers)) return null;
   const bouncer = recogniseBouncer(env, apiKey(headers), Date.now());
   if (!bouncer || bouncer.policy.perMinute !== null || bouncer.version.firstUsedMs === null) return null;
   const address = clientAddress(request, settings);
@@ -44,6 +44,7 @@ function queryOf(url: string, settings: Settings): StreamQuery | null {
   readBy = settings;
   const known = queries.get(url);
   if (known) return known;
+  if (!URL.canParse(url)) return null;
   const { path, engine } = readAddress(url, settings);
   const query = path === streamPath ? readStreamQuery(searchOf(url), engine) : null;
   if (!query?.ok) return null;
