@@ -1,4 +1,5 @@
-// The load: so many connections, each with one request after the other, for a time or a number of requests. On
+// The load: so many connections, each with one request after the other, for a time or a number of requests; as fast as
+// they are answered, or so many a second. On
 // bare sockets with requests made beforehand: Node's own clients cost several times what the Worker does.
 import { connect } from 'node:net';
 import { cpuSeconds } from './cpu.ts';
@@ -11,6 +12,11 @@ export interface LoadOptions {
   /** When to stop sending; what is under way is waited for and counted. */
   seconds?: number;
   count?: number;
+  /**
+   * Requests are due at this rate, however slow the answers are: one that waits for a free connection is late by as much.
+   * Without it each is sent when the one before was answered.
+   */
+  perSecond?: number;
   /** The process that answers, for its CPU time. */
   pid: number;
   /** The right answer's, or any of them, 200 unless told. */
@@ -40,12 +46,14 @@ export function requestBytes(
 
 /** Fails when an answer had another status or a connection broke: such a rate would mean nothing. */
 export async function load(options: LoadOptions): Promise<LoadResult> {
-  const { url, connections, seconds = Infinity, count = Infinity, pid } = options;
+  const { url, connections, seconds = Infinity, count = Infinity, pid, perSecond } = options;
   const latencies: number[] = [];
   const cpuBefore = cpuSeconds(pid);
   const startedMs = performance.now();
   const run: Run = {
     options,
+    startedMs,
+    intervalMs: perSecond === undefined ? 0 : 1000 / perSecond,
     deadlineMs: startedMs + seconds * 1000,
     count,
     sent: 0,
@@ -71,6 +79,9 @@ export async function load(options: LoadOptions): Promise<LoadResult> {
 
 interface Run {
   options: LoadOptions;
+  startedMs: number;
+  /** Between two requests that are due; 0: each is due when it can be sent. */
+  intervalMs: number;
   deadlineMs: number;
   count: number;
   sent: number;
@@ -88,21 +99,24 @@ function converse(run: Run): Promise<void> {
   const expected = [status].flat().map((each) => `HTTP/1.1 ${each} `);
   const bodiless = requests[0].toString('latin1', 0, 5) === 'HEAD ';
   return new Promise((resolve) => {
-    let sentMs = 0;
+    let dueMs = 0;
     let received: Buffer | null = null;
     const socket = connect({ host: hostname, port: Number(port), noDelay: true });
 
     const send = () => {
-      sentMs = performance.now();
-      if (sentMs >= run.deadlineMs || run.sent >= run.count) return socket.destroy();
-      socket.write(requests[run.sent++ % requests.length]);
+      const nowMs = performance.now();
+      dueMs = run.intervalMs > 0 ? run.startedMs + run.sent * run.intervalMs : nowMs;
+      if (dueMs >= run.deadlineMs || run.sent >= run.count) return socket.destroy();
+      const request = requests[run.sent++ % requests.length];
+      if (dueMs <= nowMs) socket.write(request);
+      else setTimeout(() => socket.write(request), Math.ceil(dueMs - nowMs));
     };
     socket.on('connect', send);
     socket.on('data', (chunk) => {
       received = received ? Buffer.concat([received, chunk]) : chunk;
       if (!isWhole(received, bodiless)) return;
       run.lastMs = performance.now();
-      run.latencies.push(run.lastMs - sentMs);
+      run.latencies.push(run.lastMs - dueMs);
       if (received.length > run.mostBytes) run.mostBytes = received.length;
       if (!expected.includes(received.toString('latin1', 0, 'HTTP/1.1 200 '.length))) run.errors++;
       received = null;

@@ -1,14 +1,16 @@
 // Part a: empty delta polls, which is what bouncers send nearly always. The last rows show where such a poll's
 // time goes, and what it costs when the feed has moved, so that no isolate can answer by itself.
 import type { Bench, Side } from './bench.ts';
+import { startEmptyWorker } from '../lab/empty-worker.ts';
 import { load, type LoadResult, requestBytes } from './load.ts';
 import { startUp } from './startup.ts';
-import { alone, compared, type Row } from './table.ts';
+import { alone, compared, median, type Row } from './table.ts';
 
 const path = '/v1/decisions/stream';
 /** Longer than any head with LAPI's or our empty lists, shorter than one with a decision. */
 const emptyBytes = 420;
 const pollsUntilSettled = 3;
+const rounds = 5;
 
 export async function measurePolls(bench: Bench): Promise<Row[]> {
   const { sizes, lapi, ours } = bench;
@@ -38,7 +40,8 @@ export async function measurePolls(bench: Bench): Promise<Row[]> {
     );
     if (connections === 16) rows.push(cpuRow(theirs, mine));
   }
-  return [...rows, ...(await costs(bench)), ...(await movedFeed(bench))];
+  const more = [await besideEmpty(bench), await steady(bench), await costs(bench), await movedFeed(bench)];
+  return [...rows, ...more.flat()];
 }
 
 function polls({ url, pid, keys }: Side, connections: number, seconds: number): Promise<LoadResult> {
@@ -51,6 +54,68 @@ function cpuRow(theirs: LoadResult, mine: LoadResult): Row {
     lapidary: mine.cpuMicrosPerRequest,
     better: 'less',
   });
+}
+
+/**
+ * What workerd itself takes for a request and the same answer: in turns, so that whatever else the machine does falls on
+ * both. The medians of the ratios; a shared machine disturbs a round or two.
+ */
+async function besideEmpty({ sizes, ours }: Bench): Promise<Row[]> {
+  const worker = await startEmptyWorker();
+  try {
+    const empty = { ...worker, keys: ours.keys };
+    const seconds = sizes.lapidarySeconds / 2;
+    const turns: { floor: LoadResult; mine: LoadResult }[] = [];
+    await polls(empty, 16, seconds);
+    for (let round = 0; round < rounds; round++) {
+      turns.push({ floor: await polls(empty, 16, seconds), mine: await polls(ours, 16, seconds) });
+    }
+    const medianOf = (figure: (turn: (typeof turns)[0]) => number) => median(turns.map(figure));
+    return [
+      alone(
+        'an empty Worker beside it, 16 at once',
+        '/s',
+        medianOf(({ floor }) => floor.perSecond),
+      ),
+      alone(
+        '  CPU of one',
+        'us',
+        medianOf(({ floor }) => floor.cpuMicrosPerRequest),
+      ),
+      beside('empty polls in turn with it', '/s', {
+        lapidary: medianOf(({ mine }) => mine.perSecond),
+        ratio: medianOf(({ floor, mine }) => mine.perSecond / floor.perSecond),
+        atLeastRatio: 0.75,
+      }),
+      beside('  CPU of one', 'us', {
+        lapidary: medianOf(({ mine }) => mine.cpuMicrosPerRequest),
+        ratio: medianOf(({ floor, mine }) => floor.cpuMicrosPerRequest / mine.cpuMicrosPerRequest),
+        atLeastRatio: 0.68,
+      }),
+    ];
+  } finally {
+    await worker.close();
+  }
+}
+
+/** A figure of ours, and its ratio to the empty Worker's. */
+function beside(
+  what: string,
+  unit: string,
+  { lapidary, ratio, atLeastRatio }: { lapidary: number; ratio: number; atLeastRatio: number },
+): Row {
+  return { what, unit, lapidary, ratio, target: { atLeastRatio }, met: ratio >= atLeastRatio };
+}
+
+/** At a rate that leaves the machine idle between two polls: what a bouncer waits for its answer. */
+async function steady({ sizes, ours: { url, pid, keys } }: Bench): Promise<Row[]> {
+  const seconds = 2 * sizes.lapidarySeconds;
+  const requests = [requestBytes(path, keys[0])];
+  const { p50Ms, p99Ms } = await load({ url, pid, connections: 16, seconds, requests, perSecond: 500 });
+  return [
+    alone('empty polls, 500 a second: p50', 'ms', p50Ms),
+    alone('  p99, from when each was due', 'ms', p99Ms, 5),
+  ];
 }
 
 /** What a poll's CPU time is made of: without a key there is HTTP and routing alone, HEAD is that and the key. */
