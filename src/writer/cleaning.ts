@@ -18,7 +18,14 @@ import {
   type AuditHead,
   type AuditRow,
 } from '../store/audit.sql.ts';
-import { enrolments, hosts, operatorTokens, revokedDigests, rotations } from '../store/schema.ts';
+import {
+  enrolments,
+  hosts,
+  operatorTokens,
+  revokedDigests,
+  rotationMembers,
+  rotations,
+} from '../store/schema.ts';
 import { causeOf } from '../http/failure.ts';
 import type { Settings } from '../config/settings.ts';
 import { answerWithin } from '../runtime/wait.ts';
@@ -123,13 +130,15 @@ function removeOldStatements(db: DrizzleD1Database, beforeMs: number, adopts: bo
     AND NOT EXISTS (SELECT 1 FROM audit WHERE target = name AND action LIKE 'operator-token.%')`;
   // The newest is what the next one counts from.
   const oldRotations = sql`${isBefore('created_ms')} AND id < (SELECT MAX(id) FROM rotations)`;
+  const isRotationGone = sql`rotation_id < (SELECT MIN(id) FROM rotations)`;
   // An instance can prove for as long as it runs that it is that instance: such a host stays removed.
   const oldHosts = sql`${isBefore('removed_ms')} AND instance IS NULL`;
   return [
     ...(adopts ? [] : [db.delete(revokedDigests).where(slice('revoked_digests', isBefore('revoked_ms')))]),
     db.delete(operatorTokens).where(slice('operator_tokens', oldTokens)),
     db.delete(enrolments).where(slice('enrolments', isBefore('expires_ms'), parentSliceRows)),
-    db.delete(rotations).where(slice('rotations', oldRotations, parentSliceRows)),
+    db.delete(rotations).where(slice('rotations', oldRotations)),
+    db.delete(rotationMembers).where(slice('rotation_members', isRotationGone)),
     db.delete(hosts).where(slice('hosts', oldHosts)),
   ];
 }
