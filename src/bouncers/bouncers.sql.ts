@@ -20,7 +20,7 @@ export interface BouncerFacts {
 
 const facts = sql`json_object(
   'bouncer', ${rowJson(bouncers, ['metricsJson'])},
-  'versions', ${listJson(rowJson(keyVersions), sql`number`, sql`key_versions WHERE bouncer_id = bouncers.id`)},
+  'versions', ${listJson(rowJson(keyVersions), keyVersions, sql`WHERE bouncer_id = bouncers.id ORDER BY id`)},
   'owner', ${oneJson(
     sql`json_object('hostKey', ${rowJson(hostKeys)}, 'host', hosts.name)`,
     sql`host_keys JOIN hosts ON hosts.id = host_id WHERE kind = 'bouncer' AND host_keys.name = bouncers.name`,

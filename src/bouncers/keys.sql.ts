@@ -4,8 +4,8 @@ import { and, eq, inArray, isNull, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from '../store/ask.ts';
 import type { VersionPlan } from './versions.ts';
-import { bouncers, keyVersions, type KeyVersion } from '../store/schema.ts';
-import { field, givenRows, listed, selectHolds } from '../store/facts.ts';
+import { bouncers, keyVersions, revocationOutbox, revokedDigests, type KeyVersion } from '../store/schema.ts';
+import { groupsOf, insertAll, isOneOf, listed, selectHolds, valuesOf } from '../store/facts.ts';
 import { manyChangedStatements } from '../store/epoch.sql.ts';
 
 /** Notes the first use of a version that is no `next`. No mutation: no key's right changes. */
@@ -53,8 +53,8 @@ export interface BouncerPlan {
 }
 
 /**
- * The statements of plans for any number of bouncers. Each list is one JSON text: D1 limits statements and bound
- * parameters. The epoch moves, so that every isolate looks up these keys anew within 5 s.
+ * The statements of plans for any number of bouncers, at least one. The epoch moves, so that every isolate looks up these
+ * keys anew within 5 s.
  */
 export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPlan[], nowMs: number) {
   const revoked = plans.flatMap(({ plan }) => plan.revoke);
@@ -62,55 +62,88 @@ export function planStatements(db: DrizzleD1Database, plans: readonly BouncerPla
   // A deadline that was set is as final as a revocation.
   const revocations = [
     ...revoked.map(({ digest }) => ({ digest, effectiveMs: nowMs })),
-    ...changed
-      .filter(({ deadlineMs }) => deadlineMs !== null)
-      .map(({ digest, deadlineMs: effectiveMs }) => ({ digest, effectiveMs })),
+    ...changed.flatMap(({ digest, deadlineMs }) =>
+      deadlineMs === null ? [] : [{ digest, effectiveMs: deadlineMs }],
+    ),
   ];
   const added = plans.flatMap(({ bouncer, plan, digest }) => {
-    return plan.insert
+    return plan.insert && digest !== null
       ? [{ ...plan.insert, digest, bouncerId: bouncer.id, number: bouncer.versionCount + 1 }]
       : [];
   });
-  const after = plans.map(({ bouncer: { id, revision, versionCount }, plan }) => {
-    return { id, revision, versionCount: versionCount + (plan.insert ? 1 : 0) };
-  });
   return [
-    // Where a bouncer was changed meanwhile its revision becomes NULL, which its column refuses.
+    ...countChange(
+      db,
+      plans.filter(({ plan }) => plan.insert),
+      sql`version_count + 1`,
+    ),
+    ...countChange(
+      db,
+      plans.filter(({ plan }) => !plan.insert),
+      sql`version_count`,
+    ),
+    ...insertAll(
+      db,
+      revokedDigests,
+      revoked.map(({ digest }) => ({ digest, revokedMs: nowMs })),
+      sql`OR IGNORE`,
+    ),
+    ...insertAll(db, revocationOutbox, revocations),
+    ...deleteVersions(db, revoked),
+    ...changeVersions(db, changed),
+    ...insertAll(db, keyVersions, added),
+    ...manyChangedStatements(
+      db,
+      plans.map(({ bouncer }) => bouncer.id),
+    ),
+  ];
+}
+
+/**
+ * Counts a change of bouncers: a statement, or none without any. Where one was changed meanwhile its revision becomes
+ * NULL, which its column refuses.
+ */
+function countChange(db: DrizzleD1Database, plans: readonly BouncerPlan[], versionCount: SQL) {
+  if (plans.length === 0) return [];
+  const seen = sql.raw(plans.map(({ bouncer: { id, revision } }) => `(${id}, ${revision})`).join(', '));
+  const ids = plans.map(({ bouncer }) => bouncer.id);
+  return [
     db
       .update(bouncers)
       .set({
-        revision: sql`CASE WHEN revision = ${field('revision')} THEN revision + 1 END`,
-        versionCount: field('versionCount'),
+        revision: sql`CASE WHEN (id, revision) IN (VALUES ${seen}) THEN revision + 1 END`,
+        versionCount,
       })
-      .from(givenRows(after))
-      .where(sql`bouncers.id = ${field('id')}`),
-    db.run(sql`INSERT OR IGNORE INTO revoked_digests (digest, revoked_ms)
-      SELECT ${field('digest')}, ${nowMs} FROM ${givenRows(revoked)}`),
-    db.run(sql`INSERT INTO ends_outbox (digest, ends_ms)
-      SELECT ${field('digest')}, ${field('effectiveMs')} FROM ${givenRows(revocations)}`),
-    db.delete(keyVersions).where(inArray(keyVersions.id, listed(revoked.map(({ id }) => id)))),
+      .where(isOneOf(bouncers.id, ids)),
+  ];
+}
+
+function deleteVersions(db: DrizzleD1Database, versions: readonly KeyVersion[]) {
+  const ids = versions.map(({ id }) => id);
+  return ids.length === 0 ? [] : [db.delete(keyVersions).where(isOneOf(keyVersions.id, ids))];
+}
+
+function changeVersions(db: DrizzleD1Database, versions: readonly KeyVersion[]) {
+  return groupsOf(versions).map((some) =>
     db
       .update(keyVersions)
       .set({
-        state: field('state'),
+        state: sql`column2`,
         // `saveFirstUse` moves no revision: it may have written this since the versions were read.
-        firstUsedMs: sql`COALESCE(first_used_ms, ${field('firstUsedMs')})`,
-        deadlineMs: field('deadlineMs'),
-        graceMs: field('graceMs'),
-        maxOverlapMs: field('maxOverlapMs'),
+        firstUsedMs: sql`COALESCE(first_used_ms, column3)`,
+        deadlineMs: sql`column4`,
+        graceMs: sql`column5`,
+        maxOverlapMs: sql`column6`,
       })
-      .from(givenRows(changed))
-      .where(sql`key_versions.id = ${field('id')}`),
-    db.run(sql`INSERT INTO key_versions
-        (bouncer_id, digest, created_ms, number, state, expires_ms, deadline_ms, grace_ms, max_overlap_ms)
-      SELECT ${field('bouncerId')}, ${field('digest')}, ${field('createdMs')}, ${field('number')},
-        ${field('state')}, ${field('expiresMs')}, ${field('deadlineMs')}, ${field('graceMs')},
-        ${field('maxOverlapMs')} FROM ${givenRows(added)}`),
-    ...manyChangedStatements(
-      db,
-      after.map(({ id }) => id),
-    ),
-  ];
+      .from(
+        sql`(${valuesOf(
+          some.map(({ id, state, firstUsedMs, deadlineMs, graceMs, maxOverlapMs }) => {
+            return [id, state, firstUsedMs, deadlineMs, graceMs, maxOverlapMs];
+          }),
+        )})`,
+      )
+      .where(sql`key_versions.id = column1`),
+  );
 }
 
 /** The statements that revoke versions of keys. `which`: SQL on `key_versions`. Their digests are never registered again. */

@@ -3,7 +3,7 @@
 import { and, asc, desc, eq, gt, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { planStatements } from './keys.sql.ts';
-import { field, givenRows } from '../store/facts.ts';
+import { field, givenRows, insertAll } from '../store/facts.ts';
 import type { VersionPlan } from './versions.ts';
 import { askD1 } from '../store/ask.ts';
 import { selectFactsWhere, type BouncerFacts } from './bouncers.sql.ts';
@@ -20,19 +20,23 @@ export interface RotationMember extends Pick<BouncerFacts, 'bouncer' | 'versions
 
 const pageRows = 2000;
 
-/** A page of the bouncers behind an id whose names begin with one of some prefixes. */
-export function selectCandidates(db: DrizzleD1Database, prefixes: readonly string[], afterId: number) {
+/** A page, by name, of the bouncers behind a name whose names begin with one of some prefixes. */
+export function selectCandidates(db: DrizzleD1Database, prefixes: readonly string[], after: string) {
   // A range of the index: no character of a name comes behind `~`. LIKE would read every bouncer.
-  const named = sql`bouncers.id IN (SELECT named.id FROM json_each(${JSON.stringify(prefixes)}) AS prefix
-    JOIN bouncers AS named ON named.name >= prefix.value AND named.name < prefix.value || '~')`;
-  return selectFactsWhere(db, and(gt(bouncers.id, afterId), prefixes.includes('') ? undefined : named))
-    .orderBy(asc(bouncers.id))
+  const [one] = prefixes;
+  const named =
+    prefixes.length === 1 && one !== undefined
+      ? sql`bouncers.name >= ${one} AND bouncers.name < ${`${one}~`}`
+      : sql`bouncers.name IN (SELECT named.name FROM json_each(${JSON.stringify(prefixes)}) AS prefix
+          JOIN bouncers AS named ON named.name >= prefix.value AND named.name < prefix.value || '~')`;
+  return selectFactsWhere(db, and(gt(bouncers.name, after), named))
+    .orderBy(asc(bouncers.name))
     .limit(pageRows);
 }
 
-/** The id behind which the next page begins; null: this was the last. */
-export function nextCandidate(page: readonly { readonly facts: BouncerFacts }[]): number | null {
-  return page.length < pageRows ? null : (page.at(-1)?.facts.bouncer.id ?? null);
+/** The name behind which the next page begins; null: this was the last. */
+export function nextCandidate(page: readonly { readonly facts: BouncerFacts }[]): string | null {
+  return page.length < pageRows ? null : (page.at(-1)?.facts.bouncer.name ?? null);
 }
 
 export function selectNewestId(db: DrizzleD1Database) {
@@ -53,10 +57,12 @@ export function rotationStatements(
   lifeMs: number | null,
   nowMs: number,
 ) {
-  const rows = members.map(({ bouncer: { id, name, versionCount }, dueMs, made }) => {
-    return { id, name, number: versionCount + 1, dueMs, made: made !== null };
+  const rows = members.map(({ bouncer: { id, name, versionCount }, dueMs }) => {
+    return { rotationId: rotation.id, bouncerId: id, name, number: versionCount + 1, dueMs };
   });
-  const asked = rows.filter(({ made }) => !made);
+  const asked = members
+    .filter(({ made }) => made === null)
+    .map(({ bouncer: { name }, dueMs }) => ({ name, dueMs }));
   const plans = members.map(({ bouncer, made }) => ({ bouncer, ...(made ?? nothingMade) }));
   return [
     ...planStatements(db, plans, nowMs),
@@ -71,9 +77,7 @@ export function rotationStatements(
       .from(givenRows(asked))
       .where(sql`kind = 'bouncer' AND host_keys.name = ${field('name')}`),
     db.insert(rotations).values(rotation),
-    db.run(sql`INSERT INTO rotation_members (rotation_id, bouncer_id, name, number, due_ms)
-       SELECT ${rotation.id}, ${field('id')}, ${field('name')}, ${field('number')}, ${field('dueMs')}
-       FROM ${givenRows(rows)}`),
+    ...insertAll(db, rotationMembers, rows),
   ];
 }
 

@@ -134,7 +134,7 @@ export async function rotateMany(
   const prefixes = (selector.names ?? ['*']).map((pattern) => pattern.split('*', 1)[0] ?? '');
   const reads = (d: DrizzleD1Database) =>
     [
-      db.selectCandidates(d, prefixes, 0),
+      db.selectCandidates(d, prefixes, ''),
       selectHolds(d, isRevoked(...Object.values(given))),
       db.selectNewestId(d),
     ] as const;
@@ -151,6 +151,7 @@ export async function rotateMany(
       page = await askD1(env.DB, (d) => db.selectCandidates(d, prefixes, after));
     }
     if (chosen.length === 0) return badInput('selector', 'fits no bouncer');
+    chosen.sort(({ bouncer }, { bouncer: other }) => bouncer.id - other.id);
     const names = new Set(chosen.map(({ bouncer }) => bouncer.name));
     const stranger = Object.keys(given).find((name) => !names.has(name));
     if (stranger === undefined) return succeed(chosen);
@@ -189,6 +190,7 @@ export async function rotateMany(
       maxOverlapMs: overlap.maxOverlapMs,
       spreadMs: input.spread,
     };
+    const ids = members.map(({ bouncer }) => bouncer.id);
     const keys = [...minted].map(([name, { key }]) => [name, key]);
     return succeed({
       entry: {
@@ -210,7 +212,7 @@ export async function rotateMany(
         ...(keys.length > 0 ? { secret: { keys: Object.fromEntries(keys) as object } } : {}),
       },
       clash: () => digestTaken,
-      news: { clientsOf: members.map(({ bouncer }) => bouncer.id) },
+      news: { clientsOf: ids, changed: ids },
     });
   };
 

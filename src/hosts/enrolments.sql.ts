@@ -17,11 +17,7 @@ export interface EnrolmentFacts {
 
 const facts = sql`json_object(
   'enrolment', ${rowJson(enrolments)},
-  'uses', ${listJson(
-    rowJson(enrolmentHosts),
-    sql`host`,
-    sql`enrolment_hosts WHERE enrolment_id = enrolments.id`,
-  )})`;
+  'uses', ${listJson(rowJson(enrolmentHosts), enrolmentHosts, sql`WHERE enrolment_id = enrolments.id ORDER BY host`)})`;
 
 /** SQL for the facts of an enrolment, as JSON. */
 export function enrolmentJson(ref: string): SQL {

@@ -33,7 +33,7 @@ export interface HostFacts {
 
 const facts = sql`json_object(
   'host', ${rowJson(hosts)},
-  'keys', ${listJson(rowJson(hostKeys), sql`kind, host_keys.name`, sql`host_keys WHERE host_id = hosts.id`)},
+  'keys', ${listJson(rowJson(hostKeys), hostKeys, sql`WHERE host_id = hosts.id ORDER BY kind, name`)},
   'machine', ${oneJson(rowJson(hostMachines), sql`host_machines WHERE host_id = hosts.id`)})`;
 
 /** SQL for the facts of a host, as JSON. */

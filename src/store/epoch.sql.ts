@@ -2,7 +2,7 @@
 // with each move of the epoch. Isolates that remember keys read this, and so does the object, which must tell a restored
 // backup from the D1 that it knew.
 
-import { eq, gt, sql, type SQL } from 'drizzle-orm';
+import { and, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1, answerMs } from './ask.ts';
 import { newestSeq, type AuditHead } from './audit.sql.ts';
@@ -87,9 +87,12 @@ export function selectEpoch(db: DrizzleD1Database) {
 /** With an alias: the writer reads rows as D1 names them, without drizzle's mapping. */
 const bouncerId = sql<number>`bouncer_id`.as('bouncerId');
 
-export function selectChanges(db: DrizzleD1Database, sinceEpoch: number) {
+/** `isNewestKnown`: without those of the newest move. */
+export function selectChanges(db: DrizzleD1Database, sinceEpoch: number, isNewestKnown = false) {
   const { epoch } = keyChanges;
-  return db.select({ epoch, bouncerId }).from(keyChanges).where(gt(epoch, sinceEpoch)).limit(mostChanges);
+  const older = isNewestKnown ? sql`epoch < (SELECT epoch FROM key_epoch)` : undefined;
+  const which = and(gt(epoch, sinceEpoch), older);
+  return db.select({ epoch, bouncerId }).from(keyChanges).where(which).limit(mostChanges);
 }
 
 /**
@@ -129,7 +132,8 @@ export function changedStatements(db: DrizzleD1Database, bouncerIds: SQL) {
 
 /** The same for many bouncers that exist; that is not checked. */
 export function manyChangedStatements(db: DrizzleD1Database, bouncerIds: readonly number[]) {
-  return moveStatements(db, sql`value FROM json_each(${JSON.stringify(bouncerIds)})`, undefined);
+  const rows = sql.raw(bouncerIds.map((id) => `(${id})`).join(', '));
+  return moveStatements(db, sql`column1 FROM (VALUES ${rows})`, undefined);
 }
 
 function moveStatements(db: DrizzleD1Database, changed: SQL, isAny: SQL | undefined) {

@@ -33,6 +33,8 @@ export interface News {
     readonly digest: string;
     readonly uses: readonly ImportedUse[];
   }[];
+  /** The ids of all bouncers whose keys it changes, with one move of the epoch: many are not read again. */
+  readonly changed?: readonly number[];
   /** The ids of bouncers whose clients belong into the answer. */
   readonly clientsOf?: readonly number[];
 }
@@ -65,10 +67,15 @@ export interface Changed {
 }
 
 /** What is read of a mutation once it is written. `seq`: SQL for its row of the audit log. */
-export function selectDone(d: DrizzleD1Database, seq: SQL, { newKeyOf, imported = [] }: News) {
+export function selectDone(
+  d: DrizzleD1Database,
+  seq: SQL,
+  { newKeyOf, imported = [] }: News,
+  isChangedKnown = false,
+) {
   const names = imported.map(({ name }) => name);
   return {
-    changed: selectChanged(d, seq),
+    ...(isChangedKnown ? {} : { changed: selectChanged(d, seq) }),
     blocked: selectBlockedBy(d, seq),
     ...(newKeyOf === undefined ? {} : { newKeys: selectFirstKey(d, newKeyOf) }),
     ...(names.length === 0 ? {} : { ids: selectIds(d, names) }),
@@ -88,9 +95,9 @@ export function byName<Queries extends object>(queries: Queries, rows: readonly 
   return Object.fromEntries(Object.keys(queries).map((name, at) => [name, rows[at]])) as Named<Queries>;
 }
 
-export function changedOf({ changed, blocked }: RowsDone): Changed {
+export function changedOf({ changed = [], blocked }: RowsDone, known: readonly number[] = []): Changed {
   return {
-    bouncerIds: changed.map(({ bouncerId }) => bouncerId),
+    bouncerIds: [...known, ...changed.map(({ bouncerId }) => bouncerId)],
     blockedMachines: blocked.map(({ machine }) => machine),
   };
 }

@@ -156,11 +156,12 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
       restore.deleteReportedStatement(d, recordedUpTo),
       selectEpoch(d),
     ].map(statementOf);
+    const isKnown = news.changed !== undefined;
     const queries = {
       mark: selectMark(d),
       pending: restore.selectPending(d),
-      changes: selectChanges(d, since),
-      ...selectDone(d, newestSeq, news),
+      changes: selectChanges(d, since, isKnown),
+      ...selectDone(d, newestSeq, news, isKnown),
     };
     const after = Object.values(queries).map(statementOf);
     const prepared = [...before, ...statements, ...after].map(({ sql: text, params }) =>
@@ -176,12 +177,13 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     const { mark: marks, pending, changes, ...done } = byName(queries, rows.slice(-after.length));
     const [mark] = marks as [StoreMark];
     if (!row) throw new Error('a mutation without its audit row');
-    feed.keys.follow({ since, epoch: mark.epoch, changes }, askedMs);
+    const own = (news.changed ?? []).map((bouncerId) => ({ epoch: mark.epoch, bouncerId }));
+    feed.keys.follow({ since, epoch: mark.epoch, changes: [...changes, ...own] }, askedMs);
     record(pending, { seq: row.seq, hash: digest });
     if (pending.length === restore.pageRows) await settleAndRecord();
     void seal();
     inform(news, done);
-    const { bouncerIds, blockedMachines } = changedOf(done);
+    const { bouncerIds, blockedMachines } = changedOf(done, news.changed);
     return {
       kind: 'done',
       mark,
@@ -213,8 +215,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
       const mark = await settleAndRecord();
       const done = await askD1(d1, async (d) => {
         const queries = selectDone(d, seqOf(digest), news);
-        const { changed, ...rest } = queries;
-        return byName(queries, await d.batch([changed, ...Object.values(rest)]));
+        const { blocked, ...rest } = queries;
+        return byName(queries, await d.batch([blocked, ...Object.values(rest)]));
       });
       inform(news, done);
       return { kind: 'done', mark, changed: changedOf(done), bodyJson: null, clients: clientsOf(news) };

@@ -10,6 +10,7 @@ export type Kinds = Readonly<Record<KindName, Counts>>;
 export type KindName = (typeof kindNames)[number];
 
 const listed = 1_000;
+const rotated = 1_000;
 /** RESYNC_INTERVAL_SECONDS, as it is unless set. */
 const resyncSeconds = 300;
 
@@ -29,6 +30,7 @@ export const kindNames = [
   'DELETE /bouncers/{name}',
   'POST /decisions',
   'DELETE /decisions',
+  'POST /rotations of 1,000',
   'round without a change',
   '1,000 new decisions',
   '1,000 decisions under new ids',
@@ -50,6 +52,7 @@ export async function measureKinds(engine: Engine): Promise<Kinds> {
     await countPolls(counted, count);
     await countMutations(counted, count);
     await countRounds(engine, counted, count);
+    await countRotation(counted, count);
     return Object.fromEntries(kinds) as Kinds;
   } finally {
     await counted.close();
@@ -94,6 +97,23 @@ async function countMutations({ operator }: Counted, count: Count): Promise<void
     return change(201, 'POST', '/decisions', { value: '192.0.2.9', duration: '4h' });
   });
   await count('DELETE /decisions', () => change(200, 'DELETE', '/decisions?value=192.0.2.9'));
+}
+
+/** Without a grace, the second one: it also removes what the first one left. */
+async function countRotation({ operator }: Counted, count: Count): Promise<void> {
+  const bouncers = Array.from({ length: rotated }, (_, index) => {
+    return { name: `many-${index}`, api_key: index.toString(16).padStart(128, '0') };
+  });
+  await operator('POST', '/bouncers/import', { bouncers });
+  const rotate = async (): Promise<void> => {
+    const { status, body } = await operator('POST', '/rotations', {
+      selector: { names: ['many-*'] },
+      grace: '0s',
+    });
+    if (status !== 201 || body.rotation.bouncers !== rotated) throw new Error(`POST /rotations: ${status}`);
+  };
+  await rotate();
+  await count('POST /rotations of 1,000', rotate);
 }
 
 /** Among them the list of a community, which comes again every two hours, each time under other ids. */

@@ -34,6 +34,10 @@ describeWith('what is counted', ['lab'], () => {
     expect(tableOf('what')).toEqual(countTable(kinds));
   });
 
+  test('of a rotation of 1,000 is at most ten rows of D1 for each', () => {
+    expect(kinds['POST /rotations of 1,000'].rowsRead).toBeLessThanOrEqual(10_000);
+  });
+
   test('costs what it says, on the paid plan and in rows', () => {
     expect(tableOf('bouncers')).toEqual(dollarTable(kinds));
     expect(document).toContain(`writes ${communityRowsADay(kinds).toLocaleString('en-US')} rows a day`);
