@@ -26,7 +26,7 @@ export default {
 
 export async function startAbortable(): Promise<Abortable> {
   const lapidary = await startLapidary();
-  const { port, log, close } = await startAgain(lapidary, 'abort', withAbort);
+  const { ports, log, close } = await startAgain(lapidary, ['abort'], withAbort);
   const { url, addBouncer, ban, unban } = lapidary;
   return {
     url,
@@ -34,7 +34,7 @@ export async function startAbortable(): Promise<Abortable> {
     ban,
     unban,
     async abort() {
-      const said = await (await fetch(`http://127.0.0.1:${port}/take-away`)).text();
+      const said = await (await fetch(`http://127.0.0.1:${ports[0]}/take-away`)).text();
       if (!said.includes('abort()')) throw new Error(`the object was not taken away: ${said}`);
     },
     log,

@@ -126,7 +126,7 @@ export async function startCounted(options: LapidaryOptions = {}): Promise<Count
   const lapidary = await startLapidary(options);
   const key = await lapidary.addBouncer('counted');
   await fetch(`${lapidary.url}/v1/decisions/stream`, { headers: { 'X-Api-Key': key } });
-  const { port, log, close } = await startAgain(lapidary, 'meter', withMeters, () => ['/counted/take']);
+  const { ports, log, close } = await startAgain(lapidary, ['meter'], withMeters, () => ['/counted/take']);
   const { url } = lapidary;
   const read = async (address: string): Promise<any> => (await fetch(`${address}/counted/take`)).json();
   return {
@@ -136,7 +136,7 @@ export async function startCounted(options: LapidaryOptions = {}): Promise<Count
     addBouncer: lapidary.addBouncer,
     close,
     log,
-    take: async () => ({ ...(await read(`http://127.0.0.1:${port}`)), ...(await read(url)) }),
+    take: async () => ({ ...(await read(`http://127.0.0.1:${ports[0]}`)), ...(await read(url)) }),
     pass: async (seconds) => void (await fetch(`${url}/counted/pass?ms=${seconds * 1000}`)),
     round: async () => void (await fetch(`${url}/counted/round`)),
   };

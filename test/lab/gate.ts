@@ -34,9 +34,9 @@ export default {
 
 export async function startGated(options: LapidaryOptions = {}): Promise<Gated> {
   const lapidary = await startLapidary(options);
-  const { port, log, close } = await startAgain(lapidary, 'gate', withGate);
+  const { ports, log, close } = await startAgain(lapidary, ['gate'], withGate);
   const tell = async (what: string): Promise<string> =>
-    (await fetch(`http://127.0.0.1:${port}/gate/${what}`)).text();
+    (await fetch(`http://127.0.0.1:${ports[0]}/gate/${what}`)).text();
   const { url, operator, addBouncer } = lapidary;
   return {
     url,

@@ -1,43 +1,117 @@
-// Two isolates of one Lapidary: the built Worker twice in one workerd, each with memory of its own, over the same D1
-// and the same object of the feed. As Cloudflare runs it, where every location has isolates of its own.
+// Several isolates of one Lapidary: the built Worker so often in one workerd, each with memory of its own, over the same D1
+// and the same object of the feed. As Cloudflare runs it, where every location has isolates of its own. Each counts what
+// it asks the object, and its clock can be set.
 import { startAgain } from './again.ts';
-import { type Lapidary, operatorAt, startLapidary } from './lapidary.ts';
+import { type Lapidary, type LapidaryOptions, operatorAt, startLapidary } from './lapidary.ts';
 
-export interface TwoIsolates {
-  first: Isolate;
-  second: Isolate;
-  addBouncer(name: string): Promise<string>;
+export interface Isolates extends Pick<Lapidary, 'addBouncer' | 'sync' | 'feed' | 'ban' | 'unban' | 'log'> {
+  /** The first has the feed's object. */
+  all: readonly Isolate[];
+  /** How often they asked the object since the last call, by its method. */
+  takeCalls(): Promise<Record<string, number>>;
   close(): Promise<void>;
 }
 
-/** One of the two, and the operator's calls through it. */
-export type Isolate = Pick<Lapidary, 'url' | 'operator'>;
-
-export async function startTwoIsolates(): Promise<TwoIsolates> {
-  const lapidary = await startLapidary();
-  const { port, close } = await startAgain(lapidary, 'second', withSecond, (free) => [
-    '/health',
-    `http://127.0.0.1:${free}/health`,
-  ]);
-  const url = `http://127.0.0.1:${port}`;
-  const second = { url, operator: operatorAt(url, lapidary.stateDir) };
-  return { first: lapidary, second, addBouncer: lapidary.addBouncer, close };
+export interface TwoIsolates extends Pick<Isolates, 'addBouncer' | 'close'> {
+  first: Isolate;
+  second: Isolate;
 }
 
-/** The configuration with the Worker in it a second time, whose object of the feed is the first one's. */
-function withSecond(built: string): string {
-  const worker = /^const lapidary :Workerd\.Worker = \([\s\S]*?^\);\n/m.exec(built)?.[0];
+/** One of them, and the operator's calls through it. */
+export type Isolate = Pick<Lapidary, 'url' | 'operator'>;
+
+/** Its value is the time of the isolate in ms from then on. */
+export const clockHeader = 'x-lab-now';
+
+/** In front of each Worker. */
+const wrapper = `
+import worker, { DecisionFeed } from 'worker.js';
+export { DecisionFeed };
+let calls = {};
+let nowMs;
+let environment;
+const counted = (stub) => new Proxy(stub, {
+  get: (_, method) => {
+    calls[method] = (calls[method] ?? 0) + 1;
+    return stub[method];
+  },
+});
+export default {
+  scheduled: worker.scheduled,
+  async fetch(request, env, ctx) {
+    const set = request.headers.get('${clockHeader}');
+    if (set !== null) {
+      nowMs = Number(set);
+      Date.now = () => nowMs;
+    }
+    if (new URL(request.url).pathname === '/lab/take-calls') {
+      const taken = calls;
+      calls = {};
+      return Response.json(taken);
+    }
+    // One for all requests, as the runtime's own is: the settings are read once.
+    environment ??= {
+      ...env,
+      DECISION_FEED: { getByName: (...given) => counted(env.DECISION_FEED.getByName(...given)) },
+    };
+    return worker.fetch(request, environment, ctx);
+  },
+};`;
+
+export async function startTwoIsolates(): Promise<TwoIsolates> {
+  const { all, addBouncer, close } = await startIsolates(2);
+  const [first, second] = all as [Isolate, Isolate];
+  return { first, second, addBouncer, close };
+}
+
+export async function startIsolates(count: number, options: LapidaryOptions = {}): Promise<Isolates> {
+  const lapidary = await startLapidary(options);
+  const names = Array.from({ length: count - 1 }, (_, at) => `isolate${at + 2}`) as [string, ...string[]];
+  const urls = (ports: readonly number[]): string[] => ports.map((port) => `http://127.0.0.1:${port}`);
+  const { ports, log, close } = await startAgain(
+    lapidary,
+    names,
+    (built) => withIsolates(built, names),
+    (free) => ['/health', ...urls(free).map((url) => `${url}/health`)],
+  );
+  const others = urls(ports).map((url) => ({ url, operator: operatorAt(url, lapidary.stateDir) }));
+  const all = [lapidary, ...others];
+  return {
+    ...lapidary,
+    all,
+    log,
+    close,
+    async takeCalls() {
+      const sum: Record<string, number> = {};
+      for (const { url } of all) {
+        const calls = (await (await fetch(`${url}/lab/take-calls`)).json()) as Record<string, number>;
+        for (const [method, times] of Object.entries(calls)) sum[method] = (sum[method] ?? 0) + times;
+      }
+      return sum;
+    },
+  };
+}
+
+/** The configuration with the Worker in it so often, whose object of the feed is the first one's. */
+function withIsolates(built: string, names: readonly string[]): string {
+  const module = '(name = "worker.js", esModule = embed "worker.js")';
+  const wrapped = `(name = "wrapper.js", esModule = ${JSON.stringify(wrapper)}), ${module}`;
+  let text = replaced(built, module, wrapped);
+  const worker = /^const lapidary :Workerd\.Worker = \([\s\S]*?^\);\n/m.exec(text)?.[0] ?? '';
   const d1 = '    (name = "d1", worker = .d1),\n';
-  let text = replaced(built, d1, `${d1}    (name = "second", worker = .second),\n`);
-  const socket = '(name = "second", address = "127.0.0.1:0", http = (), service = "second")';
-  text = replaced(text, 'sockets = [', `sockets = [${socket}, `);
-  let second = replaced(worker ?? '', 'const lapidary ', 'const second ');
   const theirs = '(className = "DecisionFeed", serviceName = "lapidary")';
-  second = replaced(second, 'durableObjectNamespace = "DecisionFeed"', `durableObjectNamespace = ${theirs}`);
-  for (const line of [/^ {2}durableObjectNamespaces = .*\n/m, /^ {2}durableObjectStorage = .*\n/m]) {
-    second = replaced(second, line.exec(second)?.[0] ?? '?', '');
+  for (const name of names) {
+    text = replaced(text, d1, `${d1}    (name = "${name}", worker = .${name}),\n`);
+    const socket = `(name = "${name}", address = "127.0.0.1:0", http = (), service = "${name}")`;
+    text = replaced(text, 'sockets = [', `sockets = [${socket}, `);
+    let other = replaced(worker, 'const lapidary ', `const ${name} `);
+    other = replaced(other, 'durableObjectNamespace = "DecisionFeed"', `durableObjectNamespace = ${theirs}`);
+    for (const line of [/^ {2}durableObjectNamespaces = .*\n/m, /^ {2}durableObjectStorage = .*\n/m]) {
+      other = replaced(other, line.exec(other)?.[0] ?? '?', '');
+    }
+    text += `\n${other}`;
   }
-  return `${text}\n${second}`;
+  return text;
 }
 
 function replaced(text: string, place: string, by: string): string {
