@@ -25,6 +25,8 @@ export interface Sizes {
   tombstones: number;
   clients: number;
   ceiling: number;
+  /** How long a feed moves under many bouncers; a multiple of the time between two changes, which is 4 s. */
+  movingSeconds: number;
 }
 
 export const fullSizes: Sizes = {
@@ -43,6 +45,7 @@ export const fullSizes: Sizes = {
   // More than there is room for.
   clients: 210_000,
   ceiling: 90_000,
+  movingSeconds: 32,
 };
 
 /** To see that it works; its figures mean nothing. */
@@ -61,6 +64,7 @@ export const quickSizes: Sizes = {
   tombstones: 1_000,
   clients: 1_000,
   ceiling: 5_000,
+  movingSeconds: 8,
 };
 
 /** One of the two servers, as a bouncer sees it. */

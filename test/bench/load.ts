@@ -139,6 +139,7 @@ function isWhole(answer: Buffer, bodiless: boolean): boolean {
   return answer.toString('latin1', answer.length - 5) === '0\r\n\r\n';
 }
 
-function percentile(sorted: readonly number[], share: number): number {
+/** Of the least first. */
+export function percentile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
 }

@@ -17,6 +17,7 @@ import { pidOf } from './cpu.ts';
 import { makeDecisions } from './decisions.ts';
 import { measureBounds, measureHeap } from './heap.ts';
 import { measureLookups } from './lookups.ts';
+import { measureMovingFeed } from './moving.ts';
 import { measurePolls } from './polls.ts';
 import { measureStartUps } from './startup.ts';
 import { measureRevocation } from './revocation.ts';
@@ -72,6 +73,7 @@ try {
     return measureHeap(bench, () => engine.importDecisions(all.slice(sizes.decisions)));
   });
   await measure('i', 'memory with everything at its bound', () => measureBounds(sizes));
+  await measure('l', 'a feed that moves under eight isolates', () => measureMovingFeed(sizes));
   await measure('k', 'what a request costs on Cloudflare', () => measureBill());
 } finally {
   await lapidary?.close();
