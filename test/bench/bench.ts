@@ -27,6 +27,8 @@ export interface Sizes {
   ceiling: number;
   /** How long a feed moves under many bouncers; a multiple of the time between two changes, which is 4 s. */
   movingSeconds: number;
+  /** Clients before one Worker, fewer first. */
+  crowds: number[];
 }
 
 export const fullSizes: Sizes = {
@@ -46,6 +48,7 @@ export const fullSizes: Sizes = {
   clients: 210_000,
   ceiling: 90_000,
   movingSeconds: 32,
+  crowds: [15_000, 60_000, 200_000],
 };
 
 /** To see that it works; its figures mean nothing. */
@@ -65,6 +68,7 @@ export const quickSizes: Sizes = {
   clients: 1_000,
   ceiling: 5_000,
   movingSeconds: 8,
+  crowds: [100, 1_000],
 };
 
 /** One of the two servers, as a bouncer sees it. */

@@ -28,6 +28,7 @@ export interface LoadResult {
   perSecond: number;
   p50Ms: number;
   p99Ms: number;
+  worstMs: number;
   cpuMicrosPerRequest: number;
   /** Of the longest answer, with its headers. */
   mostBytes: number;
@@ -72,6 +73,7 @@ export async function load(options: LoadOptions): Promise<LoadResult> {
     perSecond: (answered * 1000) / (run.lastMs - startedMs),
     p50Ms: percentile(latencies, 0.5),
     p99Ms: percentile(latencies, 0.99),
+    worstMs: percentile(latencies, 1),
     cpuMicrosPerRequest: ((cpuSeconds(pid) - cpuBefore) * 1e6) / answered,
     mostBytes: run.mostBytes,
   };

@@ -13,6 +13,7 @@ import { measureAuthentication } from './authentication.ts';
 import { fullSizes, quickSizes } from './bench.ts';
 import { measureBill } from './bill.ts';
 import { measureBouncers } from './bouncers.ts';
+import { measureCrowd } from './crowd.ts';
 import { pidOf } from './cpu.ts';
 import { makeDecisions } from './decisions.ts';
 import { measureBounds, measureHeap } from './heap.ts';
@@ -74,6 +75,7 @@ try {
   });
   await measure('i', 'memory with everything at its bound', () => measureBounds(sizes));
   await measure('l', 'a feed that moves under eight isolates', () => measureMovingFeed(sizes));
+  await measure('m', 'a crowd of clients', () => measureCrowd(sizes));
   await measure('k', 'what a request costs on Cloudflare', () => measureBill());
 } finally {
   await lapidary?.close();

@@ -14,7 +14,7 @@ export interface Row {
   met?: boolean;
 }
 
-/** A row in its place: the part of the benchmark, a to l. */
+/** A row in its place: the part of the benchmark, a to m. */
 export interface TableRow extends Row {
   part: string;
 }
