@@ -135,10 +135,10 @@ function change(engine: Engine, banned: Banned[]): void {
 
 let serial = heldAtFirst;
 
-/** All origins and scopes, and no value twice. */
+/** All origins and scopes, no value twice, and each in its one spelling. */
 function bannedAt(at: number): Banned {
   const origin = ['CAPI', 'crowdsec', 'cscli', 'lists'][at % 4] as string;
-  const hex = at.toString(16);
+  const hex = (at + 1).toString(16);
   switch (at % 5) {
     case 0:
       return { value: `2001:db8:${hex}::/64`, scope: 'Range', origin };
