@@ -9,8 +9,8 @@ export interface Fleet {
   pollSeconds: number;
 }
 
-/** What a month uses, in the units of the bill. */
-interface Usage {
+/** In the units of the bill. */
+export interface Usage {
   requests: number;
   cpuMs: number;
   objectRequests: number;
@@ -35,7 +35,7 @@ const planDollars = 5;
 /** A day of the free plan: beyond it there are errors until midnight, UTC. */
 const freeDaily = { requests: 100_000, objectRequests: 100_000, objectRowsWritten: 100_000 };
 
-const daySeconds = 86_400;
+export const daySeconds = 86_400;
 const monthDays = 30;
 /** SYNC_INTERVAL_SECONDS, as it is unless set. */
 const roundSeconds = 10;
@@ -60,31 +60,56 @@ export function communityRowsADay(kinds: Kinds): number {
   return (perRenewal * daySeconds) / community.renewalSeconds;
 }
 
-/** A day at most: every poll asks D1 and the object, and something changes every 10 s. */
-function usageADay({ bouncers, pollSeconds }: Fleet, kinds: Kinds): Usage {
+/** What happens in a day. */
+function eventsADay({ bouncers, pollSeconds }: Fleet) {
   const perDay = (seconds: number): number => daySeconds / seconds;
-  const polls = bouncers * perDay(pollSeconds);
-  const reports = bouncers * perDay(reportSeconds);
-  const rounds = perDay(roundSeconds);
-  const crons = perDay(cronSeconds);
+  return {
+    polls: bouncers * perDay(pollSeconds),
+    reports: bouncers * perDay(reportSeconds),
+    rounds: perDay(roundSeconds),
+    crons: perDay(cronSeconds),
+  };
+}
+
+/** A day with so many calls of the object for all polls, and so many for each report of usage. No rows are counted. */
+export function usageWithCalls(fleet: Fleet, pollCalls: number, reportCalls = 1): Usage {
+  const { polls, reports, rounds, crons } = eventsADay(fleet);
+  return {
+    requests: polls + reports + crons,
+    cpuMs: (polls + reports) * cpuMsPerPoll,
+    objectRequests: pollCalls + reports * reportCalls + rounds + crons,
+    gbSeconds: daySeconds * objectGb,
+    objectRowsWritten: 0,
+    d1RowsRead: 0,
+    d1RowsWritten: 0,
+  };
+}
+
+/** A day at most: every poll asks D1 and the object, and something changes every 10 s. */
+function usageADay(fleet: Fleet, kinds: Kinds): Usage {
+  const { bouncers } = fleet;
+  const { polls, reports, rounds } = eventsADay(fleet);
   const poll = kinds['poll, 5 s after another'];
   const report = kinds['usage metrics'];
   const clientRows = Math.min(mostClientRows, Math.ceil(bouncers / clientsPerRow)) * rounds;
   return {
-    requests: polls + reports + crons,
-    cpuMs: (polls + reports) * cpuMsPerPoll,
-    objectRequests: polls * poll.calls + reports * report.calls + crons + rounds,
-    gbSeconds: daySeconds * objectGb,
+    ...usageWithCalls(fleet, polls * poll.calls, report.calls),
     objectRowsWritten: rounds * kinds['round without a change'].objectRows + clientRows,
     d1RowsRead: polls * poll.rowsRead + reports * report.rowsRead,
     d1RowsWritten: polls * poll.rowsWritten + reports * report.rowsWritten,
   };
 }
 
-/** By what is paid for; `total` has the plan and the community's list in it. */
-export function dollarsAMonth(fleet: Fleet, kinds: Kinds): Record<keyof Usage | 'total', number> {
+type Dollars = Record<keyof Usage | 'total', number>;
+
+/** With the community's list. */
+export function dollarsAMonth(fleet: Fleet, kinds: Kinds): Dollars {
   const day = usageADay(fleet, kinds);
-  day.objectRowsWritten += communityRowsADay(kinds);
+  return dollarsOf({ ...day, objectRowsWritten: day.objectRowsWritten + communityRowsADay(kinds) });
+}
+
+/** A month of such days by what is paid for; `total` has the plan in it. */
+export function dollarsOf(day: Usage): Dollars {
   const dollars = Object.entries(prices).map(([what, { included, perMillion }]) => {
     const beyond = Math.max(0, day[what as keyof Usage] * monthDays - included);
     return [what as keyof Usage, (beyond / 1e6) * perMillion] as const;
@@ -127,6 +152,6 @@ export function freeTable(kinds: Kinds): string[][] {
   return [10, 60].map((pollSeconds) => [`${pollSeconds} s`, plain(freeBouncers(pollSeconds, kinds))]);
 }
 
-function plain(number: number): string {
+export function plain(number: number): string {
   return number.toLocaleString('en-US');
 }

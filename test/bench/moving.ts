@@ -41,7 +41,7 @@ export async function measureMovingFeed({ movingSeconds }: Sizes): Promise<Row[]
     });
     const { feed } = isolates;
     await until('the feed has them', async () => (await feed()).decisions === heldAtFirst);
-    const fleet = await enrolFleet(isolates, members, places, limits);
+    const fleet = await enrolFleet(isolates, { count: members, places, limits });
     await meetAll(isolates, fleet);
     const { polls, calls, latenciesMs } = await watch(isolates, fleet, movingSeconds, () => {
       change(engine, banned);

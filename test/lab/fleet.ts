@@ -1,5 +1,4 @@
-// Bouncers at several places. Each keeps what it would enforce. A third of the limited ones reads one origin, the rest some
-// scopes.
+// Bouncers at several places. Each keeps what it would enforce.
 import type { Isolate, Isolates } from './isolates.ts';
 import { clockHeader } from './isolates.ts';
 import type { StreamAnswer } from './poller.ts';
@@ -11,10 +10,11 @@ export interface Banned {
   origin: string;
 }
 
-/** What a bouncer may read. */
+/** What a bouncer may read. `max_decisions`: more than there are. */
 export interface Limits {
   origins?: string[];
   scopes?: string[];
+  max_decisions?: number;
 }
 
 export interface Member {
@@ -24,23 +24,30 @@ export interface Member {
   key: string;
   /** Scope and value of each decision that it enforces. */
   enforced: Set<string>;
-  /** How many of its answers had a change. */
-  changes: number;
+  /** It has had its first answer. */
+  isStarted: boolean;
 }
 
 const enrolledAtOnce = 8;
 
-/** Registers bouncers, every second of them with one of `limits`. */
+interface FleetOptions {
+  count: number;
+  places: number;
+  /** Every second bouncer has one of these. */
+  limits: readonly Limits[];
+  /** What their names begin with. */
+  name?: string;
+}
+
+/** Registers bouncers. */
 export async function enrolFleet(
   { all: [isolate] }: Pick<Isolates, 'all'>,
-  count: number,
-  places: number,
-  limits: readonly Limits[],
+  { count, places, limits, name: prefix = 'member' }: FleetOptions,
 ): Promise<Member[]> {
   const { operator } = isolate as Isolate;
   const members: Member[] = [];
   const enrol = async (at: number): Promise<void> => {
-    const name = `member-${at}`;
+    const name = `${prefix}-${at}`;
     const made = await operator('POST', '/bouncers', { name });
     if (made.status !== 201) throw new Error(`POST /bouncers: ${made.status}`);
     const limited = at % 2 === 0 ? null : (limits[(at >> 1) % limits.length] ?? null);
@@ -51,7 +58,7 @@ export async function enrolFleet(
     }
     // By halves: each place has limited and unlimited ones.
     const place = (at >> 1) % places;
-    members.push({ place, limits: limited, key: made.body.key, enforced: new Set(), changes: 0 });
+    members[at] = { place, limits: limited, key: made.body.key, enforced: new Set(), isStarted: false };
   };
   for (let from = 0; from < count; from += enrolledAtOnce) {
     const size = Math.min(enrolledAtOnce, count - from);
@@ -62,19 +69,16 @@ export async function enrolFleet(
 
 /** One poll, answered by this isolate. `nowMs`: the isolate's time from then on; left out where it has its own. */
 export async function pollAt(member: Member, { url }: Pick<Isolate, 'url'>, nowMs?: number): Promise<void> {
-  const startup = member.enforced.size === 0;
-  const headers: Record<string, string> = { 'x-api-key': member.key, 'user-agent': 'fleet/v1' };
+    const headers: Record<string, string> = { 'x-api-key': member.key, 'user-agent': 'fleet/v1' };
   if (nowMs !== undefined) headers[clockHeader] = String(nowMs);
-  const query = `startup=${startup}&scopes=ip,range,country,as`;
+  const query = `startup=${!member.isStarted}&scopes=ip,range,country,as`;
   const response = await fetch(`${url}/v1/decisions/stream?${query}`, { headers });
   const text = await response.text();
   if (response.status !== 200) throw new Error(`a poll was answered with ${response.status}: ${text}`);
   const answer = JSON.parse(text) as StreamAnswer;
-  const gone = answer.deleted ?? [];
-  const come = answer.new ?? [];
-  for (const each of gone) member.enforced.delete(nameOf(each));
-  for (const each of come) member.enforced.add(nameOf(each));
-  if (gone.length + come.length > 0) member.changes++;
+  member.isStarted = true;
+  for (const each of answer.deleted ?? []) member.enforced.delete(nameOf(each));
+  for (const each of answer.new ?? []) member.enforced.add(nameOf(each));
 }
 
 /** How many of them do not enforce exactly what they are to. */
