@@ -69,7 +69,7 @@ export async function enrolFleet(
 
 /** One poll, answered by this isolate. `nowMs`: the isolate's time from then on; left out where it has its own. */
 export async function pollAt(member: Member, { url }: Pick<Isolate, 'url'>, nowMs?: number): Promise<void> {
-    const headers: Record<string, string> = { 'x-api-key': member.key, 'user-agent': 'fleet/v1' };
+  const headers: Record<string, string> = { 'x-api-key': member.key, 'user-agent': 'fleet/v1' };
   if (nowMs !== undefined) headers[clockHeader] = String(nowMs);
   const query = `startup=${!member.isStarted}&scopes=ip,range,country,as`;
   const response = await fetch(`${url}/v1/decisions/stream?${query}`, { headers });
