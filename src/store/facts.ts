@@ -50,7 +50,7 @@ export function listed(values: readonly (number | string)[]): SQL {
 
 /**
  * SQL for "the id is one of these", which is at least one. Where they lie close together, as those that were made at once
- * do, all rows between them are walked: D1 counts each once, and one that is looked up by its id three times.
+ * do, all rows between them are walked: D1 counts each once, and one that is looked up by its id two or three times.
  */
 export function isOneOf(id: SQLiteColumn, ids: readonly number[]): SQL {
   const list = numbers(ids);
