@@ -29,7 +29,7 @@ export function canonicalValue(scope: string, value: string): string {
 }
 
 /** LAPI's two scopes of addresses: `192.0.2.9` of the one is `192.0.2.9/32` of the other. */
-function isOfAddresses(scope: string): boolean {
+export function isOfAddresses(scope: string): boolean {
   return scope === 'Ip' || scope === 'Range';
 }
 

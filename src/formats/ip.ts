@@ -87,11 +87,6 @@ export function limitedNetwork(address: string): string {
   return wide ? formatNetwork(wide) : address;
 }
 
-/** A text that is equal exactly for equal networks; not for people (see `formatNetwork`). */
-export function networkKey(network: Network): string {
-  return `${String.fromCharCode(...network.bytes)}/${network.prefixBits}`;
-}
-
 /** Canonical text (RFC 5952 for IPv6): a bare address for one host, else CIDR. */
 export function formatNetwork(network: Network): string {
   const address = ipaddr.fromByteArray([...network.bytes]).toString();

@@ -6,7 +6,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import { isRespelled } from '../formats/canonical.ts';
 import { isLocal, type Row } from '../formats/decision.ts';
 import type { EngineState } from './engines.sql.ts';
-import { createNetworkIndex, type NetworkIndex } from './network-index.ts';
+import { countPrefix, type PrefixCounts } from './covering.ts';
 
 export interface Mirror {
   /** The latest sequence: the `addedSeq` or `removedSeq` of the newest change. */
@@ -30,8 +30,8 @@ export interface Mirror {
   nextExpiryMs: number;
   /** By the handles of engines whose rows do not end by our clock alone. */
   readonly holds: Map<string, Hold>;
-  /** Made when the first live lookup needs it. */
-  networks: NetworkIndex | undefined;
+  /** Of the active decisions on addresses. */
+  readonly prefixes: PrefixCounts;
 }
 
 /**
@@ -78,7 +78,7 @@ export function createMirror(
     removed: rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq),
     nextExpiryMs: Infinity,
     holds: new Map(),
-    networks: undefined,
+    prefixes: { v4: new Map(), v6: new Map() },
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   for (const row of active) insert(mirror, row);
@@ -178,15 +178,6 @@ export function rowsOf(mirror: Mirror, engine: string): Map<number, Row> {
   return rows;
 }
 
-/** The index over addresses. A feed without live lookups never makes it. */
-export function networksOf(mirror: Mirror): NetworkIndex {
-  if (!mirror.networks) {
-    mirror.networks = createNetworkIndex();
-    for (const row of mirror.byId.values()) mirror.networks.insert(row);
-  }
-  return mirror.networks;
-}
-
 /** `isNew`: it comes after all rows that were added before. */
 export function insert(mirror: Mirror, row: Row, isNew = true): void {
   mirror.byId.set(row.id, row);
@@ -196,7 +187,7 @@ export function insert(mirror: Mirror, row: Row, isNew = true): void {
   else mirror.byCanonicalValue.set(row.canonicalValue, [row]);
   if (isNew) mirror.added.push(row);
   if (row.untilMs < mirror.nextExpiryMs) mirror.nextExpiryMs = row.untilMs;
-  mirror.networks?.insert(row);
+  countPrefix(mirror.prefixes, row, 1);
 }
 
 export function withdraw(mirror: Mirror, row: Row): void {
@@ -206,7 +197,7 @@ export function withdraw(mirror: Mirror, row: Row): void {
   const siblings = mirror.byCanonicalValue.get(canonicalValue)?.filter((sibling) => sibling !== row) ?? [];
   if (siblings.length === 0) mirror.byCanonicalValue.delete(canonicalValue);
   else mirror.byCanonicalValue.set(canonicalValue, siblings);
-  mirror.networks?.withdraw(row);
+  countPrefix(mirror.prefixes, row, -1);
 }
 
 /** The tombstones after a sequence. */

@@ -2,6 +2,7 @@
 // The filters are LAPI's (pkg/database/decisionfilter.go), but here they come before the choice of the longest decision.
 // LAPI chooses first, and so loses bans (crowdsec#3373).
 
+import { isOfAddresses } from '../formats/canonical.ts';
 import { covers, parseNetwork, type Network } from '../formats/ip.ts';
 import type { Decision, Row } from '../formats/decision.ts';
 
@@ -133,5 +134,5 @@ function isWithin(within: Within, decision: Decision): boolean {
 
 /** The addresses of a decision. LAPI gives bounds to the scopes Ip and Range only. */
 export function networkOf(decision: Decision): Network | undefined {
-  return decision.scope === 'Ip' || decision.scope === 'Range' ? parseNetwork(decision.value) : undefined;
+  return isOfAddresses(decision.scope) ? parseNetwork(decision.value) : undefined;
 }

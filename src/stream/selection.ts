@@ -2,7 +2,8 @@
 
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Decision, type Row } from '../formats/decision.ts';
-import { networksOf, type Mirror } from '../mirror/memory.ts';
+import { covering } from '../mirror/covering.ts';
+import type { Mirror } from '../mirror/memory.ts';
 import { matcher, type Matches, type View } from '../mirror/view.ts';
 
 /** What a bouncer is to have: the decisions of a view, or some of them under a cap. */
@@ -79,11 +80,10 @@ export function bansOn(mirror: Mirror, { view, capped }: Selection): (row: Row) 
  * Active decisions for `GET /v1/decisions`, by id and within the bouncer's cap. LAPI neither deduplicates nor orders them.
  */
 export function activeRows(mirror: Mirror, view: View): Row[] {
-  const lookUp = view.within?.covering;
-  const candidates =
-    lookUp && view.within ? networksOf(mirror).covering(view.within.network) : mirror.byId.values();
+  const lookUp = view.within?.covering ? view.within : undefined;
+  const candidates = lookUp ? covering(mirror, lookUp.network) : mirror.byId.values();
   const rows: Row[] = [];
-  // The index has matched the address already.
+  // Those that cover the address need not be matched with it again.
   const matches = matcher(lookUp ? { ...view, within: null } : view);
   for (const row of candidates) if (matches(row)) rows.push(row);
   const most = view.limits?.maxDecisions ?? Infinity;
