@@ -205,9 +205,10 @@ export function removedSince(mirror: Mirror, since: number): Row[] {
   return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
 }
 
-/** The rows that were added after a sequence, in its order. Some may be removed or renewed since. */
-export function addedSince(mirror: Mirror, since: number): Row[] {
-  return mirror.added.slice(firstAfter(mirror.added, since, (row) => row.addedSeq));
+/** The rows that were added after a sequence, in its order: the first `most`. Some may be removed or renewed since. */
+export function addedSince(mirror: Mirror, since: number, most = Infinity): Row[] {
+  const first = firstAfter(mirror.added, since, (row) => row.addedSeq);
+  return mirror.added.slice(first, first + most);
 }
 
 /** The `removedSeq` of the newest tombstone up to a sequence; 0: there is none. Equal if the tombstones after it are. */

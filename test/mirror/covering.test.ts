@@ -1,48 +1,22 @@
 // A live look-up finds what a scan of all decisions finds, whatever came and went before.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { applyChange, createMirror, type Mirror } from '../../src/mirror/memory.ts';
+import type { Mirror } from '../../src/mirror/memory.ts';
 import { matcher, type View } from '../../src/mirror/view.ts';
 import { canonicalValue } from '../../src/formats/canonical.ts';
 import { formatNetwork, parseNetwork, type Network } from '../../src/formats/ip.ts';
-import type { Row } from '../../src/formats/decision.ts';
 import { activeRows } from '../../src/stream/selection.ts';
 import { everything } from '../support/bouncer.ts';
-import { rowOf, scope, spelled } from '../support/networks.ts';
-
-const decision = fc.record({ value: spelled, scope });
-const network = spelled.map(parseNetwork).filter((read) => read !== undefined);
-type Step = { add: { value: string; scope: string } } | { end: number } | { renew: number };
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 3, arbitrary: fc.record({ add: decision }) },
-  fc.record({ end: fc.nat(99) }),
-  fc.record({ renew: fc.nat(99) }),
-);
+import { decision, eachPrefix, mirrorOf, network, spelled, step, take } from '../support/networks.ts';
 
 const covers = (of: Network): View => ({ ...everything, within: { network: of, covering: true } });
 
+/** What a look-up has to find. */
 function scan(mirror: Mirror, view: View): number[] {
   return [...mirror.byId.values()]
     .filter(matcher(view))
     .map((row) => row.id)
     .sort((a, b) => a - b);
-}
-
-function take(mirror: Mirror, step: Step): void {
-  const active = [...mirror.byId.values()];
-  const change = { again: [], added: [], removed: [] };
-  const sequence = mirror.sequence + 1;
-  if ('add' in step) {
-    const added = [{ row: rowOf(sequence, step.add) }];
-    return applyChange(mirror, { ...change, added, sequence });
-  }
-  if (active.length === 0) return;
-  const row = active[('end' in step ? step.end : step.renew) % active.length] as Row;
-  if ('end' in step) {
-    return applyChange(mirror, { ...change, removed: [{ row, seq: sequence, atMs: 1 }], sequence });
-  }
-  const added = [{ row: { ...row, addedSeq: sequence }, renewed: row }];
-  applyChange(mirror, { ...change, added, sequence });
 }
 
 test('a look-up finds what covers the address, in every spelling, after any changes', () => {
@@ -52,9 +26,7 @@ test('a look-up finds what covers the address, in every spelling, after any chan
       fc.array(step, { maxLength: 30 }),
       fc.array(network, { minLength: 1, maxLength: 10 }),
       (before, steps, asked) => {
-        const rows = before.map((each, index) => rowOf(index + 1, each));
-        const keptBack = { values: () => [], of: () => [] };
-        const mirror = createMirror(rows, { sequence: rows.length, purgedSequence: 0 }, keptBack);
+        const mirror = mirrorOf(before);
         for (const next of [undefined, ...steps]) {
           if (next) take(mirror, next);
           for (const of of asked) {
@@ -63,14 +35,7 @@ test('a look-up finds what covers the address, in every spelling, after any chan
             expect(found).toEqual(scan(mirror, view));
           }
         }
-        for (const row of [...mirror.byId.values()]) {
-          applyChange(mirror, {
-            again: [],
-            added: [],
-            removed: [{ row, seq: mirror.sequence + 1, atMs: 1 }],
-            sequence: mirror.sequence + 1,
-          });
-        }
+        while (mirror.byId.size > 0) take(mirror, { end: 0 });
         expect([...mirror.prefixes.v4, ...mirror.prefixes.v6]).toEqual([]);
       },
     ),
@@ -89,14 +54,8 @@ test('all spellings of a network have the same canonical value', () => {
 });
 
 test('every prefix length is found, of both families', () => {
-  const addresses = ['192.0.2.77', '2001:db8:a:b:c:d:e:f'];
-  const texts = addresses.flatMap((address) => {
-    const bits = address.includes(':') ? 128 : 32;
-    return Array.from({ length: bits + 1 }, (_, prefixBits) => `${address}/${prefixBits}`);
-  });
-  const rows = texts.map((value, index) => rowOf(index + 1, { value, scope: 'Range' }));
-  const keptBack = { values: () => [], of: () => [] };
-  const mirror = createMirror(rows, { sequence: rows.length, purgedSequence: 0 }, keptBack);
+  const texts = ['192.0.2.77', '2001:db8:a:b:c:d:e:f'].flatMap(eachPrefix);
+  const mirror = mirrorOf(texts.map((value) => ({ value, scope: 'Range' })));
   for (const text of texts) {
     const view = covers(parseNetwork(text) as Network);
     const found = activeRows(mirror, view).map(({ value }) => value);

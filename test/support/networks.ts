@@ -1,7 +1,9 @@
-// Networks in every spelling that engines may send, well-formed or not.
+// Decisions on networks in every spelling that engines may send, well-formed or not, and what happens to them.
 import fc from 'fast-check';
-import { createRow } from '../../src/mirror/decisions.sql.ts';
 import type { Row } from '../../src/formats/decision.ts';
+import { parseNetwork } from '../../src/formats/ip.ts';
+import { createRow } from '../../src/mirror/decisions.sql.ts';
+import { applyChange, createMirror, type Mirror } from '../../src/mirror/memory.ts';
 
 const addresses = {
   4: [
@@ -75,11 +77,56 @@ export const spelled: fc.Arbitrary<string> = fc.oneof(
 );
 
 /** Mostly LAPI's two scopes of addresses. The others may have addresses as values. */
-export const scope = fc.constantFrom('Ip', 'Range', 'Ip', 'Range', 'Ip', 'Range', 'ip', 'Country', 'session');
+const scope = fc.constantFrom('Ip', 'Range', 'Ip', 'Range', 'Ip', 'Range', 'ip', 'Country', 'session');
 
-/** A row of an engine: its first active one with this number. */
-export function rowOf(id: number, { value, scope }: { value: string; scope: string }, addedSeq = id): Row {
+export interface Spelled {
+  readonly value: string;
+  readonly scope: string;
+}
+
+export const decision: fc.Arbitrary<Spelled> = fc.record({ value: spelled, scope });
+
+/** One that a look-up may ask for. */
+export const network = spelled.map(parseNetwork).filter((read) => read !== undefined);
+export type Step = { add: Spelled } | { end: number } | { renew: number };
+export const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ add: decision }) },
+  fc.record({ end: fc.nat(99) }),
+  fc.record({ renew: fc.nat(99) }),
+);
+
+/** A mirror of decisions whose ids are their places, from 1 on. */
+export function mirrorOf(decisions: readonly Spelled[]): Mirror {
+  const rows = decisions.map((each, index) => rowOf(index + 1, each));
+  const keptBack = { values: () => [], of: () => [] };
+  return createMirror(rows, { sequence: rows.length, purgedSequence: 0 }, keptBack);
+}
+
+function rowOf(id: number, { value, scope }: Spelled): Row {
   const place = { rowId: id, engine: 'default', engineId: id };
   const rest = { origin: 'crowdsec', scenario: 'ssh-bf', type: 'ban', untilMs: Number.MAX_SAFE_INTEGER };
-  return createRow(place, { id, value, scope, ...rest }, addedSeq);
+  return createRow(place, { id, value, scope, ...rest }, id);
+}
+
+export function take(mirror: Mirror, step: Step): void {
+  const active = [...mirror.byId.values()];
+  const change = { again: [], added: [], removed: [] };
+  const sequence = mirror.sequence + 1;
+  if ('add' in step) {
+    const added = [{ row: rowOf(sequence, step.add) }];
+    return applyChange(mirror, { ...change, added, sequence });
+  }
+  if (active.length === 0) return;
+  const row = active[('end' in step ? step.end : step.renew) % active.length] as Row;
+  if ('end' in step) {
+    return applyChange(mirror, { ...change, removed: [{ row, seq: sequence, atMs: 1 }], sequence });
+  }
+  const added = [{ row: { ...row, addedSeq: sequence }, renewed: row }];
+  applyChange(mirror, { ...change, added, sequence });
+}
+
+/** An address with every prefix length, and with its host bits. */
+export function eachPrefix(address: string): string[] {
+  const bits = address.includes(':') ? 128 : 32;
+  return Array.from({ length: bits + 1 }, (_, prefixBits) => `${address}/${prefixBits}`);
 }
