@@ -152,6 +152,11 @@ export function isComplete(engines: readonly Engine[], store: Store, view: View)
   return engines.every((engine) => hasList(store, engine) || !isChosen(view, engine.handle));
 }
 
+/** Whether the decisions of every engine are known. */
+export function areKnown(engines: readonly Engine[], store: Store): boolean {
+  return engines.every((engine) => hasList(store, engine));
+}
+
 /**
  * Waits until a view is known, for no longer than `patienceMs` after the first request: at first for all its engines,
  * then for one. If it is not known then, the bouncer gets an error and its own policy decides; an empty list would say

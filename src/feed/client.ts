@@ -14,6 +14,7 @@ import type { ListQuery } from '../stream/query.ts';
 import { createFollower, type StreamBody } from './follower.ts';
 import { createLookups } from './lookups.ts';
 import type { Cold, ListAnswer, ShortList, StreamAsk } from './questions.ts';
+import { createUnbanned } from './unbanned.ts';
 
 type Feed = DurableObjectStub<DecisionFeed>;
 
@@ -30,6 +31,7 @@ type Besides = Pick<StreamAsk, 'gzip' | 'store'>;
 export function createFeedClient() {
   const follower = createFollower();
   const lookups = createLookups();
+  const unbanned = createUnbanned();
   /** How many changes were made through this isolate. */
   let changes = 0;
 
@@ -71,6 +73,31 @@ export function createFeedClient() {
   async function refresh(env: Env, store: StreamAsk['store']): Promise<void> {
     const isDone = (): true | undefined => follower.isFresh(Date.now()) || undefined;
     await following({ env, store }, 'the feed', isDone).catch(() => undefined);
+  }
+
+  /** The answer to a look-up of an address that nothing bans. `follow`: this isolate has to follow the feed first. */
+  function lookForNone(
+    env: Env,
+    { within }: View,
+    store: () => StreamAsk['store'],
+  ): ShortList | 'follow' | 'ask' {
+    if (!within?.covering) return 'ask';
+    const nowMs = Date.now();
+    const known = follower.known();
+    const result = unbanned.look(within.network, known, follower.isFresh(nowMs));
+    if (unbanned.isWanted(nowMs)) waitUntil(fetchFilter(env, store()));
+    if (result !== 'unbanned' || !known) return result === 'follow' ? 'follow' : 'ask';
+    return { kind: 'short', sequence: known.part.sequence, decisions: [] };
+  }
+
+  async function fetchFilter(env: Env, store: StreamAsk['store']): Promise<void> {
+    try {
+      // Before the filter: what comes after the filter has to be followed.
+      if (!follower.isFresh(Date.now())) await refresh(env, store);
+      unbanned.take(await askFeed(env, async (feed) => feed.lookupFilter()));
+    } catch (error) {
+      console.error(`the filter of look-ups was not fetched: ${causeOf(error).message}`);
+    }
   }
 
   async function askList(
@@ -119,13 +146,23 @@ export function createFeedClient() {
       store: () => StreamAsk['store'],
     ): ShortList | Promise<ListAnswer> {
       const { limit, offset, idGreaterThan, view } = query;
+      const found = (list: ShortList): ShortList => {
+        follower.noteSighting(clientName(poll.bouncerId, poll.address), poll);
+        return list;
+      };
+      const none = lookForNone(env, view, store);
+      if (typeof none === 'object') return found(none);
       // Nobody asks for the same page again.
       const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
-      const lookup = viewKey(view);
-      const recalled = isPage ? undefined : lookups.recall(lookup, poll.seenMs);
-      if (!recalled) return askList(env, poll, query, isPage ? null : lookup, store());
-      follower.noteSighting(clientName(poll.bouncerId, poll.address), poll);
-      return recalled;
+      const lookup = isPage ? null : viewKey(view);
+      const recalled = lookup === null ? undefined : lookups.recall(lookup, poll.seenMs);
+      if (recalled) return found(recalled);
+      const ask = (): Promise<ListAnswer> => askList(env, poll, query, lookup, store());
+      if (none === 'ask') return ask();
+      return refresh(env, store()).then(() => {
+        const followed = lookForNone(env, view, store);
+        return typeof followed === 'object' ? found(followed) : ask();
+      });
     },
 
     /** For a change made through this isolate: the next poll asks the object. */

@@ -20,6 +20,7 @@ import type { Mark } from '../stream/invalidated.ts';
 import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
 import { bodyOf, smallBody } from '../stream/render.ts';
 import type { FollowAsk, Followed } from './questions.ts';
+import type { Known } from './unbanned.ts';
 
 /** So late this isolate may see a change that another one has followed. */
 const freshMs = 1_000;
@@ -100,6 +101,9 @@ export function createFollower() {
   return {
     isFresh,
     sequence: (): number => part?.sequence ?? -1,
+
+    /** What this isolate has followed. Null: nothing yet. */
+    known: (): Known | null => (part && mark ? { part, instance: mark.instance } : null),
 
     /** Begins a question about what was touched. */
     ask(nowMs: number): Following {

@@ -37,6 +37,7 @@ import { answerPoll, createChangedLimits, type Stream, type StreamAnswer } from 
 import type {
   Cold,
   FeedStatus,
+  Filtered,
   FollowAsk,
   Followed,
   ListAnswer,
@@ -49,6 +50,7 @@ import type { RoundResult, Write } from '../engines/rounds.ts';
 import { renderList, smallAnswerRows, streamOf } from '../stream/render.ts';
 import { activeRows, byStrictness } from '../stream/selection.ts';
 import * as mirror from '../mirror/mirror.ts';
+import { complete, createLookupFilter, isWorn, type LookupFilter } from '../mirror/lookup-filter.ts';
 import { touchedSince } from '../mirror/touched.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
@@ -70,6 +72,8 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #keys: RememberedKeys;
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
+  /** Made when an isolate first asks for it. */
+  #lookupFilter: LookupFilter | null = null;
   #forgotMs = 0;
   /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
   #firstRequestMs = 0;
@@ -261,6 +265,21 @@ export class DecisionFeed extends DurableObject<Env> {
       holds: mirror.holds,
       names,
     };
+  }
+
+  /**
+   * By what an isolate knows that nothing bans an address. Null: an engine's decisions are not known, so an address without
+   * a decision may be banned.
+   */
+  async lookupFilter(): Promise<Filtered | null> {
+    if (!engines.areKnown(this.#engines, this.#store)) return null;
+    const { mirror } = this.#store;
+    if (!this.#lookupFilter || isWorn(this.#lookupFilter, mirror)) {
+      this.#lookupFilter = createLookupFilter(mirror.byId.size);
+    }
+    const filter = this.#lookupFilter;
+    await complete(filter, mirror);
+    return { instance: this.#stream.invalidated.instance, filter };
   }
 
   /** Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds. */

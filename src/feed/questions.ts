@@ -4,6 +4,7 @@ import type { ReportedSighting, Sighting } from '../stream/clients.ts';
 import type { Mark } from '../stream/invalidated.ts';
 import type { Names } from '../mirror/engine-names.ts';
 import type { Hold } from '../mirror/memory.ts';
+import type { LookupFilter } from '../mirror/lookup-filter.ts';
 import type { Touched } from '../mirror/touched.ts';
 import type { Decision } from '../formats/decision.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
@@ -39,6 +40,12 @@ export interface Followed {
   readonly touched: Touched | null;
   readonly holds: ReadonlyMap<string, Hold>;
   readonly names: Names;
+}
+
+/** The filter of all active decisions, of the object `instance`. */
+export interface Filtered {
+  readonly instance: string;
+  readonly filter: LookupFilter;
 }
 
 export type StreamAsk = Polled & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;

@@ -36,9 +36,14 @@ export function createLookupFilter(rows: number): LookupFilter {
   return { sequence: 0, rows: 0, words: new Uint32Array(blocks * blockWords), prefixes: { v4: [], v6: [] } };
 }
 
-/** It should be made anew: too many tests would ask for nothing. */
+/** Whether too many tests ask for nothing, so that another one is better. */
 export function isFull({ rows, words }: LookupFilter): boolean {
   return rows * leastBitsPerRow > words.length * 32;
+}
+
+/** Whether it is full, or a fifth of its rows went. */
+export function isWorn(filter: LookupFilter, mirror: Mirror): boolean {
+  return isFull(filter) || filter.rows - mirror.byId.size > filter.rows / 5;
 }
 
 /** Puts in up to `most` rows that were added since. Returns whether it is complete. `mirror` knows all changes since. */
@@ -52,6 +57,14 @@ export function extend(filter: LookupFilter, mirror: Mirror, most: number): bool
   const last = rows.length < most ? undefined : rows.at(-1);
   filter.sequence = last ? last.addedSeq : mirror.sequence;
   return filter.sequence === mirror.sequence;
+}
+
+/** Rows that are put in in one turn: 1-3 ms. */
+const sliceRows = 1_000;
+
+/** Puts in all rows, so that others are answered meanwhile. */
+export async function complete(filter: LookupFilter, mirror: Mirror): Promise<void> {
+  while (!extend(filter, mirror, sliceRows)) await scheduler.wait(0);
 }
 
 function put(filter: LookupFilter, { bytes, prefixBits }: Network): void {
