@@ -48,6 +48,12 @@ export function makeLookups(rows: readonly ImportRow[], count: number): string[]
   });
 }
 
+/** Addresses for live look-ups that hardly a decision covers, whatever rows there are. */
+export function makeUnbanned(count: number): string[] {
+  const below = random(3);
+  return Array.from({ length: count }, () => makeAddress(below));
+}
+
 type Below = (end: number) => number;
 
 function makeValue(below: Below): string {

@@ -3,6 +3,7 @@
 import { type Counted, type Counts, startCounted } from '../lab/counted.ts';
 import { insertDecisions, openDatabase } from '../lab/database.ts';
 import type { Engine } from '../lab/engine.ts';
+import { until } from '../lab/wait.ts';
 import { makeDecisions } from './decisions.ts';
 
 /** By what was asked. */
@@ -19,8 +20,8 @@ export const kindNames = [
   'poll, a second after another',
   'poll, 5 s after another',
   'first poll with a new key',
-  'look-up of an address',
-  'the same look-up, a second later',
+  'look-up that finds nothing',
+  'the same, 5 s later',
   'HEAD (AppSec), 5 s later',
   'usage metrics',
   'unknown key',
@@ -75,9 +76,14 @@ async function countPolls(counted: Counted, count: Count): Promise<void> {
   const newKey = await counted.addBouncer('new');
   await poll();
   await count('first poll with a new key', () => ask(200, `${url}/v1/decisions/stream?startup=true`, newKey));
-  await count('look-up of an address', lookUp);
-  await counted.pass(1);
-  await count('the same look-up, a second later', lookUp);
+  await until('the isolate has the filter', async () => {
+    await counted.take();
+    await lookUp();
+    return (await counted.take()).calls === 0;
+  });
+  await count('look-up that finds nothing', lookUp);
+  await counted.pass(5);
+  await count('the same, 5 s later', lookUp);
   await counted.pass(5);
   await count('HEAD (AppSec), 5 s later', () => ask(200, `${url}/v1/decisions/stream`, key, 'HEAD'));
   await count('usage metrics', () => ask(201, `${url}/v1/usage-metrics`, key, 'POST', report));
