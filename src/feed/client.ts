@@ -10,10 +10,11 @@ import { withRetries } from './retry.ts';
 import { settingsOf } from '../env.ts';
 import { viewKey, type View } from '../mirror/view.ts';
 import { clientName, type Sighting } from '../stream/clients.ts';
+import type { ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 import { createFollower, type StreamBody } from './follower.ts';
 import { createLookups } from './lookups.ts';
-import type { Cold, ListAnswer, ShortList, StreamAsk } from './questions.ts';
+import type { Cold, ListAnswer, StreamAsk } from './questions.ts';
 import { createUnbanned } from './unbanned.ts';
 
 type Feed = DurableObjectStub<DecisionFeed>;

@@ -3,7 +3,7 @@
 
 import { sinceMs } from '../runtime/clock.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import type { ShortList } from './questions.ts';
+import type { ShortList } from '../stream/list.ts';
 
 /** So late this isolate may see a change that another one has followed. */
 const latestFreshMs = 1_000;

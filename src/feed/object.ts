@@ -14,7 +14,7 @@ import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselin
 import { createCleaning } from '../writer/cleaning.ts';
 import * as clients from '../stream/clients.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
-import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
+import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
@@ -24,7 +24,6 @@ import * as local from '../mirror/local.ts';
 import { settleLocation } from './location.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
-import { endOf } from '../mirror/memory.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
 import {
   createInvalidated,
@@ -47,10 +46,10 @@ import type {
 } from './questions.ts';
 import { openRememberedKeys, type Recalled, type RememberedKeys } from '../writer/remembered-keys.ts';
 import type { RoundResult, Write } from '../engines/rounds.ts';
-import { renderList, smallAnswerRows, streamOf } from '../stream/render.ts';
-import { activeRows, byStrictness } from '../stream/selection.ts';
+import { answerList } from '../stream/list.ts';
+import { activeRows } from '../stream/selection.ts';
 import * as mirror from '../mirror/mirror.ts';
-import { complete, createLookupFilter, isWorn, type LookupFilter } from '../mirror/lookup-filter.ts';
+import { createKeptFilter } from '../mirror/lookup-filter.ts';
 import { touchedSince } from '../mirror/touched.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
@@ -72,8 +71,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #keys: RememberedKeys;
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
-  /** Made when an isolate first asks for it. */
-  #lookupFilter: LookupFilter | null = null;
+  readonly #filter: ReturnType<typeof createKeptFilter>;
   #forgotMs = 0;
   /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
   #firstRequestMs = 0;
@@ -84,6 +82,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const { sql } = storage;
     this.#settings = readSettings({ ...env });
     this.#store = mirror.openStore(storage, this.#settings);
+    this.#filter = createKeptFilter(this.#store.mirror);
     this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
@@ -227,15 +226,7 @@ export class DecisionFeed extends DurableObject<Env> {
       nowMs = this.#sweep();
       if (isCold()) return { kind: 'cold' };
     }
-    const end = ask.limit === null ? undefined : ask.offset + ask.limit;
-    const rows = activeRows(mirror, view)
-      .filter((row) => row.id > ask.idGreaterThan)
-      .slice(ask.offset, end);
-    if (view.within?.covering) rows.sort(byStrictness);
-    const ends = (row: Row): number => endOf(mirror, row);
-    if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
-    const decisions = rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) }));
-    return { kind: 'short', sequence: mirror.sequence, decisions };
+    return answerList(mirror, { ...ask, view }, nowMs);
   }
 
   /** Notes polls that an isolate answered without asking. */
@@ -273,13 +264,7 @@ export class DecisionFeed extends DurableObject<Env> {
    */
   async lookupFilter(): Promise<Filtered | null> {
     if (!engines.areKnown(this.#engines, this.#store)) return null;
-    const { mirror } = this.#store;
-    if (!this.#lookupFilter || isWorn(this.#lookupFilter, mirror)) {
-      this.#lookupFilter = createLookupFilter(mirror.byId.size);
-    }
-    const filter = this.#lookupFilter;
-    await complete(filter, mirror);
-    return { instance: this.#stream.invalidated.instance, filter };
+    return { instance: this.#stream.invalidated.instance, filter: await this.#filter() };
   }
 
   /** Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds. */

@@ -6,10 +6,10 @@ import type { Names } from '../mirror/engine-names.ts';
 import type { Hold } from '../mirror/memory.ts';
 import type { LookupFilter } from '../mirror/lookup-filter.ts';
 import type { Touched } from '../mirror/touched.ts';
-import type { Decision } from '../formats/decision.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import type { Poll } from '../stream/poll.ts';
+import type { LongList, ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 
 /** What each question of an isolate has with it. */
@@ -57,16 +57,7 @@ export interface Cold {
   readonly kind: 'cold';
 }
 
-/** Few decisions, for the isolate to keep and to render. */
-export interface ShortList {
-  readonly kind: 'short';
-  readonly sequence: number;
-  readonly decisions: readonly Decision[];
-}
-
-/** `long`: many decisions, rendered. */
-export type ListAnswer =
-  Cold | ShortList | { readonly kind: 'long'; readonly body: ReadableStream<Uint8Array> };
+export type ListAnswer = Cold | ShortList | LongList;
 
 export interface FeedStatus {
   readonly sequence: number;

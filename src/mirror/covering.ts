@@ -5,7 +5,6 @@
 import { isOfAddresses } from '../formats/canonical.ts';
 import { formatNetwork, widen, type Network } from '../formats/ip.ts';
 import type { Row } from '../formats/decision.ts';
-import type { Mirror } from './memory.ts';
 
 /** How many active decisions have a prefix length. A length too many costs a read, one that is missing a ban. */
 export interface PrefixCounts {
@@ -30,8 +29,13 @@ function prefixOf(text: string): number | undefined {
   return digits === undefined ? undefined : Number(digits);
 }
 
+interface Active {
+  readonly byCanonicalValue: ReadonlyMap<string, readonly Row[]>;
+  readonly prefixes: PrefixCounts;
+}
+
 /** Active rows whose address or range holds all of `network`. */
-export function covering({ byCanonicalValue, prefixes }: Mirror, network: Network): Row[] {
+export function covering({ byCanonicalValue, prefixes }: Active, network: Network): Row[] {
   const found: Row[] = [];
   const ofFamily = network.bytes.length === 4 ? prefixes.v4 : prefixes.v6;
   for (const prefixBits of ofFamily.keys()) {

@@ -62,9 +62,15 @@ export function extend(filter: LookupFilter, mirror: Mirror, most: number): bool
 /** Rows that are put in in one turn: 1-3 ms. */
 const sliceRows = 1_000;
 
-/** Puts in all rows, so that others are answered meanwhile. */
-export async function complete(filter: LookupFilter, mirror: Mirror): Promise<void> {
-  while (!extend(filter, mirror, sliceRows)) await scheduler.wait(0);
+/** A filter that is kept complete. Rows are put in in slices, so that others are answered meanwhile. */
+export function createKeptFilter(mirror: Mirror): () => Promise<LookupFilter> {
+  let kept: LookupFilter | null = null;
+  return async () => {
+    if (!kept || isWorn(kept, mirror)) kept = createLookupFilter(mirror.byId.size);
+    const filter = kept;
+    while (!extend(filter, mirror, sliceRows)) await scheduler.wait(0);
+    return filter;
+  };
 }
 
 function put(filter: LookupFilter, { bytes, prefixBits }: Network): void {
