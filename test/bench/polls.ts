@@ -40,7 +40,7 @@ export async function measurePolls(bench: Bench): Promise<Row[]> {
     );
     if (connections === 16) rows.push(cpuRow(theirs, mine));
   }
-  const more = [await besideEmpty(bench), await steady(bench), await costs(bench), await movedFeed(bench)];
+  const more = [await besideEmpty(bench), await costs(bench), await movedFeed(bench)];
   return [...rows, ...more.flat()];
 }
 
@@ -70,6 +70,7 @@ async function besideEmpty({ sizes, ours }: Bench): Promise<Row[]> {
     for (let round = 0; round < rounds; round++) {
       turns.push({ floor: await polls(empty, 16, seconds), mine: await polls(ours, 16, seconds) });
     }
+    const idle = { floor: await steady(empty, 2 * seconds), mine: await steady(ours, 2 * seconds) };
     const medianOf = (figure: (turn: (typeof turns)[0]) => number) => median(turns.map(figure));
     return [
       alone(
@@ -92,6 +93,8 @@ async function besideEmpty({ sizes, ours }: Bench): Promise<Row[]> {
         ratio: medianOf(({ floor, mine }) => floor.cpuMicrosPerRequest / mine.cpuMicrosPerRequest),
         atLeastRatio: 0.68,
       }),
+      alone('500 a second: p99 of the empty Worker', 'ms', idle.floor.p99Ms),
+      alone('  p99 of empty polls, from when each was due', 'ms', idle.mine.p99Ms, 5),
     ];
   } finally {
     await worker.close();
@@ -108,14 +111,15 @@ function beside(
 }
 
 /** At a rate that leaves the machine idle between two polls: what a bouncer waits for its answer. */
-async function steady({ sizes, ours: { url, pid, keys } }: Bench): Promise<Row[]> {
-  const seconds = 2 * sizes.lapidarySeconds;
-  const requests = [requestBytes(path, keys[0])];
-  const { p50Ms, p99Ms } = await load({ url, pid, connections: 16, seconds, requests, perSecond: 500 });
-  return [
-    alone('empty polls, 500 a second: p50', 'ms', p50Ms),
-    alone('  p99, from when each was due', 'ms', p99Ms, 5),
-  ];
+function steady({ url, pid, keys }: Side, seconds: number): Promise<LoadResult> {
+  return load({
+    url,
+    pid,
+    connections: 16,
+    seconds,
+    requests: [requestBytes(path, keys[0])],
+    perSecond: 500,
+  });
 }
 
 /** What a poll's CPU time is made of: without a key there is HTTP and routing alone, HEAD is that and the key. */
