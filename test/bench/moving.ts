@@ -3,7 +3,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { insertDecisions, openDatabase } from '../lab/database.ts';
 import { type Engine, startEngine } from '../lab/engine.ts';
-import { type Banned, countWrong, enrolFleet, type Member, pollAt } from '../lab/fleet.ts';
+import { type Banned, countWrong, enrolFleet, type Member, pollAt } from '../lab/spread.ts';
 import { type Isolates, startIsolates } from '../lab/isolates.ts';
 import { randomFrom } from '../lab/random.ts';
 import { until } from '../lab/wait.ts';

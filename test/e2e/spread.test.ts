@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { asksPerSecond, type Spread, spreadTable } from '../bench/spread.ts';
-import { type Banned, countWrong, enrolFleet, type Limits, type Member, pollAt } from '../lab/fleet.ts';
+import { type Banned, countWrong, enrolFleet, type Limits, type Member, pollAt } from '../lab/spread.ts';
 import { clockHeader, type Isolate, type Isolates, startIsolates } from '../lab/isolates.ts';
 import { randomFrom } from '../lab/random.ts';
 

@@ -45,6 +45,29 @@ export interface DecisionRow {
 
 /** Writes decisions as a community pull does: straight into the table, under no alert of a machine. */
 export function insertDecisions(engine: Pick<Engine, 'databasePath'>, rows: DecisionRow[]): void {
+  writeDecisions(engine, rows, () => undefined);
+}
+
+/**
+ * A community pull: what is listed still is deleted and inserted anew (UpdateCommunityBlocklist), which no delta shows, and
+ * what is listed no more ends.
+ */
+export function replaceCommunityList(engine: Pick<Engine, 'databasePath'>, rows: DecisionRow[]): void {
+  const values = JSON.stringify(rows.map(({ value }) => value));
+  writeDecisions(engine, rows, (database) => {
+    const listed = "origin = 'CAPI' AND value IN (SELECT value FROM json_each(?))";
+    const now = sqlTime(Date.now());
+    database.prepare(`DELETE FROM decisions WHERE ${listed}`).run(values);
+    database.prepare("UPDATE decisions SET until = ? WHERE origin = 'CAPI' AND until > ?").run(now, now);
+  });
+}
+
+/** `before`: what else is done in the same transaction. */
+function writeDecisions(
+  engine: Pick<Engine, 'databasePath'>,
+  rows: readonly DecisionRow[],
+  before: (database: DatabaseSync) => void,
+): void {
   const database = openDatabase(engine);
   try {
     const insert = database.prepare(
@@ -53,6 +76,7 @@ export function insertDecisions(engine: Pick<Engine, 'databasePath'>, rows: Deci
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     );
     database.exec('BEGIN IMMEDIATE');
+    before(database);
     const nowMs = Date.now();
     for (const row of rows) {
       insert.run(
