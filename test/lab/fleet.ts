@@ -55,6 +55,8 @@ export interface FleetFigures {
   polls: number;
   /** Polls that were left out, since the one before was still open. */
   late: number;
+  /** Answers that were never applied. */
+  lost: number;
   megabytes: number;
   /** Of decisions, in both lists. */
   applied: number;
@@ -64,6 +66,7 @@ export interface FleetFigures {
 
 interface Bouncer extends FleetMember {
   started: boolean;
+  polls: number;
   polling: boolean;
   enforced: Set<string>;
   /** Names of what lasts. */
@@ -72,6 +75,8 @@ interface Bouncer extends FleetMember {
 
 const longestPollMs = 60_000;
 const tickMs = 10;
+/** One answer in so many is lost on its way, as far as the bouncer can tell; it goes on as if nothing had been. */
+const pollsUntilLost = 25;
 
 const inflate = promisify(gunzip);
 
@@ -79,15 +84,17 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
   const { url, addressHeader, connections, intervalSeconds } = options;
   const agent = new Agent({ keepAlive: true, maxSockets: connections, scheduling: 'fifo' });
   const name = interned();
-  const bouncers: Bouncer[] = members.map((member) => ({
+  const bouncers: Bouncer[] = members.map((member, at) => ({
     ...member,
     started: false,
+    // Not all lose the answers of one and the same moment.
+    polls: at,
     polling: false,
     enforced: new Set(),
     lasting: options.lasting.filter(member.sees).map(name),
   }));
   const problems: Record<string, number> = {};
-  const figures = { polls: 0, late: 0, bytes: 0, applied: 0 };
+  const figures = { polls: 0, late: 0, lost: 0, bytes: 0, applied: 0 };
   /** Polls by how long they took, in whole milliseconds. */
   const took: number[] = [];
   const open = new Set<Promise<void>>();
@@ -127,7 +134,10 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
     bouncer.polling = true;
     const sentMs = performance.now();
     try {
-      apply(bouncer, await ask(bouncer));
+      const answer = await ask(bouncer);
+      const isLost = bouncer.started && ticking !== undefined && ++bouncer.polls % pollsUntilLost === 0;
+      if (isLost) figures.lost++;
+      else apply(bouncer, answer);
     } catch (error) {
       note(`a ${bouncer.name}: ${error instanceof Error ? error.message : String(error)}`);
     }
@@ -181,6 +191,7 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
       stopping?.abort();
       await ticking;
       await Promise.all(open);
+      ticking = undefined;
     },
     differing(truth) {
       const expected = expectedFrom(truth);
@@ -204,6 +215,7 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
     figures: () => ({
       polls: figures.polls,
       late: figures.late,
+      lost: figures.lost,
       megabytes: Math.round(figures.bytes / 1e6),
       applied: figures.applied,
       p50Ms: percentile(took, 0.5),
