@@ -48,6 +48,7 @@ export interface Fleet {
   difference(at: number, truth: readonly Held[]): { lacks: string[]; keeps: string[] };
   /** What was ever wrong, a text of each kind with how often it came. */
   problems(): Record<string, number>;
+  /** Since `start`. */
   figures(): FleetFigures;
 }
 
@@ -94,9 +95,7 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
     lasting: options.lasting.filter(member.sees).map(name),
   }));
   const problems: Record<string, number> = {};
-  const figures = { polls: 0, late: 0, lost: 0, bytes: 0, applied: 0 };
-  /** Polls by how long they took, in whole milliseconds. */
-  const took: number[] = [];
+  let figures = noFigures();
   const open = new Set<Promise<void>>();
   let stopping: AbortController | undefined;
   let ticking: Promise<void> | undefined;
@@ -142,7 +141,7 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
       note(`a ${bouncer.name}: ${error instanceof Error ? error.message : String(error)}`);
     }
     const ms = Math.round(performance.now() - sentMs);
-    took[ms] = (took[ms] ?? 0) + 1;
+    figures.took[ms] = (figures.took[ms] ?? 0) + 1;
     figures.polls++;
     bouncer.polling = false;
   }
@@ -184,6 +183,7 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
       await Promise.all(Array.from({ length: connections }, worker));
     },
     start() {
+      figures = noFigures();
       stopping = new AbortController();
       ticking = tick(stopping.signal);
     },
@@ -218,13 +218,16 @@ export function startFleet(members: readonly FleetMember[], options: FleetOption
       lost: figures.lost,
       megabytes: Math.round(figures.bytes / 1e6),
       applied: figures.applied,
-      p50Ms: percentile(took, 0.5),
-      p99Ms: percentile(took, 0.99),
+      p50Ms: percentile(figures.took, 0.5),
+      p99Ms: percentile(figures.took, 0.99),
     }),
   };
 }
 
 type Named = Pick<StreamDecision, 'scope' | 'type' | 'value'>;
+
+/** `took`: polls by how long they took, in whole milliseconds. */
+const noFigures = () => ({ polls: 0, late: 0, lost: 0, bytes: 0, applied: 0, took: [] as number[] });
 
 /** A decision as a bouncer names it. */
 export const nameOf = ({ scope, type, value }: Named): string => `${scope} ${type} ${value}`;
