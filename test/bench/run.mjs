@@ -16,6 +16,7 @@ import { measureBouncers } from './bouncers.ts';
 import { measureCrowd } from './crowd.ts';
 import { pidOf } from './cpu.ts';
 import { makeDecisions } from './decisions.ts';
+import { fsyncMs } from './disk.ts';
 import { measureBounds, measureHeap } from './heap.ts';
 import { measureLookups } from './lookups.ts';
 import { measureMovingFeed } from './moving.ts';
@@ -43,6 +44,7 @@ if (loadBefore > 0.5) say(`something else is running here: the load is ${loadBef
 say(`starting both sides with ${sizes.decisions} decisions`);
 const engine = await startEngine();
 let lapidary;
+let diskMs = NaN;
 try {
   await engine.importDecisions(rows);
   lapidary = await startLapidary({
@@ -61,6 +63,8 @@ try {
 
   // Start-ups first, while nobody has pulled yet.
   await measure('b', 'start-up pulls', () => measureStartUps(bench));
+  // LAPI's database is in this folder, and each of its polls is a commit.
+  diskMs = fsyncMs(engine.dir);
   await measure('a', 'empty delta polls', () => measurePolls(bench));
   await measure('c', 'live lookups', () => measureLookups(bench));
   await measure('d', 'the engine under many bouncers', () => measureBouncers(bench));
@@ -93,13 +97,18 @@ const versions = {
   node: process.version,
 };
 const seconds = Math.round((Date.now() - startedMs) / 1000);
-const machine = { processor: cpus()[0]?.model ?? 'unknown', cores: cpus().length, loadBefore };
+const machine = {
+  processor: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  loadBefore,
+  fsyncMs: diskMs,
+};
 const startedAt = new Date(startedMs).toISOString();
 await writeJson(output, { startedAt, seconds, quick, sizes, versions, machine, rows: table });
 
 console.log(
   `\nLAPI ${versions.engine} and Lapidary on workerd ${versions.workerd}, ${sizes.decisions} decisions, ` +
-    `${machine.cores} cores, ${seconds} s\n`,
+    `${machine.cores} cores, fsync ${diskMs.toFixed(2)} ms, ${seconds} s\n`,
 );
 printTable(table, judged);
 console.log(`\nwritten to ${output}${quick ? '; a quick run judges nothing' : ''}`);
