@@ -7,6 +7,7 @@ import { isRespelled } from '../formats/canonical.ts';
 import { isLocal, type Row } from '../formats/decision.ts';
 import type { EngineState } from './engines.sql.ts';
 import { countPrefix, type PrefixCounts } from './covering.ts';
+import { createGenerations, type Generations } from '../runtime/generations.ts';
 
 export interface Mirror {
   /** The latest sequence: the `addedSeq` or `removedSeq` of the newest change. */
@@ -32,7 +33,21 @@ export interface Mirror {
   readonly holds: Map<string, Hold>;
   /** Of the active decisions on addresses. */
   readonly prefixes: PrefixCounts;
+  /** By `viewKey`. */
+  readonly viewChanges: Generations<ViewChanges>;
 }
+
+/** Changes of a view after `since`, up to `sequence`, in their order; kept for its next answers (view-changes.ts). */
+export interface ViewChanges {
+  since: number;
+  sequence: number;
+  /** Some may be removed or renewed since. */
+  added: Row[];
+  removed: Row[];
+}
+
+/** Views whose changes are kept. */
+const mostViews = 1_000;
 
 /**
  * Removals that outlast their tombstones. The removed text's network is still banned under another spelling, so bouncers
@@ -79,6 +94,7 @@ export function createMirror(
     nextExpiryMs: Infinity,
     holds: new Map(),
     prefixes: { v4: new Map(), v6: new Map() },
+    viewChanges: createGenerations(mostViews),
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   for (const row of active) insert(mirror, row);
@@ -202,7 +218,7 @@ export function withdraw(mirror: Mirror, row: Row): void {
 
 /** The tombstones after a sequence. */
 export function removedSince(mirror: Mirror, since: number): Row[] {
-  return mirror.removed.slice(firstAfter(mirror.removed, since, (row) => row.removedSeq));
+  return after(mirror.removed, since, (row) => row.removedSeq);
 }
 
 /** The rows that were added after a sequence, in its order: the first `most`. Some may be removed or renewed since. */
@@ -215,6 +231,11 @@ export function addedSince(mirror: Mirror, since: number, most = Infinity): Row[
 export function removedUpTo(mirror: Mirror, sequence: number): number {
   const after = firstAfter(mirror.removed, sequence, (row) => row.removedSeq);
   return mirror.removed[after - 1]?.removedSeq ?? 0;
+}
+
+/** Those of some rows, which are in the order of `sequenceOf`, that come after a sequence. */
+export function after(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): Row[] {
+  return rows.slice(firstAfter(rows, since, sequenceOf));
 }
 
 function firstAfter(rows: readonly Row[], since: number, sequenceOf: (row: Row) => number): number {

@@ -9,7 +9,8 @@
 
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Row } from '../formats/decision.ts';
-import { addedSince, isActive, removedSince, type Mirror } from '../mirror/memory.ts';
+import { isActive, removedSince, type Mirror } from '../mirror/memory.ts';
+import { changesIn } from '../mirror/view-changes.ts';
 import { matcher, type View } from '../mirror/view.ts';
 import type { DeliveredState } from './baselines.ts';
 import type { PendingRemoval } from './cursor.ts';
@@ -56,17 +57,16 @@ export function fromNothing(mirror: Mirror, selection: Selection, since: number)
 /** What changed in the view after `since`, which the caller has checked against `mirror.purgedSequence`. */
 export function changesSince(mirror: Mirror, view: View, since: number): Answer {
   const matches = matcher(view);
-  const touched = addedSince(mirror, since);
-  const removed = removedSince(mirror, since).filter(matches);
+  const changes = changesIn(mirror, view, matches, since);
 
   const added = new Set<Row>();
-  for (const row of touched) {
-    if (!isActive(mirror, row) || !matches(row)) continue;
+  for (const row of changes.added) {
+    if (!isActive(mirror, row)) continue;
     if (!view.dedup || longest(mirror, row, matches) === row) added.add(row);
   }
   const bansOf = bansOn(mirror, { view, capped: null });
   const unbanned: Row[] = [];
-  for (const row of removed) {
+  for (const row of changes.removed) {
     const bans = bansOf(row);
     if (bans.length === 0) unbanned.push(row);
     for (const ban of announcedAgain(view, row, bans)) added.add(ban);

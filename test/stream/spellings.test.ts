@@ -6,6 +6,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { canonicalValue } from '../../src/formats/canonical.ts';
 import { formatNetwork, parseNetwork } from '../../src/formats/ip.ts';
 import type { View } from '../../src/mirror/view.ts';
+import { letIsolatesFollow } from '../support/following.ts';
 import { bouncer, everything, feed, limitsOf, type Pulled } from '../support/bouncer.ts';
 import { startModelEngine, type ModelDecision, type ModelEngine } from '../support/model-engine.ts';
 
@@ -174,6 +175,7 @@ test('a start-up, and a client without a cursor, get no removal while a sibling 
 });
 
 test('a text that fell out with a change of limits is delivered with the last removal', async () => {
+  vi.useFakeTimers({ toFake: ['Date'] });
   const client = bouncer();
   add('192.0.2.9/32');
   await sync();
@@ -181,6 +183,7 @@ test('a text that fell out with a change of limits is delivered with the last re
   await client.pull(true);
   client.limit(limitsOf({ origins: ['lapidary'] }));
   expect(valuesOf((await client.pull(false)).ended)).toEqual([]);
+  letIsolatesFollow();
   for (let poll = 0; poll < 2; poll++) await client.pull(false);
   await endHere('192.0.2.9');
   await client.pullAll();
