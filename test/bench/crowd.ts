@@ -13,7 +13,8 @@ const keyCount = 8;
 /** Less than either side can do on a small machine. */
 const perSecond = 1_500;
 const pauseRounds = 4;
-const pauseSeconds = 6;
+/** Of a round, in the seconds that a rate is measured for: long enough for a full collection of garbage. */
+const pauseLengths = 3;
 const longestMs = 20;
 
 export async function measureCrowd({ crowds, lapidarySeconds }: Sizes): Promise<Row[]> {
@@ -33,7 +34,7 @@ export async function measureCrowd({ crowds, lapidarySeconds }: Sizes): Promise<
         alone('  CPU of one', 'us', ours.cpuMicrosPerRequest),
       );
     }
-    return [...rows, ...(await pauses(lapidary, crowd))];
+    return [...rows, ...(await pauses(lapidary, crowd, pauseLengths * lapidarySeconds))];
   } finally {
     await empty.close();
     await lapidary.close();
@@ -41,11 +42,11 @@ export async function measureCrowd({ crowds, lapidarySeconds }: Sizes): Promise<
 }
 
 /** Polls that are due at a fixed rate, with a change of the feed in each round, and as many at an empty Worker. */
-async function pauses(lapidary: Lapidary, crowd: Crowd): Promise<Row[]> {
+async function pauses(lapidary: Lapidary, crowd: Crowd, seconds: number): Promise<Row[]> {
   let worst = 0;
   let worstEmpty = 0;
   for (let round = 0; round < pauseRounds; round++) {
-    const paced = { perSecond, seconds: pauseSeconds };
+    const paced = { perSecond, seconds };
     const [ours] = await Promise.all([crowd.load(paced), lapidary.ban(`192.0.2.${10 + round}`)]);
     worst = Math.max(worst, ours.worstMs);
     worstEmpty = Math.max(worstEmpty, (await crowd.loadEmpty(paced)).worstMs);
