@@ -27,8 +27,8 @@ describe('what reaches the object is what the model says', () => {
   const moving = { isolateSeconds: 24, changesPerMinute: 15, capped: 0 };
   test.each<[string, Spread]>([
     ['few polls', { bouncers: 16, pollSeconds: 2, places: 4, isolatesPerPlace: 2, ...quiet }],
-    ['many polls', { bouncers: 80, pollSeconds: 2, places: 2, isolatesPerPlace: 4, ...quiet }],
-    ['a feed that moves', { bouncers: 120, pollSeconds: 2, places: 4, isolatesPerPlace: 2, ...moving }],
+    ['many polls', { bouncers: 60, pollSeconds: 2, places: 2, isolatesPerPlace: 4, ...quiet }],
+    ['a feed that moves', { bouncers: 96, pollSeconds: 2, places: 4, isolatesPerPlace: 2, ...moving }],
     [
       'long intervals',
       { bouncers: 64, pollSeconds: 20, places: 8, isolatesPerPlace: 1, ...quiet, isolateSeconds: 200 },
