@@ -11,7 +11,7 @@ import { StoreError } from './store/ask.ts';
 import { causeOf, fail, lapiError, problem, succeed, type Failure, type Result } from './http/failure.ts';
 import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
-import { quickPoll, streamPath } from './lapi/quick-poll.ts';
+import { quickPoll } from './lapi/quick-poll.ts';
 import { machineRoutes } from './machines/routes.ts';
 import { whyUnavailable } from './feed/retry.ts';
 import { SettingError, type Settings } from './config/settings.ts';
@@ -101,7 +101,8 @@ export function serve(request: Request, env: Env, ctx: ExecutionContext): Respon
 
 /** The answer to a poll that needs no router, or null. */
 function poll(request: Request, env: Env, settings: Settings): Response | Promise<Response> | null {
-  const failure = (error: unknown) => failedBy(error, request.method, streamPath);
+  const failure = (error: unknown) =>
+    failedBy(error, request.method, readAddress(request.url, settings).path);
   try {
     const answer = quickPoll(request, env, settings);
     return answer instanceof Promise ? answer.catch(failure) : answer;

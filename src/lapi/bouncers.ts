@@ -9,7 +9,6 @@ import {
   forgetRefusals,
   isStoreFailing,
   learnFirstUse,
-  storeNews,
   type BouncerIdentity,
 } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
@@ -19,24 +18,14 @@ import { answerMs } from '../store/ask.ts';
 import { saveFirstUse } from '../bouncers/keys.sql.ts';
 import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
 import { reportOf, type Report } from '../engines/metrics.ts';
-import { renderList } from '../stream/render.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { readJson } from '../http/body.ts';
 import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery } from '../stream/query.ts';
 import { searchOf } from '../http/address.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
-import { askFeed, list } from '../feed/client.ts';
-import {
-  answerHeaders,
-  answerPoll,
-  apiKey,
-  cold,
-  limited,
-  readStreamQuery,
-  sighting,
-  type Asker,
-} from './poll.ts';
+import { askFeed } from '../feed/client.ts';
+import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 
@@ -122,19 +111,11 @@ function pollStream(c: Context<AppEnv>, asker: Asker): Response | Promise<Respon
   return query.ok ? answerPoll(asker, query.value) : lapiError(query.failure);
 }
 
-async function listDecisions(c: Context<AppEnv>, asker: Asker): Promise<Response> {
+function listDecisions(c: Context<AppEnv>, asker: Asker): Response | Promise<Response> {
   const query = parseListQuery(searchOf(c.req.url));
   if (!query.ok) return lapiError(query.failure);
   if (c.req.method === 'HEAD') return emptyHead();
-  const { bouncer } = asker;
-  const poll = sighting(asker);
-  const view = limited(query.value.view, c.get('engine'), bouncer.policy.limits);
-  const asked = list(c.env, poll, { ...query.value, view }, () => storeNews(bouncer, poll.seenMs));
-  const answer = asked instanceof Promise ? await asked : asked;
-  if (answer.kind === 'cold') return cold(asker.settings);
-  const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
-  const headers = { ...answerHeaders, 'content-type': 'application/json; charset=utf-8' };
-  return new Response(body, { headers });
+  return answerList(asker, query.value, c.get('engine'));
 }
 
 function emptyHead(): Response {

@@ -4,15 +4,16 @@ import type { BouncerIdentity } from '../bouncers/authenticate.ts';
 import { storeNews } from '../bouncers/authenticate.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import type { Settings } from '../config/settings.ts';
-import { stream } from '../feed/client.ts';
+import { list, stream } from '../feed/client.ts';
 import type { StreamBody } from '../feed/follower.ts';
-import type { Cold } from '../feed/questions.ts';
+import type { Cold, ListAnswer } from '../feed/questions.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
 import { cut } from '../formats/texts.ts';
 import { lapiError, succeed, type Result } from '../http/failure.ts';
 import { viewKey, type View } from '../mirror/view.ts';
 import { userAgentLength, type Sighting } from '../stream/clients.ts';
-import { parseStreamQuery } from '../stream/query.ts';
+import { parseStreamQuery, type ListQuery } from '../stream/query.ts';
+import { renderList } from '../stream/render.ts';
 
 /** Who asks, and from where. */
 export interface Asker {
@@ -60,6 +61,9 @@ export const answerHeaders = {
 };
 
 const plain = { headers: new Headers(answerHeaders) };
+const listed = {
+  headers: new Headers({ ...answerHeaders, 'content-type': 'application/json; charset=utf-8' }),
+};
 const gzipped = {
   headers: new Headers({ ...answerHeaders, 'content-encoding': 'gzip', vary: 'accept-encoding' }),
   encodeBody: 'manual',
@@ -76,6 +80,27 @@ export function answerPoll(asker: Asker, query: StreamQuery): Response | Promise
   return answer instanceof Promise
     ? answer.then((late) => responseOf(late, settings))
     : responseOf(answer, settings);
+}
+
+/** The answer to a look-up, or the list of a view: at once where the feed's object need not be asked. */
+export function answerList(
+  asker: Asker,
+  query: ListQuery,
+  engine: EngineSettings | null,
+): Response | Promise<Response> {
+  const { env, settings, bouncer } = asker;
+  const poll = sighting(asker);
+  const view = limited(query.view, engine, bouncer.policy.limits);
+  const answer = list(env, poll, { ...query, view }, () => storeNews(bouncer, poll.seenMs));
+  return answer instanceof Promise
+    ? answer.then((late) => listResponse(late, settings))
+    : listResponse(answer, settings);
+}
+
+function listResponse(answer: ListAnswer, settings: Settings): Response {
+  if (answer.kind === 'cold') return cold(settings);
+  const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
+  return new Response(body, listed);
 }
 
 function responseOf(answer: StreamBody | Cold, settings: Settings): Response {

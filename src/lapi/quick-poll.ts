@@ -6,12 +6,14 @@ import { recogniseBouncer } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import type { Settings } from '../config/settings.ts';
 import { clientAddress } from '../env.ts';
-import { hasHost, readAddress, searchOf } from '../http/address.ts';
+import { hasHost, readAddress, searchOf, type Address } from '../http/address.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import { answerPoll, apiKey, readStreamQuery, type StreamQuery } from './poll.ts';
+import { parseListQuery } from '../stream/query.ts';
+import { answerList, answerPoll, apiKey, readStreamQuery, type StreamQuery } from './poll.ts';
 
 /** As routed: `readAddress`. */
-export const streamPath = '/v1/decisions/stream';
+const streamPath = '/v1/decisions/stream';
+const listPath = '/v1/decisions';
 
 const mostBytes = 256 * 1024;
 const longestUrl = 1_000;
@@ -19,6 +21,8 @@ const longestUrl = 1_000;
 const queries = createGenerations<StreamQuery>(mostBytes, (url, { viewKey }) => {
   return 500 + 2 * url.length + 2 * viewKey.length;
 });
+/** URL without its query → where it leads. All look-ups have the same few. */
+const places = createGenerations<Address>(mostBytes, (place) => 500 + 2 * place.length);
 /** The settings that they were read by. */
 let readBy: Settings | undefined;
 
@@ -29,24 +33,43 @@ export function quickPoll(
   settings: Settings,
 ): Response | Promise<Response> | null {
   const { url, headers } = request;
-  if (request.method !== 'GET' || !url.includes(streamPath) || !hasHost(headers)) return null;
+  if (request.method !== 'GET' || !url.includes(listPath) || !hasHost(headers)) return null;
   const bouncer = recogniseBouncer(env, apiKey(headers), Date.now());
   if (!bouncer || bouncer.policy.perMinute !== null || bouncer.version.firstUsedMs === null) return null;
   const address = clientAddress(request, settings);
   if (!isAllowed(bouncer.policy, address)) return null;
+  const asker = { request, env, settings, address, bouncer };
   const query = queryOf(url, settings);
-  return query && answerPoll({ request, env, settings, address, bouncer }, query);
+  if (query) return answerPoll(asker, query);
+  const place = placeOf(url, settings);
+  if (place?.path !== listPath) return null;
+  const lookUp = parseListQuery(searchOf(url));
+  return lookUp.ok ? answerList(asker, lookUp.value, place.engine) : null;
+}
+
+/** Null: no good address. */
+function placeOf(url: string, settings: Settings): Address | null {
+  const mark = url.indexOf('?');
+  const place = mark < 0 ? url : url.slice(0, mark);
+  const known = places.get(place);
+  if (known) return known;
+  if (!URL.canParse(place)) return null;
+  const address = readAddress(place, settings);
+  if (place.length <= longestUrl) places.set(place, address);
+  return address;
 }
 
 /** Null: no good query of the stream. */
 function queryOf(url: string, settings: Settings): StreamQuery | null {
-  if (readBy !== settings) queries.clear();
+  if (readBy !== settings) {
+    queries.clear();
+    places.clear();
+  }
   readBy = settings;
   const known = queries.get(url);
   if (known) return known;
-  if (!URL.canParse(url)) return null;
-  const { path, engine } = readAddress(url, settings);
-  const query = path === streamPath ? readStreamQuery(searchOf(url), engine) : null;
+  const place = placeOf(url, settings);
+  const query = place?.path === streamPath ? readStreamQuery(searchOf(url), place.engine) : null;
   if (!query?.ok) return null;
   if (url.length <= longestUrl) queries.set(url, query.value);
   return query.value;

@@ -93,7 +93,27 @@ describe('the answer is the router’s', () => {
   });
 
   test.each([
+    '/v1/decisions',
+    '/v1/decisions?ip=192.0.2.1',
+    '/v1/decisions/?ip=192.0.2.200',
+    '/v1/decisions?ip=::ffff:192.0.2.1&type=ban',
+    '/v1/decisions?range=192.0.2.0/24&contains=false',
+    '/v1/decisions?limit=1&offset=1',
+    `/v1/decisions?value=${path}`,
+    '/engines/paris/v1/decisions?ip=192.0.2.1',
+    'http://paris.edge.example/v1/decisions?ip=192.0.2.1',
+  ])('to the look-up %s, at once', async (target) => {
+    for (let times = 0; times < 3; times++) {
+      const { answer, isQuick } = await quick(target);
+      expect(answer).toEqual(await byRouter(target));
+      expect([answer.status, isQuick]).toEqual([200, true]);
+    }
+  });
+
+  test.each([
     [`${path}?ip=nowhere`, 400],
+    ['/v1/decisions?ip=nowhere', 400],
+    ['/v1/decisions?limit=one', 400],
     [`${path}?contains=maybe`, 400],
     [`${path}/more`, 404],
     [`${path}s`, 405],
@@ -102,7 +122,7 @@ describe('the answer is the router’s', () => {
     ['/v1/decisions%2Fstream', 404],
     ['/V1/decisions/stream', 404],
     [`/health?${path}`, 200],
-    [`/v1/decisions?value=${path}`, 200],
+    [`/v1/decisions/${path}`, 404],
   ])('to %s, by the router itself', async (target, status) => {
     const { answer, isQuick } = await quick(target);
     expect(answer).toEqual(await byRouter(target));
