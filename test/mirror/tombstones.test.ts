@@ -4,6 +4,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { digestOf } from '../../src/crypto/secret.ts';
+import { letIsolatesFollow } from '../support/following.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from '../support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
@@ -158,6 +159,8 @@ describe('the number of tombstones is bounded', () => {
     await alarmAfter(8 * 24 * hour);
     await client.pullAll();
     client.limit(limits);
+    await client.pull(false);
+    letIsolatesFollow();
     await client.pullAll();
     expect(client.banned()).toEqual(['198.51.100.1']);
   });
