@@ -9,6 +9,7 @@ import type { StreamBody } from '../feed/follower.ts';
 import type { Cold, ListAnswer } from '../feed/questions.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
 import { cut } from '../formats/texts.ts';
+import { acceptsGzip } from '../http/accept.ts';
 import { lapiError, succeed, type Result } from '../http/failure.ts';
 import { viewKey, type View } from '../mirror/view.ts';
 import { userAgentLength, type Sighting } from '../stream/clients.ts';
@@ -126,18 +127,4 @@ export function sighting({ request, address, bouncer }: Asker): Sighting {
     seenMs: Date.now(),
     userAgent: cut(request.headers.get('user-agent') ?? '', userAgentLength),
   };
-}
-
-/**
- * Whether the client itself asked for gzip. On Cloudflare, which sets `colo`, the header is `br, gzip` for everybody:
- * there only `clientAcceptEncoding` counts.
- */
-function acceptsGzip(request: Request): boolean {
-  const { colo, clientAcceptEncoding } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
-  const asked = colo === undefined ? request.headers.get('accept-encoding') : clientAcceptEncoding;
-  const accepted = (asked ?? '').toLowerCase();
-  return accepted.split(',').some((part) => {
-    const [coding, ...parameters] = part.split(';').map((text) => text.trim());
-    return coding === 'gzip' && !parameters.some((parameter) => /^q=0(\.0*)?$/.test(parameter));
-  });
 }

@@ -1,0 +1,42 @@
+// The operator behind a request: authenticated, compared with a restored D1 where that matters, and noted where it is
+// break-glass. Every route of operators begins here.
+
+import type { Context } from 'hono';
+import { clientAddress, type AppEnv } from '../env.ts';
+import { causeOf, type Failure } from '../http/failure.ts';
+import { settleStore } from '../operations/settle.ts';
+import { authenticateOperator, noteBreakGlassRead } from './authenticate.ts';
+
+export function isRead(c: Context<AppEnv>): boolean {
+  return c.req.method === 'GET' || c.req.method === 'HEAD';
+}
+
+/** Sets `actor`, `role` and `breakGlass`, or says why the request is refused. */
+export async function identifyOperator(c: Context<AppEnv>): Promise<Failure | null> {
+  const nowMs = Date.now();
+  const settings = c.get('settings');
+  const address = clientAddress(c.req.raw, settings);
+  const authenticate = () => authenticateOperator(settings, c.env.DB, c.req.raw, address, nowMs);
+  let caller = await authenticate();
+  // A restored backup may have brought back a revoked token. Mutations are compared when they are written (writer.ts).
+  if (caller.ok && isRead(c)) {
+    const settled = await settleStore(c.env).catch((error: unknown) => {
+      console.error(`the key store was not compared with the feed: ${causeOf(error).message}`);
+      return null;
+    });
+    // Reads go on without the comparison, unless the operator's token is itself in D1.
+    if (settled === null && caller.value.actor.startsWith('token:')) {
+      return { kind: 'unavailable', problem: 'the key store is out of reach; try again' };
+    }
+    if (settled === 'restored') caller = await authenticate();
+  }
+  if (!caller.ok) return caller.failure;
+  const { actor, role, breakGlass } = caller.value;
+  c.set('actor', actor);
+  c.set('role', role);
+  c.set('breakGlass', breakGlass);
+  if (breakGlass && isRead(c)) {
+    await noteBreakGlassRead(settings, c.env, `${c.req.method} ${c.req.path}`, nowMs);
+  }
+  return null;
+}
