@@ -119,7 +119,10 @@ function describe(schemas, { heading, summary, description, parameters = [], req
     ...(body.length > 0 ? ['Body:', fieldTable(schemas, body)] : []),
     ...answers.flatMap(([status, { description, content }]) => {
       if (!content) return [`Answers **${status}**, without a body: ${description}`];
-      const fields = fieldsOf(schemas, content['application/json'].schema);
+      const json = content['application/json'];
+      const types = Object.keys(content).map((type) => `\`${type}\``);
+      if (!json) return [`Answers **${status}** with ${types.join(' or ')}: ${description}`];
+      const fields = fieldsOf(schemas, json.schema);
       return [`Answers **${status}**: ${description}`, fieldTable(schemas, fields)];
     }),
     `${link('Errors')}: ${errorsOf([{ responses }])

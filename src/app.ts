@@ -12,6 +12,7 @@ import { causeOf, fail, lapiError, problem, succeed, type Failure, type Result }
 import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
 import { quickPoll } from './lapi/quick-poll.ts';
+import { metricsApi, metricsRoutes } from './metrics/api.ts';
 import { machineRoutes } from './machines/routes.ts';
 import { whyUnavailable } from './feed/retry.ts';
 import { SettingError, type Settings } from './config/settings.ts';
@@ -39,9 +40,10 @@ routes.route('/v1', bouncerRoutes);
 routes.route('/v1', machineRoutes);
 routes.route('/api/v1', operatorRoutes);
 routes.route('/bootstrap/v1', bootstrapRoutes);
+routes.route('/', metricsRoutes);
 
 /** What /openapi.json describes. */
-const documented = [...operatorApi, bootstrapApi];
+const documented = [...operatorApi, metricsApi, bootstrapApi];
 
 routes.all('/health', health);
 
@@ -83,9 +85,9 @@ function failedBy(error: unknown, method: string, path: string): Response {
   return failed(path, { kind: 'internal', requestId });
 }
 
-/** The operator API and the bootstrap answer problem+json, all other paths LAPI's error body. */
+/** What operators and hosts ask is answered with problem+json, all other paths with LAPI's error body. */
 function failed(path: string, failure: Failure): Response {
-  return path.startsWith('/api/') || path.startsWith('/bootstrap/') ? problem(failure) : lapiError(failure);
+  return /^\/(?:(?:api|bootstrap)\/|metrics$)/.test(path) ? problem(failure) : lapiError(failure);
 }
 
 /** Answers one request. */

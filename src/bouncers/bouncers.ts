@@ -62,17 +62,19 @@ export const bouncerShape = z
   })
   .meta({ id: 'Bouncer' });
 
-/**
- * A bouncer as operators read it. `type` and `version` are the two halves of the User-Agent, as LAPI takes it apart
- * (middlewares/v1/api_key.go).
- */
+/** The two halves of a User-Agent, as LAPI takes it apart (middlewares/v1/api_key.go). */
+export function typeAndVersion(userAgent: string): { readonly type: string; readonly version: string } {
+  const [type = '', version, ...rest] = userAgent.split('/');
+  const twoParts = version !== undefined && rest.length === 0;
+  return twoParts ? { type, version } : { type: userAgent, version: 'N/A' };
+}
+
+/** A bouncer as operators read it. */
 export function describeBouncer(
   { bouncer, versions, owner }: db.BouncerFacts,
   clients: readonly SeenClient[],
 ): z.input<typeof bouncerShape> {
   const newest = clients[0];
-  const [type, version, ...rest] = (newest?.userAgent ?? '').split('/');
-  const twoParts = version !== undefined && rest.length === 0;
   return {
     name: bouncer.name,
     lapi_name: bouncer.lapiName,
@@ -80,8 +82,7 @@ export function describeBouncer(
     revision: bouncer.revision,
     last_pull: isoTime(newest?.seenMs ?? null),
     address: newest?.address ?? null,
-    type: newest ? (twoParts ? (type ?? '') : newest.userAgent) : null,
-    version: newest ? (twoParts ? version : 'N/A') : null,
+    ...(newest ? typeAndVersion(newest.userAgent) : { type: null, version: null }),
     ...describePolicy(bouncer),
     clients: clients.map(({ address, seenMs }) => ({ address, last_pull: isoTime(seenMs) })),
     key_versions: versions.map((each) => describeVersion(each, clients)),

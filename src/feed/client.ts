@@ -166,6 +166,12 @@ export function createFeedClient() {
       });
     },
 
+    /** Tells the feed's object of the polls that were answered here since it was last asked. */
+    async report(env: Env): Promise<void> {
+      const { sightings, mark } = known();
+      if (sightings.length > 0) await askFeed(env, async (feed) => feed.note(sightings, mark));
+    },
+
     /** For a change made through this isolate: the next poll asks the object. */
     forgetLatest(nowMs: number): void {
       changes++;
@@ -178,7 +184,7 @@ export function createFeedClient() {
   };
 }
 
-export const { stream, list, forgetLatest, changesHere } = createFeedClient();
+export const { stream, list, report, forgetLatest, changesHere } = createFeedClient();
 
 function feedOf(env: Env): Feed {
   const { feedLocation: location } = settingsOf(env);

@@ -12,6 +12,7 @@ import { withinMs } from '../runtime/wait.ts';
 import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
 import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselines.ts';
 import { createCleaning } from '../writer/cleaning.ts';
+import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
@@ -21,7 +22,9 @@ import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as local from '../mirror/local.ts';
+import { createCensus, statusOf } from './figures.ts';
 import { settleLocation } from './location.ts';
+import type { Kind } from '../mirror/census.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
@@ -72,6 +75,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
   readonly #filter: ReturnType<typeof createKeptFilter>;
+  readonly #census: (nowMs: number) => Promise<Kind[]>;
   #forgotMs = 0;
   /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
   #firstRequestMs = 0;
@@ -127,6 +131,7 @@ export class DecisionFeed extends DurableObject<Env> {
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#engines = engines.createEngines(this.#store, this.#settings);
+    this.#census = createCensus(this.#store);
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
     });
@@ -295,19 +300,17 @@ export class DecisionFeed extends DurableObject<Env> {
 
   status(): FeedStatus {
     const nowMs = this.#sweep();
-    const { mirror, failedWriteMs } = this.#store;
-    const each = this.#engines.map((engine) => engines.statusOf(engine, this.#store, this.#settings, nowMs));
-    return {
-      sequence: mirror.sequence,
-      decisions: mirror.byId.size,
-      tombstones: mirror.removed.length,
-      cursors: this.#stream.clients.cursors,
-      freshness: engines.worstOf(each.map(({ freshness }) => freshness)),
-      ageSeconds: engines.oldestOf(each.map(({ ageSeconds }) => ageSeconds)),
-      fullAgeSeconds: engines.oldestOf(each.map(({ fullAgeSeconds }) => fullAgeSeconds)),
-      unwritable: failedWriteMs !== null,
-      engines: each,
-    };
+    return statusOf(this.#store, this.#engines, this.#stream.clients, this.#settings, nowMs);
+  }
+
+  /** Active decisions by kind, as they were at most 5 s ago. */
+  census(): Promise<Kind[]> {
+    return this.#census(this.#sweep());
+  }
+
+  /** A page of who polls. `afterRow`: 0 begins. */
+  seenPage(afterRow: number): SeenPage {
+    return seenPage(this.#stream.clients, this.#store.mirror.sequence, afterRow, Date.now());
   }
 
   /** The decisions that no engine confirms any more. Looks at every decision. */

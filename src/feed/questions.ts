@@ -63,6 +63,7 @@ export interface FeedStatus {
   readonly sequence: number;
   readonly decisions: number;
   readonly tombstones: number;
+  readonly clients: number;
   readonly cursors: number;
   /** The worst of all engines. */
   readonly freshness: Freshness;

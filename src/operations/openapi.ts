@@ -92,8 +92,10 @@ function describeOperation(operation: Operation, tag: string): ZodOpenApiOperati
     return [status, { description: refusals[status] ?? '', content: problem }];
   });
   const bodies = Object.entries(answers).map(([status, answer]) => {
-    const content = answer.body && { content: { 'application/json': { schema: answer.body } } };
-    return [status, { description: answer.description, ...content }];
+    const json = answer.body && [['application/json', { schema: answer.body }] as const];
+    const content = json ?? answer.texts?.map((type) => [type, { schema: z.string() }] as const);
+    const described = content && { content: Object.fromEntries<{ schema: z.ZodType }>(content) };
+    return [status, { description: answer.description, ...described }];
   });
   const needed = needs === null ? '' : `Needs the role \`${needs}\`.`;
   return {

@@ -11,6 +11,13 @@ import { mayAct, type Role } from '../config/roles.ts';
 import { check } from './fields.ts';
 import { etagOf, type Answer, type Mutation } from './mutate.ts';
 
+/** `body`: of one in JSON. `texts`: the media types of one that is a text. */
+export interface OperationAnswer {
+  readonly description: string;
+  readonly body?: z.ZodType;
+  readonly texts?: readonly string[];
+}
+
 export interface Operation {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** As OpenAPI writes it: `/bouncers/{name}/rotate`. */
@@ -22,7 +29,7 @@ export interface Operation {
   readonly query?: z.ZodType;
   readonly body?: z.ZodType;
   /** Its answers of success, by status. */
-  readonly answers: Readonly<Record<number, { readonly description: string; readonly body?: z.ZodType }>>;
+  readonly answers: Readonly<Record<number, OperationAnswer>>;
   /** Statuses of its refusals, besides those that follow from its other fields (openapi.ts). */
   readonly refusals?: readonly number[];
   /** It takes `Idempotency-Key`, and `If-Match` where that is given. */

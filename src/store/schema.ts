@@ -3,6 +3,7 @@
 
 import { sql } from 'drizzle-orm';
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
+import { roles } from '../config/roles.ts';
 
 /**
  * A bouncer. `revision` counts its mutations, those of its keys included: it is the ETag, and of two mutations at once one
@@ -63,7 +64,7 @@ export const operatorTokens = sqliteTable('operator_tokens', {
   id: integer('id').primaryKey({ autoIncrement: true }),
   name: text('name').notNull().unique(),
   digest: text('digest').notNull().unique(),
-  role: text('role', { enum: ['viewer', 'operator', 'admin'] }).notNull(),
+  role: text('role', { enum: roles }).notNull(),
   createdMs: integer('created_ms').notNull(),
   expiresMs: integer('expires_ms'),
   revokedMs: integer('revoked_ms'),

@@ -134,7 +134,7 @@ function callsIn(text: string): Call[] {
   const named = [...proseOf(text).matchAll(/`(GET|POST|PUT|PATCH|DELETE) (\/[^\s`?[]*)/g)];
   const calls = named.map(([, method = '', path = '']) => ({
     method,
-    path: /^\/(api|bootstrap)\//.test(path) ? path : `/api/v1${path}`,
+    path: /^\/(api\/|bootstrap\/|metrics$)/.test(path) ? path : `/api/v1${path}`,
   }));
   const lines = blocksOf(text, 'sh').flatMap((block) => block.replaceAll('\\\n', ' ').split('\n'));
   const typed = lines.flatMap((line) => {

@@ -3,13 +3,14 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { expect, test } from 'vitest';
+import { version } from '../../src/config/version.ts';
 
 /** From the top floor down; docs/architecture.md says what each is. */
 const floors = [
   ['index.ts'],
   ['app.ts'],
   ['api.ts'],
-  ['lapi', 'decisions'],
+  ['lapi', 'decisions', 'metrics'],
   ['hosts'],
   ['machines'],
   ['operators'],
@@ -76,4 +77,9 @@ test('no files import each other in a circle', () => {
 test('no file is longer than 400 lines', () => {
   const long = files.filter((file) => readFileSync(join(source, file), 'utf8').split('\n').length > 401);
   expect(long).toEqual([]);
+});
+
+test('the version is that of the package', () => {
+  const { version: packaged } = JSON.parse(readFileSync(join(source, '../package.json'), 'utf8'));
+  expect(version).toBe(packaged);
 });

@@ -161,4 +161,5 @@ export const examples: Example[] = [
   { id: 'getAuditVerify', status: 200 },
   { id: 'getAuditVerify', status: 409, query: { after: '999999' } },
   { id: 'postAuditAcknowledge', status: 200 },
+  { id: 'getMetrics', status: 200, query: { bouncers: '0' } },
 ];

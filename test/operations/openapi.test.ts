@@ -8,7 +8,7 @@ import { call, operator, operatorToken } from '../support/http.ts';
 /** Every route of ours by method and path; those for all methods are authenticators and refusals. */
 function mounted(): string[] {
   const ours = routes.routes.filter(
-    ({ method, path }) => method !== 'ALL' && /^\/(api|bootstrap)\//.test(path),
+    ({ method, path }) => method !== 'ALL' && /^\/(api\/|bootstrap\/|metrics$)/.test(path),
   );
   return [...new Set(ours.map(({ method, path }) => `${method} ${path.replace(/:(\w+)/g, '{$1}')}`))].sort();
 }

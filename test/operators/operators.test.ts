@@ -187,7 +187,7 @@ describe('roles', () => {
     ['POST', '/operator-tokens', 'admin', 201, { name: 'new', role: 'viewer', expires_in: '1h' }],
     ['DELETE', '/operator-tokens/viewer', 'admin', 200],
   ];
-  const ranks = ['viewer', 'operator', 'admin'];
+  const ranks = ['metrics', 'viewer', 'operator', 'admin'];
 
   test.each(
     calls.flatMap(([method, path, needed, status, body]) =>

@@ -1,0 +1,47 @@
+// What operators see of the feed: how it stands, what it holds by kind, and who polls. Each look is bounded in its turn.
+
+import type { Settings } from '../config/settings.ts';
+import * as engines from '../engines/engines.ts';
+import { takeCensus, type Kind } from '../mirror/census.ts';
+import type { Store } from '../mirror/mirror.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import type { Clients } from '../stream/clients.ts';
+import type { FeedStatus } from './questions.ts';
+
+export function statusOf(
+  store: Store,
+  all: readonly engines.Engine[],
+  clients: Clients,
+  settings: Settings,
+  nowMs: number,
+): FeedStatus {
+  const { mirror, failedWriteMs } = store;
+  const each = all.map((engine) => engines.statusOf(engine, store, settings, nowMs));
+  return {
+    sequence: mirror.sequence,
+    decisions: mirror.byId.size,
+    tombstones: mirror.removed.length,
+    clients: clients.byName.size,
+    cursors: clients.cursors,
+    freshness: engines.worstOf(each.map(({ freshness }) => freshness)),
+    ageSeconds: engines.oldestOf(each.map(({ ageSeconds }) => ageSeconds)),
+    fullAgeSeconds: engines.oldestOf(each.map(({ fullAgeSeconds }) => fullAgeSeconds)),
+    unwritable: failedWriteMs !== null,
+    engines: each,
+  };
+}
+
+const censusKeptMs = 5_000;
+
+/** Active decisions by kind, counted at most every 5 s. */
+export function createCensus(store: Store): (nowMs: number) => Promise<Kind[]> {
+  let takenMs = -Infinity;
+  let kinds: Promise<Kind[]> | undefined;
+  return (nowMs) => {
+    if (!kinds || sinceMs(takenMs, nowMs) >= censusKeptMs) {
+      takenMs = nowMs;
+      kinds = takeCensus(store.mirror, store.names, () => scheduler.wait(0));
+    }
+    return kinds;
+  };
+}

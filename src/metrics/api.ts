@@ -1,0 +1,109 @@
+// `GET /metrics`, for Prometheus. All is read before the first byte goes out: what is out of reach is a 503, never a scrape
+// that looks whole and is not. The text is made while it is sent.
+
+import { Hono, type Context } from 'hono';
+import * as z from 'zod';
+import type { AppEnv } from '../env.ts';
+import { askFeed, report } from '../feed/client.ts';
+import { acceptsGzip } from '../http/accept.ts';
+import { problem } from '../http/failure.ts';
+import type { Group } from '../operations/openapi.ts';
+import { mount, operation } from '../operations/operation.ts';
+import { identifyOperator } from '../operators/caller.ts';
+import { joined, type SeenBouncer } from '../stream/behind.ts';
+import { streamOf } from '../stream/render.ts';
+import { contentTypes, mediaTypeFor, mediaTypes, render, type Family } from './exposition.ts';
+import { engineNamed, ofBouncers, ofFeed, type Bouncer } from './families.ts';
+import { readBouncers, readTotals } from './metrics.sql.ts';
+
+const flag = z.enum(['0', '1'], 'must be 0 or 1').default('1');
+
+const query = z.strictObject({
+  bouncers: flag.meta({ description: '`0`: without the series of each bouncer.' }),
+  engine_names: flag.meta({ description: '`0`: without the series that the engine has, too (`cs_…`).' }),
+});
+
+const metrics = operation({
+  method: 'GET',
+  path: '/metrics',
+  needs: 'metrics',
+  summary: 'What Prometheus scrapes',
+  description:
+    'In text format 0.0.4, or as OpenMetrics where `Accept` asks for it. docs/metrics.md lists the series.',
+  query,
+  answers: { 200: { description: 'As of now.', texts: mediaTypes } },
+  reply: async (c, { query }) => {
+    const families = await readFamilies(c.env, query, Date.now());
+    return answer(c, families);
+  },
+});
+
+export const metricsApi: Group = { tag: 'metrics', basePath: '', operations: [metrics] };
+
+export const metricsRoutes = new Hono<AppEnv>();
+
+metricsRoutes.use('/metrics', async (c, next) => {
+  const refused = await identifyOperator(c);
+  if (refused) return problem(refused);
+  await next();
+});
+mount(metricsRoutes, metricsApi.operations);
+
+function answer(c: Context<AppEnv>, families: readonly Family[]): Response {
+  const mediaType = mediaTypeFor(c.req.header('accept') ?? '');
+  const body = streamOf(render(families, mediaType));
+  const headers = { 'content-type': contentTypes[mediaType], 'cache-control': 'no-store', vary: 'accept' };
+  if (!acceptsGzip(c.req.raw)) return new Response(body, { headers });
+  const gzipped = { ...headers, 'content-encoding': 'gzip', vary: 'accept, accept-encoding' };
+  return new Response(body.pipeThrough(new CompressionStream('gzip')), {
+    headers: gzipped,
+    encodeBody: 'manual',
+  });
+}
+
+async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: number): Promise<Family[]> {
+  const [status, kinds, totals, bouncers] = await Promise.all([
+    askFeed(env, async (feed) => feed.status()),
+    askFeed(env, async (feed) => feed.census()),
+    readTotals(env.DB),
+    flags.bouncers === '0' ? [] : readAllBouncers(env, nowMs),
+  ]);
+  return [
+    ...(flags.engine_names === '0' ? [] : engineNamed(kinds)),
+    ...ofFeed(status, kinds, totals),
+    ...(flags.bouncers === '0' ? [] : ofBouncers(bouncers)),
+  ];
+}
+
+const pageBouncers = 500;
+/** Reports come every 15 or 30 minutes. An older one says nothing of now. */
+const reportCountsMs = 2 * 3_600_000;
+
+async function readAllBouncers(env: Env, nowMs: number): Promise<Bouncer[]> {
+  const seen = readSeen(env);
+  // Awaited below: where D1 fails first, its error is the answer.
+  seen.catch(() => undefined);
+  const rows = [];
+  for (let afterId: number | undefined = 0; afterId !== undefined;) {
+    const page = await readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
+    rows.push(...page);
+    afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
+  }
+  const byId = await seen;
+  return rows.map(({ id, ...row }) => ({ ...row, seen: byId.get(id) ?? null }));
+}
+
+async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
+  await report(env);
+  const byId = new Map<number, SeenBouncer>();
+  for (let afterRow: number | null = 0; afterRow !== null;) {
+    const after: number = afterRow;
+    const page = await askFeed(env, async (feed) => feed.seenPage(after));
+    for (const each of page.bouncers) {
+      const known = byId.get(each.bouncerId);
+      byId.set(each.bouncerId, known ? joined(known, each) : each);
+    }
+    afterRow = page.next;
+  }
+  return byId;
+}

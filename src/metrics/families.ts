@@ -1,0 +1,185 @@
+// Which series there are, and of what they are made. Pure. docs/metrics.md has the same list for people.
+
+import { typeAndVersion } from '../bouncers/bouncers.ts';
+import { version } from '../config/version.ts';
+import type { FeedStatus } from '../feed/questions.ts';
+import { cut } from '../formats/texts.ts';
+import type { Kind } from '../mirror/census.ts';
+import { lagOf, type SeenBouncer } from '../stream/behind.ts';
+import type { Family, Sample } from './exposition.ts';
+import { labelOf, other, tally } from './labels.ts';
+import type { BouncerRow, Enforced } from './metrics.sql.ts';
+
+export const hostStates = ['waiting', 'registered', 'clone-suspected'] as const;
+
+export interface Totals {
+  readonly hosts: ReadonlyMap<string, number>;
+  readonly auditEvents: number;
+}
+
+export interface Bouncer extends Omit<BouncerRow, 'id'> {
+  /** Null: it was never seen. */
+  readonly seen: SeenBouncer | null;
+}
+
+const noLabels = {};
+
+function gauge(name: string, help: string, samples: Iterable<Sample>): Family {
+  return { name, type: 'gauge', help, samples };
+}
+
+/** The series that have the engine's own names (pkg/metrics/metrics.go), for dashboards that are there. */
+export function engineNamed(kinds: readonly Kind[]): Family[] {
+  const most = { reason: 200, origin: 100, action: 20 };
+  const counted = kinds.map(({ scenario, origin, type, count }) => {
+    return { reason: scenario || other, origin, action: type, count };
+  });
+  return [
+    gauge('cs_info', 'Information about Lapidary.', [[{ version: `lapidary-${version}` }, 1]]),
+    gauge('cs_active_decisions', 'Number of active decisions.', samplesOf(tally(counted, most))),
+  ];
+}
+
+/** One time series for each engine, for the feed, for each state of hosts. */
+export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Totals): Family[] {
+  const { engines } = status;
+  const ofEngines = (value: (engine: FeedStatus['engines'][number]) => number | null): Sample[] =>
+    engines.flatMap((engine) => {
+      const sample = value(engine);
+      return sample === null ? [] : [[{ engine: engine.name }, sample] as const];
+    });
+  const most = { engine: Infinity, origin: 100 };
+  return [
+    gauge(
+      'lapidary_engine_up',
+      'Whether the decisions of the engine are fresh: 1 or 0.',
+      ofEngines(({ freshness }) => Number(freshness === 'fresh')),
+    ),
+    gauge(
+      'lapidary_engine_refused',
+      'Whether the engine refuses the key of the feed: 1 or 0.',
+      ofEngines(({ link }) => Number(link === 'refused')),
+    ),
+    gauge(
+      'lapidary_engine_last_sync_timestamp_seconds',
+      'When the engine last answered.',
+      ofEngines(({ lastSyncMs }) => secondsOf(lastSyncMs)),
+    ),
+    gauge(
+      'lapidary_engine_last_full_list_timestamp_seconds',
+      'When a full list of the engine was last accepted.',
+      ofEngines(({ lastResyncMs }) => secondsOf(lastResyncMs)),
+    ),
+    gauge(
+      'lapidary_engine_skipped_elements',
+      'Elements of the newest answers of the engine that could not be read.',
+      ofEngines(({ skipped }) => skipped),
+    ),
+    gauge(
+      'lapidary_engine_left_out_decisions',
+      'Decisions of the engine for which there is no room (MAX_DECISIONS).',
+      ofEngines(({ leftOut }) => leftOut),
+    ),
+    gauge('lapidary_feed_sequence', 'The latest sequence of the feed: it counts changes.', [
+      [noLabels, status.sequence],
+    ]),
+    gauge(
+      'lapidary_feed_decisions',
+      'Active decisions by the engine that they come from. An empty engine: decided here.',
+      samplesOf(tally(kinds, most)),
+    ),
+    gauge('lapidary_feed_tombstones', 'Ended decisions that are still remembered.', [
+      [noLabels, status.tombstones],
+    ]),
+    gauge('lapidary_feed_clients', 'Clients of bouncers that the feed knows.', [[noLabels, status.clients]]),
+    gauge(
+      'lapidary_hosts',
+      'Hosts by state.',
+      hostStates.map((state) => [{ state }, totals.hosts.get(state) ?? 0] as const),
+    ),
+    {
+      name: 'lapidary_audit_events_total',
+      type: 'counter',
+      help: 'Rows that the audit log has had.',
+      samples: [[noLabels, totals.auditEvents]],
+    },
+  ];
+}
+
+/** The series of each bouncer. They are made while they are sent. */
+export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
+  const ofSeen = (samples: (seen: SeenBouncer, bouncer: string) => Sample[]): Iterable<Sample> =>
+    each(bouncers, ({ seen, name }) => (seen ? samples(seen, name) : []));
+  return [
+    gauge(
+      'lapidary_bouncer_info',
+      'Type and version that the client of the bouncer named which was seen last.',
+      ofSeen(({ userAgent }, bouncer) => {
+        const { type, version } = typeAndVersion(userAgent);
+        return [[{ bouncer, type: labelOf(type), version: cut(version, 60) }, 1]];
+      }),
+    ),
+    gauge(
+      'lapidary_bouncer_last_pull_timestamp_seconds',
+      'When the bouncer was last seen to ask for decisions.',
+      ofSeen(({ seenMs }, bouncer) => [[{ bouncer }, seenMs / 1000]]),
+    ),
+    gauge(
+      'lapidary_bouncer_lag_changes',
+      'Changes of the feed since the last answer to the client of the bouncer that is furthest behind, at most.',
+      ofSeen((seen, bouncer) => {
+        const lag = lagOf(seen);
+        return lag === null ? [] : [[{ bouncer }, lag]];
+      }),
+    ),
+    gauge(
+      'lapidary_bouncer_active_decisions',
+      'Decisions that the bouncer reported to enforce, in the last two hours.',
+      each(bouncers, ({ name: bouncer, enforced }) => enforcedSamples(bouncer, enforced)),
+    ),
+    gauge(
+      'lapidary_key_created_timestamp_seconds',
+      'When a version of the key of a bouncer was made.',
+      each(bouncers, ({ name: bouncer, versions }) =>
+        versions.map(({ number, createdMs }) => [{ bouncer, version: String(number) }, createdMs / 1000]),
+      ),
+    ),
+    gauge(
+      'lapidary_key_expiry_timestamp_seconds',
+      'When a version of the key of a bouncer expires, by itself or by a rotation; +Inf: never.',
+      each(bouncers, ({ name: bouncer, versions }) =>
+        versions.map(({ number, endMs }) => [{ bouncer, version: String(number) }, endMs / 1000]),
+      ),
+    ),
+  ];
+}
+
+const ipTypes = ['ipv4', 'ipv6'];
+
+function enforcedSamples(bouncer: string, enforced: readonly Enforced[]): Sample[] {
+  const counted = enforced.map(({ origin, ipType, count }) => {
+    return { origin, ip_type: ipTypes.includes(ipType) ? ipType : '', count };
+  });
+  return tally(counted, { origin: 8, ip_type: 3 }).map(({ count, ...labels }) => [
+    { bouncer, ...labels },
+    count,
+  ]);
+}
+
+function samplesOf(counted: readonly ({ readonly count: number } & object)[]): Sample[] {
+  return counted.map(({ count, ...labels }) => [labels as Sample[0], count]);
+}
+
+/** Null: never. */
+function secondsOf(ms: number): number | null {
+  return ms === 0 ? null : ms / 1000;
+}
+
+/** Made anew at each reading, so that no more than a slice of them is there at once. */
+function each<T>(all: readonly T[], samples: (one: T) => readonly Sample[]): Iterable<Sample> {
+  return {
+    *[Symbol.iterator]() {
+      for (const one of all) yield* samples(one);
+    },
+  };
+}

@@ -1,0 +1,56 @@
+// What a label may be. Reasons, origins and types of decisions are free text of engines and bouncers, so each is short, no
+// address, and one of a bounded number. Pure.
+
+import { cut } from '../formats/texts.ts';
+
+/** The label of everything that has none of its own. */
+export const other = 'other';
+
+const longest = 100;
+const address = /\d{1,3}(\.\d{1,3}){3}|[0-9a-f]{1,4}(:[0-9a-f]{0,4}){2,}/i;
+
+/** A text as a label. One with an address in it (`cscli decisions add --reason`) is `other`. */
+export function labelOf(text: string): string {
+  return address.test(text) ? other : cut(text, longest);
+}
+
+/** What is counted: some labels, and how many. */
+export type Counted<Name extends string> = Readonly<Record<Name, string>> & { readonly count: number };
+
+/** Adds up what has the same labels `names`. In each the texts that count most keep their label, `most` of them at most. */
+export function tally<Name extends string>(
+  counted: readonly Counted<NoInfer<Name>>[],
+  most: Readonly<Record<Name, number>>,
+): Counted<Name>[] {
+  const names = Object.keys(most) as Name[];
+  const kept = new Map(names.map((name) => [name, mostCounted(counted, name, most[name])]));
+  const sums = new Map<string, Record<Name, string> & { count: number }>();
+  for (const each of counted) {
+    const labels = names.map((name) => {
+      const label = labelOf(each[name]);
+      return kept.get(name)?.has(label) ? label : other;
+    });
+    const key = JSON.stringify(labels);
+    const sum = sums.get(key);
+    if (sum) sum.count += each.count;
+    else {
+      const entries = names.map((name, index) => [name, labels[index]]);
+      sums.set(key, { ...Object.fromEntries(entries), count: each.count });
+    }
+  }
+  return [...sums.values()];
+}
+
+function mostCounted<Name extends string>(
+  counted: readonly Counted<Name>[],
+  name: Name,
+  most: number,
+): Set<string> {
+  const sums = new Map<string, number>();
+  for (const each of counted) {
+    const label = labelOf(each[name]);
+    sums.set(label, (sums.get(label) ?? 0) + each.count);
+  }
+  const ordered = [...sums].sort(([, a], [, b]) => b - a);
+  return new Set(ordered.slice(0, most).map(([label]) => label));
+}

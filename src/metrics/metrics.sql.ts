@@ -1,0 +1,107 @@
+// SQL that reads what the metrics say of D1: pages of bouncers, hosts by state, how far the audit log has come.
+
+import { asc, gt, sql } from 'drizzle-orm';
+import { askD1 } from '../store/ask.ts';
+import { endOf } from '../bouncers/versions.ts';
+import { audit, bouncers, hosts } from '../store/schema.ts';
+
+const patienceMs = 5_000;
+
+/** A version of a key. `endMs`: `Infinity` is never. */
+export interface Version {
+  readonly number: number;
+  readonly createdMs: number;
+  readonly endMs: number;
+}
+
+/** How many decisions of an origin a bouncer has reported that it enforces. */
+export interface Enforced {
+  readonly origin: string;
+  readonly ipType: string;
+  readonly count: number;
+}
+
+export interface BouncerRow {
+  readonly id: number;
+  readonly name: string;
+  readonly versions: readonly Version[];
+  /** Of its newest report, the largest first. */
+  readonly enforced: readonly Enforced[];
+}
+
+const versions = sql`(SELECT json_group_array(json_array(number, created_ms, expires_ms, deadline_ms) ORDER BY number)
+  FROM key_versions WHERE bouncer_id = bouncers.id)`;
+
+/** More origins than this are cut off: a report may be 1 MB. */
+const mostEnforced = 50;
+
+/**
+ * The `active_decisions` of a report's last window. Reports are kept as they came, so nothing is known of their form: each
+ * element is looked into only where it is an object.
+ */
+const enforced = sql`(SELECT json_group_array(json_array(origin, ip_type, total)) FROM (
+  SELECT substr(CAST(coalesce(item ->> '$.labels.origin', '') AS TEXT), 1, 200) AS origin,
+    CAST(coalesce(item ->> '$.labels.ip_type', '') AS TEXT) AS ip_type,
+    sum(item ->> '$.value') AS total
+  FROM (SELECT CASE type WHEN 'object' THEN value ELSE '{}' END AS item
+    FROM json_each(bouncers.metrics_json, '$.metrics[#-1].items'))
+  WHERE item ->> '$.name' = 'active_decisions' AND json_type(item, '$.value') IN ('integer', 'real')
+  GROUP BY 1, 2 ORDER BY total DESC LIMIT ${mostEnforced}))`;
+
+/** A page of bouncers by id. Of reports only those count that came after `reportedSinceMs`. */
+export async function readBouncers(
+  d1: D1Database,
+  afterId: number,
+  limit: number,
+  reportedSinceMs: number,
+): Promise<BouncerRow[]> {
+  const isReported = sql`metrics_ms > ${reportedSinceMs} AND json_valid(metrics_json)`;
+  const columns = {
+    id: bouncers.id,
+    name: bouncers.name,
+    versions: sql<string>`${versions}`.as('versions'),
+    enforced: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
+  };
+  const { id } = bouncers;
+  const rows = await askD1(
+    d1,
+    (db) => db.select(columns).from(bouncers).where(gt(id, afterId)).orderBy(asc(id)).limit(limit),
+    patienceMs,
+  );
+  return rows.map((row) => ({
+    ...row,
+    versions: versionsOf(row.versions),
+    enforced: (JSON.parse(row.enforced) as [string, string, number][]).map(([origin, ipType, count]) => {
+      return { origin, ipType, count };
+    }),
+  }));
+}
+
+type StoredVersion = [number: number, createdMs: number, expiresMs: number | null, deadlineMs: number | null];
+
+function versionsOf(json: string): Version[] {
+  return (JSON.parse(json) as StoredVersion[]).map(([number, createdMs, expiresMs, deadlineMs]) => {
+    return { number, createdMs, endMs: endOf({ expiresMs, deadlineMs }) };
+  });
+}
+
+/** Hosts by state, as operators see it (hosts/hosts.ts), and the number of the newest row of the audit log. */
+export async function readTotals(d1: D1Database) {
+  const state = sql<string>`CASE WHEN suspected_ms IS NOT NULL THEN 'clone-suspected'
+    WHEN EXISTS (SELECT 1 FROM host_keys WHERE host_id = hosts.id AND generation > 0) THEN 'registered'
+    ELSE 'waiting' END`.as('state');
+  const [byState, [newest]] = await askD1(
+    d1,
+    (db) =>
+      db.batch([
+        db
+          .select({ state, count: sql<number>`count(*)`.as('count') })
+          .from(hosts)
+          .where(sql`removed_ms IS NULL`)
+          .groupBy(sql`1`),
+        db.select({ seq: sql<number | null>`max(${audit.seq})`.as('seq') }).from(audit),
+      ]),
+    patienceMs,
+  );
+  return { hosts: new Map(byState.map((each) => [each.state, each.count])), auditEvents: newest?.seq ?? 0 };
+}

@@ -1,0 +1,85 @@
+// How far each bouncer's clients are behind the feed, as far as the feed's object knows. It says what was sent and never
+// that it arrived. Read in pages: there may be 200,000 clients.
+
+import type { Client, Clients } from './clients.ts';
+
+/** What is known of a bouncer's clients. Lags are in changes of the feed, in whatever view. */
+export interface SeenBouncer {
+  readonly bouncerId: number;
+  /** Of the client that was seen last. */
+  readonly seenMs: number;
+  readonly userAgent: string;
+  /** When a client with a cursor was last seen, and the lag of that client; 0 and null: none has one. */
+  readonly followedMs: number;
+  readonly newestLag: number | null;
+  /** The longest lag of the clients that were seen in the last day; null: none was, or none has a cursor. */
+  readonly longestLag: number | null;
+}
+
+export interface SeenPage {
+  readonly bouncers: readonly SeenBouncer[];
+  /** The row to go on after; null: there are no more. */
+  readonly next: number | null;
+}
+
+/** An address that a bouncer has left for good keeps its cursor as long as tombstones are kept. */
+const recentMs = 86_400_000;
+const pageClients = 5_000;
+
+/** The next page of clients, by bouncer. A bouncer may be in several pages (`joined`). `afterRow`: 0 begins. */
+export function seenPage(clients: Clients, sequence: number, afterRow: number, nowMs: number): SeenPage {
+  const bouncers = new Map<number, SeenBouncer>();
+  let left = pageClients;
+  // Rows are in the order of their ids. One that is split goes on in a later row: no client is passed over.
+  for (const row of clients.rows) {
+    if (row.id <= afterRow) continue;
+    if (left <= 0) return { bouncers: [...bouncers.values()], next: afterRow };
+    afterRow = row.id;
+    left -= row.clients.length;
+    for (const client of row.clients) {
+      const seen = seenOf(client, sequence, nowMs);
+      const known = bouncers.get(client.bouncerId);
+      bouncers.set(client.bouncerId, known ? joined(known, seen) : seen);
+    }
+  }
+  return { bouncers: [...bouncers.values()], next: null };
+}
+
+/** What is known of a bouncer from two parts of its clients. */
+export function joined(a: SeenBouncer, b: SeenBouncer): SeenBouncer {
+  const newer = b.seenMs > a.seenMs ? b : a;
+  const followed = b.followedMs > a.followedMs ? b : a;
+  return {
+    ...newer,
+    followedMs: followed.followedMs,
+    newestLag: followed.newestLag,
+    longestLag: longer(a.longestLag, b.longestLag),
+  };
+}
+
+/** The lag of the client that is furthest behind. Null: none has a cursor. */
+export function lagOf({ newestLag, longestLag }: SeenBouncer): number | null {
+  return longer(newestLag, longestLag);
+}
+
+function longer(a: number | null, b: number | null): number | null {
+  return a === null ? b : b === null ? a : Math.max(a, b);
+}
+
+function seenOf(
+  { bouncerId, seenMs, userAgent, cursors }: Client,
+  sequence: number,
+  nowMs: number,
+): SeenBouncer {
+  // The view that it asked for last: a bouncer that was set up anew leaves the cursors of its old views behind.
+  const cursor = cursors.at(-1);
+  const lag = cursor ? Math.max(0, sequence - cursor.lastSequence) + cursor.pending.length : null;
+  return {
+    bouncerId,
+    seenMs,
+    userAgent,
+    followedMs: cursor ? seenMs : 0,
+    newestLag: lag,
+    longestLag: nowMs - seenMs < recentMs ? lag : null,
+  };
+}
