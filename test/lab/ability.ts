@@ -25,6 +25,8 @@ export interface Abilities {
   mounts: Ability;
   /** Python is here, and Schemathesis installed. */
   schemathesis: Ability;
+  /** Debian's Prometheus is here. */
+  prometheus: Ability;
 }
 
 /** `optional`: CI's machine may lack it as well, so that nothing of the suite is counted as skipped. */

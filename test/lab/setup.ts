@@ -7,6 +7,7 @@ import { canRunDatabases } from './database-server.ts';
 import { debianTools } from './debian.ts';
 import { canMount } from './mount.ts';
 import { canUseNetns } from './netns.ts';
+import { canRunPrometheus } from './prometheus.ts';
 import { canRunSchemathesis } from './schemathesis.ts';
 
 export default async function setup(project: TestProject): Promise<void> {
@@ -29,6 +30,7 @@ export default async function setup(project: TestProject): Promise<void> {
     sqlite: hasSqlite(),
     mounts: optional(await canMount()),
     schemathesis: await canRunSchemathesis(),
+    prometheus: await canRunPrometheus(),
   });
 }
 
