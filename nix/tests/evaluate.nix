@@ -104,6 +104,7 @@ rec {
       firewallBouncer = config.services.crowdsec-firewall-bouncer.settings;
       crowdsec = config.services.crowdsec.settings;
       ports = config.networking.firewall.allowedTCPPorts;
+      scraped = config.services.prometheus.scrapeConfigs;
     };
 
   # An example is one host's module, or an attribute set of several hosts'.

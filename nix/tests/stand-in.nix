@@ -129,6 +129,41 @@ in
           ];
         };
       };
+      # What a scrape of Lapidary needs, by the names of nixpkgs' module.
+      prometheus = {
+        enable = mkOption {
+          type = types.bool;
+          default = false;
+        };
+        checkConfig = mkOption {
+          type = types.either types.bool (types.enum [ "syntax-only" ]);
+          default = true;
+        };
+        ruleFiles = mkOption {
+          type = types.listOf types.path;
+          default = [ ];
+        };
+        scrapeConfigs = mkOption {
+          default = [ ];
+          type = types.listOf (
+            types.submodule {
+              options = {
+                job_name = mkOption { type = types.str; };
+                scheme = mkOption {
+                  type = types.enum [
+                    "http"
+                    "https"
+                  ];
+                };
+                authorization.credentials_file = mkOption { type = types.str; };
+                static_configs = mkOption {
+                  type = types.listOf (types.submodule { options.targets = list; });
+                };
+              };
+            }
+          );
+        };
+      };
       crowdsec = {
         enable = mkOption {
           type = types.bool;

@@ -41,6 +41,7 @@ export interface Report {
   firewallBouncer: any;
   crowdsec: any;
   ports: number[];
+  scraped: any[];
 }
 
 /** The unit files of a host, and the scripts that they run, by name. */

@@ -196,6 +196,16 @@ describeWith('the modules, evaluated,', ['nixpkgs'], () => {
       expect(settings(crowdsec)).toEqual([{ enable: false }, file]);
     });
 
+    test('scrapes with Prometheus as nix/README.md shows', () => {
+      const readme = readFileSync(join(root, 'nix/README.md'), 'utf8');
+      const [, shown = ''] = /```nix\n(\{\n {2}services\.prometheus[^]*?)```/.exec(readme) ?? [];
+      const module = shown.replace('./rules.yml', `${root}/ops/prometheus/rules.yml`);
+      const { scraped }: Report = evaluate(`report [ (${module}) ]`);
+      expect(scraped).toMatchObject([
+        { scheme: 'https', static_configs: [{ targets: ['lapidary.example.net'] }] },
+      ]);
+    });
+
     test('may give the key to any service', () => {
       const text = files(cases['any-consumer'] as Report);
       expect(text.get('my-bouncer.service')).toContain(
