@@ -58,11 +58,16 @@ export function* render(families: Iterable<Family>, mediaType: MediaType): Gener
 
 const escapes: Readonly<Record<string, string>> = { '\\': '\\\\', '"': '\\"', '\n': '\\n' };
 
+/** A plain loop: a scrape may have 150,000 lines. */
 function labelsText(labels: Sample[0]): string {
-  const pairs = Object.entries(labels).map(([name, value]) => {
-    return `${name}="${value.replace(/[\\"\n]/g, (character) => escapes[character] ?? '')}"`;
-  });
-  return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
+  let text = '';
+  for (const name in labels) text += `${text === '' ? '{' : ','}${name}="${escaped(labels[name] ?? '')}"`;
+  return text === '' ? '' : `${text}}`;
+}
+
+function escaped(value: string): string {
+  if (!/[\\"\n]/.test(value)) return value;
+  return value.replace(/[\\"\n]/g, (character) => escapes[character] ?? '');
 }
 
 function valueText(value: number): string {
