@@ -141,7 +141,11 @@ export function createFollower() {
       const key = keyOf(poll, viewKey);
       const cursor = cursors.get(key);
       if (!part || !cursor) return 'ask';
-      if (!isFresh(nowMs)) return 'follow';
+      if (!isFresh(nowMs)) {
+        // It goes with the question.
+        noteSighting(key, poll);
+        return 'follow';
+      }
       if (cursor.beforeSequence >= part.sequence) {
         noteSighting(key, poll);
         return null;

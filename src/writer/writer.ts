@@ -214,9 +214,8 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     try {
       const mark = await settleAndRecord();
       const done = await askD1(d1, async (d) => {
-        const queries = selectDone(d, seqOf(digest), news);
-        const { blocked, ...rest } = queries;
-        return byName(queries, await d.batch([blocked, ...Object.values(rest)]));
+        const { blocked, ...rest } = selectDone(d, seqOf(digest), news);
+        return byName({ blocked, ...rest }, await d.batch([blocked, ...Object.values(rest)]));
       });
       inform(news, done);
       return { kind: 'done', mark, changed: changedOf(done), bodyJson: null, clients: clientsOf(news) };

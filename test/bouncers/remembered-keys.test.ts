@@ -172,7 +172,7 @@ test('keys are reported once, as digests, and written once', async () => {
       getByName: (name: string) =>
         new Proxy(env.DECISION_FEED.getByName(name), {
           get: (stub: any, method: string) => (ask: { store?: { key: unknown } }) => {
-            if (method === 'stream') told.push(ask.store?.key);
+            if (method === 'stream' || method === 'follow') told.push(ask.store?.key);
             return stub[method](ask);
           },
         }),
@@ -182,7 +182,8 @@ test('keys are reported once, as digests, and written once', async () => {
     await poll(first, key, listening);
     pass(6_000);
   }
-  expect(told).toEqual([expect.objectContaining({ name: 'a' }), null, null]);
+  expect(told.length).toBeGreaterThan(2);
+  expect(told.filter((known) => known !== null)).toEqual([expect.objectContaining({ name: 'a' })]);
   expect(mintedIn(JSON.stringify(told))).toEqual([]);
 });
 
