@@ -60,6 +60,9 @@ const confirmation = createConfirmation();
 const changedAt = createGenerations<number>(mostRemembered);
 /** Digest → when it was reported to the feed's object. */
 const reported = createGenerations<number>(mostRemembered);
+/** Digests of keys that were read in D1 and not reported yet: this isolate may answer their polls without the object. */
+const unreported = new Set<string>();
+const mostReported = 100;
 const refusals = createRefusals();
 /** An unknown key may have been registered meanwhile: it is looked up anew. */
 export const forgetRefusals = refusals.clear;
@@ -154,14 +157,19 @@ function askIfDue(env: Env, digest: string, nowMs: number): void {
  */
 export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNews | undefined {
   if (epoch < 0) return undefined;
-  // Only a key that is known here was right as of the epoch.
-  const key = known.get(version.digest)?.found;
-  const news = { epoch, heardMs: confirmation.confirmedMs(), key: null };
-  const reportedMs = reported.get(version.digest) ?? -Infinity;
-  if (!key || sinceMs(reportedMs, nowMs) < reportAgainMs) return news;
-  reported.set(version.digest, nowMs);
-  // The object need not hear of the first use: it changes no right.
-  return { ...news, key: { ...key, version: { ...key.version, firstUsedMs: null } } };
+  const isDue = sinceMs(reported.get(version.digest) ?? -Infinity, nowMs) >= reportAgainMs;
+  const key = isDue ? report(version.digest, nowMs) : null;
+  const others = [...unreported].slice(0, mostReported).flatMap((digest) => report(digest, nowMs) ?? []);
+  return { epoch, heardMs: confirmation.confirmedMs(), key, others };
+}
+
+/** Only a key that is known here was right as of the epoch. The first use is left out: it changes no right. */
+function report(digest: string, nowMs: number): FoundKey | null {
+  unreported.delete(digest);
+  const key = known.get(digest)?.found;
+  if (!key) return null;
+  reported.set(digest, nowMs);
+  return { ...key, version: { ...key.version, firstUsedMs: null } };
 }
 
 /** This isolate changed a key itself: it asks D1 at the next use, and forgets the keys that it changed. */
@@ -233,6 +241,7 @@ async function lookUp(
 function learn(digest: string, bouncer: BouncerIdentity | null, nowMs: number): void {
   if (bouncer) {
     known.set(digest, bouncer);
+    if (unreported.size < mostRemembered) unreported.add(digest);
     refusals.forget(digest);
   } else {
     known.delete(digest);

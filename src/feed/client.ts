@@ -25,8 +25,14 @@ export function askFeed<T>(env: Env, ask: (feed: Feed, again: boolean) => Promis
   return withRetries((again) => ask(feedOf(env), again));
 }
 
-/** What goes to the object with a poll. It is made only when it is needed. */
-type Besides = Pick<StreamAsk, 'gzip' | 'store'>;
+/** What goes to the object with a poll. Each is made only when it is needed. */
+interface Besides {
+  readonly gzip: () => boolean;
+  readonly store: () => StreamAsk['store'];
+}
+
+/** How long a question about what was touched may take. */
+const followMs = 3_000;
 
 /** What one isolate knows of the feed, and how it asks. An isolate has one. */
 export function createFeedClient() {
@@ -49,16 +55,17 @@ export function createFeedClient() {
     return body === null ? null : { body, gzip };
   }
 
-  async function follow(env: Env, store: StreamAsk['store']): Promise<void> {
+  async function follow(env: Env, store: Besides['store']): Promise<void> {
     const asked = follower.ask(Date.now());
     const before = changes;
-    const followed = await askFeed(env, async (feed) => feed.follow({ ...asked.ask, ...known(), store }));
+    const ask = { ...known(), ...asked.ask, store: store() };
+    const followed = await askFeed(env, async (feed) => feed.follow(ask));
     // After a change through this isolate it is not known whether the answer has it.
     follower.take(asked, followed, before === changes);
     lookups.learnLatest(followed.sequence, asked.askedMs);
   }
 
-  const following = createAsking<Pick<StreamAsk, 'store'> & { readonly env: Env }, true>(
+  const following = createAsking<Pick<Besides, 'store'> & { readonly env: Env }, true>(
     ({ env, store }, subjects) => {
       const asked = follow(env, store).then(() => {
         return new Map(subjects.map((subject) => [subject, true] as const));
@@ -68,33 +75,35 @@ export function createFeedClient() {
       return asked;
     },
     (error) => console.error(`the feed was not followed: ${causeOf(error).message}`),
+    followMs,
   );
 
   /** Follows the feed up to now. Where that fails the object may still answer a single poll. */
-  async function refresh(env: Env, store: StreamAsk['store']): Promise<void> {
-    const isDone = (): true | undefined => follower.isFresh(Date.now()) || undefined;
+  async function refresh(env: Env, poll: Sighting, store: Besides['store']): Promise<void> {
+    const isDone = (): true | undefined => follower.isCurrent(poll, Date.now()) || undefined;
     await following({ env, store }, 'the feed', isDone).catch(() => undefined);
   }
 
   /** The answer to a look-up of an address that nothing bans. `follow`: this isolate has to follow the feed first. */
   function lookForNone(
     env: Env,
+    poll: Sighting,
     { within }: View,
-    store: () => StreamAsk['store'],
+    store: Besides['store'],
   ): ShortList | 'follow' | 'ask' {
     if (!within?.covering) return 'ask';
     const nowMs = Date.now();
     const known = follower.known();
-    const result = unbanned.look(within.network, known, follower.isFresh(nowMs));
-    if (unbanned.isWanted(nowMs)) waitUntil(fetchFilter(env, store()));
+    const result = unbanned.look(within.network, known, follower.isCurrent(poll, nowMs));
+    if (unbanned.isWanted(nowMs)) waitUntil(fetchFilter(env, poll, store));
     if (result !== 'unbanned' || !known) return result === 'follow' ? 'follow' : 'ask';
     return { kind: 'short', sequence: known.part.sequence, decisions: [] };
   }
 
-  async function fetchFilter(env: Env, store: StreamAsk['store']): Promise<void> {
+  async function fetchFilter(env: Env, poll: Sighting, store: Besides['store']): Promise<void> {
     try {
       // Before the filter: what comes after the filter has to be followed.
-      if (!follower.isFresh(Date.now())) await refresh(env, store);
+      if (!follower.isFresh(Date.now())) await refresh(env, poll, store);
       unbanned.take(await askFeed(env, async (feed) => feed.lookupFilter()));
     } catch (error) {
       console.error(`the filter of look-ups was not fetched: ${causeOf(error).message}`);
@@ -121,17 +130,17 @@ export function createFeedClient() {
       poll: Sighting,
       view: View,
       startup: boolean,
-      besides: () => Besides,
+      { gzip, store }: Besides,
       key = viewKey(view),
     ): StreamBody | Promise<StreamBody | Cold> {
       const own = (): ReturnType<typeof follower.answer> => {
-        return follower.answer(poll, key, view, Date.now(), () => besides().gzip);
+        return follower.answer(poll, key, view, Date.now(), gzip);
       };
       const ask = (): Promise<StreamBody | Cold> => {
-        return askStream(env, key, { poll, view, startup, ...besides(), ...known() });
+        return askStream(env, key, { poll, view, startup, gzip: gzip(), store: store(), ...known() });
       };
       const followFirst = async (): Promise<StreamBody | Cold> => {
-        await refresh(env, besides().store);
+        await refresh(env, poll, store);
         const answer = await own();
         return answer === 'follow' || answer === 'ask' ? ask() : answer;
       };
@@ -151,7 +160,7 @@ export function createFeedClient() {
         follower.noteSighting(clientName(poll.bouncerId, poll.address), poll);
         return list;
       };
-      const none = lookForNone(env, view, store);
+      const none = lookForNone(env, poll, view, store);
       if (typeof none === 'object') return found(none);
       // Nobody asks for the same page again.
       const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
@@ -160,8 +169,8 @@ export function createFeedClient() {
       if (recalled) return found(recalled);
       const ask = (): Promise<ListAnswer> => askList(env, poll, query, lookup, store());
       if (none === 'ask') return ask();
-      return refresh(env, store()).then(() => {
-        const followed = lookForNone(env, view, store);
+      return refresh(env, poll, store).then(() => {
+        const followed = lookForNone(env, poll, view, store);
         return typeof followed === 'object' ? found(followed) : ask();
       });
     },

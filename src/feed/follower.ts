@@ -4,7 +4,8 @@
 //
 // What makes it right: a client's cursor says what its bouncer has, and the part of the mirror has every change since then.
 // An older cursor is right, too: it repeats changes. So nothing is lost when a client is answered by several isolates in
-// turn, or by the object. What makes a cursor wrong the object learns first (invalidated.ts in stream).
+// turn, or by the object, as long as a change is repeated until all of them have it (settled.ts in stream). What makes a
+// cursor wrong the object learns first (invalidated.ts there).
 
 import type { Row } from '../formats/decision.ts';
 import { byHandles, type Names } from '../mirror/engine-names.ts';
@@ -12,11 +13,9 @@ import { endOf, type Mirror } from '../mirror/memory.ts';
 import { applyTouched, createPart, setHolds, trimPart } from '../mirror/touched.ts';
 import { requestKey, type View } from '../mirror/view.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import { sinceMs } from '../runtime/clock.ts';
 import { clientName, type ReportedSighting, type Sighting } from '../stream/clients.ts';
-import type { PlainCursor } from '../stream/cursor.ts';
-import type { Answer } from '../stream/delta.ts';
-import type { Mark } from '../stream/invalidated.ts';
+import { advancePlain, type PlainCursor } from '../stream/cursor.ts';
+import { mostAgeMs, type Mark } from '../stream/invalidated.ts';
 import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
 import { bodyOf, smallBody } from '../stream/render.ts';
 import type { FollowAsk, Followed } from './questions.ts';
@@ -33,6 +32,8 @@ const mostSightings = 10_000;
 const mostChanges = 20_000;
 
 const entryBytes = 100;
+/** Cursors to look for at once. */
+const mostForgotten = 100_000;
 
 /** What a bouncer gets; null: nothing has changed for it. */
 export type StreamBody = {
@@ -42,7 +43,7 @@ export type StreamBody = {
 
 /** A question that is under way. */
 export interface Following {
-  readonly ask: Pick<FollowAsk, 'since' | 'mark'>;
+  readonly ask: Pick<FollowAsk, 'isolate' | 'since' | 'mark'>;
   readonly askedMs: number;
 }
 
@@ -55,6 +56,9 @@ export function createFollower() {
   let part: Mirror | null = null;
   let mark: Mark | null = null;
   let names: Names = new Map();
+  let settled = -1;
+  /** Made at the first question: the runtime has no random numbers before the first request. */
+  let isolate = '';
   /** When the part was known to be complete. */
   let followedMs = -Infinity;
   /** Numbers in place of views in the keys of so many clients: the texts would take most of the memory. */
@@ -79,13 +83,17 @@ export function createFollower() {
     if (mark?.instance !== newMark.instance) {
       cursors.clear();
       followedMs = -Infinity;
+      for (const { bouncerId, versionId, address, seenMs, userAgent } of takeSightings()) {
+        sightings.set(clientName(bouncerId, address), { bouncerId, versionId, address, seenMs, userAgent });
+      }
     }
     mark = newMark;
     part = createPart(sequence);
   };
   const forgetClients = (forget: readonly string[] | 'all'): void => {
-    if (forget === 'all') return cursors.clear();
-    for (const name of forget) for (const number of viewNumbers.values()) cursors.delete(`${number} ${name}`);
+    const numbers = viewNumbers.values();
+    if (forget === 'all' || forget.length * numbers.length > mostForgotten) return cursors.clear();
+    for (const name of forget) for (const number of numbers) cursors.delete(`${number} ${name}`);
   };
   const noteSighting = (key: string, poll: ReportedSighting): void => {
     const moved = poll.moved ?? sightings.get(key)?.moved;
@@ -96,18 +104,25 @@ export function createFollower() {
     if (taken.length > 0) sightings.clear();
     return taken;
   };
-  const isFresh = (nowMs: number): boolean => sinceMs(followedMs, nowMs) <= freshMs;
+  /** Within `ms`; never if the clock was set back since. */
+  const isWithin = (ms: number, nowMs: number): boolean => nowMs >= followedMs && nowMs - followedMs <= ms;
+  const isFresh = (nowMs: number): boolean => isWithin(freshMs, nowMs);
+  /** Also where the question was asked after the poll came: it is as fresh as one of its own. */
+  const isCurrent = ({ seenMs }: Sighting, nowMs: number): boolean => {
+    return isFresh(nowMs) || (followedMs >= seenMs && isWithin(mostAgeMs, nowMs));
+  };
 
   return {
     isFresh,
-    sequence: (): number => part?.sequence ?? -1,
+    isCurrent,
 
     /** What this isolate has followed. Null: nothing yet. */
     known: (): Known | null => (part && mark ? { part, instance: mark.instance } : null),
 
     /** Begins a question about what was touched. */
     ask(nowMs: number): Following {
-      return { ask: { since: part?.sequence ?? -1, mark }, askedMs: nowMs };
+      isolate ||= crypto.randomUUID();
+      return { ask: { isolate, since: part?.sequence ?? -1, mark }, askedMs: nowMs };
     },
 
     /** Takes the answer to a question. Of two at once the later answer may be the older one. `isLatest`: it has every change. */
@@ -120,6 +135,7 @@ export function createFollower() {
       forgetClients(forget);
       mark = followed.mark;
       names = followed.names;
+      settled = followed.settled;
       if (part) {
         setHolds(part, followed.holds);
         trimPart(part, mostChanges);
@@ -141,7 +157,7 @@ export function createFollower() {
       const key = keyOf(poll, viewKey);
       const cursor = cursors.get(key);
       if (!part || !cursor) return 'ask';
-      if (!isFresh(nowMs)) {
+      if (!isCurrent(poll, nowMs)) {
         // It goes with the question.
         noteSighting(key, poll);
         return 'follow';
@@ -153,7 +169,7 @@ export function createFollower() {
       const translated = byHandles(view, names);
       const answer = changesInPart(part, translated, cursor);
       if (!answer) return 'ask';
-      const next = advanced(cursor, answer);
+      const next = advancePlain(cursor, answer.sequence, settled);
       cursors.set(key, next);
       const mirror = part;
       const endsMs = (row: Row): number => endOf(mirror, row);
@@ -191,14 +207,5 @@ export function createFollower() {
     /** The polls that were answered here since the last report. */
     takeSightings,
     mark: (): Mark | null => mark,
-  };
-}
-
-/** The cursor after an answer. One of the object may have brought the client further than this isolate knows. */
-function advanced({ baseline, lastSequence }: PlainCursor, { sequence }: Answer): PlainCursor {
-  return {
-    baseline,
-    beforeSequence: Math.min(lastSequence, sequence),
-    lastSequence: Math.max(lastSequence, sequence),
   };
 }

@@ -36,7 +36,8 @@ export function createLookups() {
 
     /** What the feed found for the same look-up, if it would find the same now. */
     recall(lookup: string, nowMs: number): ShortList | undefined {
-      return sinceMs(latest.seenMs, nowMs) <= latestFreshMs ? found.get(lookup) : undefined;
+      const isFresh = nowMs >= latest.seenMs && nowMs - latest.seenMs <= latestFreshMs;
+      return isFresh ? found.get(lookup) : undefined;
     },
 
     learn(lookup: string, list: ShortList, askedMs: number): void {

@@ -23,18 +23,13 @@ import * as engines from '../engines/engines.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as local from '../mirror/local.ts';
 import { createCensus, statusOf } from './figures.ts';
+import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
 import type { Kind } from '../mirror/census.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
-import {
-  createInvalidated,
-  invalidateAll,
-  invalidatedSince,
-  markOf,
-  type Mark,
-} from '../stream/invalidated.ts';
+import { createInvalidated, invalidateAll, type Mark } from '../stream/invalidated.ts';
 import { answerPoll, createChangedLimits, type Stream, type StreamAnswer } from '../stream/poll.ts';
 import type {
   Cold,
@@ -53,13 +48,10 @@ import { answerList } from '../stream/list.ts';
 import { activeRows } from '../stream/selection.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
-import { touchedSince } from '../mirror/touched.ts';
 import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
 
 const forgetIntervalMs = 3_600_000;
-/** Changes in one answer to an isolate: some 2 MB. One that has missed more begins anew. */
-const mostTouched = 5_000;
 /** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
 const onceKeptMs = 25 * 3_600_000;
 
@@ -102,6 +94,7 @@ export class DecisionFeed extends DurableObject<Env> {
       gzipped: new Map(),
       invalidated: createInvalidated(),
       changedLimits: createChangedLimits(),
+      settled: new Map(),
     };
     // A view that names engines may mean another one now. The new names are stored, so this must be stored too.
     if (this.#store.namesMoved) {
@@ -249,18 +242,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const nowMs = this.#sweep();
     if (ask.store) this.#keys.hear(ask.store, nowMs);
     this.note(ask.sightings, ask.mark);
-    const { mirror, names } = this.#store;
-    const { invalidated } = this.#stream;
-    const mark = markOf(invalidated);
-    const isSame = ask.mark?.instance === mark.instance;
-    return {
-      mark,
-      forget: ask.mark ? invalidatedSince(invalidated, ask.mark) : 'all',
-      sequence: mirror.sequence,
-      touched: isSame ? touchedSince(mirror, ask.since, mostTouched) : null,
-      holds: mirror.holds,
-      names,
-    };
+    return answerFollow(this.#store, this.#stream, ask, nowMs);
   }
 
   /**

@@ -28,6 +28,8 @@ interface Polled extends Asked {
 
 /** `since`: the sequence up to which the isolate has followed the feed; -1: it has not. */
 export interface FollowAsk extends Asked {
+  /** A name of the isolate, which no other has. */
+  readonly isolate: string;
   readonly since: number;
 }
 
@@ -36,6 +38,8 @@ export interface Followed {
   /** The clients whose cursors the isolate has to forget. */
   readonly forget: readonly string[] | 'all';
   readonly sequence: number;
+  /** No change beyond it counts as delivered (settled.ts in stream). */
+  readonly settled: number;
   /** What changed since. Null: too much, so the isolate begins anew at `sequence`. */
   readonly touched: Touched | null;
   readonly holds: ReadonlyMap<string, Hold>;

@@ -76,7 +76,7 @@ export function answerPoll(asker: Asker, query: StreamQuery): Response | Promise
   const { limits } = bouncer.policy;
   const poll = sighting(asker);
   const view = limits ? { ...query.view, limits } : query.view;
-  const besides = () => ({ gzip: acceptsGzip(request), store: storeNews(bouncer, poll.seenMs) });
+  const besides = { gzip: () => acceptsGzip(request), store: () => storeNews(bouncer, poll.seenMs) };
   const answer = stream(env, poll, view, query.startup, besides, limits ? viewKey(view) : query.viewKey);
   return answer instanceof Promise
     ? answer.then((late) => responseOf(late, settings))

@@ -153,7 +153,7 @@ function writing(effect: Write['effect']): Reply {
 
 /**
  * Forwards a write, and answers when the feed has followed. Bouncers that ask through this isolate see the change in
- * their next poll; through another one within 1 s, for which the fast path there may answer by itself.
+ * their next poll; through another one within 1 s, in which that one may not have followed the feed.
  */
 async function write(c: Context<AppEnv>, effect: Write['effect']): Promise<Response> {
   const startMs = Date.now();

@@ -116,7 +116,7 @@ export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
       'Type and version that the client of the bouncer named which was seen last.',
       ofSeen(({ userAgent }, bouncer) => {
         const { type, version } = typeAndVersion(userAgent);
-        return [[{ bouncer, type: labelOf(type), version: cut(version, 60) }, 1]];
+        return [[{ bouncer, type: labelOf(type), version: labelOf(cut(version, 60)) }, 1]];
       }),
     ),
     gauge(

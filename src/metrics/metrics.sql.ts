@@ -42,7 +42,7 @@ const mostEnforced = 50;
 const enforced = sql`(SELECT json_group_array(json_array(origin, ip_type, total)) FROM (
   SELECT substr(CAST(coalesce(item ->> '$.labels.origin', '') AS TEXT), 1, 200) AS origin,
     CAST(coalesce(item ->> '$.labels.ip_type', '') AS TEXT) AS ip_type,
-    sum(item ->> '$.value') AS total
+    total(item ->> '$.value') AS total
   FROM (SELECT CASE type WHEN 'object' THEN value ELSE '{}' END AS item
     FROM json_each(bouncers.metrics_json, '$.metrics[#-1].items'))
   WHERE item ->> '$.name' = 'active_decisions' AND json_type(item, '$.value') IN ('integer', 'real')

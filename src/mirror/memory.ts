@@ -46,8 +46,9 @@ export interface ViewChanges {
   removed: Row[];
 }
 
-/** Views whose changes are kept. */
-const mostViews = 1_000;
+/** Of all views whose changes are kept: the changes of some 1,000. */
+const mostViewBytes = 8 * 1024 * 1024;
+const viewBytes = 8_000;
 
 /**
  * Removals that outlast their tombstones. The removed text's network is still banned under another spelling, so bouncers
@@ -94,7 +95,7 @@ export function createMirror(
     nextExpiryMs: Infinity,
     holds: new Map(),
     prefixes: { v4: new Map(), v6: new Map() },
-    viewChanges: createGenerations(mostViews),
+    viewChanges: createGenerations(mostViewBytes, (key) => viewBytes + 2 * key.length),
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   for (const row of active) insert(mirror, row);

@@ -24,7 +24,7 @@ export interface Touched {
   readonly respelled: readonly string[];
 }
 
-/** Null: more than `most` changes, or some that are forgotten. */
+/** Null: more than `most` changes, many more rows, or changes that are forgotten. */
 export function touchedSince(mirror: Mirror, since: number, most: number): Touched | null {
   const { sequence, purgedSequence, byCanonicalValue, respelled } = mirror;
   if (since < purgedSequence || since > sequence) return null;
@@ -32,9 +32,12 @@ export function touchedSince(mirror: Mirror, since: number, most: number): Touch
   const removed = removedSince(mirror, since);
   if (added.length + removed.length > most) return null;
   const values = [...new Set([...added, ...removed].map(({ canonicalValue }) => canonicalValue))];
+  const rows = [...removed, ...values.flatMap((value) => byCanonicalValue.get(value) ?? [])];
+  // Many decisions on each value: an answer of the object has a limit (32 MiB).
+  if (rows.length > 2 * most) return null;
   return {
     sequence,
-    rows: [...removed, ...values.flatMap((value) => byCanonicalValue.get(value) ?? [])],
+    rows,
     respelled: values.filter((value) => respelled.has(value)),
   };
 }
@@ -73,8 +76,8 @@ export function setHolds(part: Mirror, holds: ReadonlyMap<string, Hold>): void {
 
 /** Forgets the older half of the changes if a part has more than `most`. */
 export function trimPart(part: Mirror, most: number): void {
-  const { added, removed } = part;
-  if (added.length + removed.length <= most) return;
+  const { added, removed, byId } = part;
+  if (Math.max(added.length, byId.size) + removed.length <= most) return;
   const middle = (rows: readonly Row[]): Row | undefined => rows[rows.length >> 1];
   const upTo = added.length > removed.length ? middle(added)?.addedSeq : middle(removed)?.removedSeq;
   part.purgedSequence = upTo ?? part.sequence;

@@ -31,6 +31,7 @@ type Ask<At, Answer> = (at: At, subject: string, recall?: () => Answer | undefin
 export function createAsking<At, Answer>(
   send: (at: At, subjects: readonly string[]) => Promise<ReadonlyMap<string, Answer>>,
   onFailure: (error: unknown) => void,
+  limitMs = answerMs,
 ): Ask<At, Answer> {
   let underWay: Question<Answer> | null = null;
   let next: Question<Answer> = { subjects: new Set(), reply: null };
@@ -43,7 +44,7 @@ export function createAsking<At, Answer>(
   }
 
   function put(at: At, question: Question<Answer>): Promise<ReadonlyMap<string, Answer>> {
-    const reply = answerWithin(send(at, [...question.subjects]), answerMs)
+    const reply = answerWithin(send(at, [...question.subjects]), limitMs)
       .catch((error: unknown) => {
         onFailure(error);
         throw error;
@@ -64,7 +65,7 @@ export function createAsking<At, Answer>(
       () => false,
       () => false,
     );
-    return answerWithin(settled, answerMs + slackMs).catch(() => {
+    return answerWithin(settled, limitMs + slackMs).catch(() => {
       over(question);
       return true;
     });

@@ -110,10 +110,10 @@ export function writeBaselines(baselines: Baselines): boolean {
 /** The cursor if a delta can start from it. Undefined: only the full state is safe. */
 export function usableCursor(
   { byId }: Baselines,
-  { purgedSequence }: Mirror,
+  { sequence, purgedSequence }: Mirror,
   cursor: Cursor | undefined,
 ): Cursor | undefined {
-  if (!cursor || cursor.beforeSequence < purgedSequence) return undefined;
+  if (!cursor || cursor.beforeSequence < purgedSequence || cursor.lastSequence > sequence) return undefined;
   const { beforeBaseline: before, lastBaseline: last } = cursor;
   return (before === 0 || byId.has(before)) && (last === 0 || byId.has(last)) ? cursor : undefined;
 }

@@ -54,6 +54,13 @@ export function merge(cursor: Cursor, given: PlainCursor): Cursor {
   return moved ? { ...cursor, beforeSequence, lastSequence } : cursor;
 }
 
+interface Delivering {
+  readonly startup: boolean;
+  readonly again?: boolean;
+  /** No change beyond it counts as delivered (settled.ts). */
+  readonly settled: number;
+}
+
 /**
  * The cursor after an answer that brings the bouncer to `now`. `from`: the cursor that it had, usable or not. `again`: the
  * answer replaces one that was lost, so it starts where that one started.
@@ -65,14 +72,28 @@ export function merge(cursor: Cursor, given: PlainCursor): Cursor {
 export function advance(
   from: Cursor | undefined,
   now: Position,
-  { startup, again = false }: { readonly startup: boolean; readonly again?: boolean },
+  { startup, again = false, settled }: Delivering,
   pending: readonly PendingRemoval[],
 ): Cursor {
   const last = { lastSequence: now.sequence, lastBaseline: now.baseline, pending };
-  if (startup) return { beforeSequence: now.sequence, beforeBaseline: now.baseline, ...last };
+  const upTo = (sequence: number): number => Math.min(sequence, settled);
+  if (startup) return { beforeSequence: upTo(now.sequence), beforeBaseline: now.baseline, ...last };
   if (!from) return { beforeSequence: -1, beforeBaseline: 0, ...last };
   if (again) return { beforeSequence: from.beforeSequence, beforeBaseline: from.beforeBaseline, ...last };
-  return { beforeSequence: from.lastSequence, beforeBaseline: from.lastBaseline, ...last };
+  return { beforeSequence: upTo(from.lastSequence), beforeBaseline: from.lastBaseline, ...last };
+}
+
+/** The cursor after an answer of an isolate. One of the object may have brought the client further than the isolate knows. */
+export function advancePlain(
+  { baseline, lastSequence }: PlainCursor,
+  sequence: number,
+  settled: number,
+): PlainCursor {
+  return {
+    baseline,
+    beforeSequence: Math.min(lastSequence, sequence, settled),
+    lastSequence: Math.max(lastSequence, sequence),
+  };
 }
 
 /** Whether the bouncer was given every change up to `now` twice. Nothing goes out until the feed or its limits change. */

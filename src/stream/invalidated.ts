@@ -2,6 +2,11 @@
 // them is right as long as the bouncer has what the cursor says and its limits are the same. The feed's object learns first
 // when that ends, and each isolate learns it with its next question. Pure.
 
+/** An isolate answers from what it asked for at most so long ago. */
+export const mostAgeMs = 4_000;
+/** So long the object reckons with it: an answer takes some time. */
+export const oldAnswersMs = mostAgeMs + 1_000;
+
 /** How much of this an isolate knows. */
 export interface Mark {
   /** The object since it woke: its memory, and the history that its sequences are of. */

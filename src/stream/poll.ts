@@ -24,18 +24,13 @@ import {
   type PlainCursor,
 } from './cursor.ts';
 import { changesSince, fromNothing, fullState, oneSpellingEach, transition, type Answer } from './delta.ts';
-import { invalidate, markOf, type Invalidated, type Mark } from './invalidated.ts';
+import { invalidate, markOf, oldAnswersMs, type Invalidated, type Mark } from './invalidated.ts';
 import { bodyOf, keptAnswer, type GzipCache } from './render.ts';
+import { settledAt, type Settled } from './settled.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { createGenerations, type Generations } from '../runtime/generations.ts';
 
-/**
- * So long after a client's limits changed an isolate may still answer it by the old ones: it is fresh for a second, and its
- * answer takes some time.
- */
-const oldLimitsMs = 3_000;
-
-/** When the limits of a client's view changed, for as long as it matters. */
+/** When the limits of a client's view changed: until the first answer after isolates may answer by the old ones. */
 export type ChangedLimits = Generations<number>;
 
 export function createChangedLimits(): ChangedLimits {
@@ -51,6 +46,7 @@ export interface Stream {
   readonly gzipped: GzipCache;
   readonly invalidated: Invalidated;
   readonly changedLimits: ChangedLimits;
+  readonly settled: Settled;
 }
 
 export interface Poll {
@@ -102,7 +98,8 @@ export async function answerPoll(stream: Stream, client: Client, poll: Poll): Pr
     oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
   // An isolate may still answer by limits that have just changed, so the next answer starts from them once more.
   const again = poll.again === true || haveJustChanged(stream, client, slot, nowMs);
-  const next = advance(cursor, now, { startup, again }, delivery.pending);
+  const settled = settledAt(stream.settled, sequence, nowMs);
+  const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`.
@@ -113,8 +110,9 @@ export async function answerPoll(stream: Stream, client: Client, poll: Poll): Pr
   };
   const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
   const body = await bodyOf(stream.gzipped, delivery, rendering, undo);
-  // A long body may be cut off, and the cursor with it.
-  return { ...answered, cursor: typeof body.body === 'string' ? plainOf(next) : null, ...body };
+  // A long body may be cut off, and the cursor with it. That of a long view is not kept.
+  const isKept = typeof body.body === 'string' && cursorOf(client, slot) !== undefined;
+  return { ...answered, cursor: isKept ? plainOf(next) : null, ...body };
 }
 
 function noteChangedLimits(stream: Stream, client: Client, slot: string, nowMs: number): void {
@@ -123,9 +121,13 @@ function noteChangedLimits(stream: Stream, client: Client, slot: string, nowMs: 
   if (writeBaselines(stream.baselines)) stream.clientLog.writeNow(client);
 }
 
+/** The first answer after isolates have the new limits counts, too: one before it may be lost. */
 function haveJustChanged({ changedLimits }: Stream, { name }: Client, slot: string, nowMs: number): boolean {
-  const changedMs = changedLimits.get(`${name} ${slot}`);
-  return changedMs !== undefined && sinceMs(changedMs, nowMs) < oldLimitsMs;
+  const key = `${name} ${slot}`;
+  const changedMs = changedLimits.get(key);
+  if (changedMs === undefined) return false;
+  if (sinceMs(changedMs, nowMs) > oldAnswersMs) changedLimits.delete(key);
+  return true;
 }
 
 /**

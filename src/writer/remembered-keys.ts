@@ -24,6 +24,8 @@ export interface StoreNews {
   readonly heardMs: number;
   /** The key that asks, as D1 has it at this epoch; null: it was reported before. */
   readonly key: FoundKey | null;
+  /** Other keys that the isolate has read in D1 since. Left out by the release before. */
+  readonly others?: readonly FoundKey[];
 }
 
 /** The moves of D1's epoch from one to another. */
@@ -118,7 +120,9 @@ export function openRememberedKeys(sql: SqlStorage) {
     hear(news: StoreNews, nowMs: number): void {
       if (news.epoch !== epoch) return;
       heardMs = later(Math.min(news.heardMs, nowMs), nowMs);
-      if (news.key && unwritten.size < mostUnwritten) unwritten.set(news.key.version.digest, news.key);
+      for (const key of [news.key, ...(news.others ?? [])]) {
+        if (key && unwritten.size < mostUnwritten) unwritten.set(key.version.digest, key);
+      }
     },
     /** Writes what was reported. Never throws: what can not be written waits. */
     writeHeard(): void {

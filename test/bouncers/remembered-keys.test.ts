@@ -106,6 +106,22 @@ describe('an isolate that knows nothing, without D1', () => {
   });
 });
 
+test('a key that changed is served again once it was used, whoever asks the object then', async () => {
+  const keys = [await addBouncer('a'), await addBouncer('b')];
+  for (let polls = 0; polls < 3; polls++) for (const key of keys) await poll(first, key);
+  for (const name of ['a', 'b']) {
+    const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
+    const body = JSON.stringify({ view: { origins: ['crowdsec'] } });
+    await call(`/api/v1/bouncers/${name}`, { method: 'PATCH', headers, body });
+  }
+  // The first of them makes the isolate follow the feed, the other one is answered from that.
+  for (let polls = 0; polls < 3; polls++) {
+    pass(10_000);
+    for (const key of keys) expect(await poll(first, key)).toBe(200);
+  }
+  for (const key of keys) expect(await inTheDark(key)).toBe(200);
+});
+
 test('a look-up that crosses a revocation does not bring the key back', async () => {
   const key = await addBouncer('a');
   const late = {

@@ -70,6 +70,33 @@ describe('an isolate', () => {
     expect(await a.pull(false)).toEqual({ added: [], ended: [] });
   });
 
+  test('asks once for many polls, too, where the object takes more than a second to answer', async () => {
+    await ban('192.0.2.1');
+    const { calls, feed: asked } = counted();
+    const slow = (): object => {
+      const get = (stub: Record<string, (...given: unknown[]) => unknown>, method: string) => {
+        return async (...given: unknown[]) => {
+          if (method !== 'follow') return stub[method](...given);
+          const answer = await stub['follow'](...given);
+          vi.setSystemTime(Date.now() + 1_300);
+          return answer;
+        };
+      };
+      return new Proxy(asked(), { get: get as never });
+    };
+    const isolates = throughIsolates([0], slow);
+    const clients = Array.from({ length: 30 }, (_, at) =>
+      bouncer({ bouncerId: at + 1, asks: () => isolates }),
+    );
+    for (const client of clients) await client.pull(true);
+    await ban('192.0.2.2');
+    letIsolatesFollow();
+    await Promise.all(clients.map((client) => client.pull(false)));
+    for (const client of clients) expect(client.banned()).toHaveLength(2);
+    expect(calls['stream']).toBe(30);
+    expect(calls['follow']).toBeLessThanOrEqual(2);
+  });
+
   test('asks an object of the release before for each poll', async () => {
     await ban('192.0.2.1');
     vi.spyOn(console, 'error').mockReturnValue();
@@ -87,6 +114,39 @@ describe('an isolate', () => {
     await client.pull(true);
     await ban('192.0.2.2');
     expect((await client.pull(false)).added.map(({ value }) => value)).toEqual(['192.0.2.2']);
+  });
+});
+
+describe('an isolate that is behind another one', () => {
+  /** Client, and two isolates: the first one follows the feed just before the value is banned, the second just after. */
+  async function between(route: readonly number[]) {
+    await ban('192.0.2.1');
+    await ban('192.0.2.9');
+    const isolates = throughIsolates(route);
+    return bouncer({ asks: () => isolates });
+  }
+  const unban = async () => {
+    engine.expire(engine.active().find(({ value }) => value === '192.0.2.1')?.id ?? 0);
+    await sync();
+  };
+
+  test('takes back for a moment only what the other one gave: the change is repeated until both have it', async () => {
+    // P is isolate 0, Q isolate 1.
+    const client = await between([0, 0, 1, 0, 1, 1, 0, 1, 1]);
+    await client.pull(true);
+    await client.pull(false);
+    await client.pull(false);
+    letIsolatesFollow();
+    await unban();
+    await client.pull(false);
+    await ban('192.0.2.1');
+    // Q sees the ban twice; P, which is still fresh, only the unban.
+    await client.pull(false);
+    await client.pull(false);
+    await client.pull(false);
+    letIsolatesFollow();
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.9']);
   });
 });
 

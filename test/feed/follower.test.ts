@@ -48,6 +48,7 @@ function follow(follower: Follower, sequence: number, rows: readonly Row[], some
     mark: mark(),
     forget: [],
     sequence,
+    settled: sequence,
     touched,
     holds: new Map(),
     names: new Map(),
@@ -120,7 +121,8 @@ describe('an isolate that follows the feed', () => {
   test('follows again after a second, and after a change that was made through it', () => {
     const follower = following();
     expect(follower.answer(one, view, everything, nowMs + 1_000, () => false)).toBeNull();
-    expect(follower.answer(one, view, everything, nowMs + 1_001, () => false)).toBe('follow');
+    const later = { ...one, seenMs: nowMs + 1_001 };
+    expect(follower.answer(later, view, everything, nowMs + 1_001, () => false)).toBe('follow');
     follower.forgetLatest();
     expect(answer(follower)).toBe('follow');
   });

@@ -34,7 +34,13 @@ function startObject(decisions: readonly Spelled[], instance: string, mostTouche
     },
     follow({ since, mark }: Pick<FollowAsk, 'since' | 'mark'>) {
       const touched = mark?.instance === instance ? touchedSince(mirror, since, mostTouched) : null;
-      const rest = { mark: { instance, count: 0 }, forget: [], holds: new Map(), names: new Map() };
+      const rest = {
+        mark: { instance, count: 0 },
+        forget: [],
+        holds: new Map(),
+        names: new Map(),
+        settled: 0,
+      };
       return structuredClone({ ...rest, sequence: mirror.sequence, touched });
     },
   };

@@ -319,6 +319,14 @@ describe('what a bouncer reports', () => {
     expect(await enforced()).toEqual([]);
   });
 
+  test('may be more than SQLite can add up in whole numbers', async () => {
+    const most = item(9_000_000_000_000_000_000, { origin: 'CAPI', ip_type: 'ipv4' });
+    await send([{ items: [most, most] }]);
+    expect(await enforced()).toEqual([
+      'lapidary_bouncer_active_decisions{bouncer="fw",origin="CAPI",ip_type="ipv4"} 18000000000000000000',
+    ]);
+  });
+
   test('has at most so many series, however many origins it names', async () => {
     const origins = Array.from({ length: 40 }, (_, at) => `lists:${at}`);
     await send([{ items: origins.map((origin, at) => item(at, { origin, ip_type: `type ${at}` })) }]);

@@ -221,13 +221,13 @@ async function run(steps: Step[], dialect: string, route: number[]): Promise<voi
 
   // Quiescence: the engine is honest, the feed compares twice, every bouncer polls once.
   engine.add({ value: '203.0.113.99', untilMs: Date.now() + 3_600_000 });
+  letIsolatesFollow();
   letEndWhatIsEnding([engine]);
   for (let round = 0; round < 3; round++) await feed().sync({ full: true, force: false });
   const decisions = await feed().page(0, 1000);
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
   // to its own end. Until an operator forces it bouncers may hold more than the engine, never less.
   const kept = decisions.length - engine.active().length;
-  letIsolatesFollow();
   for (const client of clients) {
     await client.pull(!client.started);
     client.started = true;
@@ -236,8 +236,9 @@ async function run(steps: Step[], dialect: string, route: number[]): Promise<voi
     else if (kept === 0) await expectInStep(client, activeAt(engine));
     else expect(client.keys()).toEqual(expect.arrayContaining(expectedKeys(activeAt(engine), view)));
   }
-  await feed().sync({ full: true, force: true });
   letIsolatesFollow();
+  letEndWhatIsEnding([engine]);
+  await feed().sync({ full: true, force: true });
   for (const client of clients) {
     await client.pull(false);
     const view = { ...client.view, limits: client.limits() };
@@ -249,9 +250,9 @@ async function run(steps: Step[], dialect: string, route: number[]): Promise<voi
     const { id, untilMs } = engine.active().sort((a, b) => a.untilMs - b.untilMs)[0] as ModelDecision;
     if (nth % 2 === 0) vi.setSystemTime(untilMs + 1000);
     else engine.expire(id);
+    letIsolatesFollow();
     await feed().sync({ full: false, force: false });
     const rows = await mirrored();
-    letIsolatesFollow();
     for (const client of clients) {
       await client.pull(false);
       await expectInStep(client, rows);

@@ -19,7 +19,10 @@ export function throughIsolates(route: readonly number[], feed?: () => object) {
     },
     async stream({ poll, view, startup, gzip }: StreamAsk): Promise<StreamBody> {
       const isolate = isolates.get(route[polls++ % route.length]);
-      const answer = await isolate?.stream(bindings, poll, view, startup, () => ({ gzip, store: undefined }));
+      const answer = await isolate?.stream(bindings, poll, view, startup, {
+        gzip: () => gzip,
+        store: () => undefined,
+      });
       if (answer === undefined || (answer && 'kind' in answer)) throw new Error('there is no answer');
       return answer;
     },
@@ -31,5 +34,5 @@ export function throughIsolates(route: readonly number[], feed?: () => object) {
  * start from both.
  */
 export function letIsolatesFollow(): void {
-  vi.setSystemTime(Date.now() + 3_001);
+  vi.setSystemTime(Date.now() + 5_001);
 }

@@ -1,0 +1,24 @@
+// How far every isolate has come that may still answer. Two isolates follow the feed at different moments, so a bouncer may be
+// answered by one that is behind after one that is ahead, and take back what it was just given. So a change goes out again
+// until each of them has it: no cursor counts as delivered beyond the sequence here. Pure.
+
+import { sinceMs } from '../runtime/clock.ts';
+import { oldAnswersMs } from './invalidated.ts';
+
+/** Isolate → the sequence that it was last brought to, and when. */
+export type Settled = Map<string, { readonly sequence: number; readonly atMs: number }>;
+
+/** Notes that an isolate has followed the feed. */
+export function noteFollowed(settled: Settled, isolate: string, sequence: number, nowMs: number): void {
+  settled.set(isolate, { sequence, atMs: nowMs });
+}
+
+/** The sequence that every isolate has that may still answer. Forgets those that may not. */
+export function settledAt(settled: Settled, sequence: number, nowMs: number): number {
+  let least = sequence;
+  for (const [isolate, followed] of settled) {
+    if (sinceMs(followed.atMs, nowMs) > oldAnswersMs) settled.delete(isolate);
+    else least = Math.min(least, followed.sequence);
+  }
+  return least;
+}
