@@ -8,10 +8,14 @@
 import { randomUUID } from 'node:crypto';
 import { linkSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 const folder = 'lock';
 /** How long a holder may take to say who it is: a child that has inherited the lock never does. */
 const answerMs = 2000;
+/** A holder that is ending is asked again, for a second in all. */
+const mostTries = 20;
+const pauseMs = 50;
 
 /**
  * Takes the lock of the state folder `state`. `introduction` is how the holder names itself to others.
@@ -82,12 +86,17 @@ function listen(path, introduction) {
   });
 }
 
-/** Who listens at `path`: its introduction, empty when it says nothing, or null when it is dead. */
+/**
+ * Who listens at `path`: its introduction, empty when it says nothing, or null when it is dead. Whoever hangs up without a
+ * word is just ending: the kernel closes what it had one after the other, and its socket may be the last.
+ */
 async function findHolder(path) {
-  let heard = await askHolder(path);
-  // Whoever hangs up without a word is just ending: asked again, it is dead, or a child has inherited the socket.
-  if (heard === undefined) heard = await askHolder(path);
-  return heard === undefined ? '' : heard;
+  for (let tries = 1; tries <= mostTries; tries++) {
+    const heard = await askHolder(path);
+    if (heard !== undefined) return heard;
+    await delay(pauseMs);
+  }
+  return '';
 }
 
 /** As `findHolder`; undefined: it hung up without a word. */
