@@ -42,8 +42,9 @@ export function createFeedClient() {
   /** How many changes were made through this isolate. */
   let changes = 0;
 
-  const known = (): Pick<StreamAsk, 'sightings' | 'mark'> => {
-    return { sightings: follower.takeSightings(), mark: follower.mark() };
+  const known = (): Pick<StreamAsk, 'sightings' | 'mark' | 'isolate'> => {
+    const [sightings, mark, isolate] = [follower.takeSightings(), follower.mark(), follower.isolate()];
+    return { sightings, mark, isolate };
   };
 
   async function askStream(env: Env, key: string, ask: Omit<StreamAsk, 'again'>): Promise<StreamBody | Cold> {

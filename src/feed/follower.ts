@@ -43,7 +43,7 @@ export type StreamBody = {
 
 /** A question that is under way. */
 export interface Following {
-  readonly ask: Pick<FollowAsk, 'isolate' | 'since' | 'mark'>;
+  readonly ask: Pick<FollowAsk, 'since' | 'mark'>;
   readonly askedMs: number;
 }
 
@@ -121,8 +121,7 @@ export function createFollower() {
 
     /** Begins a question about what was touched. */
     ask(nowMs: number): Following {
-      isolate ||= crypto.randomUUID();
-      return { ask: { isolate, since: part?.sequence ?? -1, mark }, askedMs: nowMs };
+      return { ask: { since: part?.sequence ?? -1, mark }, askedMs: nowMs };
     },
 
     /** Takes the answer to a question. Of two at once the later answer may be the older one. `isLatest`: it has every change. */
@@ -207,5 +206,6 @@ export function createFollower() {
     /** The polls that were answered here since the last report. */
     takeSightings,
     mark: (): Mark | null => mark,
+    isolate: (): string => (isolate ||= crypto.randomUUID()),
   };
 }

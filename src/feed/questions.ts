@@ -16,6 +16,8 @@ import type { ListQuery } from '../stream/query.ts';
 interface Asked {
   /** Polls that the isolate answered by itself since it last asked. */
   readonly sightings: readonly ReportedSighting[];
+  /** A name of the isolate, which no other has. Left out by the release before. */
+  readonly isolate?: string;
   /** What the isolate knows of the object. Null: nothing yet. Left out by the release before. */
   readonly mark?: Mark | null;
   /** What the isolate knows of D1. Left out if it knows nothing yet. */
@@ -28,8 +30,6 @@ interface Polled extends Asked {
 
 /** `since`: the sequence up to which the isolate has followed the feed; -1: it has not. */
 export interface FollowAsk extends Asked {
-  /** A name of the isolate, which no other has. */
-  readonly isolate: string;
   readonly since: number;
 }
 

@@ -55,6 +55,8 @@ export interface Poll {
   readonly startup: boolean;
   /** The answer may have been made before, and lost on its way. */
   readonly again?: boolean;
+  /** The isolate that asks. Left out by the release before. */
+  readonly isolate?: string;
   /** Whether the client accepts gzip. */
   readonly gzip: boolean;
   /** Before this sequence nobody can have read anything with the bouncer's key. */
@@ -98,7 +100,7 @@ export async function answerPoll(stream: Stream, client: Client, poll: Poll): Pr
     oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
   // An isolate may still answer by limits that have just changed, so the next answer starts from them once more.
   const again = poll.again === true || haveJustChanged(stream, client, slot, nowMs);
-  const settled = settledAt(stream.settled, sequence, nowMs);
+  const settled = settledAt(stream.settled, sequence, nowMs, poll.isolate);
   const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);

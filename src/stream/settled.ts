@@ -13,12 +13,15 @@ export function noteFollowed(settled: Settled, isolate: string, sequence: number
   settled.set(isolate, { sequence, atMs: nowMs });
 }
 
-/** The sequence that every isolate has that may still answer. Forgets those that may not. */
-export function settledAt(settled: Settled, sequence: number, nowMs: number): number {
+/**
+ * The sequence that every isolate has that may still answer. Forgets those that may not. `asking`: the isolate that the
+ * answer goes through does not count, since it learns from it where the client stands.
+ */
+export function settledAt(settled: Settled, sequence: number, nowMs: number, asking?: string): number {
   let least = sequence;
   for (const [isolate, followed] of settled) {
     if (sinceMs(followed.atMs, nowMs) > oldAnswersMs) settled.delete(isolate);
-    else least = Math.min(least, followed.sequence);
+    else if (isolate !== asking) least = Math.min(least, followed.sequence);
   }
   return least;
 }
