@@ -159,7 +159,7 @@ export function storeNews({ version }: BouncerIdentity, nowMs: number): StoreNew
   if (epoch < 0) return undefined;
   const isDue = sinceMs(reported.get(version.digest) ?? -Infinity, nowMs) >= reportAgainMs;
   const key = isDue ? report(version.digest, nowMs) : null;
-  const others = [...unreported].slice(0, mostReported).flatMap((digest) => report(digest, nowMs) ?? []);
+  const others = [...unreported.values().take(mostReported)].flatMap((digest) => report(digest, nowMs) ?? []);
   return { epoch, heardMs: confirmation.confirmedMs(), key, others };
 }
 

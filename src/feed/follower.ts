@@ -22,7 +22,7 @@ import type { FollowAsk, Followed } from './questions.ts';
 import type { Known } from './unbanned.ts';
 
 /** So late this isolate may see a change that another one has followed. */
-const freshMs = 1_000;
+export const freshMs = 1_000;
 /** As many as the feed knows. */
 const mostClients = 200_000;
 const mostViewBytes = 1024 * 1024;

@@ -4,9 +4,8 @@
 import { sinceMs } from '../runtime/clock.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import type { ShortList } from '../stream/list.ts';
+import { freshMs } from './follower.ts';
 
-/** So late this isolate may see a change that another one has followed. */
-const latestFreshMs = 1_000;
 const mostBytes = 8 * 1024 * 1024;
 /** What a decision takes, and what an entry does besides. */
 const decisionBytes = 250;
@@ -36,7 +35,7 @@ export function createLookups() {
 
     /** What the feed found for the same look-up, if it would find the same now. */
     recall(lookup: string, nowMs: number): ShortList | undefined {
-      const isFresh = nowMs >= latest.seenMs && nowMs - latest.seenMs <= latestFreshMs;
+      const isFresh = nowMs >= latest.seenMs && nowMs - latest.seenMs <= freshMs;
       return isFresh ? found.get(lookup) : undefined;
     },
 

@@ -1,5 +1,6 @@
 // Questions that many requests ask at once. One is under way, and the requests that come meanwhile share the next one: how
-// often D1 is asked does not depend on how many come. Nobody waits longer than a second: silence is an outage, too.
+// often D1, or the feed's object, is asked does not depend on how many come. A question has a limit, of a second where none
+// is given: silence is an outage, too.
 //
 // A request's I/O ends with the request, and with it the question that it asked for others. So each waits for that no
 // longer than its own limit, and then asks itself. A mistake here lets requests hang.

@@ -1,16 +1,16 @@
 // Part a: empty delta polls, which is what bouncers send nearly always. The last rows show where such a poll's
-// time goes, and what it costs when the feed has moved, so that no isolate can answer by itself.
+// time goes, and what it costs when the feed has moved.
 import type { Bench, Side } from './bench.ts';
 import { startEmptyWorker } from '../lab/empty-worker.ts';
+import { besideEmpty } from './beside.ts';
 import { load, type LoadResult, requestBytes } from './load.ts';
 import { startUp } from './startup.ts';
-import { alone, compared, median, type Row } from './table.ts';
+import { alone, compared, type Row } from './table.ts';
 
 const path = '/v1/decisions/stream';
 /** Longer than any head with LAPI's or our empty lists, shorter than one with a decision. */
 const emptyBytes = 420;
 const pollsUntilSettled = 3;
-const rounds = 5;
 
 export async function measurePolls(bench: Bench): Promise<Row[]> {
   const { sizes, lapi, ours } = bench;
@@ -40,7 +40,10 @@ export async function measurePolls(bench: Bench): Promise<Row[]> {
     );
     if (connections === 16) rows.push(cpuRow(theirs, mine));
   }
-  const more = [await besideEmpty(bench), await costs(bench), await movedFeed(bench)];
+  const { url, pid, keys } = ours;
+  const shared = { url, pid, requests: [requestBytes(path, keys[0])], seconds: sizes.lapidarySeconds / 2 };
+  const beside = await besideEmpty('empty polls', shared, { rate: 0.75, cpu: 0.68 });
+  const more = [beside, await waits(bench), await costs(bench), await movedFeed(bench)];
   return [...rows, ...more.flat()];
 }
 
@@ -56,61 +59,21 @@ function cpuRow(theirs: LoadResult, mine: LoadResult): Row {
   });
 }
 
-/**
- * What workerd itself takes for a request and the same answer: in turns, so that whatever else the machine does falls on
- * both. The medians of the ratios; a shared machine disturbs a round or two.
- */
-async function besideEmpty({ sizes, ours }: Bench): Promise<Row[]> {
+/** What a bouncer waits for its answer when the machine is idle between two polls, beside an empty Worker. */
+async function waits({ sizes, ours }: Bench): Promise<Row[]> {
   const worker = await startEmptyWorker();
   try {
-    const empty = { ...worker, keys: ours.keys };
-    const seconds = sizes.lapidarySeconds / 2;
-    const turns: { floor: LoadResult; mine: LoadResult }[] = [];
-    await polls(empty, 16, seconds);
-    for (let round = 0; round < rounds; round++) {
-      turns.push({ floor: await polls(empty, 16, seconds), mine: await polls(ours, 16, seconds) });
-    }
-    const idle = { floor: await steady(empty, 2 * seconds), mine: await steady(ours, 2 * seconds) };
-    const medianOf = (figure: (turn: (typeof turns)[0]) => number) => median(turns.map(figure));
+    const floor = await steady({ ...worker, keys: ours.keys }, sizes.lapidarySeconds);
+    const mine = await steady(ours, sizes.lapidarySeconds);
     return [
-      alone(
-        'an empty Worker beside it, 16 at once',
-        '/s',
-        medianOf(({ floor }) => floor.perSecond),
-      ),
-      alone(
-        '  CPU of one',
-        'us',
-        medianOf(({ floor }) => floor.cpuMicrosPerRequest),
-      ),
-      beside('empty polls in turn with it', '/s', {
-        lapidary: medianOf(({ mine }) => mine.perSecond),
-        ratio: medianOf(({ floor, mine }) => mine.perSecond / floor.perSecond),
-        atLeastRatio: 0.75,
-      }),
-      beside('  CPU of one', 'us', {
-        lapidary: medianOf(({ mine }) => mine.cpuMicrosPerRequest),
-        ratio: medianOf(({ floor, mine }) => floor.cpuMicrosPerRequest / mine.cpuMicrosPerRequest),
-        atLeastRatio: 0.68,
-      }),
-      alone('500 a second: p99 of the empty Worker', 'ms', idle.floor.p99Ms),
-      alone('  p99 of empty polls, from when each was due', 'ms', idle.mine.p99Ms, 5),
+      alone('500 a second: p99 of the empty Worker', 'ms', floor.p99Ms),
+      alone('  p99 of empty polls, from when each was due', 'ms', mine.p99Ms, 5),
     ];
   } finally {
     await worker.close();
   }
 }
 
-/** A figure of ours, and its ratio to the empty Worker's. */
-function beside(
-  what: string,
-  unit: string,
-  { lapidary, ratio, atLeastRatio }: { lapidary: number; ratio: number; atLeastRatio: number },
-): Row {
-  return { what, unit, lapidary, ratio, target: { atLeastRatio }, met: ratio >= atLeastRatio };
-}
-
-/** At a rate that leaves the machine idle between two polls: what a bouncer waits for its answer. */
 function steady({ url, pid, keys }: Side, seconds: number): Promise<LoadResult> {
   return load({
     url,
@@ -134,7 +97,7 @@ async function costs({ sizes, ours }: Bench): Promise<Row[]> {
   ];
 }
 
-/** After each change every bouncer asks the feed's object until it is settled again; no poll is free. */
+/** After each change every bouncer is given it twice. The isolate asks the feed's object once for all of them. */
 async function movedFeed(bench: Bench): Promise<Row[]> {
   const { lapidary, ours } = bench;
   const { url, pid, keys } = ours;
