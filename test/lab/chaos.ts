@@ -30,6 +30,7 @@ const spoilt = [
 
 interface Element {
   id: number;
+  scope: string;
   value: string;
 }
 
@@ -90,9 +91,17 @@ export function chaosFrom(random: () => number): Chaos {
       all.map((each) => (random() < 0.1 ? { ...each, duration: 'soon' } : each)),
     ),
     'durations that are none': lies['durations that are none'],
+    // Two spellings of one network: they come and go together.
     'somebody who is not banned': change((all) => {
       const [like] = all;
-      return like ? [...all, { ...like, id: like.id + 1_000_000, value: '203.0.113.255' }] : all;
+      if (!like) return all;
+      const { id } = like;
+      const value = '203.0.113.255';
+      return [
+        ...all,
+        { ...like, id: id + 1_000_000, scope: 'Ip', value },
+        { ...like, id: id + 2_000_000, scope: 'Range', value },
+      ];
     }),
   };
   /** Of the stream this loses news, which a stream does anyway; of a list it is a gap. */
