@@ -14,7 +14,7 @@ import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { withinMs } from '../runtime/wait.ts';
-import { createAsking } from '../store/asking.ts';
+import { createAsking } from '../runtime/asking.ts';
 import { afterMutation } from '../operations/mutate.ts';
 import { createConfirmation, isWithinOutage } from '../store/confirmation.ts';
 import { readPolicy, type Policy } from './policy.ts';

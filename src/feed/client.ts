@@ -3,7 +3,7 @@
 
 import { waitUntil } from 'cloudflare:workers';
 import { causeOf } from '../http/failure.ts';
-import { createAsking } from '../store/asking.ts';
+import { createAsking } from '../runtime/asking.ts';
 import type { DecisionFeed } from './object.ts';
 import { isJurisdiction } from '../config/location.ts';
 import { withRetries } from './retry.ts';

@@ -8,7 +8,7 @@ import * as z from 'zod';
 import * as db from './machines.sql.ts';
 import { always } from '../store/audit.sql.ts';
 import { badInput, causeOf, done, fail, succeed, type Failure, type Result } from '../http/failure.ts';
-import { createAsking } from '../store/asking.ts';
+import { createAsking } from '../runtime/asking.ts';
 import { createConfirmation } from '../store/confirmation.ts';
 import { isoTime, time } from '../operations/fields.ts';
 import {

@@ -12,7 +12,7 @@ import { causeOf, fail, succeed, type Failure, type Result } from '../http/failu
 import { isMinted, mintSecret } from '../crypto/mint.ts';
 import { roles } from '../config/roles.ts';
 import { digestOf } from '../crypto/secret.ts';
-import { createAsking } from '../store/asking.ts';
+import { createAsking } from '../runtime/asking.ts';
 import { isoTime, time, duration, name } from '../operations/fields.ts';
 import {
   mutate,

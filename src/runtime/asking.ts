@@ -1,13 +1,14 @@
 // Questions that many requests ask at once. One is under way, and the requests that come meanwhile share the next one: how
-// often D1, or the feed's object, is asked does not depend on how many come. A question has a limit, of a second where none
-// is given: silence is an outage, too.
+// often D1, or the feed's object, is asked does not depend on how many come. A question has a limit: silence is an outage,
+// too.
 //
 // A request's I/O ends with the request, and with it the question that it asked for others. So each waits for that no
 // longer than its own limit, and then asks itself. A mistake here lets requests hang.
 
-import { answerMs } from './ask.ts';
-import { answerWithin } from '../runtime/wait.ts';
+import { answerWithin } from './wait.ts';
 
+/** The limit of a question where none is given. */
+const answerMs = 1_000;
 /** How much later than its limit a question of another request is given up. */
 const slackMs = 100;
 /** In one question: D1 takes a text of at most 2 MB as a value. */
@@ -20,8 +21,8 @@ interface Question<Answer> {
 }
 
 /**
- * Asks about a subject. `recall`: what is known of it by now, where that makes the question superfluous. Throws when D1
- * fails or is silent.
+ * Asks about a subject. `recall`: what is known of it by now, where that makes the question superfluous. Throws when `send`
+ * fails, leaves the subject out, or is silent.
  */
 type Ask<At, Answer> = (at: At, subject: string, recall?: () => Answer | undefined) => Promise<Answer>;
 

@@ -1,6 +1,6 @@
 // Questions that many wait for: asked together, bounded, and never left to a request that is gone.
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { createAsking } from '../../src/store/asking.ts';
+import { createAsking } from '../../src/runtime/asking.ts';
 import { createConfirmation } from '../../src/store/confirmation.ts';
 
 const gone = new Promise<never>(() => undefined);
