@@ -9,7 +9,8 @@ export default defineConfig({
     environment: 'node',
     globalSetup: 'test/lab/setup.ts',
     pool: 'forks',
-    maxWorkers: 2,
+    // They wait more than they compute.
+    maxWorkers: 3,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     // nodejs-bouncer logs every look-up to standard output unless it is told otherwise before it is loaded.

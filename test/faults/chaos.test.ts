@@ -16,7 +16,7 @@ import { until } from '../lab/wait.ts';
 
 /** CHAOS_SEED repeats the choices of a run that failed elsewhere; CHAOS_SECONDS asks for more of them. */
 const seed = Number(process.env['CHAOS_SEED'] ?? 20_260_731);
-const seconds = Number(process.env['CHAOS_SECONDS'] ?? 90);
+const seconds = Number(process.env['CHAOS_SECONDS'] ?? 60);
 
 const scopes = 'scopes=ip,range,country,as';
 const nameOf = ({ scope, type, value }: StreamDecision) => `${scope} ${type} ${value}`;
