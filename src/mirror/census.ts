@@ -1,6 +1,6 @@
 // How many decisions of each kind are active: one look at all of them, in slices, so that polls are answered meanwhile.
 
-import { lastNames, type Names } from './engine-names.ts';
+import { engineNamer, type Names } from './engine-names.ts';
 import type { Mirror } from './memory.ts';
 
 /** Decisions of one engine (by its last name; empty: decided here) that have the same origin, scenario and type. */
@@ -24,7 +24,7 @@ export async function takeCensus(
 ): Promise<Kind[]> {
   // As they are now: a row that is renewed meanwhile would be seen twice.
   const rows = [...byId.values()];
-  const named = lastNames(names);
+  const nameOf = engineNamer(names);
   const kinds = new Map<string, Kind & { count: number }>();
   for (const [index, row] of rows.entries()) {
     if (index > 0 && index % sliceRows === 0) await pause();
@@ -37,7 +37,7 @@ export async function takeCensus(
     }
     const kind = kinds.get(key);
     if (kind) kind.count++;
-    else kinds.set(key, { engine: named.get(engine) ?? engine, origin, scenario, type, count: 1 });
+    else kinds.set(key, { engine: engine === '' ? '' : nameOf(engine), origin, scenario, type, count: 1 });
   }
   return [...kinds.values()];
 }

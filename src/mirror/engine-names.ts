@@ -26,6 +26,15 @@ export function lastNames(names: Names): Map<string, string> {
   return new Map([...names].map(([name, handle]) => [handle, name]));
 }
 
+/**
+ * What operators read for an engine's handle: its current or last name. If all of its names are others' by now, the handle
+ * with `~1`: the handle alone may read as another engine's name, and no name and no handle has that ending.
+ */
+export function engineNamer(names: Names): (handle: string) => string {
+  const last = lastNames(names);
+  return (handle) => last.get(handle) ?? (names.has(handle) ? `${handle}~1` : handle);
+}
+
 /** The handle of each configured engine, by its name. A new engine gets a new one. `names`: as stored. */
 export function identify(
   engines: readonly Pick<EngineSettings, 'name' | 'url'>[],

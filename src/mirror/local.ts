@@ -3,7 +3,7 @@
 
 import { canonicalValue, sameKind } from '../formats/canonical.ts';
 import { decisionOf, isLocal, type Decision, type Row } from '../formats/decision.ts';
-import { lastNames } from './engine-names.ts';
+import { engineNamer } from './engine-names.ts';
 import * as log from './decisions.sql.ts';
 import { addLocal, remove, type Store } from './mirror.ts';
 
@@ -46,10 +46,10 @@ export function unban(store: Store, match: Match, request: string | null): Remov
   const isOurs = (row: Row): boolean => isLocal(row) || whyLeftBehind(store, row) !== null;
   const ours = rows.filter(isOurs);
   const left = rows.filter((row) => !isOurs(row));
-  const named = lastNames(store.names);
+  const nameOf = engineNamer(store.names);
   const removal = {
     removed: ours.length,
-    leftAt: distinct(left.map(({ engine }) => named.get(engine) ?? engine)),
+    leftAt: distinct(left.map(({ engine }) => nameOf(engine))),
     leftValues: distinct(left.map(({ value }) => value)),
   };
   remove(store, ours, Date.now(), () => remember(store, request, removal));
@@ -86,13 +86,13 @@ function distinct(texts: readonly string[]): string[] {
 /** A page of the active decisions: the next `limit` after an id, by id. */
 export function page(store: Store, afterId: number, limit: number): Listed[] {
   const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
-  const named = lastNames(store.names);
+  const nameOf = engineNamer(store.names);
   return rows
     .sort((a, b) => a.id - b.id)
     .slice(0, limit)
     .map((row) => ({
       ...decisionOf(row),
-      engine: named.get(row.engine) ?? (row.engine || null),
+      engine: row.engine === '' ? null : nameOf(row.engine),
       leftBehind: whyLeftBehind(store, row) !== null,
     }));
 }
@@ -124,12 +124,12 @@ function whyLeftBehind({ engines }: Store, row: Row): LeftBehindReason | null {
 
 /** Looks at every decision. */
 export function countLeftBehind(store: Store): LeftBehind[] {
-  const named = lastNames(store.names);
+  const nameOf = engineNamer(store.names);
   const counts = new Map<string, LeftBehind>();
   for (const row of store.mirror.byId.values()) {
     const why = whyLeftBehind(store, row);
     if (why === null) continue;
-    const engine = named.get(row.engine) ?? row.engine;
+    const engine = nameOf(row.engine);
     const key = `${why} ${engine}`;
     counts.set(key, { engine, decisions: (counts.get(key)?.decisions ?? 0) + 1, why });
   }

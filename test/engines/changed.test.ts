@@ -211,6 +211,19 @@ describe('settings that change', () => {
     });
   });
 
+  test('give an engine the name that was the first of one which is away: the list still tells them apart', async () => {
+    c.add({ value: '203.0.113.1', untilMs: until() });
+    await wake(both, async () => void (await sync()));
+    await wake({ default: 'b.example', paris: 'a.example' }, async () => void (await sync()));
+    // The one at b.example has no name left that is not another's.
+    await wake({ default: 'a.example', paris: 'c.example' }, async () => {
+      await sync();
+      expect(shown()['203.0.113.1']?.engine).toBe('paris');
+      expect(shown()['198.51.100.1']?.engine).toBe('paris~1');
+      expect(awakeFeed().leftBehind()).toMatchObject([{ engine: 'paris~1', decisions: 2 }]);
+    });
+  });
+
   test('remove an engine: forcing another one keeps its decisions, forcing all removes them', async () => {
     await wake(both, async () => void (await sync()));
     await wake({ default: 'a.example' }, async () => {

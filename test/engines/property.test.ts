@@ -36,7 +36,10 @@ const settings: Engines[] = [
   { default: 'a.example', paris: 'b.example', rome: 'c.example' },
   usual,
 ];
-/** Who is meant by a name: whoever had it last, in an earlier run too, since all have one feed. */
+/**
+ * Who is meant by a name: whoever had it last, in an earlier run too, since all have one feed. What has lost its name to
+ * another is listed by a text that is no name, which no view can choose.
+ */
 let hostOf: Record<string, Host> = {};
 
 const views: View[] = [
@@ -288,7 +291,7 @@ function byHost<C extends { readonly view: View; limits(): Limits | null }>(clie
 /** What the feed has, by what can't change: where it came from and what it says. */
 function noted(): Map<string, Ranked> {
   const name = ({ engine, origin, scenario, type, value }: Ranked): string =>
-    [engine === null ? 'here' : hostOf[engine], origin, scenario, type, value].join(' ');
+    [engine === null ? 'here' : (hostOf[engine] ?? engine), origin, scenario, type, value].join(' ');
   return new Map(listed().map((row) => [name(row), row]));
 }
 
