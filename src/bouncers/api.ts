@@ -83,7 +83,7 @@ export const bouncerOperations = [
     method: 'PATCH',
     path: '/bouncers/{name}',
     needs: 'operator',
-    summary: 'Change what its keys may do',
+    summary: 'Change what its keys may do, pause and resume it',
     description:
       'What is not named stays as it is. It needs `If-Match`, so that no policy is changed unseen.',
     body: policyChange,

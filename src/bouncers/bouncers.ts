@@ -233,13 +233,18 @@ export async function changePolicy(
   policy: PolicyChange,
 ): Promise<Result<Answer>> {
   return changeBouncer(mutation, name, ({ bouncer }) => {
-    const to = policyColumns(policy);
+    const to = policyColumns(policy, bouncer, mutation.nowMs);
     return succeed({
-      action: 'bouncer.policy',
+      action: actionOf(policy),
       detail: describePolicy({ ...bouncer, ...to }),
       statements: (d) => db.policyStatements(d, bouncer, to),
     });
   });
+}
+
+function actionOf({ paused }: PolicyChange): string {
+  if (paused === undefined) return 'bouncer.policy';
+  return paused ? 'bouncer.pause' : 'bouncer.resume';
 }
 
 export async function deleteBouncer(mutation: Mutation, name: string): Promise<Result<Answer>> {

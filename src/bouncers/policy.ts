@@ -1,4 +1,4 @@
-// What a bouncer's keys may do: which decisions they read, from where, how often. A policy is read from operators (each
+// What a bouncer's keys may do: which decisions they read, from where, how often, and whether anything at all. A policy is read from operators (each
 // refusal names the field), stored as JSON, read back, and applied to a request. A mistake here shows a bouncer decisions
 // that it must not see, or locks it out.
 
@@ -7,6 +7,7 @@ import type { Bouncer } from './bouncers.sql.ts';
 import type { Limits } from '../mirror/view.ts';
 import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { scopeName } from '../formats/lapi-json.ts';
+import { isoTime, time } from '../operations/fields.ts';
 import { rateTiers, type RateTier } from '../http/rate-limit.ts';
 
 /** Null: no limit. */
@@ -14,10 +15,12 @@ export interface Policy {
   readonly limits: Limits | null;
   readonly allow: readonly Network[] | null;
   readonly perMinute: RateTier | null;
+  /** All its keys are refused, and nothing else changes. */
+  readonly paused: boolean;
 }
 
 /** A policy as D1 stores it. */
-type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit'>;
+type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit' | 'pausedMs'>;
 
 /** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/baselines.ts. */
 const largestCap = 20_000;
@@ -97,29 +100,40 @@ export const policyChange = z
       .nullish()
       .meta({ description: 'Where its keys may be used: addresses and CIDR ranges. Null: anywhere.' }),
     rate_limit: rate.nullish().meta({ description: 'For all its clients together. Null: no limit.' }),
+    paused: z.boolean('must be true or false').optional().meta({
+      description:
+        'True: its keys are answered 403, and hear of no unban either. False: it gets what it missed.',
+    }),
   })
   .refine((change) => Object.values(change).some((field) => field !== undefined), {
-    message: 'must have at least one of view, allowed_addresses and rate_limit',
+    message: 'must have at least one of view, allowed_addresses, rate_limit and paused',
   })
   .meta({ minProperties: 1 });
 
 export type PolicyChange = z.output<typeof policyChange>;
 
-/** The columns that a change sets. */
-export function policyColumns(change: PolicyChange): Partial<PolicyColumns> {
-  const { view, allowed_addresses: allowed, rate_limit: rate } = change;
+/** The columns that a change sets. A bouncer that is paused again is paused since the first time. */
+export function policyColumns(
+  change: PolicyChange,
+  before: Pick<PolicyColumns, 'pausedMs'>,
+  nowMs: number,
+): Partial<PolicyColumns> {
+  const { view, allowed_addresses: allowed, rate_limit: rate, paused } = change;
   return {
     ...(view === undefined ? {} : { viewJson: view && JSON.stringify(view) }),
     ...(allowed === undefined ? {} : { allowJson: allowed && JSON.stringify(allowed) }),
     ...(rate === undefined ? {} : { rateLimit: rate && rate.per_minute }),
+    ...(paused === undefined ? {} : { pausedMs: paused ? (before.pausedMs ?? nowMs) : null }),
   };
 }
 
-export function readPolicy({ viewJson, allowJson, rateLimit }: PolicyColumns): Policy {
+export function readPolicy({ viewJson, allowJson, rateLimit, pausedMs }: PolicyColumns): Policy {
   return {
     limits: viewJson === null ? null : (JSON.parse(viewJson) as Limits),
     allow: allowJson === null ? null : readNetworks(JSON.parse(allowJson) as string[]),
     perMinute: rateTiers.find((tier) => tier === rateLimit) ?? null,
+    // Absent in what the release before remembered.
+    paused: typeof pausedMs === 'number',
   };
 }
 
@@ -141,10 +155,12 @@ export const policyShape = {
     .nullable(),
   allowed_addresses: z.array(z.string()).nullable(),
   rate_limit: z.object({ per_minute: z.int() }).nullable(),
+  paused: z.boolean().meta({ description: 'Its keys are answered 403.' }),
+  paused_at: time.nullable().meta({ description: 'Since when; null: it is not paused.' }),
 };
 
 /** A policy as operators wrote it. */
-export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns) {
+export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs }: PolicyColumns) {
   const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
   const filters = limits && {
     engines: limits.engines ?? null,
@@ -159,11 +175,14 @@ export function describePolicy({ viewJson, allowJson, rateLimit }: PolicyColumns
     view: set && Object.fromEntries(set),
     allowed_addresses: allowJson === null ? null : (JSON.parse(allowJson) as string[]),
     rate_limit: rateLimit === null ? null : { per_minute: rateLimit },
+    paused: pausedMs !== null,
+    paused_at: isoTime(pausedMs),
   };
 }
 
-/** Whether a client may use the key from this address. An address that can not be read is in no range. */
-export function isAllowed({ allow }: Policy, address: string): boolean {
+/** Whether a client may use the key now, from this address. An address that can not be read is in no range. */
+export function isAllowed({ allow, paused }: Policy, address: string): boolean {
+  if (paused) return false;
   if (allow === null) return true;
   const network = parseNetwork(address);
   return network !== undefined && allow.some((range) => covers(range, network));

@@ -48,7 +48,7 @@ export function isAt({ seq, hash, sealedHash }: StoreMark, head: AuditHead): boo
 export interface FoundKey {
   readonly name: string;
   readonly version: KeyVersion;
-  readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit'>;
+  readonly policy: Pick<typeof bouncers.$inferSelect, 'viewJson' | 'allowJson' | 'rateLimit' | 'pausedMs'>;
 }
 
 /** With this move of the epoch the keys of a bouncer changed. */
@@ -65,13 +65,14 @@ const mostMoves = 1_000;
  * revocation between two reads would take effect an epoch later.
  */
 export async function askStore(d1: D1Database, sinceEpoch: number, digests: readonly string[]) {
-  const { viewJson, allowJson, rateLimit } = bouncers;
+  const { viewJson, allowJson, rateLimit, pausedMs } = bouncers;
+  const policy = { viewJson, allowJson, rateLimit, pausedMs };
   const [marks, changes, found] = await askD1(d1, (db) =>
     db.batch([
       selectMark(db),
       selectChanges(db, sinceEpoch),
       db
-        .select({ name: bouncers.name, version: keyVersions, policy: { viewJson, allowJson, rateLimit } })
+        .select({ name: bouncers.name, version: keyVersions, policy })
         .from(sql`json_each(${JSON.stringify(digests)}) asked`)
         .innerJoin(keyVersions, sql`${keyVersions.digest} = asked.value`)
         .innerJoin(bouncers, eq(bouncers.id, keyVersions.bouncerId)),

@@ -22,6 +22,8 @@ export const bouncers = sqliteTable('bouncers', {
   allowJson: text('allow_json'),
   /** How many requests its keys may make in a minute; null is no limit. */
   rateLimit: integer('rate_limit'),
+  /** Since when its keys are refused, until an operator resumes it; null: they are not. */
+  pausedMs: integer('paused_ms'),
   /** How many versions its key has had: the number of the newest. */
   versionCount: integer('version_count').notNull().default(1),
   /** The name that an imported one had at LAPI. */

@@ -108,6 +108,8 @@ describe('changing a policy', () => {
     ['rate_limit', { rate_limit: 10 }],
     ['rate_limit.per_minute', { rate_limit: { per_minute: 11 } }],
     ['rate_limit.per_second', { rate_limit: { per_second: 1 } }],
+    ['paused', { paused: null }],
+    ['paused', { paused: 'true' }],
   ])('bad input names %s and changes nothing', async (field, body) => {
     const good = 'view' in body ? { rate_limit: { per_minute: 10 } } : { view: { origins: ['x'] } };
     const answer = await patch('fw', {
@@ -375,7 +377,7 @@ describe('the addresses', () => {
     ['unknown', null, true],
   ])('%s in %j: %s', (address, allowed, expected) => {
     const allow = allowed && allowed.map((text) => parseNetwork(text) as Network);
-    expect(isAllowed({ limits: null, allow, perMinute: null }, address)).toBe(expected);
+    expect(isAllowed({ limits: null, allow, perMinute: null, paused: false }, address)).toBe(expected);
   });
 
   test('any other is refused like a bad key, on every route, and is not a first use', async () => {
@@ -451,5 +453,73 @@ describe('the rate', () => {
       if (at % 1_000 === 0) expect(await from('192.0.2.1')).toBe(60);
     }
     expect(await bouncer()).toBe(60);
+  });
+});
+
+describe('a paused bouncer', () => {
+  let key: string;
+  beforeEach(async () => {
+    key = await addBouncer('fw');
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+    await sync();
+  });
+
+  const statusOf = async (path: string, init: RequestInit = {}) => (await asBouncer(key, path, init)).status;
+  const report = { method: 'POST', body: '{"remediation_components":[{}]}' };
+
+  test('is refused like an unknown key, whatever it asks, until it is resumed', async () => {
+    expect(await poll(key, '?startup=true')).toEqual({ new: ['192.0.2.1'], deleted: [] });
+    await patch('fw', { paused: true });
+    const refused = await asBouncer(key, '/v1/decisions/stream');
+    expect([refused.status, await refused.json()]).toEqual([403, { message: 'access forbidden' }]);
+    expect(await statusOf('/v1/decisions?ip=192.0.2.1')).toBe(403);
+    expect(await statusOf('/v1/decisions', { method: 'HEAD' })).toBe(403);
+    expect(await statusOf('/v1/usage-metrics', report)).toBe(403);
+    await patch('fw', { paused: false });
+    expect(await statusOf('/v1/decisions?ip=192.0.2.1')).toBe(200);
+    expect(await statusOf('/v1/usage-metrics', report)).toBe(201);
+  });
+
+  test('keeps its place: resumed it gets what came and went meanwhile, and no more', async () => {
+    await poll(key, '?startup=true');
+    for (let quiets = 0; quiets < 2; quiets++) expect(await poll(key)).toEqual(quiet);
+    await patch('fw', { paused: true });
+    engine.add({ value: '192.0.2.2', untilMs: Date.now() + hour });
+    engine.expire(1);
+    await sync();
+    for (let tries = 0; tries < 3; tries++) expect(await statusOf('/v1/decisions/stream')).toBe(403);
+    await patch('fw', { paused: false });
+    expect(await poll(key)).toEqual({ new: ['192.0.2.2'], deleted: ['192.0.2.1'] });
+  });
+
+  test('does not begin the grace of a rotation', async () => {
+    const rotated = await operator('POST', '/bouncers/fw/rotate', { grace: '1m' });
+    await patch('fw', { paused: true });
+    expect((await asBouncer(rotated.body.key, '/v1/decisions/stream')).status).toBe(403);
+    const { body } = await operator('GET', '/bouncers/fw');
+    expect(body.key_versions.map(({ state }: { state: string }) => state)).toEqual(['current', 'next']);
+  });
+
+  test('is shown with the moment since when, and audited', async () => {
+    expect((await operator('GET', '/bouncers/fw')).body).toMatchObject({ paused: false, paused_at: null });
+    const first = (await patch('fw', { paused: true })).body.bouncer;
+    expect(first).toMatchObject({ paused: true, paused_at: expect.any(String) });
+    const again = (await patch('fw', { paused: true, view: { origins: ['cscli'] } })).body.bouncer;
+    expect(again).toMatchObject({ paused_at: first.paused_at, view: { origins: ['cscli'] } });
+    await patch('fw', { rate_limit: { per_minute: 60 } });
+    await patch('fw', { paused: false });
+    const rows = (await operator('GET', '/audit?limit=4')).body.audit;
+    expect(rows.map(({ action }: { action: string }) => action)).toEqual([
+      'bouncer.resume',
+      'bouncer.policy',
+      'bouncer.pause',
+      'bouncer.pause',
+    ]);
+    expect(rows.map(({ detail }: any) => detail.paused_at)).toEqual([
+      null,
+      first.paused_at,
+      first.paused_at,
+      first.paused_at,
+    ]);
   });
 });

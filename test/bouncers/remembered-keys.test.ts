@@ -41,6 +41,11 @@ async function poll(isolate: Isolate, key: string, bindings = {}, path = '/strea
 const inTheDark = (key: string): Promise<number> => poll(dark, key, failing);
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);
 
+function setPaused(name: string, paused: boolean): Promise<Response> {
+  const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
+  return call(`/api/v1/bouncers/${name}`, { method: 'PATCH', headers, body: JSON.stringify({ paused }) });
+}
+
 describe('an isolate that knows nothing, without D1', () => {
   test.each([
     ['failing', failing],
@@ -97,6 +102,7 @@ describe('an isolate that knows nothing, without D1', () => {
         return call('/api/v1/bouncers/a', { method: 'PATCH', headers, body });
       },
     ],
+    ['paused', () => setPaused('a', true)],
   ])('serves none that was %s since', async (_, change) => {
     const [key, kept] = [await addBouncer('a'), await addBouncer('b')];
     expect([await poll(first, key), await poll(first, kept)]).toEqual([200, 200]);
@@ -120,6 +126,24 @@ test('a key that changed is served again once it was used, whoever asks the obje
     for (const key of keys) expect(await poll(first, key)).toBe(200);
   }
   for (const key of keys) expect(await inTheDark(key)).toBe(200);
+});
+
+test('a paused bouncer stays paused while D1 is silent, wherever it asks, and after a restart of the object', async () => {
+  const [key, other] = [await addBouncer('a'), await addBouncer('b')];
+  await setPaused('a', true);
+  expect([await poll(first, key), await poll(first, other)]).toEqual([403, 200]);
+  pass(minute);
+  for (const restart of [() => undefined, () => evictDurableObject(feed())]) {
+    await restart();
+    expect([await poll(first, key, silent), await poll(first, other, silent)]).toEqual([403, 200]);
+    expect([await inTheDark(key), await inTheDark(other)]).toEqual([403, 200]);
+    await runDurableObjectAlarm(feed());
+  }
+  await setPaused('a', false);
+  expect(await inTheDark(key)).toBe(503);
+  pass(5_000);
+  expect(await poll(first, key)).toBe(200);
+  expect(await inTheDark(key)).toBe(200);
 });
 
 test('a look-up that crosses a revocation does not bring the key back', async () => {

@@ -1,0 +1,1 @@
+ALTER TABLE `bouncers` ADD `paused_ms` integer;
