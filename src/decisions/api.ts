@@ -4,11 +4,11 @@
 
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
-import { problem } from '../http/failure.ts';
-import type { Listed } from '../mirror/local.ts';
+import { problem, type Failure } from '../http/failure.ts';
+import type { Listed } from '../mirror/listing.ts';
 import { formatDuration } from '../formats/duration.ts';
-import { decisionMatch, newDecision } from './input.ts';
-import { isoTime, time, nextOf, page, pageOf } from '../operations/fields.ts';
+import { decisionFilter, decisionMatch, newDecision } from './input.ts';
+import { isoTime, time, nextOf, pageOf } from '../operations/fields.ts';
 import { note } from '../operations/mutate.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 
@@ -38,11 +38,13 @@ export const decisionOperations = [
     path: '/decisions',
     needs: 'viewer',
     summary: 'Active decisions: the engines’ and those made here',
-    query: page,
+    description: 'With several parameters: those that fit all of them.',
+    query: decisionFilter,
     answers: { 200: { ...pageOf('decisions', decisionShape), description: 'A page, by id.' } },
-    reply: async (c, { query: { after, limit } }) => {
+    reply: async (c, { query: { after, limit, ...filter } }) => {
       const nowMs = Date.now();
-      const rows = await askFeed(c.env, async (feed) => feed.page(after, limit));
+      const rows = await askFeed(c.env, async (feed) => feed.page(after, limit, filter));
+      if (!rows) return problem(noEngine);
       const decisions = rows.map((row) => describeDecision(row, nowMs));
       return c.json({ decisions, next: nextOf(rows, limit, ({ id }) => id) });
     },
@@ -120,6 +122,12 @@ export const decisionOperations = [
     },
   }),
 ];
+
+const noEngine: Failure = {
+  kind: 'bad-input',
+  field: 'engine',
+  problem: 'is no engine’s name, now or since its decisions came',
+};
 
 /** A decision as operators see it; `nowMs`: what `duration` counts from. */
 function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {

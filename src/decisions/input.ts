@@ -4,7 +4,7 @@ import * as z from 'zod';
 import { canonicalValue } from '../formats/canonical.ts';
 import { formatNetwork, parseNetwork } from '../formats/ip.ts';
 import { scopeName } from '../formats/lapi-json.ts';
-import { duration, longestMs } from '../operations/fields.ts';
+import { duration, longestMs, page } from '../operations/fields.ts';
 
 const types = ['ban', 'captcha', 'throttle'] as const;
 const addressMustBe = 'must be an IP address or a CIDR range';
@@ -70,6 +70,52 @@ export const newDecision = z
     const { type, scenario = `manual '${type}' from lapidary` } = input;
     return { ...target, type, scenario, durationMs: input.duration };
   });
+
+/** What is asked for in lists. A text that no decision can have is refused: an empty list would say that nothing is banned. */
+const shortText = (what: string) => {
+  const mustBe = 'must be 1 to 256 printable characters';
+  return z.string(mustBe).regex(printable(256), mustBe).optional().meta({ description: what });
+};
+
+const someAddress = /^(?=.*[.:])[\da-f.:]+(?:\/\d*)?$/i;
+
+/** Refuses a value that is to be an address and is none. */
+function checkValue(value: string | undefined, scope: string | undefined): string | null {
+  if (value === undefined || parseNetwork(value)) return null;
+  if (scope === 'Ip' || scope === 'Range') return addressMustBe;
+  return scope === undefined && someAddress.test(value)
+    ? `${addressMustBe}; of another kind it needs its scope`
+    : null;
+}
+
+/** The value that a look-up is about, and its scope. */
+export const lookUpFields = {
+  value: shortText('An address or a CIDR range: every decision that covers it. Or a country, an AS, …'),
+  scope: shortText('Ip, Range, Country, AS, or another one.'),
+};
+
+export const decisionFilter = z
+  .strictObject({
+    ...lookUpFields,
+    type: shortText('`ban`, `captcha`, …'),
+    origin: shortText('`crowdsec`, `cscli`, `CAPI`, `lists`, `lapidary`, …'),
+    scenario: shortText('A part of the scenario, in any case.'),
+    engine: shortText('The name of an engine, as it is listed.'),
+    ...page.shape,
+  })
+  .transform(readLookUp);
+
+/** Brings the scope of a look-up to LAPI's spelling, and checks the value by it. */
+export function readLookUp<T extends { value?: string | undefined; scope?: string | undefined }>(
+  input: T,
+  context: z.RefinementCtx,
+): T {
+  const scope = input.scope === undefined ? undefined : scopeName(input.scope);
+  const wrong = checkValue(input.value, scope);
+  if (wrong === null) return { ...input, scope };
+  context.addIssue({ code: 'custom', path: ['value'], message: wrong });
+  return z.NEVER;
+}
 
 const valueMissing = 'must say which value is to be removed';
 

@@ -21,6 +21,8 @@ import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
+import * as listing from '../mirror/listing.ts';
+import type { Listed, ListFilter } from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { createCensus, statusOf } from './figures.ts';
 import { answerFollow } from './follow.ts';
@@ -364,10 +366,10 @@ export class DecisionFeed extends DurableObject<Env> {
     return local.unban(this.#store, match, request);
   }
 
-  /** A page of the operators' list: active decisions after an id, by id. */
-  page(afterId: number, limit: number): local.Listed[] {
+  /** A page of the operators' list: active decisions after an id, by id. Null: no engine has the name in `filter`. */
+  page(afterId: number, limit: number, filter: ListFilter = {}): Listed[] | null {
     this.#sweep();
-    return local.page(this.#store, afterId, limit);
+    return listing.page(this.#store, afterId, limit, filter);
   }
 
   /** Whether a view is known, if need be after a wait. The first request of a new feed starts a round. */

@@ -1,19 +1,11 @@
-// What operators decide here, with or without engines: bans, unbans, the list of decisions, and the decisions that no
-// engine confirms any more ("left behind").
+// What operators decide here, with or without engines: bans and unbans, and the decisions that no engine confirms any more
+// ("left behind").
 
 import { canonicalValue, sameKind } from '../formats/canonical.ts';
 import { decisionOf, isLocal, type Decision, type Row } from '../formats/decision.ts';
 import { engineNamer } from './engine-names.ts';
 import * as log from './decisions.sql.ts';
 import { addLocal, remove, type Store } from './mirror.ts';
-
-/** A decision as operators list it. */
-export interface Listed extends Decision {
-  /** The name of the engine that it came from; null: it was decided here. */
-  readonly engine: string | null;
-  /** No engine says any more whether it stands. */
-  readonly leftBehind: boolean;
-}
 
 /** `value`: in any spelling. */
 export type Match = Pick<Decision, 'value'> & Partial<Pick<Decision, 'type' | 'scope'>>;
@@ -83,20 +75,6 @@ function distinct(texts: readonly string[]): string[] {
   return [...new Set(texts)].sort();
 }
 
-/** A page of the active decisions: the next `limit` after an id, by id. */
-export function page(store: Store, afterId: number, limit: number): Listed[] {
-  const rows = [...store.mirror.byId.values()].filter((row) => row.id > afterId);
-  const nameOf = engineNamer(store.names);
-  return rows
-    .sort((a, b) => a.id - b.id)
-    .slice(0, limit)
-    .map((row) => ({
-      ...decisionOf(row),
-      engine: row.engine === '' ? null : nameOf(row.engine),
-      leftBehind: whyLeftBehind(store, row) !== null,
-    }));
-}
-
 /**
  * Why no engine confirms a decision any more. `database-replaced`: its engine has another database than when it made the
  * decision. `engine-removed`: its engine is no longer configured. Such a decision stays until its own end, since an
@@ -116,7 +94,7 @@ export interface LeftBehind {
  * Null: it is not left behind. If no engine at all is configured, no engine counts as removed: a lost setting is more
  * likely.
  */
-function whyLeftBehind({ engines }: Store, row: Row): LeftBehindReason | null {
+export function whyLeftBehind({ engines }: Store, row: Row): LeftBehindReason | null {
   if (row.engine === '') return null;
   if (engines.size > 0 && !engines.has(row.engine)) return 'engine-removed';
   return isLocal(row) ? 'database-replaced' : null;

@@ -131,6 +131,7 @@ export const examples: Example[] = [
   { id: 'deleteEnrolmentsId', status: 404, params: { id: 'none' } },
   { id: 'postDecisions', status: 201, body: { value: '192.0.2.1', duration: '4h' } },
   { id: 'getDecisions', status: 200 },
+  { id: 'getDecisions', status: 400, query: { value: '192.0.2.300' } },
   { id: 'deleteDecisions', status: 200, query: { value: '192.0.2.1' } },
   {
     id: 'putBlockedMachinesMachine',

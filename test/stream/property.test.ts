@@ -224,7 +224,7 @@ async function run(steps: Step[], dialect: string, route: number[]): Promise<voi
   letIsolatesFollow();
   letEndWhatIsEnding([engine]);
   for (let round = 0; round < 3; round++) await feed().sync({ full: true, force: false });
-  const decisions = await feed().page(0, 1000);
+  const decisions = (await feed().page(0, 1000)) ?? [];
   // A full list that has nothing in common with the mirror may be another database's: what it misses is kept
   // to its own end. Until an operator forces it bouncers may hold more than the engine, never less.
   const kept = decisions.length - engine.active().length;

@@ -2,7 +2,7 @@
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { DecisionFeed } from '../../src/feed/object.ts';
-import type { Listed } from '../../src/mirror/local.ts';
+import type { Listed } from '../../src/mirror/listing.ts';
 import { bouncer, type BouncerOptions } from './bouncer.ts';
 
 /** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */
@@ -52,7 +52,7 @@ export async function sync(engine?: string, { full = true, force = false } = {})
 
 /** Every active decision with its engine. */
 export function listed(): Listed[] {
-  return awakeFeed().page(0, 10_000);
+  return awakeFeed().page(0, 10_000) ?? [];
 }
 
 /** Value → id and engine, as operators see it. */
