@@ -2,6 +2,7 @@
 // question is asked again if the object went away under it.
 
 import { waitUntil } from 'cloudflare:workers';
+import { createCounting } from '../counters/counting.ts';
 import { causeOf } from '../http/failure.ts';
 import { createAsking } from '../runtime/asking.ts';
 import type { DecisionFeed } from './object.ts';
@@ -39,6 +40,7 @@ export function createFeedClient() {
   const follower = createFollower();
   const lookups = createLookups();
   const unbanned = createUnbanned();
+  const counting = createCounting();
   /** How many changes were made through this isolate. */
   let changes = 0;
 
@@ -48,7 +50,9 @@ export function createFeedClient() {
   };
 
   async function askStream(env: Env, key: string, ask: Omit<StreamAsk, 'again'>): Promise<StreamBody | Cold> {
-    const answer = await askFeed(env, async (feed, again) => feed.stream({ ...ask, again }));
+    const answer = await counting.send(Date.now(), (counts) =>
+      askFeed(env, async (feed, again) => feed.stream({ ...ask, counts, again })),
+    );
     if (answer.kind === 'cold') return answer;
     lookups.learnLatest(answer.sequence, ask.poll.seenMs);
     follower.learn(ask.poll, key, answer);
@@ -60,7 +64,9 @@ export function createFeedClient() {
     const asked = follower.ask(Date.now());
     const before = changes;
     const ask = { ...known(), ...asked.ask, store: store() };
-    const followed = await askFeed(env, async (feed) => feed.follow(ask));
+    const followed = await counting.send(asked.askedMs, (counts) =>
+      askFeed(env, async (feed) => feed.follow({ ...ask, counts })),
+    );
     // After a change through this isolate it is not known whether the answer has it.
     follower.take(asked, followed, before === changes);
     lookups.learnLatest(followed.sequence, asked.askedMs);
@@ -119,7 +125,9 @@ export function createFeedClient() {
     store: StreamAsk['store'],
   ): Promise<ListAnswer> {
     const ask = { ...query, poll, ...known(), store };
-    const answer = await askFeed(env, async (feed) => feed.list(ask));
+    const answer = await counting.send(Date.now(), (counts) =>
+      askFeed(env, async (feed) => feed.list({ ...ask, counts })),
+    );
     if (answer.kind === 'short' && lookup !== null) lookups.learn(lookup, answer, poll.seenMs);
     return answer;
   }
@@ -176,10 +184,16 @@ export function createFeedClient() {
       });
     },
 
-    /** Tells the feed's object of the polls that were answered here since it was last asked. */
+    /** Counts a request of a bouncer, or what it found. */
+    count: counting.count,
+
+    /** Reports to the feed's object what was answered and counted here since it was last asked. */
     async report(env: Env): Promise<void> {
-      const { sightings, mark } = known();
-      if (sightings.length > 0) await askFeed(env, async (feed) => feed.note(sightings, mark));
+      const { sightings, ...own } = known();
+      if (sightings.length === 0 && !counting.isWaiting()) return;
+      await counting.send(Date.now(), (counts) =>
+        askFeed(env, async (feed) => feed.note(sightings, own.mark, { ...own, counts })),
+      );
     },
 
     /** For a change made through this isolate: the next poll asks the object. */
@@ -194,7 +208,7 @@ export function createFeedClient() {
   };
 }
 
-export const { stream, list, report, forgetLatest, changesHere } = createFeedClient();
+export const { stream, list, count, report, forgetLatest, changesHere } = createFeedClient();
 
 function feedOf(env: Env): Feed {
   const { feedLocation: location } = settingsOf(env);

@@ -14,6 +14,7 @@ import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselin
 import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
+import { openCounters, type Counters, type Counts } from '../counters/counters.sql.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
@@ -63,6 +64,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #engines: readonly engines.Engine[];
   readonly #stream: Stream;
   readonly #alarm: Alarm;
+  readonly #counters: Counters;
   readonly #marks: Marks;
   readonly #newKeys: NewKeys;
   readonly #keys: RememberedKeys;
@@ -84,6 +86,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
+    this.#counters = openCounters(sql);
     const known = openClients(storage);
     this.#stream = {
       mirror: this.#store.mirror,
@@ -108,11 +111,13 @@ export class DecisionFeed extends DurableObject<Env> {
         // A new bouncer with a reused id must not get another one's cursors.
         clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
         this.#newKeys.forgetBouncersAfter(bouncerId);
+        this.#counters.forgetBouncersAfter(bouncerId);
         invalidateAll(this.#stream.invalidated);
       },
       forgetBouncer: (bouncerId) => {
         clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
         this.#newKeys.forgetBouncer(bouncerId);
+        this.#counters.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
         // After a backup was restored nobody knows which bouncers had been there before.
@@ -149,6 +154,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const nowMs = Date.now();
     this.#runMaintenance(nowMs);
     this.#keys.writeHeard();
+    this.#counters.writeIfDue(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
     const all = [...this.#engines.map(engines.syncEngine), this.#writeClients(nowMs), this.#clean(nowMs)];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
@@ -203,7 +209,7 @@ export class DecisionFeed extends DurableObject<Env> {
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     const known = await this.#awaitFirstSync(view, ask.startup ? engines.startUpPatienceMs : 0);
     const nowMs = this.#sweep();
-    this.note(ask.sightings, ask.mark);
+    this.note(ask.sightings, ask.mark, ask);
     const client = clients.noteSighting(this.#stream.clients, ask.poll);
     if (!known && ask.startup) return { kind: 'cold' };
     const keyMadeAt = this.#newKeys.madeAt(ask.poll.versionId);
@@ -215,7 +221,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const view = byHandles(ask.view, this.#store.names);
     const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
-    this.note(ask.sightings, ask.mark);
+    this.note(ask.sightings, ask.mark, ask);
     clients.noteSighting(this.#stream.clients, ask.poll);
     let nowMs = this.#sweep();
     // For a lookup one known decision is enough, even if not all engines are known. For a list some are not enough.
@@ -229,8 +235,13 @@ export class DecisionFeed extends DurableObject<Env> {
     return answerList(mirror, { ...ask, view }, nowMs);
   }
 
-  /** Notes polls that an isolate answered without asking. */
-  note(sightings: readonly clients.ReportedSighting[], mark: Mark | null = null): void {
+  /** Notes polls that an isolate answered without asking, and what it has counted. */
+  note(
+    sightings: readonly clients.ReportedSighting[],
+    mark: Mark | null = null,
+    { isolate, counts }: Pick<StreamAsk, 'isolate' | 'counts'> = {},
+  ): void {
+    this.#counters.take(isolate, counts);
     const known = this.#stream.clients;
     const isOurs = mark?.instance === this.#stream.invalidated.instance;
     for (const sighting of sightings) {
@@ -243,7 +254,7 @@ export class DecisionFeed extends DurableObject<Env> {
   follow(ask: FollowAsk): Followed {
     const nowMs = this.#sweep();
     if (ask.store) this.#keys.hear(ask.store, nowMs);
-    this.note(ask.sightings, ask.mark);
+    this.note(ask.sightings, ask.mark, ask);
     return answerFollow(this.#store, this.#stream, ask, nowMs);
   }
 
@@ -295,6 +306,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A page of who polls. `afterRow`: 0 begins. */
   seenPage(afterRow: number): SeenPage {
     return seenPage(this.#stream.clients, this.#store.mirror.sequence, afterRow, Date.now());
+  }
+
+  /** What was counted for all isolates. */
+  counts(): Counts {
+    return this.#counters.read(Date.now());
   }
 
   /** The decisions that no engine confirms any more. Looks at every decision. */

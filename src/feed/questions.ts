@@ -1,5 +1,6 @@
 // What the Worker asks the feed's object, and its answers: plain data, since both cross the object's RPC.
 
+import type { Batch } from '../counters/counting.ts';
 import type { ReportedSighting, Sighting } from '../stream/clients.ts';
 import type { Mark } from '../stream/invalidated.ts';
 import type { Names } from '../mirror/engine-names.ts';
@@ -20,6 +21,8 @@ interface Asked {
   readonly isolate?: string;
   /** What the isolate knows of the object. Null: nothing yet. Left out by the release before. */
   readonly mark?: Mark | null;
+  /** What the isolate has counted. Left out where there is nothing, or it is under way already. */
+  readonly counts?: Batch | undefined;
   /** What the isolate knows of D1. Left out if it knows nothing yet. */
   readonly store?: StoreNews | undefined;
 }

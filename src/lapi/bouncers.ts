@@ -24,27 +24,35 @@ import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery } from '../stream/query.ts';
 import { searchOf } from '../http/address.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
-import { askFeed } from '../feed/client.ts';
+import { counted, type Counted } from '../counters/counting.ts';
+import { askFeed, count } from '../feed/client.ts';
 import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 
 type Reply = (c: Context<AppEnv>, asker: Asker) => Response | Promise<Response>;
 
-bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, ['GET', 'HEAD'], pollStream));
-bouncerRoutes.all('/decisions', (c, next) => answer(c, next, ['GET', 'HEAD'], listDecisions));
-bouncerRoutes.all('/usage-metrics', (c, next) => answer(c, next, ['POST'], usageMetrics));
+/** The methods of a route, and as what their requests are counted. */
+type Methods = Readonly<Record<string, Counted>>;
+
+const streamMethods = { GET: counted.polls, HEAD: counted.pollHeads };
+const listMethods = { GET: counted.lookUps, HEAD: counted.lookUpHeads };
+
+bouncerRoutes.all('/decisions/stream', (c, next) => answer(c, next, streamMethods, pollStream));
+bouncerRoutes.all('/decisions', (c, next) => answer(c, next, listMethods, listDecisions));
+bouncerRoutes.all('/usage-metrics', (c, next) => answer(c, next, { POST: counted.reports }, usageMetrics));
 
 /** Checks the method, then the key, as LAPI's router does; then what the key may do. Then replies. */
 async function answer(
   c: Context<AppEnv>,
   next: Next,
-  allow: readonly string[],
+  methods: Methods,
   reply: Reply,
 ): Promise<Response | void> {
   if (isMachines(c)) return next();
-  if (!allow.includes(c.req.method)) {
-    return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, allow) });
+  const method = methods[c.req.method];
+  if (method === undefined) {
+    return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, Object.keys(methods)) });
   }
   const address = clientAddress(c.req.raw, c.get('settings'));
   const bouncer = await whoAsks(c, address);
@@ -54,6 +62,7 @@ async function answer(
   if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
   const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
+  count(id, method);
   const { settings } = c.var;
   const asker = { request: c.req.raw, env: c.env, settings, address, bouncer: bouncer.value };
   const [response] = await Promise.all([reply(c, asker), noteUse(c, bouncer.value)]);

@@ -4,7 +4,8 @@ import type { BouncerIdentity } from '../bouncers/authenticate.ts';
 import { storeNews } from '../bouncers/authenticate.ts';
 import type { EngineSettings } from '../config/engines.ts';
 import type { Settings } from '../config/settings.ts';
-import { list, stream } from '../feed/client.ts';
+import { counted } from '../counters/counting.ts';
+import { count, list, stream } from '../feed/client.ts';
 import type { StreamBody } from '../feed/follower.ts';
 import type { Cold, ListAnswer } from '../feed/questions.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
@@ -94,12 +95,14 @@ export function answerList(
   const view = limited(query.view, engine, bouncer.policy.limits);
   const answer = list(env, poll, { ...query, view }, () => storeNews(bouncer, poll.seenMs));
   return answer instanceof Promise
-    ? answer.then((late) => listResponse(late, settings))
-    : listResponse(answer, settings);
+    ? answer.then((late) => listResponse(late, settings, bouncer))
+    : listResponse(answer, settings, bouncer);
 }
 
-function listResponse(answer: ListAnswer, settings: Settings): Response {
+function listResponse(answer: ListAnswer, settings: Settings, { id }: BouncerIdentity): Response {
   if (answer.kind === 'cold') return cold(settings);
+  const isFound = answer.kind === 'long' || answer.decisions.length > 0;
+  count(id, isFound ? counted.found : counted.foundNone);
   const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
   return new Response(body, listed);
 }

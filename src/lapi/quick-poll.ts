@@ -5,7 +5,9 @@
 import { recogniseBouncer } from '../bouncers/authenticate.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import type { Settings } from '../config/settings.ts';
+import { counted } from '../counters/counting.ts';
 import { clientAddress } from '../env.ts';
+import { count } from '../feed/client.ts';
 import { hasHost, readAddress, searchOf, type Address } from '../http/address.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { parseListQuery } from '../stream/query.ts';
@@ -40,11 +42,16 @@ export function quickPoll(
   if (!isAllowed(bouncer.policy, address)) return null;
   const asker = { request, env, settings, address, bouncer };
   const query = queryOf(url, settings);
-  if (query) return answerPoll(asker, query);
+  if (query) {
+    count(bouncer.id, counted.polls);
+    return answerPoll(asker, query);
+  }
   const place = placeOf(url, settings);
   if (place?.path !== listPath) return null;
   const lookUp = parseListQuery(searchOf(url));
-  return lookUp.ok ? answerList(asker, lookUp.value, place.engine) : null;
+  if (!lookUp.ok) return null;
+  count(bouncer.id, counted.lookUps);
+  return answerList(asker, lookUp.value, place.engine);
 }
 
 /** Null: no good address. */

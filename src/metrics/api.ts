@@ -3,6 +3,7 @@
 
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
+import { addTriples } from '../counters/counting.ts';
 import type { AppEnv } from '../env.ts';
 import { askFeed, report } from '../feed/client.ts';
 import { acceptsGzip } from '../http/accept.ts';
@@ -13,7 +14,7 @@ import { identifyOperator } from '../operators/caller.ts';
 import { joined, type SeenBouncer } from '../stream/behind.ts';
 import { streamOf } from '../stream/render.ts';
 import { contentTypes, mediaTypeFor, mediaTypes, render, type Family } from './exposition.ts';
-import { engineNamed, ofBouncers, ofFeed, type Bouncer } from './families.ts';
+import { engineNamed, engineNamedOfBouncers, ofBouncers, ofFeed, type Bouncer } from './families.ts';
 import { readBouncers, readTotals } from './metrics.sql.ts';
 
 const flag = z.enum(['0', '1'], 'must be 0 or 1').default('1');
@@ -69,7 +70,7 @@ async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: numb
     flags.bouncers === '0' ? [] : readAllBouncers(env, nowMs),
   ]);
   return [
-    ...(flags.engine_names === '0' ? [] : engineNamed(kinds)),
+    ...(flags.engine_names === '0' ? [] : [...engineNamed(kinds), ...engineNamedOfBouncers(bouncers)]),
     ...ofFeed(status, kinds, totals),
     ...(flags.bouncers === '0' ? [] : ofBouncers(bouncers)),
   ];
@@ -80,21 +81,32 @@ const pageBouncers = 500;
 const reportCountsMs = 2 * 3_600_000;
 
 async function readAllBouncers(env: Env, nowMs: number): Promise<Bouncer[]> {
-  const seen = readSeen(env);
+  const known = readKnown(env);
   // Awaited below: where D1 fails first, its error is the answer.
-  seen.catch(() => undefined);
+  known.catch(() => undefined);
   const rows = [];
   for (let afterId: number | undefined = 0; afterId !== undefined;) {
     const page = await readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
     rows.push(...page);
     afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
   }
-  const byId = await seen;
-  return rows.map(({ id, ...row }) => ({ ...row, seen: byId.get(id) ?? null }));
+  const { seen, counts } = await known;
+  return rows.map(({ id, ...row }) => ({ ...row, seen: seen.get(id) ?? null, counts: counts.get(id) ?? [] }));
+}
+
+/** What the feed knows of each bouncer, by its id. */
+async function readKnown(env: Env) {
+  await report(env);
+  const [seen, { requests }] = await Promise.all([
+    readSeen(env),
+    askFeed(env, async (feed) => feed.counts()),
+  ]);
+  const counts = new Map<number, number[]>();
+  addTriples(counts, requests);
+  return { seen, counts };
 }
 
 async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
-  await report(env);
   const byId = new Map<number, SeenBouncer>();
   for (let afterRow: number | null = 0; afterRow !== null;) {
     const after: number = afterRow;

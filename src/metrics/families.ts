@@ -2,6 +2,7 @@
 
 import { typeAndVersion } from '../bouncers/bouncers.ts';
 import { version } from '../config/version.ts';
+import { counted } from '../counters/counting.ts';
 import type { FeedStatus } from '../feed/questions.ts';
 import { cut } from '../formats/texts.ts';
 import type { Kind } from '../mirror/census.ts';
@@ -20,12 +21,18 @@ export interface Totals {
 export interface Bouncer extends Omit<BouncerRow, 'id'> {
   /** Null: it was never seen. */
   readonly seen: SeenBouncer | null;
+  /** By `counted`. */
+  readonly counts: readonly number[];
 }
 
 const noLabels = {};
 
 function gauge(name: string, help: string, samples: Iterable<Sample>): Family {
   return { name, type: 'gauge', help, samples };
+}
+
+function counter(name: string, help: string, samples: Iterable<Sample>): Family {
+  return { name, type: 'counter', help, samples };
 }
 
 /** The series that have the engine's own names (pkg/metrics/metrics.go), for dashboards that are there. */
@@ -37,6 +44,31 @@ export function engineNamed(kinds: readonly Kind[]): Family[] {
   return [
     gauge('cs_info', 'Information about Lapidary.', [[{ version: `lapidary-${version}` }, 1]]),
     gauge('cs_active_decisions', 'Number of active decisions.', samplesOf(tally(counted, most))),
+  ];
+}
+
+const requests = [
+  [counted.polls, { route: '/v1/decisions/stream', method: 'GET' }],
+  [counted.pollHeads, { route: '/v1/decisions/stream', method: 'HEAD' }],
+  [counted.lookUps, { route: '/v1/decisions', method: 'GET' }],
+  [counted.lookUpHeads, { route: '/v1/decisions', method: 'HEAD' }],
+  [counted.reports, { route: '/v1/usage-metrics', method: 'POST' }],
+] as const;
+
+/** Those of them that are of each bouncer. */
+export function engineNamedOfBouncers(bouncers: readonly Bouncer[]): Family[] {
+  const found = (what: number): Iterable<Sample> =>
+    each(bouncers, ({ name: bouncer, counts }) => (counts[what] ? [[{ bouncer }, counts[what]]] : []));
+  return [
+    counter(
+      'cs_lapi_bouncer_requests_total',
+      'Requests of the bouncer.',
+      each(bouncers, ({ name: bouncer, counts }) =>
+        requests.flatMap(([what, labels]) => (counts[what] ? [[{ bouncer, ...labels }, counts[what]]] : [])),
+      ),
+    ),
+    counter('cs_lapi_decisions_ok_total', 'Look-ups that found a decision.', found(counted.found)),
+    counter('cs_lapi_decisions_ko_total', 'Look-ups that found no decision.', found(counted.foundNone)),
   ];
 }
 
@@ -97,12 +129,9 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
       'Hosts by state.',
       hostStates.map((state) => [{ state }, totals.hosts.get(state) ?? 0] as const),
     ),
-    {
-      name: 'lapidary_audit_events_total',
-      type: 'counter',
-      help: 'Rows that the audit log has had.',
-      samples: [[noLabels, totals.auditEvents]],
-    },
+    counter('lapidary_audit_events_total', 'Rows that the audit log has had.', [
+      [noLabels, totals.auditEvents],
+    ]),
   ];
 }
 

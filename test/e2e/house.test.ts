@@ -20,6 +20,7 @@ const floors = [
   ['writer'],
   ['engines'],
   ['stream'],
+  ['counters'],
   ['mirror'],
   ['store', 'env.ts'],
   ['crypto'],

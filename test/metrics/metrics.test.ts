@@ -228,6 +228,80 @@ describe('the feed', () => {
   });
 });
 
+describe('requests', () => {
+  const requests = async (): Promise<string[]> => {
+    const lines = await scrape();
+    return lines.filter((line) => line.startsWith('cs_lapi_')).map((line) => line.slice('cs_lapi_'.length));
+  };
+  const ask = async (path: string, init: RequestInit = {}): Promise<void> => {
+    await (await asBouncer(key, `/v1${path}`, init)).text();
+  };
+
+  test('are counted by route and method, and look-ups by whether they found something', async () => {
+    engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+    await operator('POST', '/feed/sync?full=true');
+    await poll('?startup=true');
+    for (let polls = 0; polls < 4; polls++) await poll();
+    await ask('/decisions/stream', { method: 'HEAD' });
+    await ask('/decisions?ip=192.0.2.1');
+    await ask('/decisions');
+    for (let lookUps = 0; lookUps < 3; lookUps++) await ask('/decisions?ip=192.0.2.2');
+    await ask('/decisions', { method: 'HEAD' });
+    await ask('/usage-metrics', { method: 'POST', body: '{}' });
+    expect(await requests()).toEqual([
+      'bouncer_requests_total{bouncer="fw",route="/v1/decisions/stream",method="GET"} 5',
+      'bouncer_requests_total{bouncer="fw",route="/v1/decisions/stream",method="HEAD"} 1',
+      'bouncer_requests_total{bouncer="fw",route="/v1/decisions",method="GET"} 5',
+      'bouncer_requests_total{bouncer="fw",route="/v1/decisions",method="HEAD"} 1',
+      'bouncer_requests_total{bouncer="fw",route="/v1/usage-metrics",method="POST"} 1',
+      'decisions_ok_total{bouncer="fw"} 2',
+      'decisions_ko_total{bouncer="fw"} 3',
+    ]);
+  });
+
+  test('with a key that opens nothing, or not from here, are not counted', async () => {
+    await asBouncer('nobody', '/v1/decisions/stream');
+    const patched = await call('/api/v1/bouncers/fw', {
+      method: 'PATCH',
+      headers: { ...admin, 'if-match': '*' },
+      body: JSON.stringify({ allowed_addresses: ['203.0.113.7'] }),
+    });
+    expect(patched.status).toBe(200);
+    await ask('/decisions/stream');
+    expect(await requests()).toEqual([]);
+  });
+
+  test('of a bouncer that is deleted go with it', async () => {
+    await operator('POST', '/feed/sync?full=true');
+    await poll('?startup=true');
+    expect(await requests()).toHaveLength(1);
+    expect((await operator('DELETE', '/bouncers/fw')).status).toBe(204);
+    expect(await requests()).toEqual([]);
+    expect((await feed().counts()).requests).toEqual([]);
+  });
+
+  test('cost a poll no question to the object', async () => {
+    await operator('POST', '/feed/sync?full=true');
+    await poll('?startup=true');
+    const calls: string[] = [];
+    const get = (stub: Record<string, (...given: unknown[]) => unknown>, method: string) => {
+      return (...given: unknown[]) => {
+        calls.push(method);
+        return stub[method]?.(...given);
+      };
+    };
+    const DECISION_FEED = { getByName: () => new Proxy(feed(), { get: get as never }) };
+    const headers = { 'x-api-key': key };
+    for (let polls = 0; polls < 50; polls++) {
+      await serveWith({ ...env, DECISION_FEED }, '/v1/decisions/stream', { headers });
+    }
+    expect(calls.filter((method) => method !== 'follow')).toEqual([]);
+    expect(await requests()).toEqual([
+      'bouncer_requests_total{bouncer="fw",route="/v1/decisions/stream",method="GET"} 51',
+    ]);
+  });
+});
+
 describe('a bouncer', () => {
   test('that was never seen has no more than its key', async () => {
     const lines = (await scrape()).filter((line) => line.includes('bouncer='));

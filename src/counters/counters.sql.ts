@@ -1,0 +1,89 @@
+// Counters that the feed's object keeps, for all isolates. They are held in memory and written behind as one row, once in
+// 10 s: a crash loses what was counted since. A reader sees nothing that is not stored, since Prometheus takes a counter that
+// goes back a little for one that began anew, and would count all of it again.
+
+import { causeOf } from '../http/failure.ts';
+import { createMissing } from '../mirror/decisions.sql.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { addTriples, inTriples, type Batch } from './counting.ts';
+
+const table = `CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL)`;
+
+const writeIntervalMs = 10_000;
+/** Those that come later are not counted until others are deleted: the row has some 40 bytes for each. */
+const mostBouncers = 20_000;
+/** The number of an isolate that was silent for longest is forgotten first. */
+const mostIsolates = 1_000;
+
+/** The row. The numbers of batches are in it, so a batch that is sent again after a crash is added if it was lost. */
+interface Body {
+  /** By bouncer, as in a batch. */
+  readonly requests?: readonly number[];
+  /** Isolates and their newest batches. */
+  readonly batches?: readonly (readonly [isolate: string, number: number])[];
+}
+
+/** What a scrape reads. */
+export interface Counts {
+  /** By bouncer, as in a batch. */
+  readonly requests: readonly number[];
+}
+
+export type Counters = ReturnType<typeof openCounters>;
+
+export function openCounters(sql: SqlStorage) {
+  createMissing(sql, [table]);
+  const [row] = sql.exec<{ body: string }>(`SELECT body FROM counters`).toArray();
+  const kept = JSON.parse(row?.body ?? '{}') as Body;
+  const requests = new Map<number, number[]>();
+  addTriples(requests, kept.requests ?? []);
+  /** The one that was heard last comes last. */
+  const batches = new Map(kept.batches ?? []);
+  let isStored = true;
+  let writtenMs = -Infinity;
+
+  const write = (nowMs: number): void => {
+    if (isStored) return;
+    // What fails is tried again as late as what succeeds.
+    writtenMs = nowMs;
+    const body = JSON.stringify({ requests: inTriples(requests), batches: [...batches] } satisfies Body);
+    const insert = `INSERT INTO counters VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
+    try {
+      sql.exec(insert, body);
+      isStored = true;
+    } catch (error) {
+      console.error(`counters can not be written, and wait: ${causeOf(error).message}`);
+    }
+  };
+
+  const forget = (isForgotten: (bouncerId: number) => boolean): void => {
+    for (const bouncerId of requests.keys()) if (isForgotten(bouncerId)) requests.delete(bouncerId);
+    isStored = false;
+  };
+
+  return {
+    /** Adds what an isolate has counted, once. A question of the release before has neither. */
+    take(isolate: string | undefined, batch: Batch | undefined): void {
+      if (isolate === undefined || batch === undefined) return;
+      if (batch.number <= (batches.get(isolate) ?? 0)) return;
+      batches.delete(isolate);
+      batches.set(isolate, batch.number);
+      for (const oldest of batches.keys()) {
+        if (batches.size <= mostIsolates) break;
+        batches.delete(oldest);
+      }
+      addTriples(requests, batch.requests, mostBouncers);
+      isStored = false;
+    },
+    forgetBouncer: (bouncerId: number): void => forget((id) => id === bouncerId),
+    forgetBouncersAfter: (bouncerId: number): void => forget((id) => id > bouncerId),
+    /** For every round. */
+    writeIfDue(nowMs: number): void {
+      if (sinceMs(writtenMs, nowMs) >= writeIntervalMs) write(nowMs);
+    },
+    read(nowMs: number): Counts {
+      write(nowMs);
+      return { requests: inTriples(requests) };
+    },
+  };
+}

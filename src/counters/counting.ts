@@ -1,0 +1,104 @@
+// What an isolate counts of bouncers' requests. Isolates come and go, so the memory of one is no counter: its counts go to the
+// feed's object with the next question, as a batch that has a number. A mistake here loses counts or adds them twice.
+
+import { sinceMs } from '../runtime/clock.ts';
+
+/** What is counted of a bouncer. The numbers are in the object's storage, so none may change its meaning. */
+export const counted = {
+  polls: 0,
+  lookUps: 1,
+  reports: 2,
+  pollHeads: 3,
+  lookUpHeads: 4,
+  /** Look-ups that found a decision. */
+  found: 5,
+  /** Look-ups that found none. */
+  foundNone: 6,
+} as const;
+
+export type Counted = (typeof counted)[keyof typeof counted];
+
+/** What an isolate has counted since its batch before. */
+export interface Batch {
+  /** The next number of its isolate. The object takes none twice. */
+  readonly number: number;
+  /** Bouncer's id, what (`counted`), how often; and so on. */
+  readonly requests: readonly number[];
+}
+
+/** As many as the object counts. */
+const mostBouncers = 20_000;
+/** A question whose client has gone may never end. After this time its batch goes with another one. */
+const lostMs = 10_000;
+
+export function createCounting() {
+  let requests = new Map<number, number[]>();
+  /** What was sent last, until it is known that it arrived. */
+  let batch: Batch | null = null;
+  let sentMs = -Infinity;
+  let lastNumber = 0;
+
+  const take = (nowMs: number): Batch | undefined => {
+    if (sinceMs(sentMs, nowMs) < lostMs) return undefined;
+    if (!batch && requests.size > 0) {
+      batch = { number: ++lastNumber, requests: inTriples(requests) };
+      requests = new Map();
+    }
+    if (batch) sentMs = nowMs;
+    return batch ?? undefined;
+  };
+
+  return {
+    count(bouncerId: number, what: Counted): void {
+      let own = requests.get(bouncerId);
+      if (!own) {
+        if (requests.size >= mostBouncers) return;
+        requests.set(bouncerId, (own = [0, 0, 0, 0, 0, 0, 0]));
+      }
+      own[what] = (own[what] ?? 0) + 1;
+    },
+
+    /** Whether there is something to send. */
+    isWaiting: (): boolean => batch !== null || requests.size > 0,
+
+    /**
+     * Asks a question, and sends with it what was counted. If the question fails, the next one has the same batch. There is
+     * one batch under way at a time, so that the object needs to know one number of each isolate.
+     */
+    async send<T>(nowMs: number, ask: (batch: Batch | undefined) => Promise<T>): Promise<T> {
+      const sent = take(nowMs);
+      try {
+        const answer = await ask(sent);
+        if (sent && sent === batch) batch = null;
+        return answer;
+      } finally {
+        if (sent) sentMs = -Infinity;
+      }
+    },
+  };
+}
+
+/** Counts by bouncer in one flat list, as `Batch` has them. */
+export function inTriples(requests: ReadonlyMap<number, readonly number[]>): number[] {
+  const triples: number[] = [];
+  for (const [bouncerId, counts] of requests) {
+    for (const [what, count] of counts.entries()) if (count > 0) triples.push(bouncerId, what, count);
+  }
+  return triples;
+}
+
+/** Adds counts that are in one flat list. Bouncers beyond `most` are left out. */
+export function addTriples(
+  requests: Map<number, number[]>,
+  triples: readonly number[],
+  most = Infinity,
+): void {
+  for (let at = 0; at < triples.length; at += 3) {
+    const [bouncerId, what, count] = triples.slice(at, at + 3) as [number, number, number];
+    const own = requests.get(bouncerId) ?? [];
+    if (own.length === 0 && requests.size >= most) continue;
+    while (own.length <= what) own.push(0);
+    own[what] = (own[what] as number) + count;
+    requests.set(bouncerId, own);
+  }
+}
