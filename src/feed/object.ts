@@ -3,7 +3,6 @@
 // all engines, so what bans a value is known across them.
 
 import { DurableObject } from 'cloudflare:workers';
-import { sinceMs } from '../runtime/clock.ts';
 import type { AuditHead } from '../store/audit.sql.ts';
 import type { StoreMark } from '../store/epoch.sql.ts';
 import { causeOf, fail, type Result } from '../http/failure.ts';
@@ -28,6 +27,7 @@ import * as local from '../mirror/local.ts';
 import { createCensus, statusOf } from './figures.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
+import { createMaintenance } from './maintenance.ts';
 import type { Kind } from '../mirror/census.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
@@ -51,12 +51,7 @@ import { answerList } from '../stream/list.ts';
 import { activeRows } from '../stream/selection.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
-import { createMarks, forgettable, mostAtOnce, type Marks } from '../mirror/tombstones.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
-
-const forgetIntervalMs = 3_600_000;
-/** Longer than D1 keeps the answer to a request with an `Idempotency-Key`. */
-const onceKeptMs = 25 * 3_600_000;
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -65,14 +60,13 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #stream: Stream;
   readonly #alarm: Alarm;
   readonly #counters: Counters;
-  readonly #marks: Marks;
+  readonly #maintain: (nowMs: number) => void;
   readonly #newKeys: NewKeys;
   readonly #keys: RememberedKeys;
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
   readonly #filter: ReturnType<typeof createKeptFilter>;
   readonly #census: (nowMs: number) => Promise<Kind[]>;
-  #forgotMs = 0;
   /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
   #firstRequestMs = 0;
 
@@ -83,11 +77,11 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#settings = readSettings({ ...env });
     this.#store = mirror.openStore(storage, this.#settings);
     this.#filter = createKeptFilter(this.#store.mirror);
-    this.#marks = createMarks(this.#store.mirror, Date.now());
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
     this.#counters = openCounters(sql);
     const known = openClients(storage);
+    this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
     this.#stream = {
       mirror: this.#store.mirror,
       clients: known,
@@ -152,7 +146,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   async #round(): Promise<void> {
     const nowMs = Date.now();
-    this.#runMaintenance(nowMs);
+    this.#maintain(nowMs);
     this.#keys.writeHeard();
     this.#counters.writeIfDue(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
@@ -166,26 +160,6 @@ export class DecisionFeed extends DurableObject<Env> {
     mirror.sweep(this.#store, nowMs);
     void this.#alarm.mend();
     return nowMs;
-  }
-
-  /** Removes rows that have ended, and forgets what is too old. */
-  #runMaintenance(nowMs: number): void {
-    const store = this.#store;
-    mirror.sweep(store, nowMs);
-    const isDue = sinceMs(this.#forgotMs, nowMs) >= forgetIntervalMs;
-    const cutoffMs = isDue ? nowMs - this.#settings.tombstoneMs : -Infinity;
-    const most = mostAtOnce(this.#settings.maxDecisions);
-    const tooOld = forgettable(store.mirror, this.#marks, { most, cutoffMs }, nowMs);
-    // The tombstones after the cursors of these clients are deleted.
-    if (isDue) clients.forgetClients(this.#stream.clients, ({ seenMs }) => seenMs < cutoffMs);
-    if (!isDue && tooOld <= store.mirror.purgedSequence) return;
-    mirror.writeIfPossible(store, nowMs, () => {
-      mirror.forgetTombstones(store, tooOld);
-      if (!isDue) return;
-      log.forgetOnce(store.storage.sql, nowMs - onceKeptMs);
-      this.#forgotMs = nowMs;
-      this.#newKeys.forgetUpTo(store.mirror.purgedSequence);
-    });
   }
 
   async #writeClients(nowMs: number): Promise<void> {
