@@ -1,6 +1,7 @@
 // Usage metrics of bouncers, forwarded to the engine. One post, made as the feed's own component, carries the reports of
 // many bouncers. A mistake here loses figures or posts too often; it never refuses a bouncer's report or delays a round.
 
+import { listOf, objectOf, type Json } from '../formats/loose-json.ts';
 import type { EngineKeys } from './keys.ts';
 import { postMetrics, type Reached } from './upstream.ts';
 
@@ -10,8 +11,6 @@ export interface Report {
   /** LAPI's `DetailedMetrics` as JSON, with commas between them. */
   readonly metrics: string;
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** In characters. LAPI's limit is 50 MiB; the report of a bouncer with 50 lists has some 40,000. */
 const maxReport = 64 * 1024;
@@ -48,16 +47,6 @@ function itemOf({ name, unit, value, labels }: Json, bouncer: string): object[] 
   const own = texts.map(([label, text]) => [label, (text as string).slice(0, maxText)]);
   const all = Object.fromEntries([...own, ['bouncer', bouncer.slice(0, maxText)]]) as Json;
   return [{ name: name.slice(0, maxText), unit: unit.slice(0, maxText), value, labels: all }];
-}
-
-function objectOf(value: unknown): Json {
-  return typeof value === 'object' && value !== null ? (value as Json) : {};
-}
-
-/** The objects of a list. The lua bouncers post an object in place of an empty list. */
-function listOf(value: unknown, name: string): Json[] {
-  const list = objectOf(value)[name];
-  return Array.isArray(list) ? list.map(objectOf) : [];
 }
 
 function wholeNumber(value: unknown): number | null {

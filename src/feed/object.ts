@@ -14,6 +14,7 @@ import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
 import { openCounters, type Counters, type Counts } from '../counters/counters.sql.ts';
+import { openUsage, type UsagePage, type UsageReport, type UsageSums } from '../counters/usage.sql.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
@@ -60,6 +61,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #stream: Stream;
   readonly #alarm: Alarm;
   readonly #counters: Counters;
+  readonly #usage: UsageSums;
   readonly #maintain: (nowMs: number) => void;
   readonly #newKeys: NewKeys;
   readonly #keys: RememberedKeys;
@@ -80,6 +82,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
     this.#counters = openCounters(sql);
+    this.#usage = openUsage(sql);
     const known = openClients(storage);
     this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
     this.#stream = {
@@ -106,12 +109,14 @@ export class DecisionFeed extends DurableObject<Env> {
         clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
         this.#newKeys.forgetBouncersAfter(bouncerId);
         this.#counters.forgetBouncersAfter(bouncerId);
+        this.#usage.forgetBouncersAfter(bouncerId);
         invalidateAll(this.#stream.invalidated);
       },
       forgetBouncer: (bouncerId) => {
         clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
         this.#newKeys.forgetBouncer(bouncerId);
         this.#counters.forgetBouncer(bouncerId);
+        this.#usage.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
         // After a backup was restored nobody knows which bouncers had been there before.
@@ -241,12 +246,16 @@ export class DecisionFeed extends DurableObject<Env> {
     return { instance: this.#stream.invalidated.instance, filter: await this.#filter() };
   }
 
-  /** Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds. */
-  takeReport(report: Report, names: readonly string[] | null): void {
+  /**
+   * Takes a bouncer's report. It is forwarded to the engines of its view (null: all) with their next rounds, and what it says
+   * was dropped and processed is added up.
+   */
+  takeReport(report: Report | null, names: readonly string[] | null, usage?: UsageReport): void {
     const handles = names?.map((name) => handleOf(this.#store.names, name)) ?? null;
     for (const { handle, forwarder } of this.#engines) {
-      if (handles === null || handles.includes(handle)) forwarder.take(report);
+      if (report && (handles === null || handles.includes(handle))) forwarder.take(report);
     }
+    if (usage) this.#usage.take(usage);
   }
 
   /**
@@ -285,6 +294,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What was counted for all isolates. */
   counts(): Counts {
     return this.#counters.read(Date.now());
+  }
+
+  /** A page of what bouncers reported. `afterId`: 0 begins. */
+  usagePage(afterId: number): UsagePage {
+    return this.#usage.page(afterId);
   }
 
   /** The decisions that no engine confirms any more. Looks at every decision. */

@@ -24,6 +24,8 @@ import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery } from '../stream/query.ts';
 import { searchOf } from '../http/address.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
+import type { UsageReport } from '../counters/usage.sql.ts';
+import { windowsOf } from '../counters/usage.ts';
 import { counted, type Counted } from '../counters/counting.ts';
 import { askFeed, count } from '../feed/client.ts';
 import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
@@ -148,16 +150,24 @@ async function usageMetrics(c: Context<AppEnv>, { bouncer }: Asker): Promise<Res
   const report = reportOf(component.value, bouncer.name);
   const asked = c.get('engine');
   const seen = asked ? [asked.name] : (bouncer.policy.limits?.engines ?? null);
-  if (report) c.executionCtx.waitUntil(forwardReport(c.env, report, seen));
+  const usage = { bouncerId: bouncer.id, windows: windowsOf(component.value) };
+  if (report || usage.windows.length > 0) {
+    c.executionCtx.waitUntil(forwardReport(c.env, report, seen, usage));
+  }
   return new Response(null, { status: 201 });
 }
 
-/** Beside the answer: the bouncer need not know whether the engines get its report. */
-async function forwardReport(env: Env, report: Report, engines: readonly string[] | null): Promise<void> {
+/** Beside the answer: the bouncer need not know whether the engines get its report, nor whether it is added up. */
+async function forwardReport(
+  env: Env,
+  report: Report | null,
+  engines: readonly string[] | null,
+  usage: UsageReport,
+): Promise<void> {
   try {
-    await askFeed(env, async (feed) => feed.takeReport(report, engines));
+    await askFeed(env, async (feed) => feed.takeReport(report, engines, usage));
   } catch (error) {
-    console.error(`usage metrics were not forwarded: ${causeOf(error).message}`);
+    console.error(`usage metrics were not forwarded or added up: ${causeOf(error).message}`);
   }
 }
 

@@ -3,19 +3,18 @@
 
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
-import { addTriples } from '../counters/counting.ts';
 import type { AppEnv } from '../env.ts';
-import { askFeed, report } from '../feed/client.ts';
+import { askFeed } from '../feed/client.ts';
 import { acceptsGzip } from '../http/accept.ts';
 import { problem } from '../http/failure.ts';
 import type { Group } from '../operations/openapi.ts';
 import { mount, operation } from '../operations/operation.ts';
 import { identifyOperator } from '../operators/caller.ts';
-import { joined, type SeenBouncer } from '../stream/behind.ts';
 import { streamOf } from '../stream/render.ts';
 import { contentTypes, mediaTypeFor, mediaTypes, render, type Family } from './exposition.ts';
-import { engineNamed, engineNamedOfBouncers, ofBouncers, ofFeed, type Bouncer } from './families.ts';
-import { readBouncers, readTotals } from './metrics.sql.ts';
+import { engineNamed, engineNamedOfBouncers, ofBouncers, ofFeed } from './families.ts';
+import { readTotals } from './metrics.sql.ts';
+import { readAllBouncers } from './read.ts';
 
 const flag = z.enum(['0', '1'], 'must be 0 or 1').default('1');
 
@@ -74,48 +73,4 @@ async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: numb
     ...ofFeed(status, kinds, totals),
     ...(flags.bouncers === '0' ? [] : ofBouncers(bouncers)),
   ];
-}
-
-const pageBouncers = 500;
-/** Reports come every 15 or 30 minutes. An older one says nothing of now. */
-const reportCountsMs = 2 * 3_600_000;
-
-async function readAllBouncers(env: Env, nowMs: number): Promise<Bouncer[]> {
-  const known = readKnown(env);
-  // Awaited below: where D1 fails first, its error is the answer.
-  known.catch(() => undefined);
-  const rows = [];
-  for (let afterId: number | undefined = 0; afterId !== undefined;) {
-    const page = await readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
-    rows.push(...page);
-    afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
-  }
-  const { seen, counts } = await known;
-  return rows.map(({ id, ...row }) => ({ ...row, seen: seen.get(id) ?? null, counts: counts.get(id) ?? [] }));
-}
-
-/** What the feed knows of each bouncer, by its id. */
-async function readKnown(env: Env) {
-  await report(env);
-  const [seen, { requests }] = await Promise.all([
-    readSeen(env),
-    askFeed(env, async (feed) => feed.counts()),
-  ]);
-  const counts = new Map<number, number[]>();
-  addTriples(counts, requests);
-  return { seen, counts };
-}
-
-async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
-  const byId = new Map<number, SeenBouncer>();
-  for (let afterRow: number | null = 0; afterRow !== null;) {
-    const after: number = afterRow;
-    const page = await askFeed(env, async (feed) => feed.seenPage(after));
-    for (const each of page.bouncers) {
-      const known = byId.get(each.bouncerId);
-      byId.set(each.bouncerId, known ? joined(known, each) : each);
-    }
-    afterRow = page.next;
-  }
-  return byId;
 }

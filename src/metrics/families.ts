@@ -3,6 +3,7 @@
 import { typeAndVersion } from '../bouncers/bouncers.ts';
 import { version } from '../config/version.ts';
 import { counted } from '../counters/counting.ts';
+import type { Usage } from '../counters/usage.ts';
 import type { FeedStatus } from '../feed/questions.ts';
 import { cut } from '../formats/texts.ts';
 import type { Kind } from '../mirror/census.ts';
@@ -23,6 +24,8 @@ export interface Bouncer extends Omit<BouncerRow, 'id'> {
   readonly seen: SeenBouncer | null;
   /** By `counted`. */
   readonly counts: readonly number[];
+  /** What its reports add up to. */
+  readonly usage: () => readonly Usage[];
 }
 
 const noLabels = {};
@@ -166,6 +169,13 @@ export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
       'Decisions that the bouncer reported to enforce, in the last two hours.',
       each(bouncers, ({ name: bouncer, enforced }) => enforcedSamples(bouncer, enforced)),
     ),
+    counter(
+      'lapidary_bouncer_usage_total',
+      'What the reports of the bouncer say was dropped and processed.',
+      each(bouncers, ({ name: bouncer, usage }) =>
+        usageSamples(bouncer, usage(), bouncers.length <= mostDetailed),
+      ),
+    ),
     gauge(
       'lapidary_key_created_timestamp_seconds',
       'When a version of the key of a bouncer was made.',
@@ -193,6 +203,28 @@ function enforcedSamples(bouncer: string, enforced: readonly Enforced[]): Sample
     { bouncer, ...labels },
     count,
   ]);
+}
+
+/** With more bouncers a scrape with all labels would be larger than 30 MB. */
+const mostDetailed = 4_000;
+
+/** What has the same labels is one sample. */
+function usageSamples(bouncer: string, usage: readonly Usage[], isDetailed: boolean): Sample[] {
+  const sums = new Map<string, [labels: Record<string, string>, value: number]>();
+  for (const one of usage) {
+    const details = isDetailed ? [one.origin, one.remediation, one.ipType] : [];
+    const [unit = '', origin = '', remediation = '', ipType = ''] = [one.unit, ...details].map(labelOf);
+    const key = `${one.item}\n${unit}\n${origin}\n${remediation}\n${ipType}`;
+    const sum = sums.get(key);
+    if (sum) {
+      sum[1] += one.value;
+      continue;
+    }
+    const labels = { item: one.item, unit, origin, remediation, ip_type: ipType };
+    const given = Object.entries(labels).filter(([, text]) => text !== '');
+    sums.set(key, [{ bouncer, ...Object.fromEntries(given) }, one.value]);
+  }
+  return [...sums.values()];
 }
 
 function samplesOf(counted: readonly ({ readonly count: number } & object)[]): Sample[] {

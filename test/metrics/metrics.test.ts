@@ -1,4 +1,5 @@
 // `GET /metrics` as Prometheus asks for it: who may, what it says, and what it does when it can not say it.
+import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { feed } from '../support/bouncer.ts';
@@ -153,7 +154,7 @@ describe('out of reach', () => {
           getByName: () => {
             const lost = () =>
               Promise.reject(Object.assign(new Error('reset'), { durableObjectReset: true }));
-            return { status: lost, census: lost, seenPage: lost, note: lost };
+            return new Proxy({}, { get: () => lost });
           },
         },
       },
@@ -393,6 +394,72 @@ describe('what a bouncer reports', () => {
     expect(await enforced()).toEqual([]);
   });
 
+  const windowOf = (items: unknown, at = 1_700_000_000) => {
+    return { meta: { window_size_seconds: 900, utc_now_timestamp: at }, items };
+  };
+  /** Once the feed has what was reported beside the 201. */
+  const usage = async (sum: number): Promise<string[]> => {
+    return vi.waitFor(async () => {
+      const lines = await family('lapidary_bouncer_usage_total');
+      expect(lines.reduce((all, line) => all + Number(line.split(' ').at(-1)), 0)).toBe(sum);
+      return lines.map((line) => line.slice('lapidary_bouncer_usage_total{bouncer="fw",'.length));
+    });
+  };
+  const dropped = (value: unknown, origin = 'CAPI') => {
+    return { name: 'dropped', unit: 'packet', value, labels: { origin, ip_type: 'ipv4' } };
+  };
+
+  test('was dropped and processed is added up over its windows', async () => {
+    const processed = { name: 'processed', unit: 'byte', value: 100, labels: { ip_type: 'ipv6' } };
+    const captcha = { name: 'dropped', unit: 'request', value: 1, labels: { remediation: 'captcha' } };
+    await send([windowOf([dropped(5), processed, captcha, item(9, {})])]);
+    await usage(106);
+    await send([windowOf([dropped(2), dropped(3, 'cscli'), processed], 1_700_000_900)]);
+    expect(await usage(211)).toEqual([
+      'item="dropped",unit="packet",origin="CAPI",ip_type="ipv4"} 7',
+      'item="processed",unit="byte",ip_type="ipv6"} 200',
+      'item="dropped",unit="request",remediation="captcha"} 1',
+      'item="dropped",unit="packet",origin="cscli",ip_type="ipv4"} 3',
+    ]);
+  });
+
+  test('is added once where the same report comes again, and twice where two hosts share the key', async () => {
+    await send([windowOf([dropped(5)])]);
+    await usage(5);
+    await send([windowOf([dropped(5)])]);
+    await send([windowOf([dropped(6)])]);
+    await usage(11);
+    await send([windowOf([dropped(5)], 1_700_000_900)]);
+    await usage(16);
+  });
+
+  test('outlives the object, and goes with the bouncer', async () => {
+    await send([windowOf([dropped(5)])]);
+    await usage(5);
+    await evictDurableObject(feed());
+    await send([windowOf([dropped(5)])]);
+    await send([windowOf([dropped(1)])]);
+    await usage(6);
+    await operator('DELETE', '/bouncers/fw');
+    expect((await feed().usagePage(0)).bouncers).toEqual([]);
+  });
+
+  test('has at most 24 series and what is left, and none of them goes back', async () => {
+    for (let window = 0; window < 4; window++) {
+      const items = Array.from({ length: 40 }, (_, at) => dropped(1 + window * at, `lists:${(at * 7) % 40}`));
+      await send([windowOf(items, window)]);
+    }
+    const lines = await usage(160 + 6 * 780);
+    expect(lines).toHaveLength(25);
+    expect(lines[0]).toBe('item="dropped",unit="packet",origin="lists:0",ip_type="ipv4"} 4');
+    expect(lines.at(-1)).toMatch(/^item="dropped",unit="other",origin="other"/);
+  });
+
+  test('has no address in a label', async () => {
+    await send([windowOf([dropped(5, 'by 192.0.2.1'), dropped(7, 'by 2001:db8::7')])]);
+    expect(await usage(12)).toEqual(['item="dropped",unit="packet",origin="other",ip_type="ipv4"} 12']);
+  });
+
   test('may be more than SQLite can add up in whole numbers', async () => {
     const most = item(9_000_000_000_000_000_000, { origin: 'CAPI', ip_type: 'ipv4' });
     await send([{ items: [most, most] }]);
@@ -422,6 +489,18 @@ describe('what a bouncer reports', () => {
   ])('%s: what is not understood is left out', async (_, metrics) => {
     await send(metrics);
     for (const line of await enforced()) expect(line).toMatch(/^lapidary_bouncer_active_decisions\{.*\} 1$/);
+  });
+
+  test.each([
+    ['no time', [{ items: [dropped(1)] }]],
+    ['a time that is a text', [{ meta: { utc_now_timestamp: '1' }, items: [dropped(1)] }]],
+    ['items that are an object', [windowOf({ a: dropped(1) })]],
+    ['numbers of all kinds', [windowOf([dropped('1'), dropped(-1), dropped(null), dropped({}), 1, null])]],
+    ['another item', [windowOf([item(1, {}, 'allowed')])]],
+  ])('%s: what is not understood is not added up', async (_, metrics) => {
+    await send(metrics);
+    await send([windowOf([dropped(1)])]);
+    await usage(1);
   });
 });
 
@@ -456,8 +535,35 @@ describe('10,000 bouncers', () => {
         seenMs: Date.now(),
         userAgent: 'crowdsec-firewall-bouncer/v0.0.34-debian-pragmatic-amd64',
       }));
-      await feed().note(sightings);
+      const requests = sightings.flatMap(({ bouncerId }) => [
+        bouncerId,
+        0,
+        12_345 + bouncerId,
+        bouncerId,
+        2,
+        7,
+      ]);
+      await feed().note(sightings, null, { isolate: 'a', counts: { number: first, requests } });
     }
+    // As Debian's firewall bouncer reports it, of four origins.
+    const sums = ['packet', 'byte'].flatMap((unit) =>
+      ['ipv4', 'ipv6'].flatMap((ipType) => [
+        ['processed', unit, '', '', ipType],
+        ...['CAPI', 'crowdsec', 'cscli', 'lists:firehol'].map((origin) => [
+          'dropped',
+          unit,
+          origin,
+          '',
+          ipType,
+        ]),
+      ]),
+    );
+    const json = sums.map((labels) => JSON.stringify(labels).replace(']', ',%d]')).join();
+    await runInDurableObject(feed(), (_, { storage }) => {
+      const values = sums.map(() => 'abs(random()) % 100000000').join();
+      const insert = `INSERT INTO usage SELECT n, '[]', format('[${json}]', ${values}) FROM`;
+      storage.sql.exec(`${insert} (${numbers} SELECT n FROM numbers)`);
+    });
   }
 
   test('are pages of D1, at most 30 MB, 3 MB of gzip, and all or none', async () => {
@@ -479,6 +585,9 @@ describe('10,000 bouncers', () => {
     expect(text.length).toBeLessThan(30_000_000);
     expect(text.match(/^lapidary_bouncer_info\{/gm)).toHaveLength(count - 1);
     expect(text.match(/^lapidary_bouncer_active_decisions\{/gm)).toHaveLength(8 * (count - 1));
+    expect(text.match(/^cs_lapi_bouncer_requests_total\{/gm)).toHaveLength(2 * (count - 1));
+    // With so many, no origins.
+    expect(text.match(/^lapidary_bouncer_usage_total\{/gm)).toHaveLength(4 * (count - 1));
     const gzipped = await ask({ 'accept-encoding': 'gzip' });
     expect(gzipped.headers.get('content-encoding')).toBe('gzip');
     const bytes = await gzipped.arrayBuffer();

@@ -1,0 +1,69 @@
+// Reads what a scrape says of each bouncer: pages of D1, and what the feed's object knows. All of it, or an error.
+
+import { addTriples } from '../counters/counting.ts';
+import { readUsage } from '../counters/usage.sql.ts';
+import { askFeed, report } from '../feed/client.ts';
+import { joined, type SeenBouncer } from '../stream/behind.ts';
+import type { Bouncer } from './families.ts';
+import { readBouncers } from './metrics.sql.ts';
+
+const pageBouncers = 500;
+/** Reports come every 15 or 30 minutes. An older one says nothing of now. */
+const reportCountsMs = 2 * 3_600_000;
+
+export async function readAllBouncers(env: Env, nowMs: number): Promise<Bouncer[]> {
+  const known = readKnown(env);
+  // Awaited below: where D1 fails first, its error is the answer.
+  known.catch(() => undefined);
+  const rows = [];
+  for (let afterId: number | undefined = 0; afterId !== undefined;) {
+    const page = await readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
+    rows.push(...page);
+    afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
+  }
+  const { seen, counts, usage } = await known;
+  return rows.map(({ id, ...row }) => ({
+    ...row,
+    seen: seen.get(id) ?? null,
+    counts: counts.get(id) ?? [],
+    usage: () => readUsage(usage.get(id) ?? '[]'),
+  }));
+}
+
+/** What the feed knows of each bouncer, by its id. */
+async function readKnown(env: Env) {
+  await report(env);
+  const [seen, { requests }, usage] = await Promise.all([
+    readSeen(env),
+    askFeed(env, async (feed) => feed.counts()),
+    readSums(env),
+  ]);
+  const counts = new Map<number, number[]>();
+  addTriples(counts, requests);
+  return { seen, counts, usage };
+}
+
+async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
+  const byId = new Map<number, SeenBouncer>();
+  for (let afterRow: number | null = 0; afterRow !== null;) {
+    const after: number = afterRow;
+    const page = await askFeed(env, async (feed) => feed.seenPage(after));
+    for (const each of page.bouncers) {
+      const known = byId.get(each.bouncerId);
+      byId.set(each.bouncerId, known ? joined(known, each) : each);
+    }
+    afterRow = page.next;
+  }
+  return byId;
+}
+
+async function readSums(env: Env): Promise<Map<number, string>> {
+  const byId = new Map<number, string>();
+  for (let afterId: number | null = 0; afterId !== null;) {
+    const after: number = afterId;
+    const page = await askFeed(env, async (feed) => feed.usagePage(after));
+    for (const { bouncerId, sums } of page.bouncers) byId.set(bouncerId, sums);
+    afterId = page.next;
+  }
+  return byId;
+}
