@@ -312,6 +312,10 @@ function introduce() {
   const header = process.env.OPERATOR_TOKEN
     ? '"Authorization: Bearer $OPERATOR_TOKEN"'
     : `@${operatorHeader}`;
+  const kept = process.env.OPERATOR_TOKEN
+    ? 'OPERATOR_TOKEN'
+    : `the token in ${join(state, 'operator-token')}`;
+  console.log(`console: ${address()}/console/ (sign in with ${kept})`);
   if (token.made) console.log(`operator token made: it is in ${join(state, 'operator-token')}`);
   console.log(`lapidary serves ${address()}${engines.length > 0 ? '' : ' (no UPSTREAM_URL: local decisions only)'}
 

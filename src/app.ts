@@ -4,6 +4,8 @@
 import { Hono } from 'hono';
 import { namesHost, readAddress, type Address } from './http/address.ts';
 import { operatorApi, operatorRoutes } from './api.ts';
+import { consoleRoutes } from './console/routes.ts';
+import { failurePage } from './console/frame.tsx';
 import { bootstrapApi, bootstrapRoutes } from './hosts/bootstrap-api.ts';
 import { openApiDocument } from './operations/openapi.ts';
 import { noteProxy, settingsOf, type AppEnv } from './env.ts';
@@ -41,6 +43,9 @@ routes.route('/v1', machineRoutes);
 routes.route('/api/v1', operatorRoutes);
 routes.route('/bootstrap/v1', bootstrapRoutes);
 routes.route('/', metricsRoutes);
+routes.route('/console', consoleRoutes);
+// So that something in front can protect the console alone: on `/` it would send bouncers to a log-in page.
+routes.get('/', (c) => c.redirect(`${c.get('settings').pathPrefix}/console/`));
 
 /** What /openapi.json describes. */
 const documented = [...operatorApi, metricsApi, bootstrapApi];
@@ -65,28 +70,37 @@ function documentAt(pathPrefix: string): string {
 routes.notFound((c) => {
   const { unknownEngine } = addressOf(c.req.raw, c.env);
   const what = unknownEngine === undefined ? 'this path' : `engine ${unknownEngine}`;
-  return failed(c.req.path, { kind: 'not-found', what });
+  return failed(c.req.path, { kind: 'not-found', what }, settingsOf(c.env));
 });
 
 const storeOut: Failure = { kind: 'unavailable', problem: 'the key store is out of reach; try again' };
 
-routes.onError((error, c) => failedBy(error, c.req.method, c.req.path));
+routes.onError((error, c) => failedBy(error, c.req.method, c.req.path, settingsOf(c.env)));
 
 /** What went wrong on the way to an answer. `path`: as routed. */
-function failedBy(error: unknown, method: string, path: string): Response {
+function failedBy(
+  error: unknown,
+  method: string,
+  path: string,
+  settings: Settings,
+): Response | Promise<Response> {
   const requestId = crypto.randomUUID();
   const cause = causeOf(error);
   const known = error instanceof StoreError ? storeOut : (whyUnavailable(error) ?? whyUnavailable(cause));
   if (known) {
     console.error(`${method} ${path} failed: ${cause.message}`);
-    return failed(path, known);
+    return failed(path, known, settings);
   }
   console.error(`request ${requestId} failed: ${cause.stack ?? cause.message}`);
-  return failed(path, { kind: 'internal', requestId });
+  return failed(path, { kind: 'internal', requestId }, settings);
 }
 
-/** What operators and hosts ask is answered with problem+json, all other paths with LAPI's error body. */
-function failed(path: string, failure: Failure): Response {
+/**
+ * What operators and hosts ask is answered with problem+json, the console with a page, all other paths with LAPI's error
+ * body.
+ */
+function failed(path: string, failure: Failure, { pathPrefix }: Settings): Response | Promise<Response> {
+  if (/^\/console(?:\/|$)/.test(path)) return failurePage(failure, `${pathPrefix}/console`);
   return /^\/(?:(?:api|bootstrap)\/|metrics$)/.test(path) ? problem(failure) : lapiError(failure);
 }
 
@@ -104,7 +118,7 @@ export function serve(request: Request, env: Env, ctx: ExecutionContext): Respon
 /** The answer to a poll that needs no router, or null. */
 function poll(request: Request, env: Env, settings: Settings): Response | Promise<Response> | null {
   const failure = (error: unknown) =>
-    failedBy(error, request.method, readAddress(request.url, settings).path);
+    failedBy(error, request.method, readAddress(request.url, settings).path, settings);
   try {
     const answer = quickPoll(request, env, settings);
     return answer instanceof Promise ? answer.catch(failure) : answer;

@@ -32,6 +32,8 @@ const decisionShape = z
   })
   .meta({ id: 'Decision' });
 
+export type DecisionBody = z.input<typeof decisionShape>;
+
 export const decisionOperations = [
   operation({
     method: 'GET',

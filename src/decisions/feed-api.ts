@@ -67,6 +67,8 @@ const feedShape = z
   })
   .meta({ id: 'Feed' });
 
+export type FeedBody = z.input<typeof feedShape>;
+
 const roundShape = z
   .object({
     ok: z.boolean(),

@@ -19,6 +19,7 @@ import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
+import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
@@ -343,6 +344,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** The keys among some digests that isolates have seen in D1. Other keys may still be valid. */
   recallKeys(digests: readonly string[]): Recalled {
     return this.#keys.recall(digests);
+  }
+
+  /** What signs the sessions of operators. */
+  sessionSecret(): string {
+    return sessionSecret(this.ctx.storage.sql);
   }
 
   /** Seals the audit log up to its newest row. */

@@ -44,7 +44,9 @@ export function readAddress(
 ): Address {
   const { pathname, hostname } = new URL(url);
   const whole = pathname.replace(/\/{2,}/g, '/').replace(/(?<=.)\/$/, '');
-  if (!whole.startsWith(`${pathPrefix}/`)) return { path: nowhere, engine: null };
+  if (!whole.startsWith(`${pathPrefix}/`)) {
+    return { path: whole === pathPrefix ? '/' : nowhere, engine: null };
+  }
   const path = whole.slice(pathPrefix.length);
   const [, name, rest] = /^\/engines\/([^/]+)(\/v1\/.*)$/.exec(path) ?? [];
   if (name === undefined || rest === undefined) {

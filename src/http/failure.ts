@@ -143,11 +143,15 @@ export function lapiError(failure: Failure): Response {
   return new Response(JSON.stringify({ ...code, message: detailOf(failure) }), { status, headers });
 }
 
+/** A failure in words. `field`: the part of the request that is wrong, where there is one. */
+export function describeFailure(failure: Failure) {
+  const [status, title] = statuses[failure.kind];
+  return { status, title, detail: detailOf(failure), field: fieldOf(failure) };
+}
+
 /** For operators and hosts: RFC 9457 problem+json; `errors` names the field where there is one. */
 export function problem(failure: Failure): Response {
-  const [status, title] = statuses[failure.kind];
-  const detail = detailOf(failure);
-  const field = fieldOf(failure);
+  const { status, title, detail, field } = describeFailure(failure);
   const errors = field === undefined ? {} : { errors: [{ field, detail }] };
   const body = { type: `urn:lapidary:${failure.kind}`, title, status, detail, ...errors };
   const headers = { 'content-type': 'application/problem+json', ...failureHeaders(failure) };

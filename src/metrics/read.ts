@@ -43,7 +43,8 @@ async function readKnown(env: Env) {
   return { seen, counts, usage };
 }
 
-async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
+/** What is known of all bouncers’ clients, by bouncer. */
+export async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
   const byId = new Map<number, SeenBouncer>();
   for (let afterRow: number | null = 0; afterRow !== null;) {
     const after: number = afterRow;

@@ -17,6 +17,9 @@ export interface Operator extends Identity {
 
 const breakGlassActor = 'operator-token';
 
+/** Whoever has `OPERATOR_TOKEN`. */
+export const breakGlassOperator: Operator = { actor: breakGlassActor, role: 'admin', breakGlass: true };
+
 /**
  * `Authorization` alone decides where it is sent. A header that a proxy adds (Cloudflare Access) counts without it.
  * `address`: where the caller is.
@@ -50,12 +53,21 @@ export async function authenticateOperator(
   }
   const token = /^Bearer +([\x21-\x7e]+)$/i.exec(authorization ?? '')?.[1];
   if (token === undefined) return refuse('send the operator token as Authorization: Bearer …');
-  if (operatorToken !== null && (await sameSecret(token, operatorToken))) {
-    return succeed({ actor: breakGlassActor, role: 'admin', breakGlass: true });
-  }
-  if (looksLikeToken(token)) return named(await authenticateToken(d1, token, address, nowMs));
   const issuer = claimedIssuer(operatorIssuers, 'authorization', token);
   if (issuer) return named(await verifyToken(issuer, token, nowMs));
+  return authenticateOwnToken(settings, d1, token, address, nowMs);
+}
+
+/** Whoever has `OPERATOR_TOKEN`, or a token that was made here. `address`: where it came from. */
+export async function authenticateOwnToken(
+  { operatorToken }: Settings,
+  d1: D1Database,
+  token: string,
+  address: string,
+  nowMs: number,
+): Promise<Result<Operator>> {
+  if (operatorToken !== null && (await sameSecret(token, operatorToken))) return succeed(breakGlassOperator);
+  if (looksLikeToken(token)) return named(await authenticateToken(d1, token, address, nowMs));
   return refuse('this operator token is not valid');
 }
 
@@ -63,7 +75,7 @@ function refuse(problem: string): Result<never> {
   return fail({ kind: 'unauthorised', problem });
 }
 
-function named(identity: Result<Identity>): Result<Operator> {
+export function named(identity: Result<Identity>): Result<Operator> {
   return identity.ok ? succeed({ ...identity.value, breakGlass: false }) : identity;
 }
 

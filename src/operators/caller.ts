@@ -3,9 +3,10 @@
 
 import type { Context } from 'hono';
 import { clientAddress, type AppEnv } from '../env.ts';
-import { causeOf, type Failure } from '../http/failure.ts';
+import { causeOf, type Failure, type Result } from '../http/failure.ts';
 import { settleStore } from '../operations/settle.ts';
-import { authenticateOperator, noteBreakGlassRead } from './authenticate.ts';
+import { authenticateOperator, noteBreakGlassRead, type Operator } from './authenticate.ts';
+import { identifySession } from './sessions.ts';
 
 export function isRead(c: Context<AppEnv>): boolean {
   return c.req.method === 'GET' || c.req.method === 'HEAD';
@@ -16,7 +17,24 @@ export async function identifyOperator(c: Context<AppEnv>): Promise<Failure | nu
   const nowMs = Date.now();
   const settings = c.get('settings');
   const address = clientAddress(c.req.raw, settings);
-  const authenticate = () => authenticateOperator(settings, c.env.DB, c.req.raw, address, nowMs);
+  const refused = await identifyBy(c, () => {
+    return authenticateOperator(settings, c.env.DB, c.req.raw, address, nowMs);
+  });
+  if (refused === null && c.get('breakGlass') && isRead(c)) {
+    await noteBreakGlassRead(settings, c.env, `${c.req.method} ${c.req.path}`, nowMs);
+  }
+  return refused;
+}
+
+/** The same for the session of a cookie. It was noted when it began. */
+export function identifyBySession(c: Context<AppEnv>, session: string): Promise<Failure | null> {
+  return identifyBy(c, () => identifySession(c.env, session, Date.now()));
+}
+
+async function identifyBy(
+  c: Context<AppEnv>,
+  authenticate: () => Promise<Result<Operator>>,
+): Promise<Failure | null> {
   let caller = await authenticate();
   // A restored backup may have brought back a revoked token. Mutations are compared when they are written (writer.ts).
   if (caller.ok && isRead(c)) {
@@ -35,8 +53,5 @@ export async function identifyOperator(c: Context<AppEnv>): Promise<Failure | nu
   c.set('actor', actor);
   c.set('role', role);
   c.set('breakGlass', breakGlass);
-  if (breakGlass && isRead(c)) {
-    await noteBreakGlassRead(settings, c.env, `${c.req.method} ${c.req.path}`, nowMs);
-  }
   return null;
 }

@@ -89,7 +89,6 @@ export async function authenticateToken(
   address: string,
   nowMs: number,
 ): Promise<Result<Identity>> {
-  const notValid: Failure = { kind: 'unauthorised', problem: 'this operator token is not valid' };
   if (!isMinted(token)) return fail(notValid);
   const digest = digestOf(token);
   if (refusals.has(digest, nowMs)) return fail(notValid);
@@ -98,12 +97,33 @@ export async function authenticateToken(
   try {
     found = await ask(d1, digest);
   } catch {
-    return fail({ kind: 'unavailable', problem: 'operator tokens can not be checked now; try again' });
+    return fail(unchecked);
   }
-  if (!found) {
-    noteUnknownKey(address, nowMs);
-    return fail(notValid);
+  if (!found) noteUnknownKey(address, nowMs);
+  return identityOf(found, nowMs);
+}
+
+/** Who a token is of that was good before, by its digest. It may have ended since. */
+export async function identifyDigest(
+  d1: D1Database,
+  digest: string,
+  nowMs: number,
+): Promise<Result<Identity>> {
+  try {
+    return identityOf(await ask(d1, digest), nowMs);
+  } catch {
+    return fail(unchecked);
   }
+}
+
+const notValid: Failure = { kind: 'unauthorised', problem: 'this operator token is not valid' };
+const unchecked: Failure = {
+  kind: 'unavailable',
+  problem: 'operator tokens can not be checked now; try again',
+};
+
+function identityOf(found: OperatorToken | null, nowMs: number): Result<Identity> {
+  if (!found) return fail(notValid);
   const state = stateOf(found, nowMs);
   if (state !== 'live') return fail({ kind: 'unauthorised', problem: `this operator token is ${state}` });
   return succeed({ actor: `token:${found.name}`, role: found.role });

@@ -9,6 +9,7 @@ import { version } from '../../src/config/version.ts';
 const floors = [
   ['index.ts'],
   ['app.ts'],
+  ['console'],
   ['api.ts'],
   ['lapi', 'decisions', 'metrics'],
   ['hosts'],
@@ -32,7 +33,7 @@ const floors = [
 
 const source = new URL('../../src/', import.meta.url).pathname;
 const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((name) =>
-  name.endsWith('.ts'),
+  /\.tsx?$/.test(name),
 );
 const imports = new Map(files.map((file) => [file, importsOf(file)]));
 
