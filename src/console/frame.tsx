@@ -45,7 +45,10 @@ export async function respond(page: unknown, status = 200): Promise<Response> {
   return new Response(String(text), { status, headers: headersOf() });
 }
 
-const pages = [['/', 'Overview']] as const;
+const pages = [
+  ['/', 'Overview'],
+  ['/bouncers', 'Bouncers'],
+] as const;
 
 export interface PageOf {
   readonly at: At;

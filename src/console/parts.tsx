@@ -106,11 +106,11 @@ export function Lines({ id, text }: { id: string; text: string }) {
   );
 }
 
-/** What was just done. `done` comes with the address, so only known words are shown. */
+/** What was just done, or with `stale` not done. It comes with the address, so only known words are shown. */
 export function Done({ done, words }: { done: string | undefined; words: Readonly<Record<string, string>> }) {
   if (done === undefined || !Object.hasOwn(words, done)) return null;
   return (
-    <div class="banner ok" role="status">
+    <div class={`banner ${done === 'stale' ? 'warn' : 'ok'}`} role="status">
       <p>{words[done]}</p>
     </div>
   );

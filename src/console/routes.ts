@@ -11,6 +11,8 @@ import { isLoopbackUrl } from '../config/public-url.ts';
 import { identifyBySession, identifyOperator } from '../operators/caller.ts';
 import { formToken, isFormToken } from '../operators/sessions.ts';
 import { baseOf, type At } from './at.ts';
+import { bouncerList, createBouncer, newBouncer } from './bouncers.tsx';
+import { changeLimits, deleteBouncer, revokeVersion, rotateKey, showBouncer } from './bouncer.tsx';
 import { failurePage } from './frame.tsx';
 import { overview } from './overview.tsx';
 import { askToSignIn, sessionOf, signIn, signOut } from './sign-in.tsx';
@@ -30,6 +32,14 @@ consoleRoutes.post('/sign-in', async (c) => {
 });
 change('/sign-out', (c) => signOut(c));
 show('/', overview);
+show('/bouncers', bouncerList);
+show('/new-bouncer', newBouncer);
+change('/new-bouncer', createBouncer);
+show('/bouncers/:name', showBouncer);
+change('/bouncers/:name/rotate', rotateKey);
+change('/bouncers/:name/versions/:number/revoke', revokeVersion);
+change('/bouncers/:name/limits', changeLimits);
+change('/bouncers/:name/delete', deleteBouncer);
 // Whoever is not signed in learns of no path whether it is there.
 consoleRoutes.all('/*', (c) => asOperator(c, () => refuse(c, { kind: 'not-found', what: 'this page' })));
 
