@@ -48,6 +48,7 @@ export async function respond(page: unknown, status = 200): Promise<Response> {
 const pages = [
   ['/', 'Overview'],
   ['/bouncers', 'Bouncers'],
+  ['/decisions', 'Decisions'],
 ] as const;
 
 export interface PageOf {

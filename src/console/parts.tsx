@@ -76,15 +76,17 @@ export function Table({
 /** Links to the pages of a list before and after this one. */
 export function Pages({
   before,
+  beforeText = '← before',
   after,
 }: {
   before?: string | null | undefined;
+  beforeText?: string;
   after?: string | null | undefined;
 }) {
   if (!before && !after) return null;
   return (
     <nav class="pages" aria-label="Parts of the list">
-      {before ? <a href={before}>← before</a> : null}
+      {before ? <a href={before}>{beforeText}</a> : null}
       {after ? <a href={after}>next →</a> : null}
     </nav>
   );
