@@ -6,6 +6,7 @@ import type { Tone } from './parts.tsx';
 import { agoOf } from './words.ts';
 import { typeAndVersion } from '../bouncers/bouncers.ts';
 import { endOf, isLive } from '../bouncers/versions.ts';
+import { report } from '../feed/client.ts';
 import { readSeen } from '../metrics/read.ts';
 import { askD1 } from '../store/ask.ts';
 import { bouncers, keyVersions } from '../store/schema.ts';
@@ -31,7 +32,7 @@ export const silentMs = 3_600_000;
 
 /** In the order of their names. */
 export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> {
-  const seen = readSeen(env);
+  const seen = report(env).then(() => readSeen(env));
   // Awaited below: where D1 fails first, its error is the answer.
   seen.catch(() => undefined);
   const { id, name } = bouncers;

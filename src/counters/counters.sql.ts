@@ -21,12 +21,26 @@ interface Body {
   readonly requests?: readonly number[];
   /** Isolates and their newest batches. */
   readonly batches?: readonly (readonly [isolate: string, number: number])[];
+  /** As in a batch. */
+  readonly refused?: Readonly<Record<string, number>>;
+  readonly audited?: Audited;
 }
+
+/** How many rows of the audit log there are of each action, up to one row. */
+export interface Audited {
+  readonly seq: number;
+  readonly byAction: Readonly<Record<string, number>>;
+}
+
+const nothingAudited: Audited = { seq: 0, byAction: {} };
 
 /** What a scrape reads. */
 export interface Counts {
   /** By bouncer, as in a batch. */
   readonly requests: readonly number[];
+  readonly refused: Readonly<Record<string, number>>;
+  /** As a scrape left it: the next one counts from there. */
+  readonly audited: Audited;
 }
 
 export type Counters = ReturnType<typeof openCounters>;
@@ -39,14 +53,20 @@ export function openCounters(sql: SqlStorage) {
   addTriples(requests, kept.requests ?? []);
   /** The one that was heard last comes last. */
   const batches = new Map(kept.batches ?? []);
+  const refused = new Map(Object.entries(kept.refused ?? {}));
+  let audited: Audited = kept.audited ?? nothingAudited;
   let isStored = true;
   let writtenMs = -Infinity;
+
+  const countsNow = (): Counts => {
+    return { requests: inTriples(requests), refused: Object.fromEntries(refused), audited };
+  };
 
   const write = (nowMs: number): void => {
     if (isStored) return;
     // What fails is tried again as late as what succeeds.
     writtenMs = nowMs;
-    const body = JSON.stringify({ requests: inTriples(requests), batches: [...batches] } satisfies Body);
+    const body = JSON.stringify({ ...countsNow(), batches: [...batches] } satisfies Body);
     const insert = `INSERT INTO counters VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
     try {
       sql.exec(insert, body);
@@ -73,17 +93,29 @@ export function openCounters(sql: SqlStorage) {
         batches.delete(oldest);
       }
       addTriples(requests, batch.requests, mostBouncers);
+      for (const [what, count] of Object.entries(batch.refused ?? {})) {
+        refused.set(what, (refused.get(what) ?? 0) + count);
+      }
+      isStored = false;
+    },
+    /** Takes what a scrape has counted of the audit log. It is right by itself: the last one counts. */
+    noteAudited(to: Audited): void {
+      audited = to;
       isStored = false;
     },
     forgetBouncer: (bouncerId: number): void => forget((id) => id === bouncerId),
-    forgetBouncersAfter: (bouncerId: number): void => forget((id) => id > bouncerId),
+    /** D1 was restored: so is its audit log. */
+    forgetBouncersAfter(bouncerId: number): void {
+      audited = nothingAudited;
+      forget((id) => id > bouncerId);
+    },
     /** For every round. */
     writeIfDue(nowMs: number): void {
       if (sinceMs(writtenMs, nowMs) >= writeIntervalMs) write(nowMs);
     },
     read(nowMs: number): Counts {
       write(nowMs);
-      return { requests: inTriples(requests) };
+      return countsNow();
     },
   };
 }

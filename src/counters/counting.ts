@@ -1,4 +1,4 @@
-// What an isolate counts of bouncers' requests. Isolates come and go, so the memory of one is no counter: its counts go to the
+// What an isolate counts: requests of bouncers, and refused callers. Isolates come and go, so the memory of one is no counter: its counts go to the
 // feed's object with the next question, as a batch that has a number. A mistake here loses counts or adds them twice.
 
 import { sinceMs } from '../runtime/clock.ts';
@@ -18,12 +18,17 @@ export const counted = {
 
 export type Counted = (typeof counted)[keyof typeof counted];
 
+/** Whom a request came from that was refused. */
+export type Face = 'bouncer' | 'operator' | 'host' | 'machine';
+
 /** What an isolate has counted since its batch before. */
 export interface Batch {
   /** The next number of its isolate. The object takes none twice. */
   readonly number: number;
   /** Bouncer's id, what (`counted`), how often; and so on. */
   readonly requests: readonly number[];
+  /** How often callers were refused, by face and reason with a blank between them. */
+  readonly refused?: Readonly<Record<string, number>>;
 }
 
 /** As many as the object counts. */
@@ -33,6 +38,7 @@ const lostMs = 10_000;
 
 export function createCounting() {
   let requests = new Map<number, number[]>();
+  let refused = new Map<string, number>();
   /** What was sent last, until it is known that it arrived. */
   let batch: Batch | null = null;
   let sentMs = -Infinity;
@@ -40,9 +46,10 @@ export function createCounting() {
 
   const take = (nowMs: number): Batch | undefined => {
     if (sinceMs(sentMs, nowMs) < lostMs) return undefined;
-    if (!batch && requests.size > 0) {
-      batch = { number: ++lastNumber, requests: inTriples(requests) };
+    if (!batch && (requests.size > 0 || refused.size > 0)) {
+      batch = { number: ++lastNumber, requests: inTriples(requests), refused: Object.fromEntries(refused) };
       requests = new Map();
+      refused = new Map();
     }
     if (batch) sentMs = nowMs;
     return batch ?? undefined;
@@ -58,8 +65,14 @@ export function createCounting() {
       own[what] = (own[what] ?? 0) + 1;
     },
 
+    /** `reason`: one of few, in a word. */
+    countRefusal(face: Face, reason: string): void {
+      const key = `${face} ${reason}`;
+      refused.set(key, (refused.get(key) ?? 0) + 1);
+    },
+
     /** Whether there is something to send. */
-    isWaiting: (): boolean => batch !== null || requests.size > 0,
+    isWaiting: (): boolean => batch !== null || requests.size > 0 || refused.size > 0,
 
     /**
      * Asks a question, and sends with it what was counted. If the question fails, the next one has the same batch. There is

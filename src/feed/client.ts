@@ -186,6 +186,7 @@ export function createFeedClient() {
 
     /** Counts a request of a bouncer, or what it found. */
     count: counting.count,
+    countRefusal: counting.countRefusal,
 
     /** Reports to the feed's object what was answered and counted here since it was last asked. */
     async report(env: Env): Promise<void> {
@@ -208,7 +209,7 @@ export function createFeedClient() {
   };
 }
 
-export const { stream, list, count, report, forgetLatest, changesHere } = createFeedClient();
+export const { stream, list, count, countRefusal, report, forgetLatest, changesHere } = createFeedClient();
 
 function feedOf(env: Env): Feed {
   const { feedLocation: location } = settingsOf(env);

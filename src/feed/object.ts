@@ -13,7 +13,7 @@ import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselin
 import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
-import { openCounters, type Counters, type Counts } from '../counters/counters.sql.ts';
+import { openCounters, type Audited, type Counters, type Counts } from '../counters/counters.sql.ts';
 import { openUsage, type UsagePage, type UsageReport, type UsageSums } from '../counters/usage.sql.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
@@ -295,6 +295,10 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What was counted for all isolates. */
   counts(): Counts {
     return this.#counters.read(Date.now());
+  }
+
+  noteAudited(audited: Audited): void {
+    this.#counters.noteAudited(audited);
   }
 
   /** A page of what bouncers reported. `afterId`: 0 begins. */

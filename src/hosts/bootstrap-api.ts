@@ -6,7 +6,8 @@ import * as z from 'zod';
 import { checkAudience, publicUrls } from './audience.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { findHost, type Host } from './hosts.sql.ts';
-import { fail, problem, succeed, type Result } from '../http/failure.ts';
+import { countRefusal } from '../feed/client.ts';
+import { fail, problem, succeed, type Failure, type Result } from '../http/failure.ts';
 import { consumeBootstrapLimit } from '../http/rate-limit.ts';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { makeNonce, nonceLifeMs } from './challenge.ts';
@@ -25,6 +26,16 @@ import { noteRefusal } from './refusals.ts';
 
 const basePath = '/bootstrap/v1';
 
+/** Failures that doubt who sent a request. */
+const refusals = new Set<Failure['kind']>([
+  'forbidden',
+  'bad-nonce',
+  'stale-nonce',
+  'replayed',
+  'host-revoked',
+  'generation-mismatch',
+]);
+
 /** A route that takes a signed request. */
 function registration<T extends signed.Payload>(
   definition: Pick<Operation, 'path' | 'summary' | 'description'> & {
@@ -38,7 +49,7 @@ function registration<T extends signed.Payload>(
     ) => Promise<Result<Answer>>;
   },
 ): Operation {
-  const { payload, answer, refusals = [], register, ...described } = definition;
+  const { payload, answer, refusals: further = [], register, ...described } = definition;
   return operation({
     ...described,
     description: `${described.description}\n\n${fieldsOf(payload)}`,
@@ -47,13 +58,15 @@ function registration<T extends signed.Payload>(
     body: signed.envelope,
     bodyLimitBytes: signed.envelopeLimitBytes,
     answers: { 200: answer },
-    refusals: [400, 401, 403, 409, 410, 429, ...refusals],
+    refusals: [400, 401, 403, 409, 410, 429, ...further],
     reply: async (c, { body }) => {
       const context = verificationContext(c, basePath + described.path);
       const request = await signed.readRequest(context, body, payload);
       const done = request.ok ? await register(c, request.value, context.nowMs) : request;
       c.header('cache-control', 'no-store');
-      return done.ok ? c.json(done.value.body) : problem(done.failure);
+      if (done.ok) return c.json(done.value.body);
+      if (refusals.has(done.failure.kind)) countRefusal('host', done.failure.kind);
+      return problem(done.failure);
     },
   });
 }

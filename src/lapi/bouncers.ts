@@ -27,7 +27,7 @@ import { consumeRateLimit } from '../http/rate-limit.ts';
 import type { UsageReport } from '../counters/usage.sql.ts';
 import { windowsOf } from '../counters/usage.ts';
 import { counted, type Counted } from '../counters/counting.ts';
-import { askFeed, count } from '../feed/client.ts';
+import { askFeed, count, countRefusal } from '../feed/client.ts';
 import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
@@ -58,10 +58,17 @@ async function answer(
   }
   const address = clientAddress(c.req.raw, c.get('settings'));
   const bouncer = await whoAsks(c, address);
-  if (!bouncer.ok) return lapiError(bouncer.failure);
+  if (!bouncer.ok) {
+    const isRefused = bouncer.failure.kind === 'forbidden';
+    if (isRefused) countRefusal('bouncer', apiKey(c.req.raw.headers) === '' ? 'no-key' : 'unknown-key');
+    return lapiError(bouncer.failure);
+  }
   const { id, policy } = bouncer.value;
   // The answer of an unknown key: whoever found a key does not learn where it is valid.
-  if (!isAllowed(policy, address)) return lapiError({ kind: 'forbidden' });
+  if (!isAllowed(policy, address)) {
+    countRefusal('bouncer', 'address');
+    return lapiError({ kind: 'forbidden' });
+  }
   const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
   count(id, method);

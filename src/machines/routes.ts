@@ -13,10 +13,9 @@ import { withinMs } from '../runtime/wait.ts';
 import { noteGoodLogin, publicAnswer, readLogin, tryLogin, type Login } from './logins.ts';
 import { checkToken, claimedMachine, isGoodToken, noteIssuedToken, tokenOf, tryToken } from './tokens.ts';
 import { parseQuery } from '../stream/query.ts';
-import { forgetLatest } from '../feed/client.ts';
 import { forward } from './forward.ts';
 import { mayAsLocal } from './trust.ts';
-import { askFeed } from '../feed/client.ts';
+import { askFeed, countRefusal, forgetLatest } from '../feed/client.ts';
 
 type Reply = (c: Context<AppEnv>) => Promise<Response>;
 type Method = 'GET' | 'HEAD' | 'POST' | 'DELETE';
@@ -60,8 +59,17 @@ for (const [path, replies] of Object.entries(forwardedRoutes)) {
     const token = routesWithoutToken.includes(path)
       ? done
       : checkToken(c.req.raw.headers, path === '/refresh_token', Date.now());
-    return token.ok ? reply(c) : lapiError(token.failure);
+    const answer = token.ok ? await reply(c) : lapiError(token.failure);
+    if (answer.status === 401 || answer.status === 403)
+      countRefusal('machine', reasonOf(path, answer.status));
+    return answer;
   });
+}
+
+/** Why a machine is refused: by the engine, or here. */
+function reasonOf(path: string, status: 401 | 403): string {
+  if (status === 403) return 'forbidden';
+  return path === '/watchers/login' ? 'login' : 'token';
 }
 
 /**

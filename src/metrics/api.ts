@@ -4,7 +4,7 @@
 import { Hono, type Context } from 'hono';
 import * as z from 'zod';
 import type { AppEnv } from '../env.ts';
-import { askFeed } from '../feed/client.ts';
+import { askFeed, report } from '../feed/client.ts';
 import { acceptsGzip } from '../http/accept.ts';
 import { problem } from '../http/failure.ts';
 import type { Group } from '../operations/openapi.ts';
@@ -13,8 +13,7 @@ import { identifyOperator } from '../operators/caller.ts';
 import { streamOf } from '../stream/render.ts';
 import { contentTypes, mediaTypeFor, mediaTypes, render, type Family } from './exposition.ts';
 import { engineNamed, engineNamedOfBouncers, ofBouncers, ofFeed } from './families.ts';
-import { readTotals } from './metrics.sql.ts';
-import { readAllBouncers } from './read.ts';
+import { readAllBouncers, readTotals } from './read.ts';
 
 const flag = z.enum(['0', '1'], 'must be 0 or 1').default('1');
 
@@ -62,11 +61,13 @@ function answer(c: Context<AppEnv>, families: readonly Family[]): Response {
 }
 
 async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: number): Promise<Family[]> {
+  await report(env);
+  const counts = await askFeed(env, async (feed) => feed.counts());
   const [status, kinds, totals, bouncers] = await Promise.all([
     askFeed(env, async (feed) => feed.status()),
     askFeed(env, async (feed) => feed.census()),
-    readTotals(env.DB),
-    flags.bouncers === '0' ? [] : readAllBouncers(env, nowMs),
+    readTotals(env, counts),
+    flags.bouncers === '0' ? [] : readAllBouncers(env, counts, nowMs),
   ]);
   return [
     ...(flags.engine_names === '0' ? [] : [...engineNamed(kinds), ...engineNamedOfBouncers(bouncers)]),

@@ -16,7 +16,10 @@ export const hostStates = ['waiting', 'registered', 'clone-suspected'] as const;
 
 export interface Totals {
   readonly hosts: ReadonlyMap<string, number>;
-  readonly auditEvents: number;
+  /** Rows of the audit log by action. */
+  readonly audited: ReadonlyMap<string, number>;
+  /** Refused callers by face and reason, with a blank between them. */
+  readonly refused: Readonly<Record<string, number>>;
 }
 
 export interface Bouncer extends Omit<BouncerRow, 'id'> {
@@ -132,9 +135,19 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
       'Hosts by state.',
       hostStates.map((state) => [{ state }, totals.hosts.get(state) ?? 0] as const),
     ),
-    counter('lapidary_audit_events_total', 'Rows that the audit log has had.', [
-      [noLabels, totals.auditEvents],
-    ]),
+    counter(
+      'lapidary_audit_events_total',
+      'Rows of the audit log by what was done.',
+      [...totals.audited].map(([action, count]) => [{ action }, count] as const),
+    ),
+    counter(
+      'lapidary_auth_failures_total',
+      'Callers that were refused, by where they asked and why.',
+      Object.entries(totals.refused).map(([refusal, count]) => {
+        const [face = '', reason = ''] = refusal.split(' ');
+        return [{ face, reason }, count] as const;
+      }),
+    ),
   ];
 }
 

@@ -1,4 +1,4 @@
-// SQL that reads what the metrics say of D1: pages of bouncers, hosts by state, how far the audit log has come.
+// SQL that reads what the metrics say of D1: pages of bouncers, hosts by state, the audit log by action.
 
 import { asc, gt, sql } from 'drizzle-orm';
 import { askD1 } from '../store/ask.ts';
@@ -85,12 +85,12 @@ function versionsOf(json: string): Version[] {
   });
 }
 
-/** Hosts by state, as operators see it (hosts/hosts.ts), and the number of the newest row of the audit log. */
-export async function readTotals(d1: D1Database) {
+/** Hosts by state, as operators see it (hosts/hosts.ts), and the rows of the audit log after `afterSeq`. */
+export async function readTotals(d1: D1Database, afterSeq: number) {
   const state = sql<string>`CASE WHEN suspected_ms IS NOT NULL THEN 'clone-suspected'
     WHEN EXISTS (SELECT 1 FROM host_keys WHERE host_id = hosts.id AND generation > 0) THEN 'registered'
     ELSE 'waiting' END`.as('state');
-  const [byState, [newest]] = await askD1(
+  const [byState, added, [last]] = await askD1(
     d1,
     (db) =>
       db.batch([
@@ -99,9 +99,15 @@ export async function readTotals(d1: D1Database) {
           .from(hosts)
           .where(sql`removed_ms IS NULL`)
           .groupBy(sql`1`),
+        db
+          .select({ action: audit.action, count: sql<number>`count(*)`.as('count') })
+          .from(audit)
+          .where(gt(audit.seq, afterSeq))
+          .groupBy(audit.action),
         db.select({ seq: sql<number | null>`max(${audit.seq})`.as('seq') }).from(audit),
       ]),
     patienceMs,
   );
-  return { hosts: new Map(byState.map((each) => [each.state, each.count])), auditEvents: newest?.seq ?? 0 };
+  const newest = last?.seq ?? 0;
+  return { hosts: new Map(byState.map((each) => [each.state, each.count])), newest, added };
 }

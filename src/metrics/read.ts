@@ -1,46 +1,51 @@
-// Reads what a scrape says of each bouncer: pages of D1, and what the feed's object knows. All of it, or an error.
+// Reads what a scrape says: pages of D1, and what the feed's object knows. All of it, or an error.
 
 import { addTriples } from '../counters/counting.ts';
+import type { Counts } from '../counters/counters.sql.ts';
 import { readUsage } from '../counters/usage.sql.ts';
-import { askFeed, report } from '../feed/client.ts';
+import { askFeed } from '../feed/client.ts';
 import { joined, type SeenBouncer } from '../stream/behind.ts';
-import type { Bouncer } from './families.ts';
-import { readBouncers } from './metrics.sql.ts';
+import type { Bouncer, Totals } from './families.ts';
+import * as store from './metrics.sql.ts';
 
 const pageBouncers = 500;
 /** Reports come every 15 or 30 minutes. An older one says nothing of now. */
 const reportCountsMs = 2 * 3_600_000;
 
-export async function readAllBouncers(env: Env, nowMs: number): Promise<Bouncer[]> {
-  const known = readKnown(env);
+/**
+ * Hosts by state, and the audit log by action. Only the rows that came since the last scrape are counted, and the object keeps
+ * the sums: the log may have 100,000 rows.
+ */
+export async function readTotals(env: Env, { audited, refused }: Counts): Promise<Totals> {
+  const { hosts, newest, added } = await store.readTotals(env.DB, audited.seq);
+  const byAction = new Map(Object.entries(audited.byAction));
+  for (const { action, count } of added) byAction.set(action, count + (byAction.get(action) ?? 0));
+  if (newest > audited.seq) {
+    const to = { seq: newest, byAction: Object.fromEntries(byAction) };
+    await askFeed(env, async (feed) => feed.noteAudited(to));
+  }
+  return { hosts, refused, audited: byAction };
+}
+
+export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: number): Promise<Bouncer[]> {
+  const known = Promise.all([readSeen(env), readSums(env)]);
   // Awaited below: where D1 fails first, its error is the answer.
   known.catch(() => undefined);
   const rows = [];
   for (let afterId: number | undefined = 0; afterId !== undefined;) {
-    const page = await readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
+    const page = await store.readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
     rows.push(...page);
     afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
   }
-  const { seen, counts, usage } = await known;
+  const [seen, usage] = await known;
+  const counts = new Map<number, number[]>();
+  addTriples(counts, requests);
   return rows.map(({ id, ...row }) => ({
     ...row,
     seen: seen.get(id) ?? null,
     counts: counts.get(id) ?? [],
     usage: () => readUsage(usage.get(id) ?? '[]'),
   }));
-}
-
-/** What the feed knows of each bouncer, by its id. */
-async function readKnown(env: Env) {
-  await report(env);
-  const [seen, { requests }, usage] = await Promise.all([
-    readSeen(env),
-    askFeed(env, async (feed) => feed.counts()),
-    readSums(env),
-  ]);
-  const counts = new Map<number, number[]>();
-  addTriples(counts, requests);
-  return { seen, counts, usage };
 }
 
 /** What is known of all bouncers’ clients, by bouncer. */

@@ -8,6 +8,7 @@ import { badInput, problem, succeed, type Result } from '../http/failure.ts';
 import { parseJson, readText } from '../http/body.ts';
 import { sha256Hex } from '../crypto/secret.ts';
 import { mayAct, type Role } from '../config/roles.ts';
+import { countRefusal } from '../feed/client.ts';
 import { check } from './fields.ts';
 import { etagOf, type Answer, type Mutation } from './mutate.ts';
 
@@ -186,6 +187,7 @@ export function mount(routes: Hono<AppEnv>, operations: readonly Operation[]): v
 
 async function guarded(c: Context<AppEnv>, { needs, reply }: Operation): Promise<Response> {
   if (needs === null || mayAct(c.get('role'), needs)) return reply(c);
+  countRefusal('operator', 'role');
   return problem({ kind: 'forbidden', problem: `this needs the role ${needs}; yours is ${c.get('role')}` });
 }
 

@@ -3,6 +3,7 @@
 
 import type { Context } from 'hono';
 import { clientAddress, type AppEnv } from '../env.ts';
+import { countRefusal } from '../feed/client.ts';
 import { causeOf, type Failure, type Result } from '../http/failure.ts';
 import { settleStore } from '../operations/settle.ts';
 import { authenticateOperator, noteBreakGlassRead, type Operator } from './authenticate.ts';
@@ -48,7 +49,11 @@ async function identifyBy(
     }
     if (settled === 'restored') caller = await authenticate();
   }
-  if (!caller.ok) return caller.failure;
+  if (!caller.ok) {
+    const { kind } = caller.failure;
+    if (kind === 'unauthorised' || kind === 'forbidden') countRefusal('operator', kind);
+    return caller.failure;
+  }
   const { actor, role, breakGlass } = caller.value;
   c.set('actor', actor);
   c.set('role', role);
