@@ -3,9 +3,11 @@
 // goes back a little for one that began anew, and would count all of it again.
 
 import { causeOf } from '../http/failure.ts';
+import type { Mirror } from '../mirror/memory.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
 import { sinceMs } from '../runtime/clock.ts';
-import { addTriples, inTriples, type Batch } from './counting.ts';
+import { addTriples, counted, inTriples, type Batch } from './counting.ts';
+import { noSteps, withNow, type Step } from './steps.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL)`;
 
@@ -24,6 +26,7 @@ interface Body {
   /** As in a batch. */
   readonly refused?: Readonly<Record<string, number>>;
   readonly audited?: Audited;
+  readonly steps?: typeof noSteps;
 }
 
 /** How many rows of the audit log there are of each action, up to one row. */
@@ -45,7 +48,7 @@ export interface Counts {
 
 export type Counters = ReturnType<typeof openCounters>;
 
-export function openCounters(sql: SqlStorage) {
+export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'sequence'>) {
   createMissing(sql, [table]);
   const [row] = sql.exec<{ body: string }>(`SELECT body FROM counters`).toArray();
   const kept = JSON.parse(row?.body ?? '{}') as Body;
@@ -55,6 +58,8 @@ export function openCounters(sql: SqlStorage) {
   const batches = new Map(kept.batches ?? []);
   const refused = new Map(Object.entries(kept.refused ?? {}));
   let audited: Audited = kept.audited ?? nothingAudited;
+  let steps = kept.steps ?? noSteps;
+  let polls = 0;
   let isStored = true;
   let writtenMs = -Infinity;
 
@@ -66,7 +71,7 @@ export function openCounters(sql: SqlStorage) {
     if (isStored) return;
     // What fails is tried again as late as what succeeds.
     writtenMs = nowMs;
-    const body = JSON.stringify({ ...countsNow(), batches: [...batches] } satisfies Body);
+    const body = JSON.stringify({ ...countsNow(), batches: [...batches], steps } satisfies Body);
     const insert = `INSERT INTO counters VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
     try {
       sql.exec(insert, body);
@@ -74,6 +79,13 @@ export function openCounters(sql: SqlStorage) {
     } catch (error) {
       console.error(`counters can not be written, and wait: ${causeOf(error).message}`);
     }
+  };
+
+  const noteNow = (nowMs: number): void => {
+    const before = steps;
+    steps = withNow(steps, { decisions: mirror.byId.size, sequence: mirror.sequence, polls }, nowMs);
+    polls = 0;
+    if (steps !== before) isStored = false;
   };
 
   const forget = (isForgotten: (bouncerId: number) => boolean): void => {
@@ -93,6 +105,7 @@ export function openCounters(sql: SqlStorage) {
         batches.delete(oldest);
       }
       addTriples(requests, batch.requests, mostBouncers);
+      polls += pollsIn(batch.requests);
       for (const [what, count] of Object.entries(batch.refused ?? {})) {
         refused.set(what, (refused.get(what) ?? 0) + count);
       }
@@ -110,12 +123,28 @@ export function openCounters(sql: SqlStorage) {
       forget((id) => id > bouncerId);
     },
     /** For every round. */
-    writeIfDue(nowMs: number): void {
+    keep(nowMs: number): void {
+      noteNow(nowMs);
       if (sinceMs(writtenMs, nowMs) >= writeIntervalMs) write(nowMs);
+    },
+    /** The last 24 hours up to now. */
+    steps(nowMs: number): readonly Step[] {
+      noteNow(nowMs);
+      return steps.steps;
     },
     read(nowMs: number): Counts {
       write(nowMs);
       return countsNow();
     },
   };
+}
+
+/** Polls and look-ups. */
+function pollsIn(triples: readonly number[]): number {
+  let polls = 0;
+  for (let at = 0; at < triples.length; at += 3) {
+    const isPoll = triples[at + 1] === counted.polls || triples[at + 1] === counted.lookUps;
+    if (isPoll) polls += triples[at + 2] as number;
+  }
+  return polls;
 }

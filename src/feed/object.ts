@@ -14,6 +14,7 @@ import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
 import { openCounters, type Audited, type Counters, type Counts } from '../counters/counters.sql.ts';
+import type { Step } from '../counters/steps.ts';
 import { openUsage, type UsagePage, type UsageReport, type UsageSums } from '../counters/usage.sql.ts';
 import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
@@ -82,7 +83,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#filter = createKeptFilter(this.#store.mirror);
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
-    this.#counters = openCounters(sql);
+    this.#counters = openCounters(sql, this.#store.mirror);
     this.#usage = openUsage(sql);
     const known = openClients(storage);
     this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
@@ -154,7 +155,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const nowMs = Date.now();
     this.#maintain(nowMs);
     this.#keys.writeHeard();
-    this.#counters.writeIfDue(nowMs);
+    this.#counters.keep(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
     const all = [...this.#engines.map(engines.syncEngine), this.#writeClients(nowMs), this.#clean(nowMs)];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
@@ -295,6 +296,11 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What was counted for all isolates. */
   counts(): Counts {
     return this.#counters.read(Date.now());
+  }
+
+  /** Decisions, changes and polls of the last 24 hours, in steps of five minutes. */
+  steps(): readonly Step[] {
+    return this.#counters.steps(this.#sweep());
   }
 
   noteAudited(audited: Audited): void {
