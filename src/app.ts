@@ -108,9 +108,10 @@ function failed(path: string, failure: Failure, { pathPrefix }: Settings): Respo
 export function serve(request: Request, env: Env, ctx: ExecutionContext): Response | Promise<Response> {
   const settings = goodSettings(env);
   if (!settings.ok) return refused(request, settings.failure);
-  noteProxy(request.headers, settings.value);
   const answer = poll(request, env, settings.value);
   if (answer) return answer;
+  // A client's first request comes here, too.
+  noteProxy(request.headers, settings.value);
   if (namesHost(request)) return routes.fetch(request, env, ctx);
   return refused(request, { kind: 'bad-input', field: 'host', problem: 'no name of a host' });
 }

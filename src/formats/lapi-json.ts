@@ -97,5 +97,8 @@ export function encodeDecision(decision: Decision, seconds: number, withUuid: bo
   );
 }
 
+/** The list of no decision. With `[]` fbtraefik and thespad ban the client, and nginx Lua answers 500. */
+export const emptyList = 'null';
+
 /** The stream answer that says "nothing changed". */
 export const emptyStream = '{"new": [], "deleted": []}';

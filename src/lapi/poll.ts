@@ -8,12 +8,13 @@ import { counted } from '../counters/counting.ts';
 import { count, list, stream } from '../feed/client.ts';
 import type { StreamBody } from '../feed/follower.ts';
 import type { Cold, ListAnswer } from '../feed/questions.ts';
-import { emptyStream } from '../formats/lapi-json.ts';
+import { emptyList, emptyStream } from '../formats/lapi-json.ts';
 import { cut } from '../formats/texts.ts';
 import { acceptsGzip } from '../http/accept.ts';
 import { lapiError, succeed, type Result } from '../http/failure.ts';
 import { viewKey, type View } from '../mirror/view.ts';
 import { userAgentLength, type Sighting } from '../stream/clients.ts';
+import type { ShortList } from '../stream/list.ts';
 import { parseStreamQuery, type ListQuery } from '../stream/query.ts';
 import { renderList } from '../stream/render.ts';
 
@@ -103,8 +104,11 @@ function listResponse(answer: ListAnswer, settings: Settings, { id }: BouncerIde
   if (answer.kind === 'cold') return cold(settings);
   const isFound = answer.kind === 'long' || answer.decisions.length > 0;
   count(id, isFound ? counted.found : counted.foundNone);
-  const body = answer.kind === 'long' ? answer.body : [...renderList(answer.decisions, Date.now())].join('');
-  return new Response(body, listed);
+  return new Response(answer.kind === 'long' ? answer.body : shortBody(answer.decisions), listed);
+}
+
+function shortBody(decisions: ShortList['decisions']): string {
+  return decisions.length === 0 ? emptyList : [...renderList(decisions, Date.now())].join('');
 }
 
 function responseOf(answer: StreamBody | Cold, settings: Settings): Response {

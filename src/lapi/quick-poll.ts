@@ -41,7 +41,9 @@ export function quickPoll(
   const address = clientAddress(request, settings);
   if (!isAllowed(bouncer.policy, address)) return null;
   const asker = { request, env, settings, address, bouncer };
-  const query = queryOf(url, settings);
+  if (readBy !== settings) forgetUrls(settings);
+  // Each look-up has a URL of its own, which would be looked for in vain.
+  const query = url.includes(streamPath) ? queryOf(url, settings) : null;
   if (query) {
     count(bouncer.id, counted.polls);
     return answerPoll(asker, query);
@@ -52,6 +54,12 @@ export function quickPoll(
   if (!lookUp.ok) return null;
   count(bouncer.id, counted.lookUps);
   return answerList(asker, lookUp.value, place.engine);
+}
+
+function forgetUrls(settings: Settings): void {
+  queries.clear();
+  places.clear();
+  readBy = settings;
 }
 
 /** Null: no good address. */
@@ -68,11 +76,6 @@ function placeOf(url: string, settings: Settings): Address | null {
 
 /** Null: no good query of the stream. */
 function queryOf(url: string, settings: Settings): StreamQuery | null {
-  if (readBy !== settings) {
-    queries.clear();
-    places.clear();
-  }
-  readBy = settings;
   const known = queries.get(url);
   if (known) return known;
   const place = placeOf(url, settings);

@@ -44,7 +44,7 @@ export function parseListQuery(search: string): Result<ListQuery> {
 /** The first value of each parameter. Like Go, it drops pairs with a `;` or a bad `%` escape. */
 export function parseQuery(search: string): Map<string, string> {
   const query = new Map<string, string>();
-  for (const pair of search.replace(/^\?/, '').split('&')) {
+  for (const pair of (search.startsWith('?') ? search.slice(1) : search).split('&')) {
     if (pair === '' || pair.includes(';')) continue;
     const equals = pair.indexOf('=');
     const name = unescape(equals < 0 ? pair : pair.slice(0, equals));
@@ -56,6 +56,7 @@ export function parseQuery(search: string): Map<string, string> {
 
 /** Undefined if a `%` is no escape. Bytes that are no UTF-8 become replacement characters, which match nothing. */
 function unescape(text: string): string | undefined {
+  if (!/[%+]/.test(text)) return text;
   if (/%(?![0-9a-fA-F]{2})/.test(text)) return undefined;
   return text.replaceAll('+', ' ').replace(/(?:%[0-9a-fA-F]{2})+/g, (escapes) => {
     return new TextDecoder().decode(Uint8Array.fromHex(escapes.replaceAll('%', '')));

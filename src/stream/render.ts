@@ -5,7 +5,7 @@
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { concat } from '../formats/bytes.ts';
-import { encodeDecision } from '../formats/lapi-json.ts';
+import { emptyList, encodeDecision } from '../formats/lapi-json.ts';
 import type { Decision, Row } from '../formats/decision.ts';
 import type { PendingRemoval } from './cursor.ts';
 import type { Answer, Delivery } from './delta.ts';
@@ -71,8 +71,7 @@ export function* renderList<T extends Decision>(
   const slice = yield* renderElements('[', decisions, (decision) =>
     encodeActive(decision, endOf(decision) - nowMs, false),
   );
-  // No decision must be `null`: with `[]` fbtraefik and thespad ban the client, and nginx Lua answers 500.
-  yield slice === '[' ? 'null' : `${slice}]`;
+  yield slice === '[' ? emptyList : `${slice}]`;
 }
 
 /** 0 for a decision that is still active but no longer in the bouncer's view. */
