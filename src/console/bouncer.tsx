@@ -77,9 +77,9 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
             <summary>Delete {name}…</summary>
             <Post at={at} to={`/bouncers/${name}/delete`} needs="operator" what="Deleting it">
               <p>
-                {name} is refused everywhere within 5 s, with all its keys. What it has banned stays until its
-                own end, or until it is told otherwise. This can not be taken back: a new bouncer gets a new
-                key.
+                {name} is refused everywhere within 5 s, with all its keys. What it enforces then depends on
+                its kind: some keep their bans, some lift them. This can not be taken back: a new bouncer gets
+                a new key.
               </p>
               <button class="danger">Delete {name}</button>
             </Post>

@@ -6,12 +6,13 @@ import type { bouncerShape } from '../bouncers/bouncers.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, may, type At } from './at.ts';
 import { call } from './call.ts';
+import { FirstBouncer } from './first-steps.tsx';
 import { Page, respond } from './frame.tsx';
 import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
 import { kindNamed, kindOf, kindOptions } from './kinds.ts';
-import { BouncerLink, Done, Lines, Pages, Table, Tag, type Column } from './parts.tsx';
+import { BouncerLink, Done, Lines, Moment, Pages, Table, Tag, type Column } from './parts.tsx';
 import { bouncerStates, describeState, readRoster, type RosterRow } from './roster.ts';
-import { agoOf, countOf, some, utcOf } from './words.ts';
+import { countOf, some } from './words.ts';
 
 export type BouncerBody = z.input<typeof bouncerShape>;
 
@@ -159,30 +160,6 @@ function Row({ at, row }: { at: At; row: RosterRow }) {
         {keyEndMs === null ? '' : keyEndMs === Infinity ? 'never' : <Moment at={at} ms={keyEndMs} />}
       </td>
     </tr>
-  );
-}
-
-function Moment({ at, ms }: { at: At; ms: number }) {
-  return (
-    <time datetime={new Date(ms).toISOString()} title={utcOf(ms)}>
-      {agoOf(ms, at.nowMs)}
-    </time>
-  );
-}
-
-function FirstBouncer({ at }: { at: At }) {
-  return (
-    <>
-      <p>
-        A bouncer asks Lapidary for decisions as it asked its engine, with a key of its own.{' '}
-        {may(at, 'operator') ? <a href={linkTo(at, '/new-bouncer')}>Make the first one</a> : null}, or on the
-        command line:
-      </p>
-      <Lines
-        id="first-bouncer"
-        text={`curl -sS -H @.lapidary/operator-header ${at.url}/api/v1/bouncers -d '{"name":"web-1"}'`}
-      />
-    </>
   );
 }
 

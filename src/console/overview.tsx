@@ -4,31 +4,45 @@ import type { Context } from 'hono';
 import type { FeedBody } from '../decisions/feed-api.ts';
 import type { AppEnv } from '../env.ts';
 import { askFeed } from '../feed/client.ts';
+import { readTotals } from '../metrics/read.ts';
 import type { Kind } from '../mirror/census.ts';
-import type { At } from './at.ts';
+import { linkTo, type At } from './at.ts';
+import { attentionOf, AttentionList } from './attention.tsx';
 import { call } from './call.ts';
-import { EngineTable, stateOf } from './engines.tsx';
+import { EngineTable } from './engines.tsx';
+import { FirstSteps } from './first-steps.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Lines, Table } from './parts.tsx';
-import { countOf, some } from './words.ts';
+import { BouncerLink, Moment, Table } from './parts.tsx';
+import { readRoster, type RosterRow } from './roster.ts';
+import { countOf, some, spanOf } from './words.ts';
 
 export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
-  const [feed, kinds] = await Promise.all([
+  const [feed, kinds, roster, totals] = await Promise.all([
     call<FeedBody>(c, 'GET', '/feed'),
     askFeed(c.env, async (each) => each.census()),
+    readRoster(c.env, at.nowMs),
+    askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
   ]);
   if (!feed.ok) return refusedPage(feed.refused, at.base);
-  const { engines, decisions } = feed.body;
-  const troubled = engines.filter((engine) => stateOf(engine).tone !== 'ok').length;
-  const sub =
-    engines.length === 0
-      ? 'There is no engine: what operators ban here is served.'
-      : troubled === 0
-        ? `Everything is served. ${some(engines.length, 'engine is', 'engines are')} fresh.`
-        : `${some(troubled, 'engine')} of ${countOf(engines.length)} ${troubled === 1 ? 'needs' : 'need'} attention. What is known is served.`;
+  const { engines } = feed.body;
+  const suspected = totals.hosts.get('clone-suspected') ?? 0;
+  const needs = attentionOf(at, feed.body, roster, suspected);
+  // Counted at once with its parts, which may be 5 s old.
+  const decisions = kinds.reduce((sum, { count }) => sum + count, 0);
+  const isServed = engines.every(({ freshness }) => freshness !== 'cold');
+  const served = isServed ? 'Everything is served.' : 'Not everything is served.';
+  const need = needs.length === 0 ? 'Nothing needs' : `${some(needs.length, 'thing needs', 'things need')}`;
+  const alone = engines.length === 0 ? ' There is no engine: what operators ban here is served.' : '';
   return respond(
-    <Page at={at} title="Overview" nav="/" sub={sub} live>
-      {engines.length === 0 ? <FirstEngine /> : null}
+    <Page at={at} title="Overview" nav="/" sub={`${served} ${need} attention.${alone}`} live>
+      {roster.length === 0 ? <FirstSteps at={at} engines={engines.length} /> : null}
+      <Cards at={at} feed={feed.body} kinds={kinds} decisions={decisions} roster={roster} />
+      {needs.length === 0 ? null : (
+        <>
+          <h2>Needs attention</h2>
+          <AttentionList needs={needs} />
+        </>
+      )}
       {engines.length === 0 ? null : (
         <>
           <h2>Engines</h2>
@@ -37,19 +51,102 @@ export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
       )}
       <h2>Decisions by origin</h2>
       <Origins kinds={kinds} decisions={decisions} />
+      {roster.some(hasEnd) ? (
+        <>
+          <h2>Keys by their end</h2>
+          <Keys at={at} roster={roster} />
+        </>
+      ) : null}
     </Page>,
   );
 }
 
-function FirstEngine() {
+function hasEnd({ keyEndMs }: RosterRow): boolean {
+  return keyEndMs !== null && Number.isFinite(keyEndMs);
+}
+
+interface Known {
+  readonly at: At;
+  readonly feed: FeedBody;
+  readonly kinds: readonly Kind[];
+  readonly decisions: number;
+  readonly roster: readonly RosterRow[];
+}
+
+function Cards({ at, feed, kinds, decisions, roster }: Known) {
+  const ours = kinds.filter(({ engine }) => engine === '').reduce((sum, { count }) => sum + count, 0);
+  const [next] = nextEnds(roster, at.nowMs);
+  const seen = roster.filter(({ state }) => state === 'seen').length;
+  const { age_seconds: age, full_age_seconds: fullAge } = feed;
+  return (
+    <div class="cards">
+      <div class="card">
+        <b>{countOf(decisions)}</b>
+        <span>
+          <a href={linkTo(at, '/decisions')}>decisions</a>, {countOf(ours)} of them made here
+        </span>
+      </div>
+      <div class="card">
+        <b>{countOf(seen)}</b>
+        <span>
+          of {some(roster.length, 'bouncer')} <a href={linkTo(at, '/bouncers')}>seen in the last hour</a>
+        </span>
+      </div>
+      {feed.engines.length === 0 ? null : (
+        <div class="card">
+          <b>{age === null ? 'never' : spanOf(age * 1000)}</b>
+          <span>
+            {age === null ? 'did every engine answer' : 'since every engine answered'} ·{' '}
+            {fullAge === null
+              ? 'not every full list is there'
+              : `full lists are ${spanOf(fullAge * 1000)} old`}
+          </span>
+        </div>
+      )}
+      <div class="card">
+        <b>{next ? spanOf((next.keyEndMs ?? 0) - at.nowMs) : 'never'}</b>
+        {next ? (
+          <span>
+            until the next key ends (<BouncerLink at={at} name={next.name} />)
+          </span>
+        ) : (
+          <span>does a key end that is good now</span>
+        )}
+      </div>
+    </div>
+  );
+}
+
+/** The bouncers whose keys are good and end, the next one first. */
+function nextEnds(roster: readonly RosterRow[], nowMs: number): RosterRow[] {
+  const ending = roster.filter((row) => hasEnd(row) && (row.keyEndMs ?? 0) > nowMs);
+  return ending.toSorted((a, b) => (a.keyEndMs ?? 0) - (b.keyEndMs ?? 0));
+}
+
+const mostKeys = 10;
+
+function Keys({ at, roster }: { at: At; roster: readonly RosterRow[] }) {
+  const ending = nextEnds(roster, at.nowMs);
+  const columns = [{ title: 'Bouncer' }, { title: 'Key ends', n: true }];
   return (
     <>
-      <h2>Connect an engine</h2>
-      <p>On the engine’s machine make a key that nothing but Lapidary uses, and start Lapidary with it:</p>
-      <Lines
-        id="first-engine"
-        text={'cscli bouncers add lapidary\nUPSTREAM_URL=http://127.0.0.1:8080 UPSTREAM_API_KEY=… npm start'}
-      />
+      <Table label="Keys by their end" columns={columns}>
+        {ending.slice(0, mostKeys).map((row) => (
+          <tr>
+            <th scope="row">
+              <BouncerLink at={at} name={row.name} />
+            </th>
+            <td class="n">
+              <Moment at={at} ms={row.keyEndMs ?? 0} />
+            </td>
+          </tr>
+        ))}
+      </Table>
+      {ending.length > mostKeys ? (
+        <p class="soft pages">
+          <a href={linkTo(at, '/bouncers', { sort: 'key' })}>All {countOf(ending.length)}</a>
+        </p>
+      ) : null}
     </>
   );
 }

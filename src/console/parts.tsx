@@ -15,6 +15,11 @@ export function Time({ at, iso, never }: { at: At; iso: string | null | undefine
   );
 }
 
+/** The same for milliseconds. */
+export function Moment({ at, ms }: { at: At; ms: number }) {
+  return <Time at={at} iso={new Date(ms).toISOString()} />;
+}
+
 export type Tone = 'ok' | 'warn' | 'bad' | 'off';
 
 /** A state: a word, and a colour that says no more than the word does. */

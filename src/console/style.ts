@@ -13,7 +13,7 @@ export const style = `
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);
  font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;font-variant-numeric:tabular-nums}
-a{color:var(--accent)}nav a,td a,.card a{text-decoration:none}a:hover{text-decoration:underline}
+a{color:var(--accent)}nav a,td a,th a,.card a,.bar a{text-decoration:none}a:hover{text-decoration:underline}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
 .skip{position:absolute;left:-999px;top:8px;background:var(--panel);padding:6px 12px;z-index:2}.skip:focus{left:12px}
 header{display:flex;gap:20px;align-items:center;padding:0 24px;min-height:52px;border-bottom:1px solid var(--line);
@@ -29,14 +29,14 @@ main{max-width:1120px;margin:0 auto;padding:28px 24px 64px}
 h1{font-size:22px;line-height:1.25;margin:0 0 4px;font-weight:650;letter-spacing:-.015em;overflow-wrap:anywhere}
 h2{font-size:15px;margin:32px 0 10px;font-weight:600}h3{font-size:14px;margin:0 0 4px;font-weight:600}
 p{margin:0 0 12px}.sub{color:var(--soft);margin:0 0 20px}.soft{color:var(--soft)}
-code,pre,.mono{font-family:var(--mono);font-size:.93em}code,.wrap{overflow-wrap:anywhere}
+code,pre,.mono{font-family:var(--mono);font-size:.93em}code{overflow-wrap:anywhere}.wrap{overflow-wrap:break-word;min-width:150px;max-width:420px}
 pre{margin:0 0 12px;padding:12px 14px;background:var(--bg);border:1px solid var(--line);border-radius:6px;overflow-x:auto}
 .panel{background:var(--panel);border:1px solid var(--line);border-radius:var(--r);overflow-x:auto}
 .pad{padding:14px 16px}.pad>:last-child,.banner>:last-child{margin-bottom:0}
 table{border-collapse:collapse;width:100%}
 th{font-weight:500;color:var(--soft);text-align:left;font-size:12.5px;padding:9px 14px;border-bottom:1px solid var(--line);
  white-space:nowrap}
-tbody th{font-size:14px;color:var(--ink);font-weight:400}
+tbody th{font-size:14px;color:var(--ink);font-weight:400;vertical-align:top}
 td{padding:9px 14px;border-bottom:1px solid var(--line);vertical-align:top}
 tbody tr:last-child>*{border-bottom:0}td.n,th.n{text-align:right;white-space:nowrap}th[aria-sort] a{color:var(--ink);font-weight:600}
 .tag{display:inline-flex;align-items:center;gap:6px;padding:1px 8px;border-radius:99px;font-size:12.5px;white-space:nowrap}
@@ -56,7 +56,7 @@ button.primary{background:var(--accent);border-color:var(--accent);color:var(--o
 [aria-invalid=true]{border-color:var(--bad);outline:1px solid var(--bad)}
 fieldset{border:0;margin:0;padding:0;min-width:0}fieldset label{display:inline-flex;gap:6px;align-items:center;margin-right:14px}
 .bar{display:flex;gap:10px;flex-wrap:wrap;align-items:center;margin:0 0 12px}.bar .end{margin-left:auto}
-details{margin:0 0 8px}summary{cursor:pointer;color:var(--accent);width:max-content;max-width:100%}
+details{margin:0 0 8px}details.panel{margin-top:12px}summary{cursor:pointer;color:var(--accent);width:max-content;max-width:100%}
 details[open]>summary{margin-bottom:10px}
 td details{margin:0}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}

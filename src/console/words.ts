@@ -21,11 +21,10 @@ export function spanOf(ms: number): string {
   return parts.join(' ') || '0 s';
 }
 
-/** How long ago, or how far ahead: `14 min ago`, `in 3 h`. One unit. */
+/** How long ago, in one unit, or how far ahead: `14 min ago`, `in 3 h 12 min`. */
 export function agoOf(ms: number, nowMs: number): string {
-  const passed = nowMs - ms;
-  const span = spanOf(Math.abs(passed)).replace(/^(\S+ \S+).*/, '$1');
-  return passed >= 0 ? `${span} ago` : `in ${span}`;
+  if (ms > nowMs) return `in ${spanOf(ms - nowMs)}`;
+  return `${spanOf(nowMs - ms).replace(/^(\S+ \S+).*/, '$1')} ago`;
 }
 
 /** `48 917`, with spaces that do not break. */

@@ -27,6 +27,8 @@ export interface Abilities {
   schemathesis: Ability;
   /** Debian's Prometheus is here. */
   prometheus: Ability;
+  /** Debian's Chromium is here. */
+  chromium: Ability;
 }
 
 /** `optional`: CI's machine may lack it as well, so that nothing of the suite is counted as skipped. */

@@ -7,6 +7,7 @@ import { canRunDatabases } from './database-server.ts';
 import { debianTools } from './debian.ts';
 import { canMount } from './mount.ts';
 import { canUseNetns } from './netns.ts';
+import { canRunChromium } from './chromium.ts';
 import { canRunPrometheus } from './prometheus.ts';
 import { canRunSchemathesis } from './schemathesis.ts';
 
@@ -31,6 +32,7 @@ export default async function setup(project: TestProject): Promise<void> {
     mounts: optional(await canMount()),
     schemathesis: await canRunSchemathesis(),
     prometheus: await canRunPrometheus(),
+    chromium: await canRunChromium(),
   });
 }
 

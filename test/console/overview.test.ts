@@ -1,0 +1,60 @@
+// The overview: what is served, what needs somebody, and what an empty installation is to do.
+import { beforeEach, expect, test } from 'vitest';
+import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { addBouncer, asBouncer, operator } from '../support/http.ts';
+import { pass } from '../support/operators.ts';
+import { plain, signedIn, type Page } from '../support/console.ts';
+
+let engine: ModelEngine;
+beforeEach(() => {
+  engine = startModelEngine();
+});
+
+const overview = async (): Promise<Page> => (await signedIn()).get('/console/');
+/** A page's text, without its tags. */
+const wordsOf = ({ text }: Page): string =>
+  plain(text.replace(/^[\s\S]*<main[^>]*>|<\/main>[\s\S]*$/g, '').replace(/<[^>]*>/g, ' ')).replace(
+    /\s+/g,
+    ' ',
+  );
+
+test('an empty installation says what to do first', async () => {
+  const words = wordsOf(await overview());
+  expect(words).toContain('Not everything is served. 1 thing needs attention.');
+  expect(words).toContain('Connect a bouncer');
+  expect(words).toContain('Engine default: No full list of it was ever accepted');
+});
+
+test('what is served is counted, and nothing needs attention', async () => {
+  const untilMs = Date.now() + 3_600_000;
+  engine.add({ value: '192.0.2.1', origin: 'CAPI', untilMs });
+  engine.add({ value: '192.0.2.2', origin: 'CAPI', untilMs });
+  await operator('POST', '/feed/sync?full=true');
+  await operator('POST', '/decisions', { value: '192.0.2.3', duration: '4h' });
+  await asBouncer(await addBouncer('web-1'), '/v1/decisions/stream?startup=true');
+  const words = wordsOf(await overview());
+  expect(words).toContain('Everything is served. Nothing needs attention.');
+  expect(words).not.toContain('Connect');
+  expect(words).toContain('3 decisions , 1 of them made here');
+  expect(words).toContain('1 of 1 bouncer seen in the last hour');
+  expect(words).toMatch(/default fresh 2 \d s ago \d s ago/);
+  expect(words).toMatch(/CAPI default ban 2 lapidary decided here ban 1/);
+});
+
+test('what needs somebody is named, with why and since when', async () => {
+  await operator('POST', '/feed/sync?full=true');
+  await asBouncer(await addBouncer('web-7'), '/v1/decisions/stream');
+  await operator('POST', '/bouncers', { name: 'edge-1', expires_in: '3d' });
+  await operator('POST', '/bouncers', { name: 'edge-2', expires_in: '30m' });
+  engine.fault = () => new Response('out of order', { status: 500 });
+  await operator('POST', '/feed/sync');
+  pass(2 * 3_600_000);
+  const words = wordsOf(await overview());
+  expect(words).toContain('Everything is served. 4 things need attention.');
+  expect(words).toMatch(
+    /stale Engine default: It has not answered in time\. The last good list is served\. .*500/,
+  );
+  expect(words).toContain('silent web-7 : last seen 2 h ago.');
+  expect(words).toContain('no key edge-2 : its key ended 1 h ago.');
+  expect(words).toContain('key ends The key of edge-1 ends in 2 d 21 h.');
+});

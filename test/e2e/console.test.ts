@@ -1,0 +1,190 @@
+// The console in a real browser, on what `npm start` runs: an operator's first hour, as people and as axe-core see it.
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { describeWith } from '../lab/ability.ts';
+import { faultsOf, startChromium } from '../lab/chromium.ts';
+import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+
+/** Where pictures of the pages go, for docs/console.md. */
+const pictures = process.env['CONSOLE_PICTURES'];
+
+describeWith('the console', ['chromium'], () => {
+  let lapidary: Lapidary;
+  let browser: Browser;
+  beforeAll(async () => {
+    lapidary = await startLapidary();
+    browser = await startChromium();
+  });
+  afterAll(async () => {
+    await browser.close();
+    await lapidary.close();
+  });
+
+  const operatorToken = async (): Promise<string> =>
+    (await readFile(join(lapidary.stateDir, 'operator-token'), 'utf8')).trim();
+
+  async function open(options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> {
+    const page = await browser.newPage(options);
+    page.on('pageerror', (error) => troubles.push(String(error)));
+    page.on('console', (message) => {
+      // A page that is refused is in the console, too.
+      if (message.type() === 'error' && !/status of 4\d\d/.test(message.text()))
+        troubles.push(message.text());
+    });
+    return page;
+  }
+  /** What the browser complained of: an error of a script, or something that the policy keeps out. */
+  const troubles: string[] = [];
+
+  async function signIn(page: Page, token: string): Promise<void> {
+    await page.goto(`${lapidary.url}/`);
+    await page.getByLabel('Token').fill(token);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.waitForURL('**/console');
+  }
+
+  async function picture(page: Page, name: string): Promise<void> {
+    if (pictures === undefined) return;
+    await mkdir(pictures, { recursive: true });
+    await page.evaluate('scrollTo(0, 0)');
+    await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
+  }
+
+  const asBouncer = async (key: string): Promise<any> => {
+    const headers = { 'x-api-key': key, 'user-agent': 'crowdsec-firewall-bouncer/v0.0.34' };
+    const response = await fetch(`${lapidary.url}/v1/decisions/stream?startup=true`, { headers });
+    return { status: response.status, body: response.status === 200 ? await response.json() : null };
+  };
+
+  test('an operator’s first hour', async () => {
+    const page = await open();
+    await signIn(page, await operatorToken());
+    const goTo = (name: string) => page.getByRole('navigation', { name: 'Pages' }).getByText(name).click();
+    await page.getByRole('heading', { name: 'Connect a bouncer' }).waitFor();
+
+    await page.getByRole('link', { name: 'Make one here' }).click();
+    await page.getByLabel('Name').fill('web-1');
+    await page.getByLabel('Kind').selectOption('Firewall');
+    await page.getByRole('button', { name: 'Make it' }).click();
+    const key = (await page.locator('#key').textContent())!.trim();
+    expect(await page.locator('#lines').textContent()).toContain(`api_key: ${key}`);
+
+    await goTo('Decisions');
+    await page.getByRole('link', { name: 'Ban', exact: true }).click();
+    await page.getByLabel('Value').fill('192.0.2.77');
+    await page.getByRole('button', { name: 'Ban' }).click();
+    await page.getByText('It is in every bouncer’s next poll.').waitFor();
+    expect((await asBouncer(key)).body.new).toMatchObject([{ value: '192.0.2.77', type: 'ban' }]);
+
+    await goTo('Bouncers');
+    await page.getByText('1 bouncer of 1 seen in the last hour.').waitFor();
+    await page.getByRole('link', { name: 'web-1' }).click();
+    await page.getByText('crowdsec-firewall-bouncer v0.0.34.').waitFor();
+    await page.getByText('Rotate its key…').click();
+    await page.getByRole('button', { name: 'Rotate' }).click();
+    const second = (await page.locator('#key').textContent())!.trim();
+    expect([(await asBouncer(key)).status, (await asBouncer(second)).status]).toEqual([200, 200]);
+
+    await page.getByRole('link', { name: 'web-1' }).click();
+    await page
+      .getByRole('row', { name: /^2 current/ })
+      .getByText('Revoke…')
+      .click();
+    await page.getByRole('button', { name: 'Revoke version 2' }).click();
+    await page.getByText('The version is refused everywhere within 5 s.').waitFor();
+    await page.getByText('Delete web-1…').click();
+    await page.getByRole('button', { name: 'Delete web-1' }).click();
+    await page.getByText('Its keys are refused everywhere within 5 s.').waitFor();
+    expect((await lapidary.operator('GET', '/bouncers')).body.bouncers).toEqual([]);
+
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await page.goto(`${lapidary.url}/console/bouncers`);
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    expect(troubles).toEqual([]);
+    await page.close();
+  });
+
+  test('works without JavaScript, and by the keyboard alone', async () => {
+    const page = await open({ javaScriptEnabled: false });
+    await page.goto(`${lapidary.url}/console/`);
+    // The field is where one types.
+    await page.keyboard.type(await operatorToken());
+    await page.keyboard.press('Enter');
+    await page.waitForURL('**/console');
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    expect(page.url()).toContain('#main');
+    await page.goto(`${lapidary.url}/console/new-bouncer`);
+    await page.getByLabel('Name').focus();
+    await page.keyboard.type('by-hand');
+    await page.keyboard.press('Enter');
+    await page.locator('#key').waitFor();
+    await page.getByRole('link', { name: 'by-hand' }).press('Enter');
+    await page.getByText('Delete by-hand…').press('Enter');
+    await page.getByRole('button', { name: 'Delete by-hand' }).press('Enter');
+    await page.getByText('Its keys are refused everywhere within 5 s.').waitFor();
+    await page.close();
+  });
+
+  const paths = ['/', '/bouncers', '/bouncers/web-7', '/new-bouncer', '/decisions', '/ban', '/unban'];
+
+  test.each([
+    ['light', 1120],
+    ['dark', 1120],
+    ['light', 360],
+    ['dark', 360],
+  ] as const)('axe finds nothing: %s, %d px', async (colorScheme, width) => {
+    await populate();
+    const page = await open({ colorScheme, viewport: { width, height: 800 } });
+    const faults: string[] = [];
+    const look = async (name: string): Promise<void> => {
+      for (const fault of await faultsOf(page)) faults.push(`${name}: ${fault}`);
+      const scrolls = await page.evaluate('document.documentElement.scrollWidth > innerWidth');
+      if (scrolls) faults.push(`${name} is wider than the screen`);
+      await picture(
+        page,
+        `${name.replaceAll('/', '-').replace(/^-/, '') || 'overview'}-${colorScheme}-${width}`,
+      );
+    };
+    await page.goto(`${lapidary.url}/console/`);
+    await look('sign-in');
+    await signIn(page, await operatorToken());
+    for (const path of paths) {
+      await page.goto(`${lapidary.url}/console${path}`);
+      // What is folded away is read, too.
+      for (const summary of await page.locator('main summary').all()) await summary.click();
+      await look(path);
+    }
+    await page.goto(`${lapidary.url}/console/ban`);
+    await page.getByLabel('Value').fill('nothing');
+    await page.getByRole('button', { name: 'Ban' }).click();
+    await look('refused');
+    expect(faults).toEqual([]);
+    await page.close();
+  });
+
+  let populated: Promise<void> | undefined;
+
+  /** Something of everything, once. */
+  function populate(): Promise<void> {
+    populated ??= (async () => {
+      await lapidary.ban('192.0.2.77');
+      await lapidary.ban('2001:db8:1234:5678::/64', { duration: '7d' });
+      await lapidary.operator('POST', '/decisions', {
+        value: 'FR',
+        scope: 'Country',
+        duration: '12h',
+        scenario: 'asked by the lawyers',
+      });
+      await lapidary.addBouncer('mail-1');
+      await lapidary.operator('POST', '/bouncers', { name: 'edge-fra-2', expires_in: '3d' });
+      await asBouncer(await lapidary.addBouncer('web-7'));
+      await lapidary.operator('POST', '/bouncers/web-7/rotate', {});
+    })();
+    return populated;
+  }
+});
