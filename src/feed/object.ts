@@ -5,11 +5,11 @@
 import { DurableObject } from 'cloudflare:workers';
 import type { AuditHead } from '../store/audit.sql.ts';
 import type { StoreMark } from '../store/epoch.sql.ts';
-import { causeOf, fail, type Result } from '../http/failure.ts';
+import { fail, type Result } from '../http/failure.ts';
 import { readSettings, type Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
-import { createBaselines, forgetUnused, writeBaselines } from '../stream/baselines.ts';
+import { createBaselines } from '../stream/baselines.ts';
 import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
@@ -31,6 +31,7 @@ import { createCensus, statusOf } from './figures.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
 import { createMaintenance } from './maintenance.ts';
+import { writeClients } from './write-behind.ts';
 import type { Kind } from '../mirror/census.ts';
 import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
@@ -157,7 +158,11 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#keys.writeHeard();
     this.#counters.keep(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
-    const all = [...this.#engines.map(engines.syncEngine), this.#writeClients(nowMs), this.#clean(nowMs)];
+    const all = [
+      ...this.#engines.map(engines.syncEngine),
+      writeClients(this.ctx.storage.sql, this.#stream, nowMs),
+      this.#clean(nowMs),
+    ];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
   }
 
@@ -167,21 +172,6 @@ export class DecisionFeed extends DurableObject<Env> {
     mirror.sweep(this.#store, nowMs);
     void this.#alarm.mend();
     return nowMs;
-  }
-
-  async #writeClients(nowMs: number): Promise<void> {
-    const { baselines, clientLog } = this.#stream;
-    if (!writeBaselines(baselines)) return;
-    await clientLog.write(nowMs);
-    if (baselines.byId.size === 0) return;
-    const { sql } = this.ctx.storage;
-    try {
-      const used = clients.baselinesInUse(this.#stream.clients);
-      for (const id of forgetUnused(baselines, used)) log.deleteBaseline(sql, id);
-    } catch (error) {
-      // The next start reads them again, and then forgets them.
-      console.error(`baselines can not be deleted: ${causeOf(error).message}`);
-    }
   }
 
   /** A bouncer's poll of the stream. */
