@@ -61,6 +61,8 @@ const config :Workerd.Config = (
     (name = "d1", worker = .d1),
     # The engine may be anywhere, this machine included.
     (name = "internet", network = (allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
+    # The receivers of webhooks, whatever their names resolve to: no private address, and not this machine.
+    (name = "webhooks", network = (allow = ["public"], tlsOptions = (trustBrowserCas = true))),
     (name = "feed-data", disk = (path = "feed", writable = true)),
     (name = "d1-data", disk = (path = "d1", writable = true)),
   ],
@@ -72,6 +74,7 @@ const lapidary :Workerd.Worker = (
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   bindings = [
 ${variables}
+      (name = "WEBHOOK_NETWORK", service = "webhooks"),
       (name = "DECISION_FEED", durableObjectNamespace = "DecisionFeed"),
       # The binding that Cloudflare's own D1 has, over the store below instead of their service.
       (name = "DB", wrapped = (

@@ -15,6 +15,7 @@ import { mount } from './operations/operation.ts';
 import { operatorOperations } from './operators/api.ts';
 import { identifyOperator, isRead } from './operators/caller.ts';
 import { fixPublicUrl } from './hosts/public-url.ts';
+import { webhookOperations } from './webhooks/api.ts';
 
 /** Every operation, by subject, in the order of the documentation. */
 export const operatorApi: readonly Group[] = [
@@ -24,6 +25,7 @@ export const operatorApi: readonly Group[] = [
   { tag: 'decisions', operations: decisionOperations },
   { tag: 'machines', operations: machineOperations },
   { tag: 'feed', operations: feedOperations },
+  { tag: 'webhooks', operations: webhookOperations },
   { tag: 'operators', operations: operatorOperations },
 ].map((group) => ({ ...group, basePath: '/api/v1' }));
 

@@ -94,6 +94,8 @@ export const settings = {
     .transform((parts) => parts.filter(Boolean))
     .pipe(z.array(network))
     .default([]),
+  /** Webhooks go to `public` addresses by https; `private`: also to private ones, and by http to this machine. */
+  WEBHOOK_ADDRESSES: z.enum(['public', 'private'], 'public or private').prefault('public'),
   /** A path in front of every route: `/lapi` for `https://example.net/lapi/v1/…`. */
   PATH_PREFIX: text(/^(\/[\w.~-]+)+$/, 'a path like /lapi without a slash at its end').default(''),
 };
@@ -149,6 +151,7 @@ export function readSettings(env: Source) {
     publicUrl: given.PUBLIC_URL,
     machineRoutes: given.MACHINE_ROUTES === 'on',
     machineAllow: given.MACHINE_ALLOW,
+    privateWebhooks: given.WEBHOOK_ADDRESSES === 'private',
     pathPrefix: given.PATH_PREFIX,
   };
 }

@@ -12,6 +12,11 @@ const purposes = {
     algorithm: { name: 'AES-GCM', length: 256 },
     usages: ['encrypt', 'decrypt'],
   },
+  'webhook-secret': {
+    info: 'lapidary webhook secret v1',
+    algorithm: { name: 'AES-GCM', length: 256 },
+    usages: ['encrypt', 'decrypt'],
+  },
 };
 
 export type Purpose = keyof typeof purposes;

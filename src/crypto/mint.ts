@@ -20,13 +20,18 @@ export function mintSecret(prefix: 'csb_' | 'cse_' | 'csm_' | 'cso_'): string {
   return prefix + body + checksum(prefix + body);
 }
 
+/** A new secret of a webhook, in the form of the Standard Webhooks specification: 256 bits as base64. */
+export function mintWebhookSecret(): string {
+  return `whsec_${crypto.getRandomValues(new Uint8Array(32)).toBase64()}`;
+}
+
 /**
  * Every key or token in a text, by form and checksum, so that prose about `csb_…` does not count. For the tests, which
  * look for secrets where none may be.
  */
 export function mintedIn(text: string): string[] {
   const alike = text.match(/cs[bemo]_[0-9A-Za-z]{49}/g) ?? [];
-  return alike.filter(isMinted);
+  return [...alike.filter(isMinted), ...(text.match(/whsec_[0-9A-Za-z+/]{43}=/g) ?? [])];
 }
 
 /** Whether a text ends in the right checksum. */

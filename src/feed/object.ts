@@ -23,6 +23,9 @@ import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
+import { createTurns } from '../engines/upstream.ts';
+import { networkFor, type Outcome } from '../events/delivery.ts';
+import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import type { Listed, ListFilter } from '../mirror/listing.ts';
@@ -72,6 +75,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #clean: (nowMs: number) => Promise<void>;
   readonly #filter: ReturnType<typeof createKeptFilter>;
   readonly #census: (nowMs: number) => Promise<Kind[]>;
+  readonly #watch: Watch;
   /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
   #firstRequestMs = 0;
 
@@ -113,6 +117,7 @@ export class DecisionFeed extends DurableObject<Env> {
         this.#newKeys.forgetBouncersAfter(bouncerId);
         this.#counters.forgetBouncersAfter(bouncerId);
         this.#usage.forgetBouncersAfter(bouncerId);
+        this.#watch.forgetBouncersAfter(bouncerId);
         invalidateAll(this.#stream.invalidated);
       },
       forgetBouncer: (bouncerId) => {
@@ -120,6 +125,7 @@ export class DecisionFeed extends DurableObject<Env> {
         this.#newKeys.forgetBouncer(bouncerId);
         this.#counters.forgetBouncer(bouncerId);
         this.#usage.forgetBouncer(bouncerId);
+        this.#watch.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
         // After a backup was restored nobody knows which bouncers had been there before.
@@ -132,8 +138,18 @@ export class DecisionFeed extends DurableObject<Env> {
       keys: this.#keys,
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    this.#engines = engines.createEngines(this.#store, this.#settings);
+    const turns = createTurns();
+    this.#engines = engines.createEngines(this.#store, this.#settings, turns);
     this.#census = createCensus(this.#store);
+    const sights = { store: this.#store, engines: this.#engines, clients: known };
+    this.#watch = createWatch(
+      storage,
+      env.DB,
+      sights,
+      this.#settings,
+      networkFor(env, this.#settings),
+      turns,
+    );
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
     });
@@ -158,10 +174,12 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#keys.writeHeard();
     this.#counters.keep(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
+    const rounds = this.#engines.map(engines.syncEngine);
     const all = [
-      ...this.#engines.map(engines.syncEngine),
+      ...rounds,
       writeClients(this.ctx.storage.sql, this.#stream, nowMs),
       this.#clean(nowMs),
+      this.#watch.run(),
     ];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
   }
@@ -363,6 +381,16 @@ export class DecisionFeed extends DurableObject<Env> {
 
   acknowledgeLostTails(foundUntilMs: number): void {
     endsLog.acknowledgeLostTails(this.ctx.storage.sql, foundUntilMs, Date.now());
+  }
+
+  /** How the messages of some webhooks go; null: nothing is known of one yet. */
+  deliveries(asked: Parameters<Watch['deliveries']>[0]): ReturnType<Watch['deliveries']> {
+    return this.#watch.deliveries(asked);
+  }
+
+  /** Sends a webhook a message now. Null: there is no such webhook. */
+  testWebhook(name: string): Promise<Outcome | null> {
+    return this.#watch.test(name);
   }
 
   /** Adds a decision. The same `request` again within a day gets the same decision. */

@@ -349,6 +349,21 @@ export const engineKeys = sqliteTable('engine_keys', {
   createdMs: integer('created_ms').notNull(),
 });
 
+/**
+ * Where messages to operators go (events/). `sealedSecret`: what signs them (crypto/seal.ts). `revision` is the ETag. How far
+ * the messages of each have come is in the object's storage.
+ */
+export const webhooks = sqliteTable('webhooks', {
+  id: integer('id').primaryKey({ autoIncrement: true }),
+  name: text('name').notNull().unique(),
+  url: text('url').notNull(),
+  /** The types of events that it gets, a JSON list; null is all. */
+  eventsJson: text('events_json'),
+  sealedSecret: text('sealed_secret').notNull(),
+  createdMs: integer('created_ms').notNull(),
+  revision: integer('revision').notNull().default(1),
+});
+
 /** Machines (LAPI's `machine_id`) that are refused here, also where the engine accepts their tokens. */
 export const blockedMachines = sqliteTable('blocked_machines', {
   machine: text('machine').primaryKey(),

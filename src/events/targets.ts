@@ -1,0 +1,92 @@
+// The targets of messages as the feed's object reads them from D1, with their secrets opened.
+
+import { eq, sql } from 'drizzle-orm';
+import type { BootstrapSecrets } from '../config/settings.ts';
+import { open } from '../crypto/seal.ts';
+import { causeOf } from '../http/failure.ts';
+import { answerMs, askD1 } from '../store/ask.ts';
+import { bouncers, webhooks } from '../store/schema.ts';
+import { listed } from '../store/facts.ts';
+import type { EventType } from './kinds.ts';
+
+/** A webhook. */
+export interface Target {
+  /** Of this webhook and no later one of its name. */
+  readonly key: string;
+  readonly name: string;
+  readonly url: string;
+  /** Null: all. */
+  readonly types: readonly EventType[] | null;
+  /** Null: it can not be opened. */
+  readonly secret: string | null;
+  readonly createdMs: number;
+  readonly revision: number;
+}
+
+type Webhook = typeof webhooks.$inferSelect;
+
+export function targetKey({ name, createdMs }: Pick<Webhook, 'name' | 'createdMs'>): string {
+  return `${name} ${createdMs}`;
+}
+
+export function typesOf({ eventsJson }: Pick<Webhook, 'eventsJson'>): readonly EventType[] | null {
+  return eventsJson === null ? null : (JSON.parse(eventsJson) as EventType[]);
+}
+
+/** Reads all targets. Throws `StoreError`. What was sealed under the secret before is sealed anew. */
+export function createTargets(d1: D1Database, secrets: BootstrapSecrets | null): () => Promise<Target[]> {
+  /** Sealed secret → the secret; null: it can not be opened. */
+  let opened = new Map<string, string | null>();
+
+  const secretOf = async ({ id, name, sealedSecret }: Webhook): Promise<string | null> => {
+    const known = opened.get(sealedSecret);
+    if (known !== undefined) return known;
+    const found = secrets && (await open(secrets, name, sealedSecret, 'webhook-secret'));
+    if (!found) console.error(`the secret of webhook ${name} was sealed under another BOOTSTRAP_SECRET`);
+    if (found?.resealed != null) await reseal(id, sealedSecret, found.resealed);
+    return found?.key ?? null;
+  };
+
+  const reseal = async (id: number, before: string, sealedSecret: string): Promise<void> => {
+    const isSame = sql`${eq(webhooks.id, id)} AND ${eq(webhooks.sealedSecret, before)}`;
+    try {
+      await askD1(d1, (db) => db.update(webhooks).set({ sealedSecret }).where(isSame), answerMs);
+    } catch (error) {
+      // The secret before still opens it.
+      console.error(`a webhook's secret was not sealed anew: ${causeOf(error).message}`);
+    }
+  };
+
+  return async () => {
+    const rows = await askD1(d1, (db) => db.select().from(webhooks).orderBy(webhooks.id));
+    const targets: Target[] = [];
+    const now = new Map<string, string | null>();
+    for (const row of rows) {
+      const secret = await secretOf(row);
+      now.set(row.sealedSecret, secret);
+      const { name, url, createdMs, revision } = row;
+      targets.push({ key: targetKey(row), name, url, types: typesOf(row), secret, createdMs, revision });
+    }
+    opened = now;
+    return targets;
+  };
+}
+
+/** The names of those of some bouncers that have a key that may be used, by id: others can not poll, and shall not. */
+export async function namesOf(
+  d1: D1Database,
+  ids: readonly number[],
+  nowMs: number,
+): Promise<Map<number, string>> {
+  if (ids.length === 0) return new Map();
+  const hasKey = sql`EXISTS (SELECT 1 FROM key_versions WHERE bouncer_id = bouncers.id
+    AND coalesce(expires_ms, ${nowMs}) >= ${nowMs} AND coalesce(deadline_ms, ${nowMs}) >= ${nowMs})`;
+  const isAsked = sql`${bouncers.id} IN ${listed(ids)}`;
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ id: bouncers.id, name: bouncers.name })
+      .from(bouncers)
+      .where(sql`${isAsked} AND ${hasKey}`),
+  );
+  return new Map(rows.map(({ id, name }) => [id, name]));
+}
