@@ -12,7 +12,7 @@ import { isoTime, time, nextOf, pageOf } from '../operations/fields.ts';
 import { note } from '../operations/mutate.ts';
 import { mutationOf, operation } from '../operations/operation.ts';
 
-const decisionShape = z
+export const decisionShape = z
   .object({
     id: z.int().meta({ description: 'From 2^30 up when it was made here.' }),
     engine: z
@@ -132,7 +132,7 @@ const noEngine: Failure = {
 };
 
 /** A decision as operators see it; `nowMs`: what `duration` counts from. */
-function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
+export function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
   const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
   const shown = { id, engine, origin, scenario, scope, type, value, duration };

@@ -56,6 +56,7 @@ import { openRememberedKeys, type Recalled, type RememberedKeys } from '../write
 import type { RoundResult, Write } from '../engines/rounds.ts';
 import { answerList } from '../stream/list.ts';
 import { activeRows } from '../stream/selection.ts';
+import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
 import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
@@ -408,6 +409,12 @@ export class DecisionFeed extends DurableObject<Env> {
   page(afterId: number, limit: number, filter: ListFilter = {}): Listed[] | null {
     this.#sweep();
     return listing.page(this.#store, afterId, limit, filter);
+  }
+
+  /** What some bouncers have been sent of the decisions on a value. */
+  sentTo(asks: readonly SentAsk[], match: SentMatch): Promise<SentAnswer> {
+    const nowMs = this.#sweep();
+    return answerSent(this.#store, this.#stream, asks, match, nowMs, () => scheduler.wait(0));
   }
 
   /** Whether a view is known, if need be after a wait. The first request of a new feed starts a round. */

@@ -64,6 +64,19 @@ export function requestKey(view: View): string {
   return JSON.stringify([...filterKey(view), value, type, place, dedup, ...engineKey(view)]);
 }
 
+/** The view of a `requestKey`. */
+export function viewOf(key: string): View {
+  const [scopes, origins, scenariosContaining, scenariosNotContaining, value, type, place, dedup, engines] =
+    JSON.parse(key) as KeyParts;
+  const within = place && { network: { bytes: place[0], prefixBits: place[1] }, covering: place[2] };
+  const filters = { scopes, origins, scenariosContaining, scenariosNotContaining };
+  return { ...filters, value, type, within, dedup, limits: null, engines: engines ?? null };
+}
+
+type List = readonly string[] | null;
+type Place = [bytes: readonly number[], prefixBits: number, covering: boolean];
+type KeyParts = [List, List, List, List, string | null, string | null, Place | null, boolean, List?];
+
 function filterKey({ scopes, origins, scenariosContaining, scenariosNotContaining }: Filters): unknown[] {
   return [scopes, origins, scenariosContaining, scenariosNotContaining];
 }

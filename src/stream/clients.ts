@@ -24,7 +24,7 @@ export interface Client {
 }
 
 /** A cursor with the key of its view (`requestKey`). */
-interface ViewCursor extends Cursor {
+export interface ViewCursor extends Cursor {
   readonly view: string;
 }
 
@@ -230,6 +230,19 @@ export function clientsOf(clients: Clients, bouncerIds: readonly number[]): Seen
     found.get(bouncerId)?.push({ address, seenMs, userAgent, versions });
   }
   return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
+}
+
+/** A client, and how far it has come in each of its views; the view that moved last comes last. */
+export interface Place {
+  readonly seenMs: number;
+  readonly cursors: readonly ViewCursor[];
+}
+
+/** Where the clients of some bouncers stand, by bouncer. */
+export function placesOf(clients: Clients, bouncerIds: readonly number[]): Map<number, Place[]> {
+  const found = new Map<number, Place[]>(bouncerIds.map((id) => [id, []]));
+  for (const client of clients.byName.values()) found.get(client.bouncerId)?.push(client);
+  return found;
 }
 
 /** Forgets the cursors of some views. */

@@ -104,7 +104,7 @@ export function longest(mirror: Mirror, of: Row, matches: Matches): Row | undefi
   return winner;
 }
 
-function outlives(row: Row, other: Row): boolean {
+export function outlives(row: Row, other: Row): boolean {
   return row.untilMs > other.untilMs || (row.untilMs === other.untilMs && row.id < other.id);
 }
 
