@@ -97,9 +97,9 @@ export function createFeedClient() {
     poll: Sighting,
     { within }: View,
     store: Besides['store'],
+    nowMs: number,
   ): ShortList | 'follow' | 'ask' {
     if (!within?.covering) return 'ask';
-    const nowMs = Date.now();
     const known = follower.known();
     const result = unbanned.look(within.network, known, follower.isCurrent(poll, nowMs));
     if (unbanned.isWanted(nowMs)) waitUntil(fetchFilter(env, poll, store));
@@ -142,18 +142,18 @@ export function createFeedClient() {
       { gzip, store }: Besides,
       key = viewKey(view),
     ): StreamBody | Promise<StreamBody | Cold> {
-      const own = (): ReturnType<typeof follower.answer> => {
-        return follower.answer(poll, key, view, Date.now(), gzip);
+      const own = (nowMs: number): ReturnType<typeof follower.answer> => {
+        return follower.answer(poll, key, view, nowMs, gzip);
       };
       const ask = (): Promise<StreamBody | Cold> => {
         return askStream(env, key, { poll, view, startup, gzip: gzip(), store: store(), ...known() });
       };
       const followFirst = async (): Promise<StreamBody | Cold> => {
         await refresh(env, poll, store);
-        const answer = await own();
+        const answer = await own(Date.now());
         return answer === 'follow' || answer === 'ask' ? ask() : answer;
       };
-      const atOnce = startup ? 'ask' : own();
+      const atOnce = startup ? 'ask' : own(poll.seenMs);
       return atOnce === 'ask' ? ask() : atOnce === 'follow' ? followFirst() : atOnce;
     },
 
@@ -169,7 +169,7 @@ export function createFeedClient() {
         follower.noteSighting(clientName(poll.bouncerId, poll.address), poll);
         return list;
       };
-      const none = lookForNone(env, poll, view, store);
+      const none = lookForNone(env, poll, view, store, poll.seenMs);
       if (typeof none === 'object') return found(none);
       // Nobody asks for the same page again.
       const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
@@ -179,7 +179,7 @@ export function createFeedClient() {
       const ask = (): Promise<ListAnswer> => askList(env, poll, query, lookup, store());
       if (none === 'ask') return ask();
       return refresh(env, poll, store).then(() => {
-        const followed = lookForNone(env, poll, view, store);
+        const followed = lookForNone(env, poll, view, store, Date.now());
         return typeof followed === 'object' ? found(followed) : ask();
       });
     },

@@ -73,7 +73,14 @@ async function answer(
   if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
   count(id, method);
   const { settings } = c.var;
-  const asker = { request: c.req.raw, env: c.env, settings, address, bouncer: bouncer.value };
+  const asker = {
+    request: c.req.raw,
+    env: c.env,
+    settings,
+    address,
+    bouncer: bouncer.value,
+    nowMs: Date.now(),
+  };
   const [response] = await Promise.all([reply(c, asker), noteUse(c, bouncer.value)]);
   return response;
 }

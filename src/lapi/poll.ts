@@ -18,7 +18,7 @@ import type { ShortList } from '../stream/list.ts';
 import { parseStreamQuery, type ListQuery } from '../stream/query.ts';
 import { renderList } from '../stream/render.ts';
 
-/** Who asks, and from where. */
+/** Who asks, from where, and when. */
 export interface Asker {
   readonly request: Request;
   readonly env: Env;
@@ -26,6 +26,7 @@ export interface Asker {
   /** As `clientAddress` gives it. */
   readonly address: string;
   readonly bouncer: BouncerIdentity;
+  readonly nowMs: number;
 }
 
 /** LAPI takes the first value of a repeated header. vyos sends its key as `apikey`. */
@@ -126,12 +127,12 @@ export function cold({ syncIntervalMs }: Settings): Response {
   });
 }
 
-export function sighting({ request, address, bouncer }: Asker): Sighting {
+export function sighting({ request, address, bouncer, nowMs }: Asker): Sighting {
   return {
     bouncerId: bouncer.id,
     versionId: bouncer.version.id,
     address,
-    seenMs: Date.now(),
+    seenMs: nowMs,
     userAgent: cut(request.headers.get('user-agent') ?? '', userAgentLength),
   };
 }

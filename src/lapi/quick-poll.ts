@@ -36,11 +36,12 @@ export function quickPoll(
 ): Response | Promise<Response> | null {
   const { url, headers } = request;
   if (request.method !== 'GET' || !url.includes(listPath) || !hasHost(headers)) return null;
-  const bouncer = recogniseBouncer(env, apiKey(headers), Date.now());
+  const nowMs = Date.now();
+  const bouncer = recogniseBouncer(env, apiKey(headers), nowMs);
   if (!bouncer || bouncer.policy.perMinute !== null || bouncer.version.firstUsedMs === null) return null;
   const address = clientAddress(request, settings);
   if (!isAllowed(bouncer.policy, address)) return null;
-  const asker = { request, env, settings, address, bouncer };
+  const asker = { request, env, settings, address, bouncer, nowMs };
   if (readBy !== settings) forgetUrls(settings);
   // Each look-up has a URL of its own, which would be looked for in vain.
   const query = url.includes(streamPath) ? queryOf(url, settings) : null;
