@@ -12,6 +12,7 @@ import { askStore, changedSince, type FoundKey } from '../store/epoch.sql.ts';
 import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import { createGenerations } from '../runtime/generations.ts';
+import { fingerprintOf } from '../crypto/fingerprint.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAsking } from '../runtime/asking.ts';
@@ -54,6 +55,8 @@ const reportAgainMs = 5 * 60_000;
 
 /** Digest → its bouncer, as of `epoch`. */
 const known = createGenerations<BouncerIdentity>(mostRemembered);
+/** A key's fingerprint → its digest: most polls are spared the hash. */
+const digests = createGenerations<string>(mostRemembered);
 let epoch = -1;
 const confirmation = createConfirmation();
 /** Bouncer's id → the epoch of this isolate's own change of it: an answer of D1 from before that does not count. */
@@ -103,7 +106,7 @@ export async function authenticate(
   nowMs: number,
 ): Promise<Result<BouncerIdentity>> {
   if (key === '') return fail({ kind: 'forbidden' });
-  const digest = digestOf(key);
+  const digest = knownDigest(key);
   const atOnce = recall(digest, nowMs);
   if (atOnce !== undefined) {
     askIfDue(env, digest, nowMs);
@@ -133,7 +136,7 @@ export async function authenticate(
 /** The bouncer of a raw key that this isolate knows well enough to ask nobody. undefined: `authenticate` finds out. */
 export function recogniseBouncer(env: Env, key: string, nowMs: number): BouncerIdentity | undefined {
   if (key === '') return undefined;
-  const digest = digestOf(key);
+  const digest = knownDigest(key);
   const bouncer = recall(digest, nowMs);
   if (!bouncer || !isLive(bouncer.version, nowMs)) return undefined;
   askIfDue(env, digest, nowMs);
@@ -196,6 +199,16 @@ export function learnFirstUse({ digest }: KeyVersion, nowMs: number): void {
 
 function admit(bouncer: BouncerIdentity | null, nowMs: number): Result<BouncerIdentity> {
   return bouncer && isLive(bouncer.version, nowMs) ? succeed(bouncer) : fail({ kind: 'forbidden' });
+}
+
+/** The digest of a key. It is remembered of the keys that are known here. */
+function knownDigest(key: string): string {
+  const fingerprint = fingerprintOf(key);
+  const remembered = digests.get(fingerprint);
+  if (remembered !== undefined) return remembered;
+  const digest = digestOf(key);
+  if (known.get(digest)) digests.set(fingerprint, digest);
+  return digest;
 }
 
 /** What is known of a digest without asking; null: it opens nothing. */
