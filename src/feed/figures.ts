@@ -3,7 +3,10 @@
 import type { Settings } from '../config/settings.ts';
 import * as engines from '../engines/engines.ts';
 import { takeCensus, type Kind } from '../mirror/census.ts';
+import { byHandles } from '../mirror/engine-names.ts';
 import type { Store } from '../mirror/mirror.ts';
+import { sizesOf } from '../mirror/view-sizes.ts';
+import { viewOf, type Limits, type View } from '../mirror/view.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import type { Clients } from '../stream/clients.ts';
 import type { FeedStatus } from './questions.ts';
@@ -44,4 +47,20 @@ export function createCensus(store: Store): (nowMs: number) => Promise<Kind[]> {
     }
     return kinds;
   };
+}
+
+/** A client's view, as its cursor names it, and the limits of its bouncer. */
+export interface LimitedView {
+  readonly request: string;
+  readonly limits: Limits | null;
+}
+
+/** How many values each of some views has decisions on. */
+export function viewSizes(store: Store, asked: readonly LimitedView[]): Promise<number[]> {
+  const views = asked.map(({ request, limits }): View => {
+    const view = viewOf(request);
+    // A cursor names engines by their handles already.
+    return { ...byHandles({ ...view, engines: null, limits }, store.names), engines: view.engines };
+  });
+  return sizesOf(store.mirror, views, () => scheduler.wait(0));
 }

@@ -30,7 +30,7 @@ import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import type { Listed, ListFilter } from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
-import { createCensus, statusOf } from './figures.ts';
+import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
 import { createMaintenance } from './maintenance.ts';
@@ -111,22 +111,17 @@ export class DecisionFeed extends DurableObject<Env> {
       clients.forgetViews(known, choosesEngines);
       this.#stream.clientLog.writeAll();
     }
+    const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
     this.#keyStore = createKeyStore(sql, env.DB, {
       forgetBouncersAfter: (bouncerId) => {
         // A new bouncer with a reused id must not get another one's cursors.
         clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
-        this.#newKeys.forgetBouncersAfter(bouncerId);
-        this.#counters.forgetBouncersAfter(bouncerId);
-        this.#usage.forgetBouncersAfter(bouncerId);
-        this.#watch.forgetBouncersAfter(bouncerId);
+        for (const each of ofBouncers()) each.forgetBouncersAfter(bouncerId);
         invalidateAll(this.#stream.invalidated);
       },
       forgetBouncer: (bouncerId) => {
         clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
-        this.#newKeys.forgetBouncer(bouncerId);
-        this.#counters.forgetBouncer(bouncerId);
-        this.#usage.forgetBouncer(bouncerId);
-        this.#watch.forgetBouncer(bouncerId);
+        for (const each of ofBouncers()) each.forgetBouncer(bouncerId);
       },
       noteNewKey: (key) => {
         // After a backup was restored nobody knows which bouncers had been there before.
@@ -295,6 +290,10 @@ export class DecisionFeed extends DurableObject<Env> {
   /** Active decisions by kind, as they were at most 5 s ago. */
   census(): Promise<Kind[]> {
     return this.#census(this.#sweep());
+  }
+
+  viewSizes(asked: readonly LimitedView[]): Promise<number[]> {
+    return viewSizes(this.#store, asked);
   }
 
   /** A page of who polls. `afterRow`: 0 begins. */

@@ -22,9 +22,11 @@ export interface Totals {
   readonly refused: Readonly<Record<string, number>>;
 }
 
-export interface Bouncer extends Omit<BouncerRow, 'id'> {
+export interface Bouncer extends Omit<BouncerRow, 'id' | 'viewJson'> {
   /** Null: it was never seen. */
   readonly seen: SeenBouncer | null;
+  /** How many values its view has decisions on; null: not known. */
+  readonly viewSize: number | null;
   /** By `counted`. */
   readonly counts: readonly number[];
   /** What its reports add up to. */
@@ -176,6 +178,11 @@ export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
         const lag = lagOf(seen);
         return lag === null ? [] : [[{ bouncer }, lag]];
       }),
+    ),
+    gauge(
+      'lapidary_bouncer_view_decisions',
+      'Values that the view of the bouncer has decisions on.',
+      each(bouncers, ({ name: bouncer, viewSize }) => (viewSize === null ? [] : [[{ bouncer }, viewSize]])),
     ),
     gauge(
       'lapidary_bouncer_active_decisions',

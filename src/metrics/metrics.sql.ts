@@ -24,6 +24,8 @@ export interface Enforced {
 export interface BouncerRow {
   readonly id: number;
   readonly name: string;
+  /** The limits of its policy, as JSON; null: it has none. */
+  readonly viewJson: string | null;
   readonly versions: readonly Version[];
   /** Of its newest report, the largest first. */
   readonly enforced: readonly Enforced[];
@@ -59,6 +61,7 @@ export async function readBouncers(
   const columns = {
     id: bouncers.id,
     name: bouncers.name,
+    viewJson: bouncers.viewJson,
     versions: sql<string>`${versions}`.as('versions'),
     enforced: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
   };

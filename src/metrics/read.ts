@@ -4,6 +4,8 @@ import { addTriples } from '../counters/counting.ts';
 import type { Counts } from '../counters/counters.sql.ts';
 import { readUsage } from '../counters/usage.sql.ts';
 import { askFeed } from '../feed/client.ts';
+import type { LimitedView } from '../feed/figures.ts';
+import type { Limits } from '../mirror/view.ts';
 import { joined, type SeenBouncer } from '../stream/behind.ts';
 import type { Bouncer, Totals } from './families.ts';
 import * as store from './metrics.sql.ts';
@@ -40,12 +42,36 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
   const [seen, usage] = await known;
   const counts = new Map<number, number[]>();
   addTriples(counts, requests);
-  return rows.map(({ id, ...row }) => ({
+  const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
+  const sizes = await readSizes(env, views);
+  return rows.map(({ id, viewJson, ...row }) => ({
     ...row,
     seen: seen.get(id) ?? null,
+    viewSize: sizes.get(viewNamed(seen.get(id)?.view ?? null, viewJson)) ?? null,
     counts: counts.get(id) ?? [],
     usage: () => readUsage(usage.get(id) ?? '[]'),
   }));
+}
+
+/** Those of more views are not counted: a bouncer may ask for any. */
+const mostViews = 16;
+
+/** Equal for views that are equal, with their limits; empty: it has none. */
+function viewNamed(request: string | null, viewJson: string | null): string {
+  return request === null ? '' : JSON.stringify([request, viewJson]);
+}
+
+/** How many values the views have that most bouncers use, by the names of the views. */
+async function readSizes(env: Env, names: readonly string[]): Promise<Map<string, number | null>> {
+  const used = [...Map.groupBy(names, (name) => name)].filter(([name]) => name !== '');
+  used.sort(([, a], [, b]) => b.length - a.length);
+  const most = used.slice(0, mostViews).map(([name]) => name);
+  const asked = most.map((name): LimitedView => {
+    const [request, viewJson] = JSON.parse(name) as [string, string | null];
+    return { request, limits: viewJson === null ? null : (JSON.parse(viewJson) as Limits) };
+  });
+  const sizes = asked.length === 0 ? [] : await askFeed(env, async (feed) => feed.viewSizes(asked));
+  return new Map(most.map((name, at) => [name, sizes[at] ?? null]));
 }
 
 /** What is known of all bouncers’ clients, by bouncer. */

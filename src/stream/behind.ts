@@ -9,8 +9,9 @@ export interface SeenBouncer {
   /** Of the client that was seen last. */
   readonly seenMs: number;
   readonly userAgent: string;
-  /** When a client with a cursor was last seen, and the lag of that client; 0 and null: none has one. */
+  /** When a client with a cursor was last seen, its view (`requestKey`) and its lag; 0 and null: none has one. */
   readonly followedMs: number;
+  readonly view: string | null;
   readonly newestLag: number | null;
   /** The longest lag of the clients that were seen in the last day; null: none was, or none has a cursor. */
   readonly longestLag: number | null;
@@ -52,6 +53,7 @@ export function joined(a: SeenBouncer, b: SeenBouncer): SeenBouncer {
   return {
     ...newer,
     followedMs: followed.followedMs,
+    view: followed.view,
     newestLag: followed.newestLag,
     longestLag: longer(a.longestLag, b.longestLag),
   };
@@ -79,6 +81,7 @@ function seenOf(
     seenMs,
     userAgent,
     followedMs: cursor ? seenMs : 0,
+    view: cursor?.view ?? null,
     newestLag: lag,
     longestLag: nowMs - seenMs < recentMs ? lag : null,
   };

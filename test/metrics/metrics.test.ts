@@ -414,6 +414,28 @@ describe('a bouncer', () => {
     expect(await lag()).toBe('0');
   });
 
+  test('should hold what its view has, each value once, and no more than its cap', async () => {
+    const size = async () => (await family('lapidary_bouncer_view_decisions'))[0]?.split(' ')[1];
+    const untilMs = Date.now() + hour;
+    for (const value of ['192.0.2.1', '192.0.2.2']) engine.add({ value, untilMs, origin: 'CAPI' });
+    engine.add({ value: '192.0.2.1', untilMs, origin: 'crowdsec', scenario: 'another' });
+    engine.add({ value: '192.0.2.0/24', scope: 'Range', untilMs, origin: 'crowdsec' });
+    engine.add({ value: 'FR', scope: 'Country', untilMs });
+    await operator('POST', '/feed/sync?full=true');
+    expect(await size()).toBeUndefined();
+    await poll('?startup=true');
+    expect(await size()).toBe('3');
+    await poll('?startup=true&scopes=country');
+    expect(await size()).toBe('1');
+    await poll('?startup=true&origins=crowdsec');
+    expect(await size()).toBe('2');
+    const view = { scopes: ['Range', 'Ip'], max_decisions: 1 };
+    const headers = { ...admin, 'if-match': '*' };
+    const init = { method: 'PATCH', headers, body: JSON.stringify({ view }) };
+    expect((await call('/api/v1/bouncers/fw', init)).status).toBe(200);
+    expect(await size()).toBe('1');
+  });
+
   test('that only looks up has no lag', async () => {
     await operator('POST', '/feed/sync?full=true');
     await (await asBouncer(key, '/v1/decisions?ip=192.0.2.1')).text();
