@@ -1,5 +1,5 @@
-// The SQL of the decisions: every table of the feed's storage but those of clients.sql.ts, new-keys.sql.ts and
-// remembered-keys.ts, and the statements on `feed`, `decisions`, `kept_back`, `bases` and `once`. The statements on the
+// The SQL of the decisions: every table of the feed's storage but those of clients.sql.ts, new-keys.sql.ts,
+// remembered-keys.ts and counters/, and the statements on `feed`, `decisions`, `kept_back`, `bases` and `once`. The statements on the
 // other tables are in engines.sql.ts, revocations.sql.ts and location.ts.
 //
 // feed       One row: the change counter and what must outlive a restart with it.
