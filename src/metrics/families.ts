@@ -232,17 +232,22 @@ const mostDetailed = 4_000;
 function usageSamples(bouncer: string, usage: readonly Usage[], isDetailed: boolean): Sample[] {
   const sums = new Map<string, [labels: Record<string, string>, value: number]>();
   for (const one of usage) {
-    const details = isDetailed ? [one.origin, one.remediation, one.ipType] : [];
-    const [unit = '', origin = '', remediation = '', ipType = ''] = [one.unit, ...details].map(labelOf);
-    const key = `${one.item}\n${unit}\n${origin}\n${remediation}\n${ipType}`;
+    const unit = labelOf(one.unit);
+    const origin = isDetailed ? labelOf(one.origin) : '';
+    const remediation = isDetailed ? labelOf(one.remediation) : '';
+    const ipType = isDetailed ? labelOf(one.ipType) : '';
+    const key = `${one.item}\0${unit}\0${origin}\0${remediation}\0${ipType}`;
     const sum = sums.get(key);
     if (sum) {
       sum[1] += one.value;
       continue;
     }
-    const labels = { item: one.item, unit, origin, remediation, ip_type: ipType };
-    const given = Object.entries(labels).filter(([, text]) => text !== '');
-    sums.set(key, [{ bouncer, ...Object.fromEntries(given) }, one.value]);
+    const labels: Record<string, string> = { bouncer, item: one.item };
+    if (unit !== '') labels['unit'] = unit;
+    if (origin !== '') labels['origin'] = origin;
+    if (remediation !== '') labels['remediation'] = remediation;
+    if (ipType !== '') labels['ip_type'] = ipType;
+    sums.set(key, [labels, one.value]);
   }
   return [...sums.values()];
 }

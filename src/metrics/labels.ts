@@ -31,34 +31,38 @@ export function tally<Name extends string>(
   most: Readonly<Record<Name, number>>,
 ): Counted<Name>[] {
   const names = Object.keys(most) as Name[];
-  const kept = new Map(names.map((name) => [name, mostCounted(counted, name, most[name])]));
+  const kept = names.map((name) => mostCounted(counted, name, most[name]));
   const sums = new Map<string, Record<Name, string> & { count: number }>();
   for (const each of counted) {
-    const labels = names.map((name) => {
+    const labels = names.map((name, at) => {
       const label = labelOf(each[name]);
-      return kept.get(name)?.has(label) ? label : other;
+      return kept[at]?.has(label) === false ? other : label;
     });
-    const key = JSON.stringify(labels);
+    const key = labels.join('\0');
     const sum = sums.get(key);
     if (sum) sum.count += each.count;
     else {
-      const entries = names.map((name, index) => [name, labels[index]]);
-      sums.set(key, { ...Object.fromEntries(entries), count: each.count });
+      const made = { count: each.count } as Record<Name, string> & { count: number };
+      for (const [at, name] of names.entries()) made[name] = labels[at] as never;
+      sums.set(key, made);
     }
   }
   return [...sums.values()];
 }
 
+/** The labels that count most; null: all of them, since there are no more. */
 function mostCounted<Name extends string>(
   counted: readonly Counted<Name>[],
   name: Name,
   most: number,
-): Set<string> {
+): Set<string> | null {
+  if (counted.length <= most) return null;
   const sums = new Map<string, number>();
   for (const each of counted) {
     const label = labelOf(each[name]);
     sums.set(label, (sums.get(label) ?? 0) + each.count);
   }
+  if (sums.size <= most) return null;
   const ordered = [...sums].sort(([, a], [, b]) => b - a);
   return new Set(ordered.slice(0, most).map(([label]) => label));
 }
