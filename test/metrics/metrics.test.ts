@@ -492,11 +492,12 @@ describe('what a bouncer reports', () => {
   };
   /** Once the feed has what was reported beside the 201. */
   const usage = async (sum: number): Promise<string[]> => {
-    return vi.waitFor(async () => {
+    const counted = async (): Promise<string[]> => {
       const lines = await family('lapidary_bouncer_usage_total');
       expect(lines.reduce((all, line) => all + Number(line.split(' ').at(-1)), 0)).toBe(sum);
       return lines.map((line) => line.slice('lapidary_bouncer_usage_total{bouncer="fw",'.length));
-    });
+    };
+    return vi.waitFor(counted, 20_000);
   };
   const dropped = (value: unknown, origin = 'CAPI') => {
     return { name: 'dropped', unit: 'packet', value, labels: { origin, ip_type: 'ipv4' } };
