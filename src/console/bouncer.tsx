@@ -40,7 +40,7 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
     call<One>(c, 'GET', `/bouncers/${part(name)}`),
     readRoster(c.env, at.nowMs),
   ]);
-  if (!answer.ok) return refusedPage(answer.refused, at.base);
+  if (!answer.ok) return refusedPage(at, answer.refused);
   const bouncer = answer.body;
   const row = roster.find((each) => each.name === name);
   const state = row && describeState(row, at.nowMs);

@@ -40,6 +40,8 @@ export interface Refused {
   readonly detail: string;
   /** The field that is wrong, as the API names it. */
   readonly field: string | undefined;
+  /** The whole answer: some operations say more than what was wrong. */
+  readonly body: unknown;
 }
 
 export type Answered<Body> =
@@ -74,12 +76,16 @@ export async function call<Body>(
     const replayed = response.headers.has('idempotent-replayed');
     return { ok: true, status, body: answer as Body, replayed };
   }
-  const { title, detail, errors } = answer as {
-    title: string;
-    detail: string;
+  const {
+    title = '',
+    detail = '',
+    errors,
+  } = answer as {
+    title?: string;
+    detail?: string;
     errors?: readonly { readonly field: string }[];
   };
-  return { ok: false, refused: { status, title, detail, field: errors?.[0]?.field } };
+  return { ok: false, refused: { status, title, detail, field: errors?.[0]?.field, body: answer } };
 }
 
 /** A part of a path. */

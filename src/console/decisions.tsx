@@ -23,7 +23,7 @@ export async function decisionList(c: Context<AppEnv>, at: At): Promise<Response
   const answer = await call<{ decisions: DecisionBody[]; next: number | null }>(c, 'GET', '/decisions', {
     query: { ...filter, after, limit: pageRows },
   });
-  if (!answer.ok && answer.refused.status !== 400) return refusedPage(answer.refused, at.base);
+  if (!answer.ok && answer.refused.status !== 400) return refusedPage(at, answer.refused);
   const { decisions, next } = answer.ok ? answer.body : { decisions: [], next: null };
   const link = (query: Record<string, string | number | null>): string => linkTo(at, '/decisions', query);
   const isFirst = after === undefined;

@@ -10,21 +10,27 @@ export function FirstSteps({ at, engines }: { at: At; engines: number }) {
       {engines > 0 ? null : (
         <>
           <h2>Connect an engine</h2>
-          <p>
-            On its machine make a key that nothing but Lapidary uses, and start Lapidary with it. Without an
-            engine, what operators ban here is served.
-          </p>
-          <Lines
-            id="first-engine"
-            text={
-              'cscli bouncers add lapidary\nUPSTREAM_URL=http://127.0.0.1:8080 UPSTREAM_API_KEY=… npm start'
-            }
-          />
+          <FirstEngine />
         </>
       )}
       <h2>Connect a bouncer</h2>
       <FirstBouncer at={at} />
       <h2>How it stands</h2>
+    </>
+  );
+}
+
+export function FirstEngine() {
+  return (
+    <>
+      <p>
+        On its machine make a key that nothing but Lapidary uses, and start Lapidary with it. Without an
+        engine, what operators ban here is served.
+      </p>
+      <Lines
+        id="first-engine"
+        text={'cscli bouncers add lapidary\nUPSTREAM_URL=http://127.0.0.1:8080 UPSTREAM_API_KEY=… npm start'}
+      />
     </>
   );
 }

@@ -49,6 +49,11 @@ const pages = [
   ['/', 'Overview'],
   ['/bouncers', 'Bouncers'],
   ['/decisions', 'Decisions'],
+  ['/engines', 'Engines'],
+  ['/hosts', 'Hosts'],
+  ['/rotations', 'Rotations'],
+  ['/audit', 'Audit'],
+  ['/operators', 'Operators'],
 ] as const;
 
 export interface PageOf {
@@ -149,13 +154,7 @@ const next: Readonly<Record<number, string>> = {
 
 /** A failure as a page, for whoever may not be signed in. `base`: where the console is. */
 export function failurePage(failure: Failure, base: string): Promise<Response> {
-  return refusedPage(describeFailure(failure), base);
-}
-
-export function refusedPage(
-  { status, title, detail }: Pick<Refused, 'status' | 'title' | 'detail'>,
-  base: string,
-): Promise<Response> {
+  const { status, title, detail } = describeFailure(failure);
   const page = (
     <Bare title={title}>
       <p class="sub">{detail}</p>
@@ -164,6 +163,16 @@ export function refusedPage(
         <a href={`${base}/`}>To the overview</a>
       </p>
     </Bare>
+  );
+  return respond(page, status);
+}
+
+/** What the API refused, in place of a page. */
+export function refusedPage(at: At, { status, title, detail }: Refused): Promise<Response> {
+  const page = (
+    <Page at={at} title={title} nav="" sub={`${detail}.`}>
+      <p>{next[status] ?? ''}</p>
+    </Page>
   );
   return respond(page, status);
 }

@@ -23,7 +23,7 @@ export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
     readRoster(c.env, at.nowMs),
     askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
   ]);
-  if (!feed.ok) return refusedPage(feed.refused, at.base);
+  if (!feed.ok) return refusedPage(at, feed.refused);
   const { engines } = feed.body;
   const suspected = totals.hosts.get('clone-suspected') ?? 0;
   const needs = attentionOf(at, feed.body, roster, suspected);

@@ -14,7 +14,12 @@ import { baseOf, type At } from './at.ts';
 import { bouncerList, createBouncer, newBouncer } from './bouncers.tsx';
 import { changeLimits, deleteBouncer, revokeVersion, rotateKey, showBouncer } from './bouncer.tsx';
 import { ban, decisionList, showBan, showUnban, unban } from './decisions.tsx';
+import { showAudit, verifyAudit } from './audit.tsx';
+import { showEngines, syncEngines } from './engines.tsx';
 import { failurePage } from './frame.tsx';
+import { recoverHost, showHosts } from './hosts.tsx';
+import { createOperator, revokeOperator, showOperators } from './operators.tsx';
+import { showRotation, showRotations } from './rotations.tsx';
 import { overview } from './overview.tsx';
 import { askToSignIn, sessionOf, signIn, signOut } from './sign-in.tsx';
 
@@ -46,6 +51,17 @@ change('/bouncers/:name/rotate', rotateKey);
 change('/bouncers/:name/versions/:number/revoke', revokeVersion);
 change('/bouncers/:name/limits', changeLimits);
 change('/bouncers/:name/delete', deleteBouncer);
+show('/engines', showEngines);
+change('/engines/sync', syncEngines);
+show('/hosts', showHosts);
+change('/hosts/:name/recover', recoverHost);
+show('/rotations', showRotations);
+show('/rotations/:id', showRotation);
+show('/audit', showAudit);
+show('/audit/verify', verifyAudit);
+show('/operators', showOperators);
+change('/operators', createOperator);
+change('/operators/:name/revoke', revokeOperator);
 // Whoever is not signed in learns of no path whether it is there.
 consoleRoutes.all('/*', (c) => asOperator(c, () => refuse(c, { kind: 'not-found', what: 'this page' })));
 

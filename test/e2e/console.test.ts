@@ -130,7 +130,10 @@ describeWith('the console', ['chromium'], () => {
     await page.close();
   });
 
-  const paths = ['/', '/bouncers', '/bouncers/web-7', '/new-bouncer', '/decisions', '/ban', '/unban'];
+  const paths = [
+    ...['/', '/bouncers', '/bouncers/web-7', '/new-bouncer', '/decisions', '/ban', '/unban', '/engines'],
+    ...['/hosts', '/rotations', '/rotations/1', '/audit', '/audit/verify', '/operators'],
+  ];
 
   test.each([
     ['light', 1120],
@@ -184,6 +187,16 @@ describeWith('the console', ['chromium'], () => {
       await lapidary.operator('POST', '/bouncers', { name: 'edge-fra-2', expires_in: '3d' });
       await asBouncer(await lapidary.addBouncer('web-7'));
       await lapidary.operator('POST', '/bouncers/web-7/rotate', {});
+      await lapidary.operator('POST', '/rotations', {
+        selector: { names: ['mail-*', 'edge-*'] },
+        spread: '1h',
+      });
+      await lapidary.operator('POST', '/enrolments', { hosts: 'web-*', max_hosts: 20 });
+      await lapidary.operator('POST', '/operator-tokens', {
+        name: 'grafana',
+        role: 'viewer',
+        expires_in: '90d',
+      });
     })();
     return populated;
   }
