@@ -71,7 +71,7 @@ export async function showAudit(c: Context<AppEnv>, at: At): Promise<Response> {
               <td class="wrap">
                 <a href={linkTo(at, '/audit', { target: row.target })}>{row.target}</a>
               </td>
-              <td class="wrap mono">{detailOf(row.detail)}</td>
+              <td class="wrap soft">{detailOf(row.detail)}</td>
               <td class="n">{countOf(row.seq)}</td>
             </tr>
           ))}
@@ -90,10 +90,18 @@ const words = { actor: 'Who', action: 'Did, like bouncer.rotate', target: 'To' }
 
 const mostCharacters = 300;
 
-/** An import's row names all its bouncers. */
+/** `grace seconds: 900; number: 2`. What is null or false says nothing; an import's row names all its bouncers. */
 function detailOf(detail: unknown): string {
-  const text = typeof detail === 'string' ? detail : JSON.stringify(detail);
-  if (text === '{}') return '';
+  if (typeof detail !== 'object' || detail === null) return cutAt(String(detail));
+  const said = Object.entries(detail).filter(([, value]) => value !== null && value !== false);
+  const parts = said.map(([name, value]) => {
+    if (name === 'break_glass') return 'with OPERATOR_TOKEN';
+    return `${name.replaceAll('_', ' ')}: ${typeof value === 'object' ? JSON.stringify(value) : String(value)}`;
+  });
+  return cutAt(parts.join('; '));
+}
+
+function cutAt(text: string): string {
   return text.length > mostCharacters ? `${text.slice(0, mostCharacters)}…` : text;
 }
 

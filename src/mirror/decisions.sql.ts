@@ -1,6 +1,6 @@
-// The SQL of the decisions: every table of the feed's storage but those of clients.sql.ts, new-keys.sql.ts,
-// remembered-keys.ts and counters/, and the statements on `feed`, `decisions`, `kept_back`, `bases` and `once`. The statements on the
-// other tables are in engines.sql.ts, revocations.sql.ts and location.ts.
+// The SQL of the decisions: the tables `feed`, `decisions`, `kept_back`, `bases` and `once` of the feed's storage, and their
+// statements. The statements on the other tables that are made here are in engines.sql.ts, revocations.sql.ts and
+// location.ts. Folders that keep something of their own (clients, keys, counters, events) make their own tables.
 //
 // feed       One row: the change counter and what must outlive a restart with it.
 // decisions  The mirrored decisions and the tombstones, in the order of their changes. Losing it costs one full list

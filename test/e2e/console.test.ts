@@ -1,26 +1,33 @@
 // The console in a real browser, on what `npm start` runs: an operator's first hour, as people and as axe-core see it.
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readFile } from 'node:fs/promises';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { describeWith } from '../lab/ability.ts';
 import { faultsOf, startChromium } from '../lab/chromium.ts';
+import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { until } from '../lab/wait.ts';
 
 /** Where pictures of the pages go, for docs/console.md. */
 const pictures = process.env['CONSOLE_PICTURES'];
 
-describeWith('the console', ['chromium'], () => {
+describeWith('the console', ['chromium', 'lab'], () => {
+  let engine: Engine;
   let lapidary: Lapidary;
   let browser: Browser;
   beforeAll(async () => {
-    lapidary = await startLapidary();
+    engine = await startEngine();
+    lapidary = await startLapidary({
+      upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
+    });
+    await until('the list is there', async () => (await lapidary.health()).feed === 'fresh');
     browser = await startChromium();
   });
   afterAll(async () => {
     await browser.close();
     await lapidary.close();
+    await engine.close();
   });
 
   const operatorToken = async (): Promise<string> =>
@@ -175,6 +182,10 @@ describeWith('the console', ['chromium'], () => {
   /** Something of everything, once. */
   function populate(): Promise<void> {
     populated ??= (async () => {
+      await engine.ban('198.51.100.23', { reason: 'crowdsecurity/ssh-bf' });
+      await engine.ban('203.0.113.0/25', { reason: 'crowdsecurity/http-probing' });
+      await lapidary.sync({ full: true });
+      await lapidary.unban('192.0.2.77');
       await lapidary.ban('192.0.2.77');
       await lapidary.ban('2001:db8:1234:5678::/64', { duration: '7d' });
       await lapidary.operator('POST', '/decisions', {

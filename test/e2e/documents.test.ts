@@ -14,7 +14,9 @@ import { freePort } from '../lab/ports.ts';
 import { until } from '../lab/wait.ts';
 
 const root = resolve(import.meta.dirname, '../..');
-const inDocs = readdirSync(join(root, 'docs')).map((name) => `docs/${name}`);
+const inDocs = readdirSync(join(root, 'docs'))
+  .filter((name) => name.endsWith('.md'))
+  .map((name) => `docs/${name}`);
 const documents = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'nix/README.md', ...inDocs];
 
 function read(path: string): string {
