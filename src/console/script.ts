@@ -8,9 +8,14 @@ document.addEventListener('click', async ({ target }) => {
   await navigator.clipboard.writeText(document.getElementById(from.dataset.copy).textContent);
   from.textContent = 'Copied';
 });
-if (navigator.clipboard) for (const button of document.querySelectorAll('button[data-copy]')) button.hidden = false;
+const showCopying = () => {
+  if (navigator.clipboard) for (const button of document.querySelectorAll('button[data-copy]')) button.hidden = false;
+};
+showCopying();
+let typed = false;
+document.addEventListener('input', () => (typed = true));
 const isBusy = () =>
-  document.hidden || document.querySelector('main details[open]') || document.activeElement.closest('main form') ||
+  typed || document.hidden || document.querySelector('main details[open]') || document.activeElement.closest('main form') ||
   String(getSelection()) !== '';
 setInterval(async () => {
   const main = document.querySelector('main[data-live]');
@@ -20,6 +25,7 @@ setInterval(async () => {
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
   const at = document.activeElement.getAttribute('href');
   main.replaceChildren(...page.querySelector('main').childNodes);
+  showCopying();
   if (at !== null && document.activeElement === document.body)
     [...main.querySelectorAll('a')].find((link) => link.getAttribute('href') === at)?.focus({ preventScroll: true });
 }, 15000);

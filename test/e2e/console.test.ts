@@ -137,6 +137,22 @@ describeWith('the console', ['chromium', 'lab'], () => {
     await page.close();
   });
 
+  test('numbers are brought up to date, but not under somebody who types', async () => {
+    const page = await open();
+    await page.clock.install();
+    await signIn(page, await operatorToken());
+    await page.goto(`${lapidary.url}/console/bouncers`);
+    await lapidary.addBouncer('came-later');
+    await page.clock.runFor(15_000);
+    await page.getByRole('link', { name: 'came-later' }).click();
+    await page.getByLabel('Origins').fill('crowdsec');
+    await page.getByRole('heading', { name: 'came-later' }).click();
+    await page.clock.runFor(60_000);
+    expect(await page.getByLabel('Origins').inputValue()).toBe('crowdsec');
+    await lapidary.operator('DELETE', '/bouncers/came-later');
+    await page.close();
+  });
+
   const paths = [
     ...['/', '/bouncers', '/bouncers/web-7', '/new-bouncer', '/decisions', '/ban', '/unban', '/engines'],
     ...['/hosts', '/rotations', '/rotations/1', '/audit', '/audit/verify', '/operators'],
