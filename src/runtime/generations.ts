@@ -4,16 +4,25 @@
 
 export type Generations<Value> = ReturnType<typeof createGenerations<Value>>;
 
+/** What a generation needs of a Map. */
+export interface Entries<Value> {
+  get(key: string): Value | undefined;
+  set(key: string, value: Value): unknown;
+  delete(key: string): unknown;
+  values(): Iterable<Value>;
+}
+
 /**
  * `most`: the weight of the young generation; the old one is kept besides. `weigh`: an entry's weight, 1 by default. An
- * entry heavier than `most` is not kept.
+ * entry heavier than `most` is not kept. `createEntries`: makes a generation, a Map by default.
  */
 export function createGenerations<Value>(
   most: number,
   weigh: (key: string, value: Value) => number = () => 1,
+  createEntries: () => Entries<Value> = () => new Map<string, Value>(),
 ) {
-  let young = new Map<string, Value>();
-  let old = new Map<string, Value>();
+  let young = createEntries();
+  let old = createEntries();
   let weight = 0;
 
   const remove = (key: string): void => {
@@ -26,7 +35,7 @@ export function createGenerations<Value>(
     remove(key);
     const own = weigh(key, value);
     if (own > most) return;
-    if (weight + own > most) [old, young, weight] = [young, new Map<string, Value>(), 0];
+    if (weight + own > most) [old, young, weight] = [young, createEntries(), 0];
     young.set(key, value);
     weight += own;
   };
@@ -42,7 +51,7 @@ export function createGenerations<Value>(
     set,
     delete: remove,
     clear(): void {
-      [old, young, weight] = [new Map<string, Value>(), new Map<string, Value>(), 0];
+      [old, young, weight] = [createEntries(), createEntries(), 0];
     },
     values: (): Value[] => [...old.values(), ...young.values()],
   };
