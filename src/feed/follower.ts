@@ -14,10 +14,11 @@ import { applyTouched, createPart, setHolds, trimPart } from '../mirror/touched.
 import { requestKey, type View } from '../mirror/view.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { clientName, type ReportedSighting, type Sighting } from '../stream/clients.ts';
-import { advancePlain, type PlainCursor } from '../stream/cursor.ts';
+import { advancePlain, samePlainCursor } from '../stream/cursor.ts';
 import { mostAgeMs, type Mark } from '../stream/invalidated.ts';
 import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
 import { bodyOf, smallBody } from '../stream/render.ts';
+import { createCursors } from './cursors.ts';
 import type { FollowAsk, Followed } from './questions.ts';
 import type { Known } from './unbanned.ts';
 
@@ -65,7 +66,7 @@ export function createFollower() {
   const viewNumbers = createGenerations<number>(mostViewBytes, (key) => entryBytes + key.length);
   let lastNumber = 0;
   /** By client and view. */
-  const cursors = createGenerations<PlainCursor>(mostClients);
+  const cursors = createCursors(mostClients);
   const sightings = createGenerations<ReportedSighting>(mostSightings);
 
   const numberOf = (viewKey: string): number => {
@@ -179,7 +180,7 @@ export function createFollower() {
       }
       noteSighting(key, poll);
       const undo = (): void => {
-        if (cursors.get(key) === next) cursors.set(key, cursor);
+        if (samePlainCursor(cursors.get(key), next)) cursors.set(key, cursor);
       };
       // Not kept for others: a request must not wait for what another one makes.
       const rendering = { name: '', gzip: gzip(), nowMs, endOf: endsMs };

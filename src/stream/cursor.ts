@@ -107,6 +107,12 @@ export function isUpToDate(cursor: Cursor, { sequence, baseline }: Position): bo
   );
 }
 
+export function samePlainCursor(a: PlainCursor | undefined, b: PlainCursor): boolean {
+  return (
+    a?.baseline === b.baseline && a.beforeSequence === b.beforeSequence && a.lastSequence === b.lastSequence
+  );
+}
+
 export function sameCursor(a: Cursor | undefined, b: Cursor): boolean {
   return (
     a !== undefined &&
