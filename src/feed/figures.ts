@@ -24,7 +24,7 @@ export function statusOf(
     sequence: mirror.sequence,
     decisions: mirror.byId.size,
     tombstones: mirror.removed.length,
-    clients: clients.byName.size,
+    clients: clients.records.size(),
     cursors: clients.cursors,
     freshness: engines.worstOf(each.map(({ freshness }) => freshness)),
     ageSeconds: engines.oldestOf(each.map(({ ageSeconds }) => ageSeconds)),

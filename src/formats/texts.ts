@@ -19,3 +19,34 @@ export function intern(text: string): string {
   interned.set(text, text);
   return text;
 }
+
+/** Numbers for texts that many share. A text is kept as long as one of them holds it. */
+export function createTextNumbers() {
+  const numbers = new Map<string, number>();
+  const texts: string[] = [];
+  const holders: number[] = [];
+  const unused: number[] = [];
+
+  return {
+    textOf: (number: number): string => texts[number] as string,
+
+    /** The number of a text, for one more that holds it. */
+    hold(text: string): number {
+      const number = numbers.get(text) ?? unused.pop() ?? texts.length;
+      numbers.set(text, number);
+      texts[number] = text;
+      holders[number] = (holders[number] ?? 0) + 1;
+      return number;
+    },
+
+    letGo(text: string): void {
+      const number = numbers.get(text) as number;
+      const left = (holders[number] as number) - 1;
+      holders[number] = left;
+      if (left > 0) return;
+      numbers.delete(text);
+      texts[number] = '';
+      unused.push(number);
+    },
+  };
+}

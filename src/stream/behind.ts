@@ -1,7 +1,8 @@
 // How far each bouncer's clients are behind the feed, as far as the feed's object knows. It says what was sent and never
 // that it arrived. Read in pages: there may be 200,000 clients.
 
-import type { Client, Clients } from './clients.ts';
+import type { Client } from './client-records.ts';
+import { clientsIn, type Clients } from './clients.ts';
 
 /** What is known of a bouncer's clients. Lags are in changes of the feed, in whatever view. */
 export interface SeenBouncer {
@@ -32,12 +33,12 @@ export function seenPage(clients: Clients, sequence: number, afterRow: number, n
   const bouncers = new Map<number, SeenBouncer>();
   let left = pageClients;
   // Rows are in the order of their ids. One that is split goes on in a later row: no client is passed over.
-  for (const row of clients.rows) {
+  for (const row of clients.rows.values()) {
     if (row.id <= afterRow) continue;
     if (left <= 0) return { bouncers: [...bouncers.values()], next: afterRow };
     afterRow = row.id;
-    left -= row.clients.length;
-    for (const client of row.clients) {
+    left -= row.entries.length;
+    for (const client of clientsIn(clients, row)) {
       const seen = seenOf(client, sequence, nowMs);
       const known = bouncers.get(client.bouncerId);
       bouncers.set(client.bouncerId, known ? joined(known, seen) : seen);

@@ -8,8 +8,8 @@
 import { sinceMs } from '../runtime/clock.ts';
 import { causeOf } from '../http/failure.ts';
 import * as memory from './clients.ts';
-import type { Client, ClientRow, Clients, KeptClient } from './clients.ts';
-import { intern } from '../formats/texts.ts';
+import type { Use } from './client-records.ts';
+import type { ClientRow, Clients, KeptClient } from './clients.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS client_rows (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`;
@@ -26,7 +26,6 @@ const rowLength = 256 * 1024;
 type Body = [texts: string[], entries: Entry[]];
 type Entry = [name: string, seenMs: number, versionId: number, agent: number, cursors: Stored[], uses: Use[]];
 type Stored = [view: number, before: number, beforeBaseline: number, last: number, lastBaseline: number];
-type Use = readonly [versionId: number, usedMs: number];
 
 /** Reads all clients. */
 export function openClients(storage: DurableObjectStorage): Clients {
@@ -36,20 +35,21 @@ export function openClients(storage: DurableObjectStorage): Clients {
   for (const { id, body } of sql.exec<{ id: number; body: string }>(`SELECT id, body FROM client_rows`)) {
     const row = memory.addRow(clients, id);
     for (const kept of decode(body)) memory.insertClient(clients, kept, row);
-    row.baselines = memory.baselinesOf(row);
+    row.baselines = memory.baselinesOf(clients, row);
   }
   takeShards(storage, clients);
   return clients;
 }
 
-function encode(row: ClientRow): string {
+function encode(clients: Clients, row: ClientRow): string {
   const indexes = new Map<string, number>();
   const indexOf = (text: string): number => {
     const known = indexes.get(text) ?? indexes.size;
     indexes.set(text, known);
     return known;
   };
-  const entries = row.clients.map(({ name, seenMs, versionId, userAgent, cursors, earlierUses }): Entry => {
+  const entries = memory.clientsIn(clients, row).map((client): Entry => {
+    const { name, seenMs, versionId, userAgent, cursors, earlierUses } = client;
     const stored = cursors
       .filter(({ pending }) => pending.length === 0)
       .map((at): Stored => {
@@ -62,10 +62,9 @@ function encode(row: ClientRow): string {
 
 function decode(body: string): KeptClient[] {
   const [texts, entries] = JSON.parse(body) as Body;
-  const shared = texts.map(intern);
   return entries.map(([name, seenMs, versionId, agent, stored, earlierUses]) => {
-    const cursors = stored.map(([view, ...at]) => cursorFrom(shared[view] as string, ...at));
-    return { name, seenMs, versionId, userAgent: shared[agent] as string, cursors, earlierUses };
+    const cursors = stored.map(([view, ...at]) => cursorFrom(texts[view] as string, ...at));
+    return { name, seenMs, versionId, userAgent: texts[agent] as string, cursors, earlierUses };
   });
 }
 
@@ -117,8 +116,9 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
       writing = false;
     },
     /** Writes the row of a client whose cursor must not wait. */
-    writeNow({ row }: Client): void {
-      tryWrite(row);
+    writeNow(name: string): void {
+      const row = memory.rowOf(clients, name);
+      if (row) tryWrite(row);
     },
     /** Writes all waiting rows in this turn. Throws if it can't. */
     writeAll(): void {
@@ -130,20 +130,20 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
 function writeRow(storage: DurableObjectStorage, clients: Clients, row: ClientRow): void {
   const written = storage.transactionSync(() => writeParts(storage.sql, clients, row));
   for (const part of written) {
-    part.baselines = memory.baselinesOf(part);
+    part.baselines = memory.baselinesOf(clients, part);
     clients.dirty.delete(part);
   }
-  if (row.clients.length === 0) memory.removeRow(clients, row);
+  if (row.entries.length === 0) memory.removeRow(clients, row);
 }
 
 /** Returns the rows that were written: several if the row had become too long. */
 function writeParts(sql: SqlStorage, clients: Clients, row: ClientRow): ClientRow[] {
-  if (row.clients.length === 0) {
+  if (row.entries.length === 0) {
     sql.exec(`DELETE FROM client_rows WHERE id = ?`, row.id);
     return [row];
   }
-  const body = encode(row);
-  if (body.length > rowLength && row.clients.length > 1) {
+  const body = encode(clients, row);
+  if (body.length > rowLength && row.entries.length > 1) {
     return [row, memory.splitRow(clients, row)].flatMap((part) => writeParts(sql, clients, part));
   }
   const insert = `INSERT INTO client_rows VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
@@ -168,17 +168,17 @@ function takeShards(storage: DurableObjectStorage, clients: Clients): void {
     for (const entry of JSON.parse(body) as ShardEntry[]) memory.insertClient(clients, ofShard(entry));
   }
   storage.transactionSync(() => {
-    for (const row of clients.rows) writeRow(storage, clients, row);
+    for (const row of clients.rows.values()) writeRow(storage, clients, row);
     sql.exec(`DROP TABLE clients`);
   });
 }
 
 function ofShard([name, seenMs, userAgent, stored, versions = {}]: ShardEntry): KeptClient {
   const cursors = stored.map(([view, before, last, beforeBaseline = 0, lastBaseline = 0]) => {
-    return cursorFrom(intern(view), before, beforeBaseline, last, lastBaseline);
+    return cursorFrom(view, before, beforeBaseline, last, lastBaseline);
   });
   const uses = Object.entries(versions).map(([id, usedMs]): Use => [Number(id), usedMs]);
   uses.sort(([, a], [, b]) => a - b);
   const [versionId] = uses.pop() ?? [0];
-  return { name, seenMs, userAgent: intern(userAgent), versionId, earlierUses: uses, cursors };
+  return { name, seenMs, userAgent, versionId, earlierUses: uses.slice(-2), cursors };
 }

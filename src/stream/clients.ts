@@ -2,36 +2,15 @@
 // bouncers that share a key see every change, and programs with different views do not disturb each other. Clients are
 // held in memory and written behind (clients.sql.ts).
 
+import { cut } from '../formats/texts.ts';
+import { createClientRecords, type Client } from './client-records.ts';
 import { merge, type Cursor, type PlainCursor } from './cursor.ts';
-import { cut, intern } from '../formats/texts.ts';
-
-/** Flat to save memory: there may be 200,000. */
-export interface Client {
-  /** `clientName`. */
-  readonly name: string;
-  readonly bouncerId: number;
-  seenMs: number;
-  userAgent: string;
-  /** The version of the bouncer's key that was used at `seenMs`. */
-  versionId: number;
-  /** When other versions were last used from here, the latest last. */
-  earlierUses: readonly (readonly [versionId: number, usedMs: number])[];
-  /** The one that moved last comes last. */
-  cursors: readonly ViewCursor[];
-  row: ClientRow;
-  /** Its share of the memory limits. */
-  bytes: number;
-}
-
-/** A cursor with the key of its view (`requestKey`). */
-export interface ViewCursor extends Cursor {
-  readonly view: string;
-}
 
 /** Clients that are written together, as one row. */
 export interface ClientRow {
   readonly id: number;
-  readonly clients: Client[];
+  /** The entries of their records. */
+  readonly entries: number[];
   /** The baselines of its cursors, as the row was last written. */
   baselines: readonly number[];
 }
@@ -57,7 +36,7 @@ export const userAgentLength = 120;
 
 /**
  * All clients together: some 200,000 with one view each. They are counted as if they shared no text. Most share user agent
- * and view, so 200,000 take some 40 MB; those that vary them take no more than this limit.
+ * and view, so 200,000 take some 35 MB; those that vary them take no more than this limit.
  */
 const mostBytes = 64 * 1024 * 1024;
 /** The share of one bouncer, some 50,000 clients: a stolen key does not push out the others' clients. */
@@ -70,15 +49,17 @@ export type Clients = ReturnType<typeof createClients>;
 
 export function createClients() {
   return {
-    byName: new Map<string, Client>(),
-    rows: [] as ClientRow[],
+    /** By `clientName`. */
+    records: createClientRecords(),
+    /** By their ids, which ascend. */
+    rows: new Map<number, ClientRow>(),
     /** Rows with room for new clients. */
     roomy: new Set<ClientRow>(),
     /** Rows with a cursor that moved, the longest waiting first. */
     dirty: new Set<ClientRow>(),
     /** Rows in which a client was seen, but no cursor moved. */
     seen: new Set<ClientRow>(),
-    /** The `bytes` of each bouncer's clients. */
+    /** Each bouncer's share of the limit. */
     bytesOf: new Map<number, number>(),
     bytes: 0,
     cursors: 0,
@@ -91,26 +72,43 @@ export function clientName(bouncerId: number, address: string): string {
 }
 
 /** A client as it is stored: without its row and without derived fields. */
-export type KeptClient = Omit<Client, 'bouncerId' | 'row' | 'bytes'>;
+export type KeptClient = Omit<Client, 'bouncerId' | 'row'>;
+
+/** The client of a name as it is now. */
+export function clientOf({ records }: Clients, name: string): Client | undefined {
+  const entry = records.find(name);
+  return entry === undefined ? undefined : records.read(entry, name);
+}
+
+/** Of all clients, in the order in which they lie in memory: any other takes much longer. */
+function entriesOf({ rows }: Clients): number[] {
+  return [...rows.values()].flatMap(({ entries }) => entries);
+}
+
+export function clientsIn({ records }: Clients, row: ClientRow): Client[] {
+  return row.entries.map((entry) => records.read(entry));
+}
+
+/** The row that a client is stored in. */
+export function rowOf({ records, rows }: Clients, name: string): ClientRow | undefined {
+  const entry = records.find(name);
+  return entry === undefined ? undefined : rows.get(records.rowOf(entry));
+}
 
 /** Inserts a client and replaces one of the same name. */
 export function insertClient(clients: Clients, kept: KeptClient, row = roomyRow(clients)): Client {
-  const { name, seenMs, userAgent, versionId, earlierUses, cursors } = kept;
-  const known = clients.byName.get(name);
+  const known = clientOf(clients, kept.name);
   if (known) forget(clients, known);
-  const bouncerId = Number(name.slice(0, name.indexOf(' ')));
-  const client = { name, bouncerId, seenMs, userAgent, versionId, earlierUses, cursors, row, bytes: 0 };
-  clients.byName.set(name, client);
-  clients.cursors += cursors.length;
-  row.clients.push(client);
-  weigh(clients, client);
+  const bouncerId = Number(kept.name.slice(0, kept.name.indexOf(' ')));
+  const client = { ...kept, bouncerId, row: row.id };
+  row.entries.push(put(clients, client, undefined));
   return client;
 }
 
 /** Adds a row: a new one, or one that was read from storage with its id. */
 export function addRow(clients: Clients, id = clients.nextRowId): ClientRow {
-  const row: ClientRow = { id, clients: [], baselines: [] };
-  clients.rows.push(row);
+  const row: ClientRow = { id, entries: [], baselines: [] };
+  clients.rows.set(id, row);
   clients.roomy.add(row);
   clients.nextRowId = Math.max(clients.nextRowId, id + 1);
   return row;
@@ -119,9 +117,9 @@ export function addRow(clients: Clients, id = clients.nextRowId): ClientRow {
 /** Moves half of a row's clients to a new row. */
 export function splitRow(clients: Clients, row: ClientRow): ClientRow {
   const other = addRow(clients);
-  for (const client of row.clients.splice(Math.ceil(row.clients.length / 2))) {
-    client.row = other;
-    other.clients.push(client);
+  for (const entry of row.entries.splice(Math.ceil(row.entries.length / 2))) {
+    const client = clients.records.read(entry);
+    other.entries.push(put(clients, { ...client, row: other.id }, client));
   }
   clients.dirty.add(other);
   return other;
@@ -129,86 +127,81 @@ export function splitRow(clients: Clients, row: ClientRow): ClientRow {
 
 /** Removes an empty row. */
 export function removeRow(clients: Clients, row: ClientRow): void {
-  const at = clients.rows.indexOf(row);
-  if (at >= 0) clients.rows.splice(at, 1);
+  clients.rows.delete(row.id);
   clients.roomy.delete(row);
 }
 
-/** Notes a poll and returns its client. */
-export function noteSighting(clients: Clients, sighting: Sighting): Client {
+/** Notes a poll and returns the name of its client. */
+export function noteSighting(clients: Clients, sighting: Sighting): string {
   const { bouncerId, address, versionId, seenMs } = sighting;
   const name = clientName(bouncerId, address);
   const userAgent = cut(sighting.userAgent, userAgentLength);
-  const client = clients.byName.get(name) ?? addClient(clients, name, sighting, intern(userAgent));
-  noteUse(client, versionId, seenMs);
-  if (client.userAgent !== userAgent) {
-    client.userAgent = intern(userAgent);
-    weigh(clients, client);
+  const entry = clients.records.find(name);
+  if (entry === undefined) {
+    const client = insertClient(clients, { ...firstSeen, name, seenMs, userAgent, versionId });
+    makeRoom(clients, client);
+  } else if (!clients.records.noteSame(entry, versionId, userAgent, seenMs)) {
+    const client = clients.records.read(entry);
+    put(clients, { ...client, ...usedAgain(client, versionId, seenMs), userAgent }, client);
   }
-  clients.seen.add(client.row);
-  return client;
+  clients.seen.add(rowOf(clients, name) as ClientRow);
+  return name;
 }
 
-const none: readonly never[] = [];
-
-function addClient(clients: Clients, name: string, sighting: Sighting, userAgent: string): Client {
-  const { seenMs, versionId } = sighting;
-  const kept = { name, seenMs, userAgent, versionId, earlierUses: none, cursors: none };
-  const client = insertClient(clients, kept);
-  makeRoom(clients, client);
-  return client;
-}
+const firstSeen: Pick<Client, 'earlierUses' | 'cursors'> = { earlierUses: [], cursors: [] };
 
 function roomyRow(clients: Clients): ClientRow {
   for (const row of clients.roomy) {
-    if (row.clients.length < clientsPerRow) return row;
+    if (row.entries.length < clientsPerRow) return row;
     clients.roomy.delete(row);
   }
   return addRow(clients);
 }
 
-/** Keeps three versions. A bouncer has at most two that are valid. */
-function noteUse(client: Client, versionId: number, usedMs: number): void {
+/** The uses after one more. Keeps three versions. A bouncer has at most two that are valid. */
+function usedAgain(
+  client: Client,
+  versionId: number,
+  usedMs: number,
+): Pick<Client, 'versionId' | 'seenMs' | 'earlierUses'> {
+  const { earlierUses } = client;
   if (versionId === client.versionId) {
-    client.seenMs = Math.max(client.seenMs, usedMs);
-    return;
+    return { versionId, seenMs: Math.max(client.seenMs, usedMs), earlierUses };
   }
-  const uses = new Map([...client.earlierUses, [client.versionId, client.seenMs] as const]);
+  const uses = new Map([...earlierUses, [client.versionId, client.seenMs] as const]);
   uses.set(versionId, Math.max(usedMs, uses.get(versionId) ?? 0));
   const ordered = [...uses].sort(([, a], [, b]) => a - b);
-  [client.versionId, client.seenMs] = ordered.pop() as [number, number];
-  client.earlierUses = ordered.slice(-2);
+  const [newest, seenMs] = ordered.pop() as [number, number];
+  return { versionId: newest, seenMs, earlierUses: ordered.slice(-2) };
 }
 
-/** A client's cursor for a view. */
-export function cursorOf(client: Client, view: string): Cursor | undefined {
-  return client.cursors.find((cursor) => cursor.view === view);
+/** The cursor of a client (`clientName`) for a view. */
+export function cursorOf(clients: Clients, name: string, view: string): Cursor | undefined {
+  return clientOf(clients, name)?.cursors.find((cursor) => cursor.view === view);
 }
 
 /** Moves a client's cursor. `undefined` forgets it: the next answer is the full state. */
-export function setCursor(clients: Clients, client: Client, view: string, cursor: Cursor | undefined): void {
-  const known = client.cursors.find((each) => each.view === view);
-  const cursors = client.cursors.filter((each) => each !== known);
-  if (cursor && view.length <= viewKeyLength) cursors.push({ ...cursor, view: known?.view ?? intern(view) });
-  // The client may have been forgotten meanwhile.
-  if (clients.byName.get(client.name) !== client) return;
-  const kept = cursors.slice(-viewsPerClient);
-  clients.cursors += kept.length - client.cursors.length;
-  client.cursors = kept;
-  weigh(clients, client);
-  makeRoom(clients, client);
-  clients.dirty.add(client.row);
+export function setCursor(clients: Clients, name: string, view: string, cursor: Cursor | undefined): void {
+  const client = clientOf(clients, name);
+  // It may have been forgotten meanwhile.
+  if (!client) return;
+  const cursors = client.cursors.filter((each) => each.view !== view);
+  if (cursor && view.length <= viewKeyLength) cursors.push({ ...cursor, view });
+  const moved = { ...client, cursors: cursors.slice(-viewsPerClient) };
+  put(clients, moved, client);
+  if (cursor) makeRoom(clients, moved);
+  clients.dirty.add(rowOf(clients, name) as ClientRow);
 }
 
 /** Moves on the cursor of a client that an isolate has answered. */
 export function mergeCursor(
   clients: Clients,
-  client: Client,
+  name: string,
   { view, cursor }: { readonly view: string; readonly cursor: PlainCursor },
 ): void {
-  const known = cursorOf(client, view);
+  const known = cursorOf(clients, name, view);
   const merged = known && merge(known, cursor);
-  if (merged !== known) setCursor(clients, client, view, merged);
+  if (merged !== known) setCursor(clients, name, view, merged);
 }
 
 /** A client as operators see it: an address that polls with a bouncer's key. */
@@ -222,90 +215,102 @@ export interface SeenClient {
 
 /** The clients of each of some bouncers, the one seen last first. */
 export function clientsOf(clients: Clients, bouncerIds: readonly number[]): SeenClient[][] {
+  const { records } = clients;
   const found = new Map<number, SeenClient[]>(bouncerIds.map((id) => [id, []]));
-  for (const client of clients.byName.values()) {
-    const { bouncerId, name, seenMs, userAgent, versionId, earlierUses } = client;
-    const versions = Object.fromEntries([...earlierUses, [versionId, seenMs]]);
-    const address = name.slice(name.indexOf(' ') + 1);
-    found.get(bouncerId)?.push({ address, seenMs, userAgent, versions });
+  for (const entry of entriesOf(clients)) {
+    const seen = found.get(records.bouncerOf(entry));
+    if (seen) seen.push(seenClient(records.read(entry)));
   }
   return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
 }
 
-/** A client, and how far it has come in each of its views; the view that moved last comes last. */
-export interface Place {
-  readonly seenMs: number;
-  readonly cursors: readonly ViewCursor[];
+function seenClient({ name, seenMs, userAgent, versionId, earlierUses }: Client): SeenClient {
+  const versions = Object.fromEntries<number>([...earlierUses, [versionId, seenMs]]);
+  return { address: name.slice(name.indexOf(' ') + 1), seenMs, userAgent, versions };
 }
+
+/** A client, and how far it has come in each of its views; the view that moved last comes last. */
+export type Place = Pick<Client, 'seenMs' | 'cursors'>;
 
 /** Where the clients of some bouncers stand, by bouncer. */
 export function placesOf(clients: Clients, bouncerIds: readonly number[]): Map<number, Place[]> {
+  const { records } = clients;
   const found = new Map<number, Place[]>(bouncerIds.map((id) => [id, []]));
-  for (const client of clients.byName.values()) found.get(client.bouncerId)?.push(client);
+  for (const entry of entriesOf(clients)) found.get(records.bouncerOf(entry))?.push(records.read(entry));
   return found;
 }
 
 /** Forgets the cursors of some views. */
 export function forgetViews(clients: Clients, isForgotten: (view: string) => boolean): void {
-  for (const client of clients.byName.values()) {
-    const views = client.cursors.map(({ view }) => view).filter(isForgotten);
-    for (const view of views) setCursor(clients, client, view, undefined);
+  for (const entry of entriesOf(clients)) {
+    const { name, cursors } = clients.records.read(entry);
+    const views = cursors.map(({ view }) => view).filter(isForgotten);
+    for (const view of views) setCursor(clients, name, view, undefined);
   }
 }
 
 /** Forgets some clients. */
-export function forgetClients(clients: Clients, isForgotten: (client: Client) => boolean): void {
-  for (const client of clients.byName.values()) if (isForgotten(client)) forget(clients, client);
+export function forgetClients(
+  clients: Clients,
+  isForgotten: (client: Pick<Client, 'bouncerId' | 'seenMs'>) => boolean,
+): void {
+  const { records } = clients;
+  for (const entry of entriesOf(clients)) {
+    const seen = { bouncerId: records.bouncerOf(entry), seenMs: records.seenMsOf(entry) };
+    if (isForgotten(seen)) forget(clients, records.read(entry));
+  }
 }
 
 /** The baselines that some cursor refers to, in memory or in storage. */
 export function baselinesInUse(clients: Clients): Set<number> {
   const used = new Set<number>();
-  for (const row of clients.rows) for (const baseline of row.baselines) used.add(baseline);
-  for (const row of clients.dirty) for (const baseline of baselinesOf(row)) used.add(baseline);
+  for (const row of clients.rows.values()) for (const baseline of row.baselines) used.add(baseline);
+  for (const row of clients.dirty) for (const baseline of baselinesOf(clients, row)) used.add(baseline);
   return used;
 }
 
-export function baselinesOf(row: ClientRow): number[] {
+export function baselinesOf({ records }: Clients, row: ClientRow): number[] {
   const baselines = new Set<number>();
-  for (const { cursors } of row.clients) {
-    for (const { beforeBaseline, lastBaseline } of cursors) baselines.add(beforeBaseline).add(lastBaseline);
-  }
+  for (const entry of row.entries) records.addBaselines(entry, baselines);
   return [...baselines];
 }
 
+/** Writes a client, and counts what it takes. `before`: as it was. */
+function put(clients: Clients, client: Client, before: Client | undefined): number {
+  count(clients, client, 1);
+  if (before) count(clients, before, -1);
+  return clients.records.write(client, before);
+}
+
 function forget(clients: Clients, client: Client): void {
-  const { row } = client;
-  clients.byName.delete(client.name);
-  clients.cursors -= client.cursors.length;
-  count(clients, client.bouncerId, -client.bytes);
-  const last = row.clients.pop() as Client;
-  if (last !== client) row.clients[row.clients.indexOf(client)] = last;
-  if (row.clients.length < clientsPerRow / 2) clients.roomy.add(row);
+  const { records } = clients;
+  const row = rowOf(clients, client.name) as ClientRow;
+  const entry = records.find(client.name) as number;
+  const last = row.entries.pop() as number;
+  if (last !== entry) row.entries[row.entries.indexOf(entry)] = last;
+  count(clients, client, -1);
+  records.delete(client);
+  if (row.entries.length < clientsPerRow / 2) clients.roomy.add(row);
   clients.dirty.add(row);
 }
 
-/** Counts the bytes of a client again: itself, its map entries, its texts and its cursors. */
-function weigh(clients: Clients, client: Client): void {
-  const { name, userAgent, cursors } = client;
+/** Adds a client to what is counted, or with -1 takes it away. */
+function count(clients: Clients, { name, bouncerId, userAgent, cursors }: Client, times: 1 | -1): void {
   const views = cursors.reduce((sum, { view }) => sum + view.length, 0);
   const bytes = 120 + name.length + userAgent.length + 60 * Math.max(1, cursors.length) + views;
-  count(clients, client.bouncerId, bytes - client.bytes);
-  client.bytes = bytes;
-}
-
-function count(clients: Clients, bouncerId: number, bytes: number): void {
-  clients.bytes += bytes;
-  const own = (clients.bytesOf.get(bouncerId) ?? 0) + bytes;
+  clients.cursors += times * cursors.length;
+  clients.bytes += times * bytes;
+  const own = (clients.bytesOf.get(bouncerId) ?? 0) + times * bytes;
   if (own === 0) clients.bytesOf.delete(bouncerId);
   else clients.bytesOf.set(bouncerId, own);
 }
 
 /** Forgets other clients if one that came or grew exceeds a limit. */
-function makeRoom(clients: Clients, keep: Client): void {
-  const { bouncerId } = keep;
-  const isOwn = (client: Client): boolean => client !== keep && client.bouncerId === bouncerId;
-  const isOther = (client: Client): boolean => client !== keep;
+function makeRoom(clients: Clients, { name, bouncerId }: Client): void {
+  const { records } = clients;
+  const keep = records.find(name);
+  const isOwn = (entry: number): boolean => entry !== keep && records.bouncerOf(entry) === bouncerId;
+  const isOther = (entry: number): boolean => entry !== keep;
   while ((clients.bytesOf.get(bouncerId) ?? 0) > mostBytesPerBouncer && forgetOne(clients, isOwn));
   while (clients.bytes > mostBytes && forgetOne(clients, isOther));
 }
@@ -315,16 +320,19 @@ function makeRoom(clients: Clients, keep: Client): void {
  * all clients would mean to look at all; and when a few more clients poll in turn than there is room for, the oldest is
  * always the one that polls next.
  */
-function forgetOne(clients: Clients, mayGo: (client: Client) => boolean): boolean {
-  const { rows } = clients;
+function forgetOne(clients: Clients, mayGo: (entry: number) => boolean): boolean {
+  const { records } = clients;
+  const rows = [...clients.rows.values()];
   const start = Math.floor(Math.random() * rows.length);
   for (let step = 0; step < rows.length; step++) {
-    let oldest: Client | undefined;
-    for (const client of (rows[(start + step) % rows.length] as ClientRow).clients) {
-      if (mayGo(client) && (!oldest || client.seenMs < oldest.seenMs)) oldest = client;
+    const { entries } = rows[(start + step) % rows.length] as ClientRow;
+    let oldest: number | undefined;
+    for (const entry of entries) {
+      if (!mayGo(entry)) continue;
+      if (oldest === undefined || records.seenMsOf(entry) < records.seenMsOf(oldest)) oldest = entry;
     }
-    if (!oldest) continue;
-    forget(clients, oldest);
+    if (oldest === undefined) continue;
+    forget(clients, records.read(oldest));
     return true;
   }
   return false;

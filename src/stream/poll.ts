@@ -12,7 +12,7 @@ import {
   type Baselines,
   type ResolvedView,
 } from './baselines.ts';
-import { cursorOf, setCursor, type Client, type Clients } from './clients.ts';
+import { cursorOf, setCursor, type Clients } from './clients.ts';
 import type { ClientLog } from './clients.sql.ts';
 import {
   advance,
@@ -78,12 +78,13 @@ export interface StreamAnswer {
   readonly gzip: boolean;
 }
 
-export async function answerPoll(stream: Stream, client: Client, poll: Poll): Promise<StreamAnswer> {
+/** `client`: its name (`clientName`). */
+export async function answerPoll(stream: Stream, client: string, poll: Poll): Promise<StreamAnswer> {
   const { mirror, baselines, clients } = stream;
   const { view, startup, gzip, nowMs } = poll;
   const { sequence } = mirror;
   const slot = requestKey(view);
-  const cursor = cursorOf(client, slot);
+  const cursor = cursorOf(clients, client, slot);
   const resolved = resolveView(baselines, mirror, view);
   const now = { sequence, baseline: resolved.baseline };
   const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
@@ -106,26 +107,27 @@ export async function answerPoll(stream: Stream, client: Client, poll: Poll): Pr
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`.
   const undo = (): void => {
-    if (!sameCursor(cursorOf(client, slot), next)) return;
+    const known = cursorOf(clients, client, slot);
+    if (known && !sameCursor(known, next)) return;
     setCursor(clients, client, slot, startup ? undefined : cursor);
-    if (startup) invalidate(stream.invalidated, client.name);
+    if (startup) invalidate(stream.invalidated, client);
   };
   const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
   const body = await bodyOf(stream.gzipped, delivery, rendering, undo);
   // A long body may be cut off, and the cursor with it. That of a long view is not kept.
-  const isKept = typeof body.body === 'string' && cursorOf(client, slot) !== undefined;
+  const isKept = typeof body.body === 'string' && cursorOf(clients, client, slot) !== undefined;
   return { ...answered, cursor: isKept ? plainOf(next) : null, ...body };
 }
 
-function noteChangedLimits(stream: Stream, client: Client, slot: string, nowMs: number): void {
-  invalidate(stream.invalidated, client.name);
-  stream.changedLimits.set(`${client.name} ${slot}`, nowMs);
+function noteChangedLimits(stream: Stream, client: string, slot: string, nowMs: number): void {
+  invalidate(stream.invalidated, client);
+  stream.changedLimits.set(`${client} ${slot}`, nowMs);
   if (writeBaselines(stream.baselines)) stream.clientLog.writeNow(client);
 }
 
 /** The first answer after isolates have the new limits counts, too: one before it may be lost. */
-function haveJustChanged({ changedLimits }: Stream, { name }: Client, slot: string, nowMs: number): boolean {
-  const key = `${name} ${slot}`;
+function haveJustChanged({ changedLimits }: Stream, client: string, slot: string, nowMs: number): boolean {
+  const key = `${client} ${slot}`;
   const changedMs = changedLimits.get(key);
   if (changedMs === undefined) return false;
   if (sinceMs(changedMs, nowMs) > oldAnswersMs) changedLimits.delete(key);

@@ -10,7 +10,8 @@ import type { Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { limitsKey, matcher, viewOf, type Filters, type Limits, type View } from '../mirror/view.ts';
 import type { Baselines } from './baselines.ts';
-import { placesOf, type Clients, type Place, type ViewCursor } from './clients.ts';
+import type { ViewCursor } from './client-records.ts';
+import { placesOf, type Clients, type Place } from './clients.ts';
 import { longest, outlives } from './selection.ts';
 
 /**

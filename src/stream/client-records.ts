@@ -1,0 +1,149 @@
+// Clients as they are kept in memory, of which there may be 200,000: a record of numbers for each, in a few large buffers
+// (packed-map.ts in runtime). What is read is a copy, and what changed is written back.
+
+import { createTextNumbers } from '../formats/texts.ts';
+import { createPackedMap } from '../runtime/packed-map.ts';
+import type { Cursor, PendingRemoval } from './cursor.ts';
+
+export interface Client {
+  /** `clientName`. */
+  readonly name: string;
+  readonly bouncerId: number;
+  readonly seenMs: number;
+  readonly userAgent: string;
+  /** The version of the bouncer's key that was used at `seenMs`. */
+  readonly versionId: number;
+  /** When other versions were last used from here, two at most, the latest last. */
+  readonly earlierUses: readonly Use[];
+  /** The one that moved last comes last. */
+  readonly cursors: readonly ViewCursor[];
+  /** The id of the row that it is stored in. */
+  readonly row: number;
+}
+
+export type Use = readonly [versionId: number, usedMs: number];
+
+/** A cursor with the key of its view (`requestKey`). */
+export interface ViewCursor extends Cursor {
+  readonly view: string;
+}
+
+export type ClientRecords = ReturnType<typeof createClientRecords>;
+
+/** What a record begins with; five numbers follow for each cursor. Its length changes only with its cursors. */
+const bouncerAt = 0;
+const seenAt = 1;
+const versionAt = 2;
+const agentAt = 3;
+const rowAt = 4;
+/** The earlier uses. Those that there are not were at 0. */
+const useAt = [5, 7] as const;
+const cursorsAt = 9;
+const cursorLength = 5;
+
+const none: readonly never[] = [];
+const noUse: Use = [0, 0];
+
+/** `entry`: the number of a client's record as long as it is kept. */
+export function createClientRecords() {
+  const records = createPackedMap();
+  /** User agents and views. */
+  const texts = createTextNumbers();
+  /** Of the few cursors that have any, by client and view. */
+  const pending = new Map<string, readonly PendingRemoval[]>();
+
+  const pendingKey = (name: string, view: string): string => `${name} ${view}`;
+
+  const read = (entry: number, name = records.keyOf(entry)): Client => {
+    const at = (index: number): number => records.numberOf(entry, index);
+    const end = records.countOf(entry);
+    const earlierUses = useAt.map((use): Use => [at(use), at(use + 1)]).filter(([, usedMs]) => usedMs > 0);
+    const cursors: ViewCursor[] = [];
+    for (let next = cursorsAt; next < end; next += cursorLength) {
+      const view = texts.textOf(at(next));
+      cursors.push({
+        view,
+        beforeSequence: at(next + 1),
+        beforeBaseline: at(next + 2),
+        lastSequence: at(next + 3),
+        lastBaseline: at(next + 4),
+        pending: (pending.size > 0 && pending.get(pendingKey(name, view))) || none,
+      });
+    }
+    return {
+      name,
+      bouncerId: at(bouncerAt),
+      seenMs: at(seenAt),
+      userAgent: texts.textOf(at(agentAt)),
+      versionId: at(versionAt),
+      earlierUses,
+      cursors,
+      row: at(rowAt),
+    };
+  };
+
+  /** Holds the texts that it refers to. */
+  const numbersOf = (client: Client): number[] => {
+    const { bouncerId, seenMs, versionId, userAgent, row, earlierUses, cursors } = client;
+    const [[firstId, firstMs] = noUse, [secondId, secondMs] = noUse] = earlierUses;
+    const numbers = [bouncerId, seenMs, versionId, texts.hold(userAgent), row];
+    numbers.push(firstId, firstMs, secondId, secondMs);
+    for (const { view, beforeSequence, beforeBaseline, lastSequence, lastBaseline } of cursors) {
+      numbers.push(texts.hold(view), beforeSequence, beforeBaseline, lastSequence, lastBaseline);
+    }
+    return numbers;
+  };
+
+  const letGo = ({ name, userAgent, cursors }: Client): void => {
+    texts.letGo(userAgent);
+    for (const { view } of cursors) {
+      texts.letGo(view);
+      pending.delete(pendingKey(name, view));
+    }
+  };
+
+  return {
+    find: records.find,
+    read,
+
+    /** `before`: the client of that name as it is kept. */
+    write(client: Client, before: Client | undefined): number {
+      const numbers = numbersOf(client);
+      if (before) letGo(before);
+      for (const cursor of client.cursors) {
+        if (cursor.pending.length > 0) pending.set(pendingKey(client.name, cursor.view), cursor.pending);
+      }
+      return records.set(client.name, numbers);
+    },
+
+    delete(client: Client): void {
+      const entry = records.find(client.name);
+      if (entry === undefined) return;
+      letGo(client);
+      records.delete(entry);
+    },
+
+    /** Notes a poll like the last one. False: it was not. */
+    noteSame(entry: number, versionId: number, userAgent: string, seenMs: number): boolean {
+      const isSame =
+        records.numberOf(entry, versionAt) === versionId &&
+        texts.textOf(records.numberOf(entry, agentAt)) === userAgent;
+      if (isSame) records.setNumber(entry, seenAt, Math.max(seenMs, records.numberOf(entry, seenAt)));
+      return isSame;
+    },
+
+    // Single numbers, for those who look at many clients at once.
+    rowOf: (entry: number): number => records.numberOf(entry, rowAt),
+    bouncerOf: (entry: number): number => records.numberOf(entry, bouncerAt),
+    seenMsOf: (entry: number): number => records.numberOf(entry, seenAt),
+    /** Adds the baselines that its cursors refer to. */
+    addBaselines(entry: number, to: Set<number>): void {
+      const end = records.countOf(entry);
+      for (let cursor = cursorsAt; cursor < end; cursor += cursorLength) {
+        to.add(records.numberOf(entry, cursor + 2)).add(records.numberOf(entry, cursor + 4));
+      }
+    },
+
+    size: records.size,
+  };
+}
