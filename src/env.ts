@@ -29,15 +29,22 @@ export function settingsOf(env: Env): Settings {
 }
 
 /**
- * Where a client is, as `readClientIp` writes it. A text that is no address stays as it came. Only the configured header
- * is used: on Cloudflare nobody can forge `CF-Connecting-IP`; elsewhere everybody can, and the connection says it. Of a
- * list like `X-Forwarded-For` only the last entry counts: the nearest proxy appended it, the others are the client's claim.
+ * Where a client is, as `readClientIp` writes it. A text that is no address stays as it came, in ASCII. Only the configured
+ * header is used: on Cloudflare nobody can forge `CF-Connecting-IP`; elsewhere everybody can, and the connection says it. Of
+ * a list like `X-Forwarded-For` only the last entry counts: the nearest proxy appended it, the others are the client's claim.
  */
 export function clientAddress(request: Request, settings: Settings): string {
   const named =
     settings.clientAddressHeader === '' ? null : request.headers.get(settings.clientAddressHeader);
   const text = named ? named.slice(named.lastIndexOf(',') + 1) : peerOf(request);
-  return readClientIp(text) ?? (text.trim().slice(0, 64) || 'unknown');
+  const address = readClientIp(text);
+  if (address !== undefined) return address;
+  return (
+    text
+      .replace(/[^ -~]/g, '?')
+      .trim()
+      .slice(0, 64) || 'unknown'
+  );
 }
 
 /** The other end of the connection. workerd gives `address:port`, with IPv6 in brackets. */
