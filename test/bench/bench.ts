@@ -48,7 +48,7 @@ export const fullSizes: Sizes = {
   clients: 210_000,
   ceiling: 90_000,
   movingSeconds: 32,
-  crowds: [15_000, 60_000, 200_000],
+  crowds: [15_000, 200_000],
 };
 
 /** To see that it works; its figures mean nothing. */

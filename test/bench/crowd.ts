@@ -12,7 +12,7 @@ const addressHeader = 'x-client-address';
 const keyCount = 8;
 /** Less than either side can do on a small machine. */
 const perSecond = 1_500;
-const pauseRounds = 4;
+const pauseRounds = 2;
 /** Of a round, in the seconds that a rate is measured for: long enough for a full collection of garbage. */
 const pauseLengths = 3;
 const longestMs = 20;
@@ -61,7 +61,7 @@ async function pauses(lapidary: Lapidary, crowd: Crowd, seconds: number): Promis
 type Amount = Pick<LoadOptions, 'seconds' | 'perSecond'>;
 
 interface Crowd {
-  /** The new ones start up, and are up to date then. */
+  /** The new ones start up. Of an empty feed they have everything then. */
   growTo(size: number): Promise<void>;
   /** The next ones poll. */
   load(amount: Amount): Promise<LoadResult>;
@@ -80,12 +80,9 @@ async function openCrowd(lapidary: Lapidary, empty: EmptyWorker): Promise<Crowd>
   return {
     async growTo(size) {
       const come = Array.from({ length: size - polls.length }, (_, at) => polls.length + at);
-      // The first poll after a start-up learns that there is nothing more.
-      for (const query of ['?startup=true', '']) {
-        const requests = come.map((at) => pollOf(at, query));
-        await load({ ...target, count: requests.length, requests });
-      }
-      polls.push(...come.map((at) => pollOf(at)));
+      const requests = come.map((at) => pollOf(at, '?startup=true'));
+      await load({ ...target, count: requests.length, requests });
+      polls = [...polls, ...come.map((at) => pollOf(at))];
     },
     async load(amount) {
       const result = await load({ ...target, ...amount, requests: polls });
