@@ -6,7 +6,8 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { EventType } from './kinds.ts';
 
 /** What may be wrong with something. */
-export type AlarmType = 'bouncer.silent' | 'engine.stale' | 'engine.refused';
+export type AlarmType =
+  'bouncer.silent' | 'engine.stale' | 'engine.refused' | 'host.clone-suspected' | 'host.refused';
 
 interface Rule {
   /** How long it must be wrong without a pause. */
@@ -20,10 +21,15 @@ interface Rule {
 /** An engine that is asked anew after our own outage needs a round to be fresh again. */
 const engineRule: Rule = { afterMs: 30_000, wellMs: 300_000, over: 'engine.recovered' };
 
+/** It is over when an operator says so, or after a day (facts.sql.ts); that is not said. */
+const hostRule: Rule = { afterMs: 0, wellMs: 0, over: null };
+
 const rules: Readonly<Record<AlarmType, Rule>> = {
   'bouncer.silent': { afterMs: 0, wellMs: 300_000, over: 'bouncer.recovered' },
   'engine.stale': engineRule,
   'engine.refused': engineRule,
+  'host.clone-suspected': hostRule,
+  'host.refused': hostRule,
 };
 
 const gatherMs = 300_000;

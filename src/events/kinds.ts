@@ -7,6 +7,10 @@ export const eventTypes = [
   'engine.stale',
   'engine.refused',
   'engine.recovered',
+  'key.expiring',
+  'key.expired',
+  'host.clone-suspected',
+  'host.refused',
 ] as const;
 export type EventType = (typeof eventTypes)[number];
 
@@ -26,6 +30,10 @@ const lists: Readonly<Record<EventType, string>> = {
   'engine.stale': 'engines',
   'engine.refused': 'engines',
   'engine.recovered': 'engines',
+  'key.expiring': 'keys',
+  'key.expired': 'keys',
+  'host.clone-suspected': 'hosts',
+  'host.refused': 'hosts',
 };
 
 /** More items are counted and not named: a message has some 20 KB at most. */
@@ -35,4 +43,9 @@ const mostItems = 100;
 export function bodyOf({ type, items }: Found, atMs: number): string {
   const data = { count: items.length, [lists[type]]: items.slice(0, mostItems) };
   return JSON.stringify({ type, timestamp: new Date(atMs).toISOString(), data });
+}
+
+/** 0: never. */
+export function isoTime(ms: number): string | null {
+  return ms === 0 ? null : new Date(ms).toISOString();
 }

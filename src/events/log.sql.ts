@@ -5,7 +5,7 @@
 //                 target gets what was said since it was made.
 // event_alarms    What was said and is not over, a row for each subject. Losing a row: it is said once more.
 // event_watched   The interval that was learnt of each bouncer. Losing a row: it is learnt anew.
-// event_watch     One row: when was last looked, and since when without a pause.
+// event_watch     One row: when was last looked, since when without a pause, and up to when keys' ends were said.
 
 import { createMissing } from '../mirror/decisions.sql.ts';
 import type { AlarmType, Raised } from './alarms.ts';
@@ -21,7 +21,8 @@ const tables = [
   `CREATE TABLE IF NOT EXISTS event_alarms (subject TEXT PRIMARY KEY, types TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS event_watched (bouncer_id INTEGER PRIMARY KEY, expected_ms INTEGER NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS event_watch (
-     id INTEGER PRIMARY KEY CHECK (id = 0), looked_ms INTEGER NOT NULL, awake_since_ms INTEGER NOT NULL)`,
+     id INTEGER PRIMARY KEY CHECK (id = 0), looked_ms INTEGER NOT NULL, awake_since_ms INTEGER NOT NULL,
+     keys_until_ms INTEGER NOT NULL)`,
 ];
 
 /** So many messages are kept, whether they were delivered or not. */
@@ -172,15 +173,22 @@ export function forgetWatched(sql: SqlStorage, from: number, to: number): void {
 export interface Look {
   readonly lookedMs: number;
   readonly awakeSinceMs: number;
+  /** What became of keys up to then was said. */
+  readonly keysUntilMs: number;
 }
 
 /** Null: nobody has looked yet. */
 export function readLook(sql: SqlStorage): Look | null {
-  const row = `SELECT looked_ms AS lookedMs, awake_since_ms AS awakeSinceMs FROM event_watch`;
+  const row = `SELECT looked_ms AS lookedMs, awake_since_ms AS awakeSinceMs,
+    keys_until_ms AS keysUntilMs FROM event_watch`;
   const [look] = sql.exec(row).toArray();
   return (look as unknown as Look | undefined) ?? null;
 }
 
-export function writeLook(sql: SqlStorage, { lookedMs, awakeSinceMs }: Look): void {
-  sql.exec(`INSERT OR REPLACE INTO event_watch VALUES (0, ?, ?)`, lookedMs, awakeSinceMs);
+export function writeLook(sql: SqlStorage, { lookedMs, awakeSinceMs, keysUntilMs }: Look): void {
+  sql.exec(`INSERT OR REPLACE INTO event_watch VALUES (0, ?, ?, ?)`, lookedMs, awakeSinceMs, keysUntilMs);
+}
+
+export function deleteLook(sql: SqlStorage): void {
+  sql.exec(`DELETE FROM event_watch`);
 }

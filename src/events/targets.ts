@@ -5,8 +5,7 @@ import type { BootstrapSecrets } from '../config/settings.ts';
 import { open } from '../crypto/seal.ts';
 import { causeOf } from '../http/failure.ts';
 import { answerMs, askD1 } from '../store/ask.ts';
-import { bouncers, webhooks } from '../store/schema.ts';
-import { listed } from '../store/facts.ts';
+import { webhooks } from '../store/schema.ts';
 import type { EventType } from './kinds.ts';
 
 /** A webhook. */
@@ -70,23 +69,4 @@ export function createTargets(d1: D1Database, secrets: BootstrapSecrets | null):
     opened = now;
     return targets;
   };
-}
-
-/** The names of those of some bouncers that have a key that may be used, by id: others can not poll, and shall not. */
-export async function namesOf(
-  d1: D1Database,
-  ids: readonly number[],
-  nowMs: number,
-): Promise<Map<number, string>> {
-  if (ids.length === 0) return new Map();
-  const hasKey = sql`EXISTS (SELECT 1 FROM key_versions WHERE bouncer_id = bouncers.id
-    AND coalesce(expires_ms, ${nowMs}) >= ${nowMs} AND coalesce(deadline_ms, ${nowMs}) >= ${nowMs})`;
-  const isAsked = sql`${bouncers.id} IN ${listed(ids)}`;
-  const rows = await askD1(d1, (db) =>
-    db
-      .select({ id: bouncers.id, name: bouncers.name })
-      .from(bouncers)
-      .where(sql`${isAsked} AND ${hasKey}`),
-  );
-  return new Map(rows.map(({ id, name }) => [id, name]));
 }

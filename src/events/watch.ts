@@ -2,23 +2,30 @@
 // costs a poll nothing: who was seen is read from the clients, a page in each turn. While there is no webhook, nothing is
 // looked at.
 
-import { statusOf, type Engine, type EngineStatus } from '../engines/engines.ts';
+import { statusOf, type Engine } from '../engines/engines.ts';
 import type { Enter } from '../engines/upstream.ts';
 import type { Settings } from '../config/settings.ts';
 import { causeOf } from '../http/failure.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { sinceMs } from '../runtime/clock.ts';
-import { joined, seenPage, type SeenBouncer } from '../stream/behind.ts';
 import type { Clients } from '../stream/clients.ts';
-import { forgetTimes, judge, noAlarms, type Alarms, type Judged, type Wrong } from './alarms.ts';
+import { forgetTimes, judge, noAlarms, type Alarms, type Judged } from './alarms.ts';
+import { bouncerIdIn, createBouncerWatch, readBouncers } from './bouncers.ts';
 import type { Network, Outcome } from './delivery.ts';
+import { namesOf, readExpiring, readHostTrouble } from './facts.sql.ts';
 import type { EventType, Found, Item } from './kinds.ts';
 import * as log from './log.sql.ts';
 import { createSender } from './sender.ts';
-import { isNews, isSilent, patienceMs, seen, type Watched } from './silence.ts';
-import { createTargets, namesOf } from './targets.ts';
+import { createTargets } from './targets.ts';
+import { describeKey, engineTrouble, hostTrouble, type Trouble } from './trouble.ts';
 
 const lookEveryMs = 10_000;
+/** How often hosts are looked at, which takes two questions of D1. */
+const hostsEveryMs = 60_000;
+/** How often the ends of keys are, so that those of many are said together. */
+const keysEveryMs = 300_000;
+/** D1 may have a change so long after its time. */
+const lateMs = 30_000;
 /** After so long without a look, and three rounds, we were away. */
 const mostPauseMs = 120_000;
 
@@ -32,8 +39,8 @@ export interface Sights {
 /** Something that is said. */
 interface Said {
   readonly type: EventType;
-  readonly subject: string;
   readonly item: Item;
+  readonly subject?: string;
 }
 
 export type Watch = ReturnType<typeof createWatch>;
@@ -41,7 +48,7 @@ export type Watch = ReturnType<typeof createWatch>;
 export function createWatch(
   storage: DurableObjectStorage,
   d1: D1Database,
-  sights: Sights,
+  { store, engines, clients }: Sights,
   settings: Settings,
   network: Network,
   turns: () => Enter,
@@ -50,100 +57,90 @@ export function createWatch(
   log.createTables(sql);
   const readTargets = createTargets(d1, settings.bootstrap);
   const sender = createSender(storage, network, turns, settings.privateWebhooks);
+  const bouncerWatch = createBouncerWatch(sql);
   const longestPauseMs = Math.max(mostPauseMs, 3 * settings.syncIntervalMs);
-  const stored = log.readWatched(sql);
-  const watched = new Map<number, Watched>();
   let look = log.readLook(sql);
   let alarms: Alarms = { ...noAlarms, raised: log.readRaised(sql) };
+  let hosts: Trouble = { wrong: [], items: new Map() };
+  let hostsMs = -Infinity;
   let triedMs = -Infinity;
   let looking = false;
   let failing = false;
   /** How often bouncers were forgotten: what was read before does not count. */
   let forgotten = 0;
 
-  const engineStates = (nowMs: number): EngineStatus[] =>
-    sights.engines.map((engine) => statusOf(engine, sights.store, settings, nowMs));
-
-  const learn = (bouncers: ReadonlyMap<number, SeenBouncer>, awakeSinceMs: number): Map<number, number> => {
-    const news = new Map<number, number>();
-    for (const [id, { followedMs }] of bouncers) {
-      // One that only looks up is asked by its visitors, and not expected.
-      if (followedMs === 0) continue;
-      const kept = stored.get(id) ?? null;
-      const known = seen(watched.get(id), followedMs, awakeSinceMs, kept);
-      watched.set(id, known);
-      if (known.expectedMs !== null && isNews(kept, known.expectedMs)) news.set(id, known.expectedMs);
-    }
-    for (const id of watched.keys()) if (!bouncers.has(id)) watched.delete(id);
-    return news;
+  const readHosts = async (nowMs: number): Promise<Trouble> => {
+    if (sinceMs(hostsMs, nowMs) < hostsEveryMs) return hosts;
+    hosts = hostTrouble(await readHostTrouble(d1, nowMs));
+    hostsMs = nowMs;
+    return hosts;
   };
 
-  const silent = (
-    bouncers: ReadonlyMap<number, SeenBouncer>,
-    awakeSinceMs: number,
-    nowMs: number,
-  ): Wrong[] => {
-    const late = [...watched].filter(
-      ([, { seenMs, expectedMs }]) =>
-        expectedMs !== null && isSilent(seenMs, patienceMs(expectedMs), awakeSinceMs, nowMs),
-    );
-    // Whom nobody remembers any more is silent still.
-    const gone = [...alarms.raised.keys()].filter((subject) => {
-      const id = bouncerIdIn(subject);
-      return id !== null && !bouncers.has(id);
-    });
-    const subjects = [...late.map(([id]) => subjectOf(id)), ...gone];
-    return subjects.map((subject) => ({ type: 'bouncer.silent', subject }));
+  /** What became of keys since the last time, and up to when. */
+  const readKeys = async (untilMs: number, nowMs: number): Promise<{ said: Said[]; untilMs: number }> => {
+    const toMs = nowMs - lateMs;
+    // The clock was set back: what was said in the time that comes again is said once more.
+    const fromMs = Math.min(untilMs, toMs);
+    if (untilMs <= toMs && toMs - fromMs < keysEveryMs) return { said: [], untilMs };
+    const { expiring, expired } = await readExpiring(d1, fromMs, toMs);
+    const said: Said[] = [
+      ...expiring.map((key): Said => ({ type: 'key.expiring', item: describeKey(key) })),
+      ...expired.map((key): Said => ({ type: 'key.expired', item: describeKey(key) })),
+    ];
+    return { said, untilMs: toMs };
   };
 
-  /** What is said of each subject. One that nobody can name, or that has no key, is left out. */
-  const describe = async ({ begun, over }: Judged, nowMs: number): Promise<Said[]> => {
-    const all = [...begun, ...over];
-    const names = await namesOf(
-      d1,
-      all.flatMap(({ subject }) => bouncerIdIn(subject) ?? []),
-      nowMs,
-    );
-    const states = new Map(engineStates(nowMs).map((state) => [`engine ${state.name}`, state]));
+  /** What is said of each subject. One that nobody can name, and a bouncer without a key, is left out. */
+  const describe = async (judged: Judged, items: Trouble['items'], nowMs: number): Promise<Said[]> => {
+    const all = [...judged.begun, ...judged.over];
+    const ids = all.flatMap(({ subject }) => bouncerIdIn(subject) ?? []);
+    const names = await namesOf(d1, ids, nowMs);
     return all.flatMap(({ type, subject }): Said[] => {
       const id = bouncerIdIn(subject);
       const name = id === null ? undefined : names.get(id);
-      const state = states.get(subject);
-      if (name !== undefined)
-        return [{ type, subject, item: { name, ...describeWatched(watched.get(id ?? 0)) } }];
-      return state ? [{ type, subject, item: describeEngine(state) }] : [];
+      const item = id === null || name === undefined ? items.get(subject) : bouncerWatch.describe(id, name);
+      return item ? [{ type, subject, item }] : [];
     });
+  };
+
+  /** Nobody wants to be told: what is known now is nobody's news later. */
+  const rest = (): void => {
+    if (look === null) return;
+    log.deleteLook(sql);
+    log.writeRaised(sql, [...alarms.raised.keys()], new Map());
+    alarms = noAlarms;
+    look = null;
   };
 
   const lookAround = async (): Promise<void> => {
     const before = forgotten;
     const targets = await readTargets();
     sender.take(targets);
-    if (targets.length === 0) {
-      if (alarms.raised.size > 0) log.writeRaised(sql, [...alarms.raised.keys()], new Map());
-      alarms = noAlarms;
-      watched.clear();
-      return;
-    }
-    const bouncers = await readBouncers(sights);
+    if (targets.length === 0) return rest();
+    const bouncers = await readBouncers(store, clients);
     const nowMs = Date.now();
+    const hostsNow = await readHosts(nowMs);
+    const keys = await readKeys(look?.keysUntilMs ?? nowMs - lateMs, nowMs);
     const isAwake = look !== null && nowMs >= look.lookedMs && nowMs - look.lookedMs <= longestPauseMs;
     const awakeSinceMs = isAwake && look ? look.awakeSinceMs : nowMs;
-    const news = learn(bouncers, awakeSinceMs);
-    const wrong = [...silent(bouncers, awakeSinceMs, nowMs), ...engineStates(nowMs).flatMap(troubleOf)];
+    const news = bouncerWatch.learn(bouncers, awakeSinceMs);
+    const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
+    const silent = bouncerWatch.silent(bouncers, alarms, awakeSinceMs, nowMs);
+    const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong];
     const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
-    const said = await describe(judged, nowMs);
+    const items = new Map([...enginesNow.items, ...hostsNow.items]);
+    const said = await describe(judged, items, nowMs);
     if (forgotten !== before) return;
     const next = withoutUnsaid(judged, said);
+    const now = { lookedMs: nowMs, awakeSinceMs, keysUntilMs: keys.untilMs };
     storage.transactionSync(() => {
-      sender.add(together(said), nowMs);
-      log.writeWatched(sql, news);
+      sender.add(together([...said, ...keys.said]), nowMs);
+      bouncerWatch.keep(news);
       log.writeRaised(sql, [...judged.begun.map(({ subject }) => subject), ...judged.ended], next.raised);
-      log.writeLook(sql, { lookedMs: nowMs, awakeSinceMs });
+      log.writeLook(sql, now);
     });
-    for (const [id, expectedMs] of news) stored.set(id, expectedMs);
     alarms = next;
-    look = { lookedMs: nowMs, awakeSinceMs };
+    look = now;
   };
 
   const tryToLook = async (): Promise<void> => {
@@ -162,20 +159,16 @@ export function createWatch(
   };
 
   const forget = (from: number, to: number): void => {
-    const isForgotten = (id: number | null): boolean => id !== null && id >= from && id <= to;
-    forgotten++;
-    for (const id of [...watched.keys(), ...stored.keys()]) {
-      if (!isForgotten(id)) continue;
-      watched.delete(id);
-      stored.delete(id);
-    }
-    const gone = [...alarms.raised.keys()].filter((subject) => isForgotten(bouncerIdIn(subject)));
-    alarms = {
-      ...alarms,
-      raised: new Map([...alarms.raised].filter(([subject]) => !gone.includes(subject))),
+    const isGone = (subject: string): boolean => {
+      const id = bouncerIdIn(subject);
+      return id !== null && id >= from && id <= to;
     };
-    log.forgetWatched(sql, from, to);
-    if (gone.length > 0) log.writeRaised(sql, gone, alarms.raised);
+    forgotten++;
+    bouncerWatch.forget(from, to);
+    const gone = [...alarms.raised.keys()].filter(isGone);
+    if (gone.length === 0) return;
+    alarms = { ...alarms, raised: new Map([...alarms.raised].filter(([subject]) => !isGone(subject))) };
+    log.writeRaised(sql, gone, alarms.raised);
   };
 
   return {
@@ -199,60 +192,6 @@ export function createWatch(
       return outcome;
     },
   };
-}
-
-/** All bouncers that are remembered, by id. */
-async function readBouncers({ store, clients }: Sights): Promise<Map<number, SeenBouncer>> {
-  const all = new Map<number, SeenBouncer>();
-  for (let afterRow: number | null = 0; afterRow !== null;) {
-    const page = seenPage(clients, store.mirror.sequence, afterRow, Date.now());
-    for (const each of page.bouncers) {
-      const known = all.get(each.bouncerId);
-      all.set(each.bouncerId, known ? joined(known, each) : each);
-    }
-    afterRow = page.next;
-    await scheduler.wait(0);
-  }
-  return all;
-}
-
-function subjectOf(bouncerId: number): string {
-  return `bouncer ${bouncerId}`;
-}
-
-function bouncerIdIn(subject: string): number | null {
-  const [, id] = /^bouncer (\d+)$/.exec(subject) ?? [];
-  return id === undefined ? null : Number(id);
-}
-
-/** One that refuses our key is stale soon, too: that is not said besides. */
-function troubleOf({ name, link, freshness }: EngineStatus): Wrong[] {
-  const subject = `engine ${name}`;
-  if (link === 'refused') return [{ type: 'engine.refused', subject }];
-  const isStale = freshness === 'stale' || (freshness === 'cold' && link === 'failing');
-  return isStale ? [{ type: 'engine.stale', subject }] : [];
-}
-
-function describeWatched(known: Watched | undefined): Item {
-  const expectedMs = known?.expectedMs ?? null;
-  return {
-    last_seen_at: isoTime(known?.seenMs ?? 0),
-    expected_seconds: expectedMs === null ? null : Math.round(expectedMs / 1000),
-  };
-}
-
-function describeEngine({ name, lastSyncMs, lastResyncMs, lastError }: EngineStatus): Item {
-  return {
-    name,
-    last_sync_at: isoTime(lastSyncMs),
-    last_full_list_at: isoTime(lastResyncMs),
-    error: lastError,
-  };
-}
-
-/** 0: never. */
-function isoTime(ms: number): string | null {
-  return ms === 0 ? null : new Date(ms).toISOString();
 }
 
 /** What could not be said has to be judged anew. */

@@ -56,7 +56,13 @@ export const keyVersions = sqliteTable(
     graceMs: integer('grace_ms'),
     maxOverlapMs: integer('max_overlap_ms'),
   },
-  (table) => [index('key_versions_bouncer').on(table.bouncerId)],
+  (table) => [
+    index('key_versions_bouncer').on(table.bouncerId),
+    // Most never expire, and cost no row of it.
+    index('key_versions_expires')
+      .on(table.expiresMs)
+      .where(sql`expires_ms IS NOT NULL`),
+  ],
 );
 
 /**
@@ -234,6 +240,12 @@ export const hosts = sqliteTable(
     uniqueIndex('hosts_live_key')
       .on(table.publicKey)
       .where(sql`removed_ms IS NULL`),
+    index('hosts_suspected')
+      .on(table.suspectedMs)
+      .where(sql`suspected_ms IS NOT NULL`),
+    index('hosts_refused')
+      .on(table.lastRefusedMs)
+      .where(sql`last_refused_ms IS NOT NULL`),
   ],
 );
 

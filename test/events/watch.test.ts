@@ -1,10 +1,11 @@
 // What a receiver is told, and when, by the feed's object with a clock that the test moves.
-import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
+import { evictDurableObject, runInDurableObject } from 'cloudflare:test';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed } from '../support/bouncer.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { isSigned, startReceiver, type Receiver } from '../support/receiver.ts';
+import { delivery, makeWebhook, namesIn, quiet, round } from '../support/webhooks.ts';
 
 const minute = 60_000;
 let engine: ModelEngine;
@@ -18,22 +19,6 @@ beforeEach(async () => {
   secret = await makeWebhook('ops');
   await round();
 });
-
-async function makeWebhook(name: string, events: string[] | null = null): Promise<string> {
-  const { status, body } = await operator('POST', '/webhooks', {
-    name,
-    url: `https://${name}.example/`,
-    events,
-  });
-  expect(status).toBe(201);
-  return body.secret;
-}
-
-/** A round of the feed, after some time. */
-async function round(afterMs = 0): Promise<void> {
-  vi.setSystemTime(Date.now() + afterMs);
-  await runDurableObjectAlarm(feed());
-}
 
 interface Polling {
   pull(startup: boolean): Promise<unknown>;
@@ -59,15 +44,6 @@ async function bouncers(count: number): Promise<Polling[]> {
   return all;
 }
 
-/** Rounds without a poll. */
-async function quiet(minutes: number): Promise<void> {
-  for (let at = 0; at < minutes; at++) await round(minute);
-}
-
-const names = (at: number, list = 'bouncers'): string[] =>
-  ops.tries[at]!.data[list].map(({ name }: any) => name);
-const delivery = async (name = 'ops') => (await operator('GET', `/webhooks/${name}`)).body.delivery;
-
 describe('a bouncer', () => {
   test('that polled every minute and stops is silent; its return is told once it is steady', async () => {
     const [fw] = await bouncers(1);
@@ -91,7 +67,7 @@ describe('a bouncer', () => {
     await polled(7, [fw!]);
     await ops.reaches(2);
     expect(ops.taken()).toEqual(['bouncer.silent', 'bouncer.recovered']);
-    expect(names(1)).toEqual(['fw-1']);
+    expect(namesIn(ops, 1)).toEqual(['fw-1']);
   });
 
   test('that only looks up is never silent', async () => {
@@ -111,7 +87,7 @@ describe('a bouncer', () => {
     await operator('POST', '/bouncers/fw-2/versions/1/revoke');
     await quiet(5);
     await ops.reaches(1);
-    expect(names(0)).toEqual(['fw-3']);
+    expect(namesIn(ops, 0)).toEqual(['fw-3']);
   });
 });
 
@@ -154,7 +130,7 @@ test('what was learnt and said outlives the object', async () => {
   await evictDurableObject(feed());
   await polled(4, all.slice(1));
   await ops.reaches(1);
-  expect(names(0)).toEqual(['fw-1']);
+  expect(namesIn(ops, 0)).toEqual(['fw-1']);
   await evictDurableObject(feed());
   await polled(8, all.slice(1));
   expect(ops.tries).toHaveLength(1);
@@ -197,7 +173,7 @@ describe('an engine', () => {
     // The suites' interval is an hour, and three rounds may fail.
     await steps(10, 30 * minute);
     await ops.reaches(1);
-    expect([ops.tries[0]!.type, names(0, 'engines')]).toEqual(['engine.stale', ['default']]);
+    expect([ops.tries[0]!.type, namesIn(ops, 0, 'engines')]).toEqual(['engine.stale', ['default']]);
   });
 });
 

@@ -1,0 +1,88 @@
+// Which bouncers are silent, by what the feed's object remembers of their polls (silence.ts).
+
+import type { Store } from '../mirror/mirror.ts';
+import { joined, seenPage, type SeenBouncer } from '../stream/behind.ts';
+import type { Clients } from '../stream/clients.ts';
+import type { Alarms, Wrong } from './alarms.ts';
+import { isoTime, type Item } from './kinds.ts';
+import * as log from './log.sql.ts';
+import { isNews, isSilent, patienceMs, seen, type Watched } from './silence.ts';
+
+export type SeenBouncers = ReadonlyMap<number, SeenBouncer>;
+
+/** All bouncers that are remembered, by id. Takes a turn for each page of clients. */
+export async function readBouncers(store: Store, clients: Clients): Promise<SeenBouncers> {
+  const all = new Map<number, SeenBouncer>();
+  for (let afterRow: number | null = 0; afterRow !== null;) {
+    const page = seenPage(clients, store.mirror.sequence, afterRow, Date.now());
+    for (const each of page.bouncers) {
+      const known = all.get(each.bouncerId);
+      all.set(each.bouncerId, known ? joined(known, each) : each);
+    }
+    afterRow = page.next;
+    await scheduler.wait(0);
+  }
+  return all;
+}
+
+export function createBouncerWatch(sql: SqlStorage) {
+  const stored = log.readWatched(sql);
+  const watched = new Map<number, Watched>();
+  return {
+    /** Learns from when they were seen. What is new has to be stored. */
+    learn(bouncers: SeenBouncers, awakeSinceMs: number): Map<number, number> {
+      const news = new Map<number, number>();
+      for (const [id, { followedMs }] of bouncers) {
+        // One that only looks up is asked by its visitors, and not expected.
+        if (followedMs === 0) continue;
+        const kept = stored.get(id) ?? null;
+        const known = seen(watched.get(id), followedMs, awakeSinceMs, kept);
+        watched.set(id, known);
+        if (known.expectedMs !== null && isNews(kept, known.expectedMs)) news.set(id, known.expectedMs);
+      }
+      for (const id of watched.keys()) if (!bouncers.has(id)) watched.delete(id);
+      return news;
+    },
+    silent(bouncers: SeenBouncers, { raised }: Alarms, awakeSinceMs: number, nowMs: number): Wrong[] {
+      const late = [...watched].filter(
+        ([, { seenMs, expectedMs }]) =>
+          expectedMs !== null && isSilent(seenMs, patienceMs(expectedMs), awakeSinceMs, nowMs),
+      );
+      // Whom nobody remembers any more is silent still.
+      const gone = [...raised.keys()].filter((subject) => {
+        const id = bouncerIdIn(subject);
+        return id !== null && !bouncers.has(id);
+      });
+      const subjects = [...late.map(([id]) => `bouncer ${id}`), ...gone];
+      return subjects.map((subject) => ({ type: 'bouncer.silent', subject }));
+    },
+    describe(id: number, name: string): Item {
+      const { seenMs = 0, expectedMs = null } = watched.get(id) ?? {};
+      return {
+        name,
+        last_seen_at: isoTime(seenMs),
+        expected_seconds: expectedMs === null ? null : Math.round(expectedMs / 1000),
+      };
+    },
+    /** Stores what is new. */
+    keep(news: ReadonlyMap<number, number>): void {
+      log.writeWatched(sql, news);
+      for (const [id, expectedMs] of news) stored.set(id, expectedMs);
+    },
+    /** Forgets the bouncers with these ids. */
+    forget(from: number, to: number): void {
+      for (const id of [...watched.keys(), ...stored.keys()]) {
+        if (id < from || id > to) continue;
+        watched.delete(id);
+        stored.delete(id);
+      }
+      log.forgetWatched(sql, from, to);
+    },
+  };
+}
+
+/** The bouncer that is meant by a subject; null: it is none. */
+export function bouncerIdIn(subject: string): number | null {
+  const [, id] = /^bouncer (\d+)$/.exec(subject) ?? [];
+  return id === undefined ? null : Number(id);
+}
