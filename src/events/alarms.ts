@@ -7,7 +7,12 @@ import type { EventType } from './kinds.ts';
 
 /** What may be wrong with something. */
 export type AlarmType =
-  'bouncer.silent' | 'engine.stale' | 'engine.refused' | 'host.clone-suspected' | 'host.refused';
+  | 'bouncer.silent'
+  | 'engine.stale'
+  | 'engine.refused'
+  | 'host.clone-suspected'
+  | 'host.refused'
+  | 'audit.broken';
 
 interface Rule {
   /** How long it must be wrong without a pause. */
@@ -30,6 +35,8 @@ const rules: Readonly<Record<AlarmType, Rule>> = {
   'engine.refused': engineRule,
   'host.clone-suspected': hostRule,
   'host.refused': hostRule,
+  // It is read every minute: a row that was under way may look like a fault once.
+  'audit.broken': { afterMs: 90_000, wellMs: 0, over: null },
 };
 
 const gatherMs = 300_000;

@@ -11,6 +11,7 @@ export const eventTypes = [
   'key.expired',
   'host.clone-suspected',
   'host.refused',
+  'audit.broken',
 ] as const;
 export type EventType = (typeof eventTypes)[number];
 
@@ -34,6 +35,7 @@ const lists: Readonly<Record<EventType, string>> = {
   'key.expired': 'keys',
   'host.clone-suspected': 'hosts',
   'host.refused': 'hosts',
+  'audit.broken': 'faults',
 };
 
 /** More items are counted and not named: a message has some 20 KB at most. */

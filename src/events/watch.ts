@@ -9,9 +9,11 @@ import { causeOf } from '../http/failure.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import type { Clients } from '../stream/clients.ts';
+import type { AuditMemory } from '../writer/revocations.sql.ts';
 import { forgetTimes, judge, noAlarms, type Alarms, type Judged } from './alarms.ts';
+import { createAuditWatch } from './audit.ts';
 import { bouncerIdIn, createBouncerWatch, readBouncers } from './bouncers.ts';
-import type { Network, Outcome } from './delivery.ts';
+import { networkFor, type Outcome } from './delivery.ts';
 import { namesOf, readExpiring, readHostTrouble } from './facts.sql.ts';
 import type { EventType, Found, Item } from './kinds.ts';
 import * as log from './log.sql.ts';
@@ -34,6 +36,8 @@ export interface Sights {
   readonly store: Store;
   readonly engines: readonly Engine[];
   readonly clients: Clients;
+  /** What is remembered of the audit log. */
+  readonly audit: () => Promise<AuditMemory>;
 }
 
 /** Something that is said. */
@@ -47,17 +51,19 @@ export type Watch = ReturnType<typeof createWatch>;
 
 export function createWatch(
   storage: DurableObjectStorage,
-  d1: D1Database,
-  { store, engines, clients }: Sights,
+  env: Env,
+  { store, engines, clients, audit }: Sights,
   settings: Settings,
-  network: Network,
   turns: () => Enter,
 ) {
   const { sql } = storage;
+  const d1 = env.DB;
+  const network = networkFor(env, settings);
   log.createTables(sql);
   const readTargets = createTargets(d1, settings.bootstrap);
   const sender = createSender(storage, network, turns, settings.privateWebhooks);
   const bouncerWatch = createBouncerWatch(sql);
+  const readAudit = createAuditWatch(d1, audit);
   const longestPauseMs = Math.max(mostPauseMs, 3 * settings.syncIntervalMs);
   let look = log.readLook(sql);
   let alarms: Alarms = { ...noAlarms, raised: log.readRaised(sql) };
@@ -120,15 +126,16 @@ export function createWatch(
     const bouncers = await readBouncers(store, clients);
     const nowMs = Date.now();
     const hostsNow = await readHosts(nowMs);
+    const auditNow = await readAudit(nowMs);
     const keys = await readKeys(look?.keysUntilMs ?? nowMs - lateMs, nowMs);
     const isAwake = look !== null && nowMs >= look.lookedMs && nowMs - look.lookedMs <= longestPauseMs;
     const awakeSinceMs = isAwake && look ? look.awakeSinceMs : nowMs;
     const news = bouncerWatch.learn(bouncers, awakeSinceMs);
     const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
     const silent = bouncerWatch.silent(bouncers, alarms, awakeSinceMs, nowMs);
-    const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong];
+    const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
     const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
-    const items = new Map([...enginesNow.items, ...hostsNow.items]);
+    const items = new Map([...enginesNow.items, ...hostsNow.items, ...auditNow.items]);
     const said = await describe(judged, items, nowMs);
     if (forgotten !== before) return;
     const next = withoutUnsaid(judged, said);

@@ -24,7 +24,6 @@ import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { createTurns } from '../engines/upstream.ts';
-import { networkFor, type Outcome } from '../events/delivery.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
@@ -137,15 +136,9 @@ export class DecisionFeed extends DurableObject<Env> {
     const turns = createTurns();
     this.#engines = engines.createEngines(this.#store, this.#settings, turns);
     this.#census = createCensus(this.#store);
-    const sights = { store: this.#store, engines: this.#engines, clients: known };
-    this.#watch = createWatch(
-      storage,
-      env.DB,
-      sights,
-      this.#settings,
-      networkFor(env, this.#settings),
-      turns,
-    );
+    const audit = (): Promise<endsLog.AuditMemory> => this.sealAudit();
+    const sights = { store: this.#store, engines: this.#engines, clients: known, audit };
+    this.#watch = createWatch(storage, env, sights, this.#settings, turns);
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
     });
@@ -389,7 +382,7 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** Sends a webhook a message now. Null: there is no such webhook. */
-  testWebhook(name: string): Promise<Outcome | null> {
+  testWebhook(name: string): ReturnType<Watch['test']> {
     return this.#watch.test(name);
   }
 

@@ -3,9 +3,10 @@
 import { and, desc, eq, lt } from 'drizzle-orm';
 import * as z from 'zod';
 import { askD1 } from '../store/ask.ts';
-import { faultOf, rowsAfter, type AuditHead, type AuditRow } from '../store/audit.sql.ts';
+import type { AuditRow } from '../store/audit.sql.ts';
 import { audit } from '../store/schema.ts';
 import type { AuditMemory } from '../writer/revocations.sql.ts';
+import { followChain } from '../writer/verify.ts';
 import { parseJson } from '../http/body.ts';
 import { cursor, isoTime, pageFields, time } from '../operations/fields.ts';
 import { askFeed } from '../feed/client.ts';
@@ -102,9 +103,6 @@ export function listAudit(d1: D1Database, filter: z.output<typeof auditPage>): P
 
 type Verdict = z.input<typeof verdictShape>;
 
-/** How long a row may wait to be sealed. */
-const unsealedMs = 60_000;
-
 /** Rows that are verified in one request: a million would take too much CPU and too many queries of D1. */
 export const mostVerified = 50_000;
 const pageRows = 5000;
@@ -125,27 +123,13 @@ export async function verifyLog(
   if (hash !== undefined && start.seq === after && start.hash !== hash) {
     return fault(after, 'the chain was written anew');
   }
-  let head: AuditHead = start;
-  let rows: AuditRow[];
-  do {
-    rows = await rowsAfter(d1, head.seq, pageRows);
-    for (const row of rows) {
-      const problem = await problemOf(row, head, anchor, nowMs);
-      if (problem !== null) return fault(Math.min(row.seq, head.seq + 1), problem);
-      head = { seq: row.seq, hash: row.hash };
-    }
-  } while (rows.length === pageRows && head.seq - start.seq < mostVerified);
+  const memory = { removed, anchor, lost };
+  const followed = await followChain(d1, start, memory, { most: mostVerified, pageRows }, nowMs);
+  if (followed.fault) return fault(followed.fault.seq, followed.fault.problem);
+  const { head } = followed;
   const whole = { ok: true, rows: head.seq - removed.seq, head } as const;
   const good = removed.seq === 0 ? whole : { ...whole, removed };
-  if (head.seq - start.seq >= mostVerified) return { ...good, next: head.seq };
-  if (head.seq < anchor.seq) return fault(head.seq + 1, `the log ended at row ${anchor.seq} before`);
-  const open = lost.find(({ acknowledgedMs }) => acknowledgedMs === null);
-  if (open) {
-    const problem =
-      `the log ended at row ${open.seq} before, and goes on at row ${open.goesOnAt}: D1 was restored, or the end of ` +
-      `the log was cut off or written anew. If you know why: POST /api/v1/audit/acknowledge`;
-    return fault(open.goesOnAt, problem);
-  }
+  if (!followed.ended) return { ...good, next: head.seq };
   if (lost.length === 0) return { ...good, next: null };
   const acknowledged = lost.map((tail) => ({
     ended_at: tail.seq,
@@ -159,22 +143,6 @@ export async function verifyLog(
 
 function rowsAt(d1: D1Database, seq: number): Promise<AuditRow[]> {
   return askD1(d1, (db) => db.select().from(audit).where(eq(audit.seq, seq)));
-}
-
-/** What is wrong with a row after `before`; null: nothing. */
-async function problemOf(
-  row: AuditRow,
-  before: AuditHead,
-  anchor: AuditHead,
-  nowMs: number,
-): Promise<string | null> {
-  const fault = await faultOf(row, before);
-  if (fault !== null) return fault;
-  if (row.hash === '') {
-    if (row.seq <= anchor.seq) return 'a row was changed';
-    return nowMs - row.atMs > unsealedMs ? 'the row was never sealed' : null;
-  }
-  return row.seq === anchor.seq && row.hash !== anchor.hash ? 'the chain was written anew' : null;
 }
 
 /** An operator acknowledges the breaks of the log; `GET /audit/verify` is content with them from then on. */
