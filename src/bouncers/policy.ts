@@ -7,7 +7,8 @@ import type { Bouncer } from './bouncers.sql.ts';
 import type { Limits } from '../mirror/view.ts';
 import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { scopeName } from '../formats/lapi-json.ts';
-import { isoTime, time } from '../operations/fields.ts';
+import { formatDuration } from '../formats/duration.ts';
+import { duration, isoTime, time } from '../operations/fields.ts';
 import { rateTiers, type RateTier } from '../http/rate-limit.ts';
 
 /** Null: no limit. */
@@ -21,6 +22,9 @@ export interface Policy {
 
 /** A policy as D1 stores it. */
 type PolicyColumns = Pick<Bouncer, 'viewJson' | 'allowJson' | 'rateLimit' | 'pausedMs'>;
+
+/** What operators see beside it. */
+type ShownColumns = PolicyColumns & Pick<Bouncer, 'silentAfterMs'>;
 
 /** The feed remembers what a capped bouncer has, by decision: `mostHeld` in stream/baselines.ts. */
 const largestCap = 20_000;
@@ -104,9 +108,15 @@ export const policyChange = z
       description:
         'True: its keys are answered 403, and hear of no unban either. False: it gets what it missed.',
     }),
+    silent_after: duration(60_000, 30 * 86_400_000)
+      .nullish()
+      .meta({
+        description:
+          'How long it may be silent before webhooks are told. Null: that is learnt from its polls.',
+      }),
   })
   .refine((change) => Object.values(change).some((field) => field !== undefined), {
-    message: 'must have at least one of view, allowed_addresses, rate_limit and paused',
+    message: 'must have at least one of view, allowed_addresses, rate_limit, paused and silent_after',
   })
   .meta({ minProperties: 1 });
 
@@ -117,13 +127,14 @@ export function policyColumns(
   change: PolicyChange,
   before: Pick<PolicyColumns, 'pausedMs'>,
   nowMs: number,
-): Partial<PolicyColumns> {
-  const { view, allowed_addresses: allowed, rate_limit: rate, paused } = change;
+): Partial<ShownColumns> {
+  const { view, allowed_addresses: allowed, rate_limit: rate, paused, silent_after: silentAfterMs } = change;
   return {
     ...(view === undefined ? {} : { viewJson: view && JSON.stringify(view) }),
     ...(allowed === undefined ? {} : { allowJson: allowed && JSON.stringify(allowed) }),
     ...(rate === undefined ? {} : { rateLimit: rate && rate.per_minute }),
     ...(paused === undefined ? {} : { pausedMs: paused ? (before.pausedMs ?? nowMs) : null }),
+    ...(silentAfterMs === undefined ? {} : { silentAfterMs }),
   };
 }
 
@@ -157,10 +168,11 @@ export const policyShape = {
   rate_limit: z.object({ per_minute: z.int() }).nullable(),
   paused: z.boolean().meta({ description: 'Its keys are answered 403.' }),
   paused_at: time.nullable().meta({ description: 'Since when; null: it is not paused.' }),
+  silent_after: z.string().nullable().meta({ example: '30m0s' }),
 };
 
 /** A policy as operators wrote it. */
-export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs }: PolicyColumns) {
+export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs, silentAfterMs }: ShownColumns) {
   const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
   const filters = limits && {
     engines: limits.engines ?? null,
@@ -177,6 +189,7 @@ export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs }: Pol
     rate_limit: rateLimit === null ? null : { per_minute: rateLimit },
     paused: pausedMs !== null,
     paused_at: isoTime(pausedMs),
+    silent_after: silentAfterMs === null ? null : formatDuration(silentAfterMs / 1000),
   };
 }
 

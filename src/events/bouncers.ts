@@ -43,11 +43,18 @@ export function createBouncerWatch(sql: SqlStorage) {
       for (const id of watched.keys()) if (!bouncers.has(id)) watched.delete(id);
       return news;
     },
-    silent(bouncers: SeenBouncers, { raised }: Alarms, awakeSinceMs: number, nowMs: number): Wrong[] {
-      const late = [...watched].filter(
-        ([, { seenMs, expectedMs }]) =>
-          expectedMs !== null && isSilent(seenMs, patienceMs(expectedMs), awakeSinceMs, nowMs),
-      );
+    silent(
+      bouncers: SeenBouncers,
+      setMs: ReadonlyMap<number, number>,
+      { raised }: Alarms,
+      awakeSinceMs: number,
+      nowMs: number,
+    ): Wrong[] {
+      const late = [...bouncers].filter(([id, { followedMs, seenMs }]) => {
+        const expectedMs = watched.get(id)?.expectedMs ?? null;
+        const afterMs = setMs.get(id) ?? (expectedMs === null ? null : patienceMs(expectedMs));
+        return afterMs !== null && isSilent(followedMs || seenMs, afterMs, awakeSinceMs, nowMs);
+      });
       // Whom nobody remembers any more is silent still.
       const gone = [...raised.keys()].filter((subject) => {
         const id = bouncerIdIn(subject);
@@ -56,11 +63,12 @@ export function createBouncerWatch(sql: SqlStorage) {
       const subjects = [...late.map(([id]) => `bouncer ${id}`), ...gone];
       return subjects.map((subject) => ({ type: 'bouncer.silent', subject }));
     },
-    describe(id: number, name: string): Item {
-      const { seenMs = 0, expectedMs = null } = watched.get(id) ?? {};
+    describe(id: number, name: string, bouncers: SeenBouncers): Item {
+      const { expectedMs = null } = watched.get(id) ?? {};
+      const { followedMs = 0, seenMs = 0 } = bouncers.get(id) ?? {};
       return {
         name,
-        last_seen_at: isoTime(seenMs),
+        last_seen_at: isoTime(followedMs || seenMs),
         expected_seconds: expectedMs === null ? null : Math.round(expectedMs / 1000),
       };
     },

@@ -25,6 +25,18 @@ export async function namesOf(
   return new Map(rows.map(({ id, name }) => [id, name]));
 }
 
+/** How long bouncers may be silent for which an operator has set it, in milliseconds by id. */
+export async function readSilentAfter(d1: D1Database): Promise<Map<number, number>> {
+  const { id, silentAfterMs } = bouncers;
+  const rows = await askD1(d1, (db) =>
+    db
+      .select({ id, ms: sql<number>`${silentAfterMs}`.as('ms') })
+      .from(bouncers)
+      .where(isNotNull(silentAfterMs)),
+  );
+  return new Map(rows.map(({ id: bouncerId, ms }) => [bouncerId, ms]));
+}
+
 /** How long before its end a key is said to expire. */
 const noticeMs = 7 * 86_400_000;
 /** Of a short life at most this part: its host renews a key when a quarter is left. */

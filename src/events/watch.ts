@@ -12,9 +12,9 @@ import type { Clients } from '../stream/clients.ts';
 import type { AuditMemory } from '../writer/revocations.sql.ts';
 import { forgetTimes, judge, noAlarms, type Alarms, type Judged } from './alarms.ts';
 import { createAuditWatch } from './audit.ts';
-import { bouncerIdIn, createBouncerWatch, readBouncers } from './bouncers.ts';
+import { bouncerIdIn, createBouncerWatch, readBouncers, type SeenBouncers } from './bouncers.ts';
 import { networkFor, type Outcome } from './delivery.ts';
-import { namesOf, readExpiring, readHostTrouble } from './facts.sql.ts';
+import { namesOf, readExpiring, readHostTrouble, readSilentAfter } from './facts.sql.ts';
 import type { EventType, Found, Item } from './kinds.ts';
 import * as log from './log.sql.ts';
 import { createSender } from './sender.ts';
@@ -22,7 +22,7 @@ import { createTargets } from './targets.ts';
 import { describeKey, engineTrouble, hostTrouble, type Trouble } from './trouble.ts';
 
 const lookEveryMs = 10_000;
-/** How often hosts are looked at, which takes two questions of D1. */
+/** How often hosts are looked at, and what operators have set of bouncers: that takes questions of D1. */
 const hostsEveryMs = 60_000;
 /** How often the ends of keys are, so that those of many are said together. */
 const keysEveryMs = 300_000;
@@ -69,15 +69,18 @@ export function createWatch(
   let alarms: Alarms = { ...noAlarms, raised: log.readRaised(sql) };
   let hosts: Trouble = { wrong: [], items: new Map() };
   let hostsMs = -Infinity;
+  let setMs: ReadonlyMap<number, number> = new Map();
   let triedMs = -Infinity;
   let looking = false;
   let failing = false;
   /** How often bouncers were forgotten: what was read before does not count. */
   let forgotten = 0;
 
+  /** Reads hosts, and what is set of bouncers, where it is time. */
   const readHosts = async (nowMs: number): Promise<Trouble> => {
     if (sinceMs(hostsMs, nowMs) < hostsEveryMs) return hosts;
     hosts = hostTrouble(await readHostTrouble(d1, nowMs));
+    setMs = await readSilentAfter(d1);
     hostsMs = nowMs;
     return hosts;
   };
@@ -97,14 +100,20 @@ export function createWatch(
   };
 
   /** What is said of each subject. One that nobody can name, and a bouncer without a key, is left out. */
-  const describe = async (judged: Judged, items: Trouble['items'], nowMs: number): Promise<Said[]> => {
+  const describe = async (
+    judged: Judged,
+    items: Trouble['items'],
+    bouncers: SeenBouncers,
+    nowMs: number,
+  ): Promise<Said[]> => {
     const all = [...judged.begun, ...judged.over];
     const ids = all.flatMap(({ subject }) => bouncerIdIn(subject) ?? []);
     const names = await namesOf(d1, ids, nowMs);
     return all.flatMap(({ type, subject }): Said[] => {
       const id = bouncerIdIn(subject);
       const name = id === null ? undefined : names.get(id);
-      const item = id === null || name === undefined ? items.get(subject) : bouncerWatch.describe(id, name);
+      const item =
+        id === null || name === undefined ? items.get(subject) : bouncerWatch.describe(id, name, bouncers);
       return item ? [{ type, subject, item }] : [];
     });
   };
@@ -132,11 +141,11 @@ export function createWatch(
     const awakeSinceMs = isAwake && look ? look.awakeSinceMs : nowMs;
     const news = bouncerWatch.learn(bouncers, awakeSinceMs);
     const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
-    const silent = bouncerWatch.silent(bouncers, alarms, awakeSinceMs, nowMs);
+    const silent = bouncerWatch.silent(bouncers, setMs, alarms, awakeSinceMs, nowMs);
     const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
     const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
     const items = new Map([...enginesNow.items, ...hostsNow.items, ...auditNow.items]);
-    const said = await describe(judged, items, nowMs);
+    const said = await describe(judged, items, bouncers, nowMs);
     if (forgotten !== before) return;
     const next = withoutUnsaid(judged, said);
     const now = { lookedMs: nowMs, awakeSinceMs, keysUntilMs: keys.untilMs };

@@ -9,26 +9,36 @@ import { roles } from '../config/roles.ts';
  * A bouncer. `revision` counts its mutations, those of its keys included: it is the ETag, and of two mutations at once one
  * is refused by it. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
  */
-export const bouncers = sqliteTable('bouncers', {
-  id: integer('id').primaryKey({ autoIncrement: true }),
-  name: text('name').notNull().unique(),
-  createdMs: integer('created_ms').notNull(),
-  metricsJson: text('metrics_json'),
-  metricsMs: integer('metrics_ms'),
-  revision: integer('revision').notNull().default(1),
-  /** What its keys may read, as JSON (bouncers/policy.ts); null is everything. */
-  viewJson: text('view_json'),
-  /** The CIDR ranges that its keys may be used from, a JSON list; null is anywhere. */
-  allowJson: text('allow_json'),
-  /** How many requests its keys may make in a minute; null is no limit. */
-  rateLimit: integer('rate_limit'),
-  /** Since when its keys are refused, until an operator resumes it; null: they are not. */
-  pausedMs: integer('paused_ms'),
-  /** How many versions its key has had: the number of the newest. */
-  versionCount: integer('version_count').notNull().default(1),
-  /** The name that an imported one had at LAPI. */
-  lapiName: text('lapi_name'),
-});
+export const bouncers = sqliteTable(
+  'bouncers',
+  {
+    id: integer('id').primaryKey({ autoIncrement: true }),
+    name: text('name').notNull().unique(),
+    createdMs: integer('created_ms').notNull(),
+    metricsJson: text('metrics_json'),
+    metricsMs: integer('metrics_ms'),
+    revision: integer('revision').notNull().default(1),
+    /** What its keys may read, as JSON (bouncers/policy.ts); null is everything. */
+    viewJson: text('view_json'),
+    /** The CIDR ranges that its keys may be used from, a JSON list; null is anywhere. */
+    allowJson: text('allow_json'),
+    /** How many requests its keys may make in a minute; null is no limit. */
+    rateLimit: integer('rate_limit'),
+    /** Since when its keys are refused, until an operator resumes it; null: they are not. */
+    pausedMs: integer('paused_ms'),
+    /** How many versions its key has had: the number of the newest. */
+    versionCount: integer('version_count').notNull().default(1),
+    /** The name that an imported one had at LAPI. */
+    lapiName: text('lapi_name'),
+    /** How long it may be silent before operators are told (events/); null: that is learnt from its polls. */
+    silentAfterMs: integer('silent_after_ms'),
+  },
+  (table) => [
+    index('bouncers_silent_after')
+      .on(table.silentAfterMs)
+      .where(sql`silent_after_ms IS NOT NULL`),
+  ],
+);
 
 /**
  * One version of a bouncer's key, as the lower-case hex SHA-512 that LAPI keeps too. `current` and, during a rotation,
@@ -58,7 +68,6 @@ export const keyVersions = sqliteTable(
   },
   (table) => [
     index('key_versions_bouncer').on(table.bouncerId),
-    // Most never expire, and cost no row of it.
     index('key_versions_expires')
       .on(table.expiresMs)
       .where(sql`expires_ms IS NOT NULL`),
@@ -361,16 +370,14 @@ export const engineKeys = sqliteTable('engine_keys', {
   createdMs: integer('created_ms').notNull(),
 });
 
-/**
- * Where messages to operators go (events/). `sealedSecret`: what signs them (crypto/seal.ts). `revision` is the ETag. How far
- * the messages of each have come is in the object's storage.
- */
+/** Where messages to operators go (events/). How far each has come is in the object's storage. */
 export const webhooks = sqliteTable('webhooks', {
   id: integer('id').primaryKey({ autoIncrement: true }),
   name: text('name').notNull().unique(),
   url: text('url').notNull(),
   /** The types of events that it gets, a JSON list; null is all. */
   eventsJson: text('events_json'),
+  /** What signs its messages (crypto/seal.ts). */
   sealedSecret: text('sealed_secret').notNull(),
   createdMs: integer('created_ms').notNull(),
   revision: integer('revision').notNull().default(1),

@@ -121,6 +121,7 @@ describe('changing a policy', () => {
     expect((await operator('GET', '/bouncers/fw')).body).toMatchObject({
       view: null,
       rate_limit: null,
+      silent_after: null,
       revision: 1,
     });
   });

@@ -80,6 +80,24 @@ describe('a bouncer', () => {
     expect(ops.tries).toEqual([]);
   });
 
+  test('is silent after the time that an operator has set, also one that only looks up', async () => {
+    const key = await addBouncer('live');
+    await patch('live', { silent_after: '10m' });
+    for (let at = 0; at < 4; at++) {
+      await asBouncer(key, `/v1/decisions?ip=192.0.2.${at + 1}`);
+      await round(minute);
+    }
+    await quiet(7);
+    expect(ops.tries).toEqual([]);
+    await quiet(6);
+    await ops.reaches(1);
+    expect(ops.tries[0]!.data.bouncers).toEqual([
+      { name: 'live', last_seen_at: expect.any(String), expected_seconds: null },
+    ]);
+    const { body } = await operator('GET', '/bouncers/live');
+    expect(body.silent_after).toBe('10m0s');
+  });
+
   test('that was deleted, or has no key that opens anything, is not told of', async () => {
     const all = await bouncers(3);
     await polled(5, all);
@@ -277,4 +295,10 @@ async function change(body: object): Promise<void> {
     body: JSON.stringify(body),
   });
   expect(status).toBe(200);
+}
+
+async function patch(name: string, body: object): Promise<void> {
+  const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
+  const init = { method: 'PATCH', headers, body: JSON.stringify(body) };
+  expect((await call(`/api/v1/bouncers/${name}`, init)).status).toBe(200);
 }
