@@ -104,18 +104,19 @@ function columnsOf(sort: Sort, descending: boolean, link: (sort: string) => stri
 function summary(all: readonly RosterRow[]): string {
   if (all.length === 0) return 'There is none yet.';
   const counts = bouncerStates.map((state) => all.filter((row) => row.state === state).length);
-  const [seen = 0, silent = 0, unseen = 0, keyless = 0] = counts;
+  const [seen = 0, silent = 0, unseen = 0, paused = 0, keyless = 0] = counts;
   const parts = [
     `${some(seen, 'bouncer')} of ${countOf(all.length)} seen in the last hour`,
     ...(silent > 0 ? [`${countOf(silent)} silent`] : []),
     ...(unseen > 0 ? [`${countOf(unseen)} never seen`] : []),
+    ...(paused > 0 ? [`${countOf(paused)} paused`] : []),
     ...(keyless > 0 ? [`${countOf(keyless)} without a key that is good`] : []),
   ];
   return `${parts.join(', ')}.`;
 }
 
 function Filter({ at, q, state, sort }: { at: At; q: string; state: string; sort: string }) {
-  const words = { seen: 'seen', silent: 'silent', unseen: 'never seen', keyless: 'no key' };
+  const words = { seen: 'seen', silent: 'silent', unseen: 'never seen', paused: 'paused', keyless: 'no key' };
   return (
     <div class="bar">
       <form class="bar" role="search" method="get" action={linkTo(at, '/bouncers')}>

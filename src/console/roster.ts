@@ -12,7 +12,7 @@ import { askD1 } from '../store/ask.ts';
 import { bouncers, keyVersions } from '../store/schema.ts';
 import { lagOf } from '../stream/behind.ts';
 
-export const bouncerStates = ['seen', 'silent', 'unseen', 'keyless'] as const;
+export const bouncerStates = ['seen', 'silent', 'unseen', 'paused', 'keyless'] as const;
 export type BouncerState = (typeof bouncerStates)[number];
 
 export interface RosterRow {
@@ -35,9 +35,9 @@ export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> 
   const seen = report(env).then(() => readSeen(env));
   // Awaited below: where D1 fails first, its error is the answer.
   seen.catch(() => undefined);
-  const { id, name } = bouncers;
+  const { id, name, pausedMs } = bouncers;
   const { state, expiresMs, deadlineMs } = keyVersions;
-  const columns = { id, name, state, expiresMs, deadlineMs };
+  const columns = { id, name, pausedMs, state, expiresMs, deadlineMs };
   const rows = await askD1(env.DB, (db) =>
     db.select(columns).from(bouncers).leftJoin(keyVersions, eq(keyVersions.bouncerId, id)).orderBy(name),
   );
@@ -49,7 +49,7 @@ export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> 
     const { type, version } = known ? typeAndVersion(known.userAgent) : { type: '', version: '' };
     return {
       name: versions[0]?.name ?? '',
-      state: !hasKey ? 'keyless' : !known ? 'unseen' : nowMs - known.seenMs > silentMs ? 'silent' : 'seen',
+      state: hasKey ? stateOf(versions[0]?.pausedMs ?? null, known?.seenMs ?? null, nowMs) : 'keyless',
       keyEndMs,
       seenMs: known?.seenMs ?? null,
       type,
@@ -57,6 +57,11 @@ export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> 
       lag: known ? lagOf(known) : null,
     };
   });
+}
+
+function stateOf(pausedMs: number | null, seenMs: number | null, nowMs: number): BouncerState {
+  if (pausedMs !== null) return 'paused';
+  return seenMs === null ? 'unseen' : nowMs - seenMs > silentMs ? 'silent' : 'seen';
 }
 
 interface Version {
@@ -84,6 +89,8 @@ export function describeState(row: RosterRow, nowMs: number): { tone: Tone; word
       return { tone: 'bad', word: 'silent', why: `last seen ${agoOf(seenMs ?? 0, nowMs)}` };
     case 'unseen':
       return { tone: 'off', word: 'never seen', why: 'its key was not used yet' };
+    case 'paused':
+      return { tone: 'off', word: 'paused', why: 'an operator paused it: its requests are refused' };
     case 'keyless':
       return {
         tone: 'bad',

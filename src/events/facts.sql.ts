@@ -6,7 +6,7 @@ import { askD1 } from '../store/ask.ts';
 import { listed } from '../store/facts.ts';
 import { bouncers, hosts, keyVersions } from '../store/schema.ts';
 
-/** The names of those of some bouncers that have a key that may be used, by id: others can not poll, and shall not. */
+/** The names of those of some bouncers that may poll, by id: with a key that may be used, and not paused. */
 export async function namesOf(
   d1: D1Database,
   ids: readonly number[],
@@ -15,7 +15,7 @@ export async function namesOf(
   if (ids.length === 0) return new Map();
   const hasKey = sql`EXISTS (SELECT 1 FROM key_versions WHERE bouncer_id = bouncers.id
     AND coalesce(expires_ms, ${nowMs}) >= ${nowMs} AND coalesce(deadline_ms, ${nowMs}) >= ${nowMs})`;
-  const isAsked = sql`${bouncers.id} IN ${listed(ids)}`;
+  const isAsked = sql`${bouncers.id} IN ${listed(ids)} AND ${bouncers.pausedMs} IS NULL`;
   const rows = await askD1(d1, (db) =>
     db
       .select({ id: bouncers.id, name: bouncers.name })

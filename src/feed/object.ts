@@ -9,14 +9,12 @@ import { fail, type Result } from '../http/failure.ts';
 import { readSettings, type Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { createAlarm, stayAwake, type Alarm } from './alarm.ts';
-import { createBaselines } from '../stream/baselines.ts';
 import { createCleaning } from '../writer/cleaning.ts';
 import { seenPage, type SeenPage } from '../stream/behind.ts';
 import * as clients from '../stream/clients.ts';
 import { openCounters, type Audited, type Counters, type Counts } from '../counters/counters.sql.ts';
 import type { Step } from '../counters/steps.ts';
 import { openUsage, type UsagePage, type UsageReport, type UsageSums } from '../counters/usage.sql.ts';
-import { createClientLog, openClients } from '../stream/clients.sql.ts';
 import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
@@ -27,19 +25,18 @@ import { createTurns } from '../engines/upstream.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
-import type { Listed, ListFilter } from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
 import { createMaintenance } from './maintenance.ts';
+import { openStream } from './open-stream.ts';
 import { writeClients } from './write-behind.ts';
 import type { Kind } from '../mirror/census.ts';
-import * as log from '../mirror/decisions.sql.ts';
 import type { Report } from '../engines/metrics.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
-import { createInvalidated, invalidateAll, type Mark } from '../stream/invalidated.ts';
-import { answerPoll, createChangedLimits, type Stream, type StreamAnswer } from '../stream/poll.ts';
+import { invalidateAll, type Mark } from '../stream/invalidated.ts';
+import { answerPoll, type Stream, type StreamAnswer } from '../stream/poll.ts';
 import type {
   Cold,
   FeedStatus,
@@ -58,7 +55,7 @@ import { activeRows } from '../stream/selection.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
-import { choosesEngines, isLookup, type View } from '../mirror/view.ts';
+import { isLookup, type View } from '../mirror/view.ts';
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -90,27 +87,10 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#keys = openRememberedKeys(sql);
     this.#counters = openCounters(sql, this.#store.mirror);
     this.#usage = openUsage(sql);
-    const known = openClients(storage);
-    this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
-    this.#stream = {
-      mirror: this.#store.mirror,
-      clients: known,
-      clientLog: createClientLog(storage, known),
-      baselines: createBaselines(log.readBaselines(sql), (id, body) => {
-        const write = (): void => log.writeBaseline(sql, id, body);
-        return mirror.tryToWrite(this.#store, Date.now(), write) === null;
-      }),
-      gzipped: new Map(),
-      invalidated: createInvalidated(),
-      changedLimits: createChangedLimits(),
-      settled: new Map(),
-    };
-    // A view that names engines may mean another one now. The new names are stored, so this must be stored too.
-    if (this.#store.namesMoved) {
-      clients.forgetViews(known, choosesEngines);
-      this.#stream.clientLog.writeAll();
-    }
+    this.#stream = openStream(storage, this.#store);
+    const known = this.#stream.clients;
     const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
+    this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
     this.#keyStore = createKeyStore(sql, env.DB, {
       forgetBouncersAfter: (bouncerId) => {
         // A new bouncer with a reused id must not get another one's cursors.
@@ -163,9 +143,8 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#keys.writeHeard();
     this.#counters.keep(nowMs);
     // No alarm comes while this one runs, so nothing slow is waited for.
-    const rounds = this.#engines.map(engines.syncEngine);
     const all = [
-      ...rounds,
+      ...this.#engines.map(engines.syncEngine),
       writeClients(this.ctx.storage.sql, this.#stream, nowMs),
       this.#clean(nowMs),
       this.#watch.run(),
@@ -398,7 +377,7 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** A page of the operators' list: active decisions after an id, by id. Null: no engine has the name in `filter`. */
-  page(afterId: number, limit: number, filter: ListFilter = {}): Listed[] | null {
+  page(afterId: number, limit: number, filter: listing.ListFilter = {}): listing.Listed[] | null {
     this.#sweep();
     return listing.page(this.#store, afterId, limit, filter);
   }

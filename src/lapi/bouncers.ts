@@ -66,7 +66,7 @@ async function answer(
   const { id, policy } = bouncer.value;
   // The answer of an unknown key: whoever found a key does not learn where it is valid.
   if (!isAllowed(policy, address)) {
-    countRefusal('bouncer', 'address');
+    countRefusal('bouncer', policy.paused ? 'paused' : 'address');
     return lapiError({ kind: 'forbidden' });
   }
   const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());

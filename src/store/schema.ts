@@ -5,10 +5,7 @@ import { sql } from 'drizzle-orm';
 import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 import { roles } from '../config/roles.ts';
 
-/**
- * A bouncer. `revision` counts its mutations, those of its keys included: it is the ETag, and of two mutations at once one
- * is refused by it. `metricsJson`: the newest `POST /v1/usage-metrics`, as it came.
- */
+/** A bouncer. `revision` counts its mutations, those of its keys too: it is the ETag. `metricsJson`: its newest report. */
 export const bouncers = sqliteTable(
   'bouncers',
   {
