@@ -243,6 +243,7 @@ function interned(): (decision: Named) => string {
   };
 }
 
+/** As bouncers in Go do: where the server has just closed a connection that was kept, the next one is taken. */
 function answerTo(
   url: string,
   options: { headers: Record<string, string>; agent: Agent; timeout: number },
@@ -255,7 +256,10 @@ function answerTo(
       answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(parts) }));
     });
     request.on('timeout', () => request.destroy(new Error('no answer in time')));
-    request.on('error', reject);
+    request.on('error', (error: NodeJS.ErrnoException) => {
+      if (request.reusedSocket && error.code === 'ECONNRESET') resolve(answerTo(url, options));
+      else reject(error);
+    });
   });
 }
 
