@@ -341,7 +341,10 @@ export async function revokeVersion(c: Context<AppEnv>, at: At, form: URLSearchP
 export async function changeLimits(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
   const revision = Number(/^\d{1,15}$/.exec(form.get('revision') ?? '')?.[0] ?? 0);
   const seen = { 'if-match': etagOf(revision) };
-  const answer = await send<Changed>(c, form, 'PATCH', '', limitsIn(form), seen);
+  const before = await call<One>(c, 'GET', `/bouncers/${part(nameIn(c))}`);
+  if (!before.ok) return refusedPage(at, before.refused);
+  // If it is another one by now, the revision is too.
+  const answer = await send<Changed>(c, form, 'PATCH', '', limitsIn(form, before.body), seen);
   if (answer.ok) return doneAt(c, at, 'limited');
   if (answer.refused.status === 412) return doneAt(c, at, 'stale');
   return bouncerPage(c, at, { values: form, refused: answer.refused });

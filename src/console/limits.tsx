@@ -29,7 +29,7 @@ export function LimitsForm(props: {
   return (
     <Post at={at} to={`/bouncers/${bouncer.name}/limits`} needs="operator" what="Changing them">
       <input type="hidden" name="revision" value={String(bouncer.revision)} />
-      {choices.length > 1 ? (
+      {choices.length > 1 || chosen.length > 0 ? (
         <fieldset>
           <legend>Only decisions of these engines</legend>
           {choices.map((name) => (
@@ -47,7 +47,7 @@ export function LimitsForm(props: {
             name={name}
             field={`view.${name}`}
             label={fields[name][0]}
-            value={view?.[name]?.join(', ') ?? ''}
+            value={shownList(view?.[name])}
             sent={sent}
             placeholder="all"
             hint={`${fields[name][1]} Commas between them.`}
@@ -86,14 +86,25 @@ export function LimitsForm(props: {
   );
 }
 
-/** The body of `PATCH /bouncers/{name}`. What is no number is sent as it is, for the API to refuse. */
-export function limitsIn(form: URLSearchParams) {
+function shownList(list: readonly string[] | undefined): string {
+  return list?.join(', ') ?? '';
+}
+
+/**
+ * The body of `PATCH /bouncers/{name}`. What is no number is sent as it is, for the API to refuse. `before`: as the form
+ * showed it. A text that is as it was stays the list that it was: an entry may have a comma.
+ */
+export function limitsIn(form: URLSearchParams, { view: before }: Pick<BouncerBody, 'view'>) {
+  const listOf = (name: (typeof lists)[number]): readonly string[] | null => {
+    const text = form.get(name) ?? '';
+    return text === shownList(before?.[name]) ? (before?.[name] ?? null) : listIn(text, /,/);
+  };
   const engines = form.getAll('engines');
   const cap = form.get('max_decisions')?.trim() ?? '';
   const rate = form.get('per_minute') ?? '';
   const view = {
     engines: engines.length === 0 ? null : engines,
-    ...Object.fromEntries(lists.map((name) => [name, listIn(form.get(name), /,/)])),
+    ...Object.fromEntries(lists.map((name) => [name, listOf(name)])),
     max_decisions: cap === '' ? null : numberIn(cap),
   };
   return {

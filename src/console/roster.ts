@@ -1,13 +1,14 @@
-// All bouncers at once, as far as a list sorts and filters by it: name, key, when each was last seen. One question to D1, and
-// the pages of the feed's object: 10,000 bouncers are read in less than a quarter of a second.
+// All bouncers at once, as far as a list sorts and filters by it: name, key, when each was last seen. One question to D1, two
+// rows for each bouncer, and the pages of the feed's object: 10,000 are read in less than a quarter of a second.
 
 import { eq } from 'drizzle-orm';
 import type { Tone } from './parts.tsx';
 import { agoOf } from './words.ts';
 import { typeAndVersion } from '../bouncers/bouncers.ts';
 import { endOf, isLive } from '../bouncers/versions.ts';
-import { report } from '../feed/client.ts';
+import { changesHere, report } from '../feed/client.ts';
 import { readSeen } from '../metrics/read.ts';
+import { sinceMs } from '../runtime/clock.ts';
 import { askD1 } from '../store/ask.ts';
 import { bouncers, keyVersions } from '../store/schema.ts';
 import { lagOf } from '../stream/behind.ts';
@@ -30,8 +31,24 @@ export interface RosterRow {
 /** No bouncer of CrowdSec's polls less often by default. One that only looks up may be silent for longer. */
 export const silentMs = 3_600_000;
 
-/** In the order of their names. */
+/** A page of many bouncers that somebody leaves open asks again and again: of D1 at most 200 rows a second. */
+const keptMsEach = 10;
+let kept:
+  | { readonly env: Env; readonly changes: number; readonly atMs: number; readonly rows: RosterRow[] }
+  | undefined;
+
+/** In the order of their names. Of 10,000 it may be 100 s old, but has what was changed through this isolate. */
 export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> {
+  const changes = changesHere();
+  if (kept?.env === env && kept.changes === changes) {
+    if (sinceMs(kept.atMs, nowMs) < keptMsEach * kept.rows.length) return kept.rows;
+  }
+  const rows = await readAll(env, nowMs);
+  kept = { env, changes, atMs: nowMs, rows };
+  return rows;
+}
+
+async function readAll(env: Env, nowMs: number): Promise<RosterRow[]> {
   const seen = report(env).then(() => readSeen(env));
   // Awaited below: where D1 fails first, its error is the answer.
   seen.catch(() => undefined);

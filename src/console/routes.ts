@@ -5,10 +5,12 @@ import { Hono, type Context } from 'hono';
 import type { AppEnv } from '../env.ts';
 import { readText } from '../http/body.ts';
 import type { Failure } from '../http/failure.ts';
+import { isFromElsewhere } from '../http/site.ts';
 import { fixPublicUrl } from '../hosts/public-url.ts';
 import { mayAct } from '../config/roles.ts';
 import { isLoopbackUrl } from '../config/public-url.ts';
 import { identifyBySession, identifyOperator } from '../operators/caller.ts';
+import { idempotencyKeyRule } from '../operations/operation.ts';
 import { formToken, isFormToken } from '../operators/sessions.ts';
 import { baseOf, type At } from './at.ts';
 import { bouncerList, createBouncer, newBouncer } from './bouncers.tsx';
@@ -76,7 +78,8 @@ function change(path: string, handle: Change): void {
       const form = await readForm(c);
       if (form instanceof Response) return form;
       const isOurs = await isFormToken(c.env, formOwner(c, at), form.get('form-token') ?? '', at.nowMs);
-      return isOurs ? handle(c, at, form) : refuse(c, oldForm);
+      const isWhole = idempotencyKeyRule.test(form.get('request') ?? '');
+      return isOurs && isWhole ? handle(c, at, form) : refuse(c, oldForm);
     }),
   );
 }
@@ -112,8 +115,10 @@ async function asOperator(
 /** Whether the request itself says who asks: the header of a proxy, such as Cloudflare Access. */
 function hasCredentials(c: Context<AppEnv>): boolean {
   const { operatorIssuers } = c.get('settings');
-  const names = ['authorization', ...operatorIssuers.map(({ header }) => header)];
-  return names.some((name) => c.req.raw.headers.has(name));
+  const { headers } = c.req.raw;
+  // A proxy that asks for a password of its own passes that on.
+  const isBearer = /^Bearer /i.test(headers.get('authorization') ?? '');
+  return isBearer || operatorIssuers.some(({ header }) => header !== 'authorization' && headers.has(header));
 }
 
 /** Whose form it is. A form of another session is not good. */
@@ -125,14 +130,6 @@ function formOwner(c: Context<AppEnv>, { actor, bySession }: At): string {
 function urlOf(c: Context<AppEnv>): string {
   const { publicUrl, pathPrefix } = c.get('settings');
   return publicUrl !== '' && !isLoopbackUrl(publicUrl) ? publicUrl : new URL(c.req.url).origin + pathPrefix;
-}
-
-/** Whether a browser sends this for a page of another site. Over plain HTTP it says no more than the page's origin. */
-function isFromElsewhere({ headers, url }: Request): boolean {
-  const site = headers.get('sec-fetch-site');
-  if (site !== null) return site !== 'same-origin' && site !== 'none';
-  const origin = headers.get('origin');
-  return origin !== null && (!URL.canParse(origin) || new URL(origin).host !== new URL(url).host);
 }
 
 async function readForm(c: Context<AppEnv>): Promise<URLSearchParams | Response> {

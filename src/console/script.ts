@@ -21,6 +21,7 @@ setInterval(async () => {
   const main = document.querySelector('main[data-live]');
   if (!main || isBusy()) return;
   const answer = await fetch(location.href).catch(() => null);
+  if (answer?.status === 401) return location.reload();
   if (!answer?.ok || isBusy()) return;
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
   const at = document.activeElement.getAttribute('href');

@@ -3,6 +3,7 @@
 import type { Context } from 'hono';
 import { deleteCookie, getCookie, setCookie } from 'hono/cookie';
 import { clientAddress, type AppEnv } from '../env.ts';
+import { countRefusal } from '../feed/client.ts';
 import { describeFailure, type Failure } from '../http/failure.ts';
 import { sessionMs, startSession } from '../operators/sessions.ts';
 import { baseOf } from './at.ts';
@@ -85,7 +86,11 @@ export async function signIn(c: Context<AppEnv>, form: URLSearchParams): Promise
   const to = form.get('to') ?? '';
   const address = clientAddress(c.req.raw, c.get('settings'));
   const started = await startSession(c.env, form.get('token')?.trim() ?? '', address, Date.now());
-  if (!started.ok) return signInPage(c, pathOf(to), started.failure);
+  if (!started.ok) {
+    const { kind } = started.failure;
+    if (kind === 'unauthorised' || kind === 'forbidden') countRefusal('operator', kind);
+    return signInPage(c, pathOf(to), started.failure);
+  }
   setCookie(c, cookieName, started.value, { ...cookieOptions(c), maxAge: sessionMs / 1000 });
   return c.redirect(c.get('settings').pathPrefix + pathOf(to), 303);
 }

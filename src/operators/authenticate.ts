@@ -4,6 +4,7 @@
 import { waitUntil } from 'cloudflare:workers';
 import { answerMs } from '../store/ask.ts';
 import { fail, succeed, type Result } from '../http/failure.ts';
+import { isFromElsewhere } from '../http/site.ts';
 import { sameSecret } from '../crypto/secret.ts';
 import type { Settings } from '../config/settings.ts';
 import { withinMs } from '../runtime/wait.ts';
@@ -37,7 +38,8 @@ export async function authenticateOperator(
     for (const header of new Set(operatorIssuers.map((issuer) => issuer.header))) {
       const token = request.headers.get(header);
       if (token === null) continue;
-      if (isForeignForm(request)) {
+      const isRead = request.method === 'GET' || request.method === 'HEAD';
+      if (!isRead && isFromElsewhere(request)) {
         return fail({
           kind: 'forbidden',
           problem: 'a page of another site sent this: only pages of this site may',
@@ -83,12 +85,6 @@ export function named(identity: Result<Identity>): Result<Operator> {
  * Whether a browser sends this for a page of another site. Cloudflare Access logs a browser in by a cookie, and a form on
  * any page can post with it (a `text/plain` body can be JSON). Clients that are no browser send neither header.
  */
-function isForeignForm(request: Request): boolean {
-  if (request.method === 'GET' || request.method === 'HEAD') return false;
-  const site = request.headers.get('sec-fetch-site');
-  if (site === null) return request.headers.has('origin');
-  return site !== 'same-origin' && site !== 'none';
-}
 
 /**
  * Notes a read with `OPERATOR_TOKEN`, where operators have other ways to log in. Where they have none, it is the ordinary
