@@ -26,7 +26,7 @@ export interface SeenPage {
 
 /** An address that a bouncer has left for good keeps its cursor as long as tombstones are kept. */
 const recentMs = 86_400_000;
-const pageClients = 5_000;
+const pageClients = 2_000;
 
 /** The next page of clients, by bouncer. A bouncer may be in several pages (`joined`). `afterRow`: 0 begins. */
 export function seenPage(clients: Clients, sequence: number, afterRow: number, nowMs: number): SeenPage {

@@ -105,12 +105,16 @@ export async function answerPoll(stream: Stream, client: string, poll: Poll): Pr
   const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
-  // A body that was cut off takes the cursor back; the client may ask again without `startup`.
+  // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
+  // cursor is by now: another program of the same name may have moved it on. That costs repeats.
   const undo = (): void => {
     const known = cursorOf(clients, client, slot);
-    if (known && !sameCursor(known, next)) return;
-    setCursor(clients, client, slot, startup ? undefined : cursor);
-    if (startup) invalidate(stream.invalidated, client);
+    if (startup) {
+      setCursor(clients, client, slot, undefined);
+      invalidate(stream.invalidated, client);
+    } else if (known && sameCursor(known, next)) {
+      setCursor(clients, client, slot, cursor);
+    }
   };
   const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
   const body = await bodyOf(stream.gzipped, delivery, rendering, undo);

@@ -210,4 +210,44 @@ describe('a cursor of an isolate ends', () => {
     letIsolatesFollow();
     expect((await client.pull(false)).added).toHaveLength(many.length);
   });
+
+  describe('when two programs with one key and address are cut off', () => {
+    const add = async (from: number, count: number) => {
+      for (let at = from; at < from + count; at++) {
+        engine.add({ value: `2001:db8::${at.toString(16)}`, untilMs: Date.now() + hour });
+      }
+      await sync();
+    };
+    const ask = async (startup: boolean) => {
+      const seenMs = Date.now();
+      const poll = { bouncerId: 1, versionId: 1, address: '192.0.2.200', seenMs, userAgent: 'test/1' };
+      const answer = await feed().stream({ poll, view: everything, startup, gzip: false, sightings: [] });
+      return (answer as StreamAnswer).body as ReadableStream;
+    };
+    const read = async (body: ReadableStream) => {
+      return ((await new Response(body).json()) as { new: unknown[] }).new.length;
+    };
+    beforeEach(async () => {
+      await add(1, 3_000);
+      expect(await read(await ask(true))).toBe(3_000);
+      await add(3_001, 300);
+    });
+
+    test('the start-up first, then changes: the next answer is the full state', async () => {
+      const changes = await ask(false);
+      const started = await ask(true);
+      await started.cancel();
+      await changes.cancel();
+      expect(await read(await ask(false))).toBe(3_300);
+    });
+
+    test('changes first, then the start-up: the next answer is the full state', async () => {
+      expect(await read(await ask(false))).toBe(300);
+      const again = await ask(false);
+      const started = await ask(true);
+      await again.cancel();
+      await started.cancel();
+      expect(await read(await ask(false))).toBe(3_300);
+    });
+  });
 });
