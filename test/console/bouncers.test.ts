@@ -1,7 +1,7 @@
 // Bouncers in the console: the list, one of them, and what an operator does about it, by the operations of the API.
 import { beforeEach, describe, expect, test } from 'vitest';
 import { startModelEngine } from '../support/model-engine.ts';
-import { addBouncer, asBouncer, operator } from '../support/http.ts';
+import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { auditRows, makeToken, pass } from '../support/operators.ts';
 import { formOf, signedIn, type Browser, type Page } from '../support/console.ts';
 
@@ -199,6 +199,21 @@ describe('one bouncer', () => {
     const none = Object.fromEntries(Object.keys(limits).map((name) => [name, '']));
     await browser.submit(again, '/bouncers/web-1/limits', none);
     expect((await operator('GET', '/bouncers/web-1')).body).toMatchObject({ view: null, rate_limit: null });
+  });
+
+  test('keeps the limits that were not touched, also those that the form could not write', async () => {
+    await addBouncer('web-1');
+    const view = { engines: ['default'], scenarios_not_containing: ['foo, bar'] };
+    const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
+    const body = JSON.stringify({ view });
+    const { status } = await call('/api/v1/bouncers/web-1', { method: 'PATCH', headers, body });
+    expect(status).toBe(200);
+    const page = await browser.get('/console/bouncers/web-1');
+    await browser.submit(page, '/bouncers/web-1/limits', { per_minute: '60' });
+    expect((await operator('GET', '/bouncers/web-1')).body).toMatchObject({
+      view,
+      rate_limit: { per_minute: 60 },
+    });
   });
 
   test('is not limited by somebody who has not seen its newest limits', async () => {
