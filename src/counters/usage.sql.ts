@@ -2,7 +2,7 @@
 // every ten minutes or more. No row is held in memory. Losing one begins its bouncer's sums anew.
 
 import { createMissing } from '../mirror/decisions.sql.ts';
-import { withWindow, type Sums, type Usage, type Window } from './usage.ts';
+import { withWindows, type Sums, type Usage, type Window } from './usage.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS usage (
   bouncer_id INTEGER PRIMARY KEY, windows TEXT NOT NULL, sums TEXT NOT NULL)`;
@@ -43,7 +43,7 @@ export function openUsage(sql: SqlStorage) {
     /** Adds a report, once. Throws if it can't be written. */
     take({ bouncerId, windows }: UsageReport): void {
       const before = read(bouncerId);
-      const after = windows.reduce(withWindow, before);
+      const after = withWindows(before, windows);
       if (after === before) return;
       const sums = after.usage.map((one): Stored => {
         return [one.item, one.unit, one.origin, one.remediation, one.ipType, one.value];

@@ -31,6 +31,10 @@ export interface Sums {
 
 /** Hosts that share a key report at the same time, and a report is sent again within a minute. */
 const mostWindows = 64;
+/** Of one report, so that its windows are known when it is sent again. A bouncer sends one; those that waited come with it. */
+const mostReported = 32;
+/** Of all windows of a report, which may be 1 MB: the object adds them up in one turn. */
+const mostItems = 256;
 /** A firewall bouncer has 4 for each of its origins, and 4 more. */
 const mostUsage = 24;
 /** What has no series of its own any more. */
@@ -40,17 +44,24 @@ const mostText = 100;
 const idLength = 16;
 
 /**
- * The windows of a component's report (pkg/models/localapi_swagger.yaml, `DetailedMetrics`). A window without a time is left out: it
- * can not be told from one that is sent again.
+ * The newest windows of a component's report (pkg/models/localapi_swagger.yaml, `DetailedMetrics`), the newest last. A window
+ * without a time is left out: it can not be told from one that is sent again.
  */
 export function windowsOf(component: unknown): Window[] {
-  return listOf(component, 'metrics').flatMap((part) => {
-    const usage = listOf(part, 'items').flatMap(usageOf);
-    const isTimed = typeof objectOf(part['meta'])['utc_now_timestamp'] === 'number';
-    return isTimed && usage.length > 0
-      ? [{ id: digestOf(JSON.stringify(part)).slice(0, idLength), usage }]
-      : [];
+  const timed = listOf(component, 'metrics').flatMap((part) => {
+    const at = objectOf(part['meta'])['utc_now_timestamp'];
+    return typeof at === 'number' ? [{ part, at }] : [];
   });
+  const windows: Window[] = [];
+  let room = mostItems;
+  for (const { part } of timed.sort((a, b) => b.at - a.at)) {
+    if (room === 0 || windows.length === mostReported) break;
+    const usage = listOf(part, 'items').flatMap(usageOf).slice(0, room);
+    if (usage.length === 0) continue;
+    room -= usage.length;
+    windows.unshift({ id: digestOf(JSON.stringify(part)).slice(0, idLength), usage });
+  }
+  return windows;
 }
 
 function usageOf({ name, unit, value, labels }: Json): Usage[] {
@@ -70,19 +81,24 @@ function usageOf({ name, unit, value, labels }: Json): Usage[] {
 }
 
 /**
- * The sums with a window more; the same sums if they have it. What comes first keeps its labels: if the largest did, a series
- * would go back whenever another one became larger.
+ * The sums with the windows of a report; the same sums if they have them all. What comes first keeps its labels: if the largest
+ * did, a series would go back whenever another one became larger.
  */
-export function withWindow(sums: Sums, { id, usage }: Window): Sums {
-  if (sums.windows.includes(id)) return sums;
+export function withWindows(sums: Sums, windows: readonly Window[]): Sums {
+  const known = new Set(sums.windows);
   const added = new Map(sums.usage.map((one) => [seriesOf(one), one]));
-  for (const one of usage) {
-    const isKnown = added.has(seriesOf(one)) || added.size < mostUsage;
-    const own = isKnown ? one : { ...one, unit: other, origin: other, remediation: '', ipType: '' };
-    const series = seriesOf(own);
-    added.set(series, { ...own, value: (added.get(series)?.value ?? 0) + one.value });
+  for (const { id, usage } of windows) {
+    if (known.has(id)) continue;
+    known.add(id);
+    for (const one of usage) {
+      const isKnown = added.has(seriesOf(one)) || added.size < mostUsage;
+      const own = isKnown ? one : { ...one, unit: other, origin: other, remediation: '', ipType: '' };
+      const series = seriesOf(own);
+      added.set(series, { ...own, value: (added.get(series)?.value ?? 0) + one.value });
+    }
   }
-  return { windows: [...sums.windows, id].slice(-mostWindows), usage: [...added.values()] };
+  if (known.size === sums.windows.length) return sums;
+  return { windows: [...known].slice(-mostWindows), usage: [...added.values()] };
 }
 
 function seriesOf({ item, unit, origin, remediation, ipType }: Usage): string {

@@ -527,6 +527,21 @@ describe('what a bouncer reports', () => {
     await usage(16);
   });
 
+  test('is added once of a hundred windows, too: of the newest', async () => {
+    const windows = Array.from({ length: 100 }, (_, at) => windowOf([dropped(1 + at)], 1_700_000_000 + at));
+    await send(windows.toReversed());
+    await send(windows.toReversed());
+    await send([windowOf([dropped(1)], 1_800_000_000)]);
+    // 69 to 100.
+    await usage(32 * 84.5 + 1);
+  });
+
+  test('is added up of so many items', async () => {
+    const items = Array.from({ length: 200 }, () => dropped(1));
+    await send([windowOf(items), windowOf(items, 1_700_000_900)]);
+    await usage(256);
+  });
+
   test('outlives the object, and goes with the bouncer', async () => {
     await send([windowOf([dropped(5)])]);
     await usage(5);
