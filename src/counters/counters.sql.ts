@@ -7,6 +7,7 @@ import type { Mirror } from '../mirror/memory.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { addTriples, counted, inTriples, type Batch } from './counting.ts';
+import { createDeleted } from './deleted.ts';
 import { noSteps, withNow, type Step } from './steps.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL)`;
@@ -54,6 +55,10 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
   const kept = JSON.parse(row?.body ?? '{}') as Body;
   const requests = new Map<number, number[]>();
   addTriples(requests, kept.requests ?? []);
+  const deleted = createDeleted();
+  const mayBegin = (bouncerId: number): boolean => {
+    return requests.size < mostBouncers && !deleted.has(bouncerId);
+  };
   /** The one that was heard last comes last. */
   const batches = new Map(kept.batches ?? []);
   const refused = new Map(Object.entries(kept.refused ?? {}));
@@ -104,7 +109,7 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
         if (batches.size <= mostIsolates) break;
         batches.delete(oldest);
       }
-      addTriples(requests, batch.requests, mostBouncers);
+      addTriples(requests, batch.requests, mayBegin);
       polls += pollsIn(batch.requests);
       for (const [what, count] of Object.entries(batch.refused ?? {})) {
         refused.set(what, (refused.get(what) ?? 0) + count);
@@ -116,10 +121,14 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
       audited = to;
       isStored = false;
     },
-    forgetBouncer: (bouncerId: number): void => forget((id) => id === bouncerId),
+    forgetBouncer(bouncerId: number): void {
+      deleted.add(bouncerId);
+      forget((id) => id === bouncerId);
+    },
     /** D1 was restored: so is its audit log. */
     forgetBouncersAfter(bouncerId: number): void {
       audited = nothingAudited;
+      deleted.forgetAfter(bouncerId);
       forget((id) => id > bouncerId);
     },
     /** For every round. */

@@ -100,16 +100,16 @@ export function inTriples(requests: ReadonlyMap<number, readonly number[]>): num
   return triples;
 }
 
-/** Adds counts that are in one flat list. Bouncers beyond `most` are left out. */
+/** Adds counts that are in one flat list. A bouncer that has none yet and may not begin is left out. */
 export function addTriples(
   requests: Map<number, number[]>,
   triples: readonly number[],
-  most = Infinity,
+  mayBegin: (bouncerId: number) => boolean = () => true,
 ): void {
   for (let at = 0; at < triples.length; at += 3) {
     const [bouncerId, what, count] = triples.slice(at, at + 3) as [number, number, number];
     const own = requests.get(bouncerId) ?? [];
-    if (own.length === 0 && requests.size >= most) continue;
+    if (own.length === 0 && !mayBegin(bouncerId)) continue;
     while (own.length <= what) own.push(0);
     own[what] = (own[what] as number) + count;
     requests.set(bouncerId, own);

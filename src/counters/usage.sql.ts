@@ -2,6 +2,7 @@
 // every ten minutes or more. No row is held in memory. Losing one begins its bouncer's sums anew.
 
 import { createMissing } from '../mirror/decisions.sql.ts';
+import { createDeleted } from './deleted.ts';
 import { withWindows, type Sums, type Usage, type Window } from './usage.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS usage (
@@ -30,6 +31,7 @@ export type UsageSums = ReturnType<typeof openUsage>;
 
 export function openUsage(sql: SqlStorage) {
   createMissing(sql, [table]);
+  const deleted = createDeleted();
 
   const read = (bouncerId: number): Sums => {
     const select = `SELECT windows, sums FROM usage WHERE bouncer_id = ?`;
@@ -42,6 +44,7 @@ export function openUsage(sql: SqlStorage) {
   return {
     /** Adds a report, once. Throws if it can't be written. */
     take({ bouncerId, windows }: UsageReport): void {
+      if (deleted.has(bouncerId)) return;
       const before = read(bouncerId);
       const after = withWindows(before, windows);
       if (after === before) return;
@@ -56,9 +59,11 @@ export function openUsage(sql: SqlStorage) {
       );
     },
     forgetBouncer(bouncerId: number): void {
+      deleted.add(bouncerId);
       sql.exec(`DELETE FROM usage WHERE bouncer_id = ?`, bouncerId);
     },
     forgetBouncersAfter(bouncerId: number): void {
+      deleted.forgetAfter(bouncerId);
       sql.exec(`DELETE FROM usage WHERE bouncer_id > ?`, bouncerId);
     },
     /** `afterId`: 0 begins. */
