@@ -4,13 +4,13 @@
 
 import { causeOf } from '../http/failure.ts';
 import type { Mirror } from '../mirror/memory.ts';
-import { createMissing } from '../mirror/decisions.sql.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { addTriples, counted, inTriples, type Batch } from './counting.ts';
 import { createDeleted } from './deleted.ts';
 import { noSteps, withNow, type Step } from './steps.ts';
+import { openTable } from './tables.ts';
 
-const table = `CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL)`;
+const createTable = `CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY CHECK (id = 0), body TEXT NOT NULL)`;
 
 const writeIntervalMs = 10_000;
 /** Those that come later are not counted until others are deleted: the row has some 40 bytes for each. */
@@ -49,10 +49,23 @@ export interface Counts {
 
 export type Counters = ReturnType<typeof openCounters>;
 
+/** Nothing here keeps the object from its start: a full disk has no table yet, and a row that can't be read counts anew. */
 export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'sequence'>) {
-  createMissing(sql, [table]);
-  const [row] = sql.exec<{ body: string }>(`SELECT body FROM counters`).toArray();
-  const kept = JSON.parse(row?.body ?? '{}') as Body;
+  const table = openTable(sql, createTable);
+  let isReadable = true;
+  const readStored = (): Body => {
+    if (!isReadable || !table.isThere()) return {};
+    try {
+      const [row] = sql.exec<{ body: string }>(`SELECT body FROM counters`).toArray();
+      return JSON.parse(row?.body ?? '{}') as Body;
+    } catch (error) {
+      isReadable = false;
+      console.error(`counters can not be read, and begin anew: ${causeOf(error).message}`);
+      return {};
+    }
+  };
+
+  const kept = readStored();
   const requests = new Map<number, number[]>();
   addTriples(requests, kept.requests ?? []);
   const deleted = createDeleted();
@@ -79,8 +92,10 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
     const body = JSON.stringify({ ...countsNow(), batches: [...batches], steps } satisfies Body);
     const insert = `INSERT INTO counters VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
     try {
+      table.make();
       sql.exec(insert, body);
       isStored = true;
+      isReadable = true;
     } catch (error) {
       console.error(`counters can not be written, and wait: ${causeOf(error).message}`);
     }
@@ -141,9 +156,12 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
       noteNow(nowMs);
       return steps.steps;
     },
+    /** What is stored. Of the audit log also what is not yet: after a restart it is counted again from D1. */
     read(nowMs: number): Counts {
       write(nowMs);
-      return countsNow();
+      if (isStored) return countsNow();
+      const { requests = [], refused = {} } = readStored();
+      return { requests, refused, audited };
     },
   };
 }

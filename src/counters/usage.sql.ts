@@ -1,11 +1,11 @@
 // What bouncers' reports add up to, a row for each bouncer in the feed's object. A report is written at once: bouncers send one
 // every ten minutes or more. No row is held in memory. Losing one begins its bouncer's sums anew.
 
-import { createMissing } from '../mirror/decisions.sql.ts';
 import { createDeleted } from './deleted.ts';
+import { openTable } from './tables.ts';
 import { withWindows, type Sums, type Usage, type Window } from './usage.ts';
 
-const table = `CREATE TABLE IF NOT EXISTS usage (
+const createTable = `CREATE TABLE IF NOT EXISTS usage (
   bouncer_id INTEGER PRIMARY KEY, windows TEXT NOT NULL, sums TEXT NOT NULL)`;
 
 /** A report, and the bouncer that it is of. */
@@ -30,7 +30,7 @@ type Stored = readonly [Usage['item'], unit: string, origin: string, remediation
 export type UsageSums = ReturnType<typeof openUsage>;
 
 export function openUsage(sql: SqlStorage) {
-  createMissing(sql, [table]);
+  const table = openTable(sql, createTable);
   const deleted = createDeleted();
 
   const read = (bouncerId: number): Sums => {
@@ -45,6 +45,7 @@ export function openUsage(sql: SqlStorage) {
     /** Adds a report, once. Throws if it can't be written. */
     take({ bouncerId, windows }: UsageReport): void {
       if (deleted.has(bouncerId)) return;
+      table.make();
       const before = read(bouncerId);
       const after = withWindows(before, windows);
       if (after === before) return;
@@ -60,14 +61,15 @@ export function openUsage(sql: SqlStorage) {
     },
     forgetBouncer(bouncerId: number): void {
       deleted.add(bouncerId);
-      sql.exec(`DELETE FROM usage WHERE bouncer_id = ?`, bouncerId);
+      if (table.isThere()) sql.exec(`DELETE FROM usage WHERE bouncer_id = ?`, bouncerId);
     },
     forgetBouncersAfter(bouncerId: number): void {
       deleted.forgetAfter(bouncerId);
-      sql.exec(`DELETE FROM usage WHERE bouncer_id > ?`, bouncerId);
+      if (table.isThere()) sql.exec(`DELETE FROM usage WHERE bouncer_id > ?`, bouncerId);
     },
     /** `afterId`: 0 begins. */
     page(afterId: number): UsagePage {
+      if (!table.isThere()) return { bouncers: [], next: null };
       const select = `SELECT bouncer_id AS bouncerId, sums FROM usage WHERE bouncer_id > ? ORDER BY bouncer_id LIMIT ?`;
       const rows = sql.exec<{ bouncerId: number; sums: string }>(select, afterId, pageRows).toArray();
       return { bouncers: rows, next: rows.length < pageRows ? null : (rows.at(-1)?.bouncerId ?? null) };

@@ -90,18 +90,57 @@ test('what a reader has seen outlives a crash: a counter never goes back', async
   }
 });
 
+const countOne = async (number: number): Promise<void> => {
+  await arrives({ number, requests: [1, counted.polls, 1], refused: { 'bouncer no-key': 1 } });
+};
+
 test('a disk that is full keeps no question from its answer, and no count from the next write', async () => {
   vi.spyOn(console, 'error').mockReturnValue(undefined);
-  await feed().status();
-  const makeRoom = await refuseWrites();
-  const isolate = createCounting();
-  isolate.count(1, counted.polls);
-  await isolate.send(Date.now(), arrives);
+  await countOne(1);
   expect(await counts()).toEqual([1, counted.polls, 1]);
+  const makeRoom = await refuseWrites();
+  await countOne(2);
+  // A crash would lose it, and a counter that goes back is added again.
+  const { requests, refused } = await feed().counts();
+  expect([requests, refused]).toEqual([[1, counted.polls, 1], { 'bouncer no-key': 1 }]);
   makeRoom();
   vi.setSystemTime(Date.now() + 10_000);
   await restart();
+  expect(await counts()).toEqual([1, counted.polls, 2]);
+});
+
+test('the object starts on a disk that has been full since before there were counters', async () => {
+  vi.spyOn(console, 'error').mockReturnValue(undefined);
+  await runInDurableObject(feed(), (_, { storage }) => {
+    for (const table of ['counters', 'usage']) storage.sql.exec(`DROP TABLE IF EXISTS ${table}`);
+  });
+  const makeRoom = await refuseWrites();
+  await evictDurableObject(feed());
+  const usage = [
+    { item: 'dropped', unit: 'packet', origin: 'CAPI', remediation: '', ipType: '', value: 1 },
+  ] as const;
+  await countOne(1);
+  expect(await counts()).toEqual([]);
+  expect(await feed().usagePage(0)).toEqual({ bouncers: [], next: null });
+  makeRoom();
+  await feed().takeReport(null, null, { bouncerId: 1, windows: [{ id: 'a', usage }] });
+  expect((await feed().usagePage(0)).bouncers).toHaveLength(1);
   expect(await counts()).toEqual([1, counted.polls, 1]);
+  await evictDurableObject(feed());
+  expect(await counts()).toEqual([1, counted.polls, 1]);
+});
+
+test('the object starts with counters that can not be read, and counts anew', async () => {
+  const log = vi.spyOn(console, 'error').mockReturnValue(undefined);
+  await countOne(1);
+  await counts();
+  await runInDurableObject(feed(), (_, { storage }) => {
+    storage.sql.exec(`UPDATE counters SET body = '{'`);
+  });
+  await evictDurableObject(feed());
+  await countOne(2);
+  expect(await counts()).toEqual([1, counted.polls, 1]);
+  expect(log).toHaveBeenCalledOnce();
 });
 
 test('no more than 20,000 bouncers and 1,000 isolates are remembered', async () => {
