@@ -6,7 +6,7 @@ import type { Clients } from '../stream/clients.ts';
 import type { Alarms, Wrong } from './alarms.ts';
 import { isoTime, type Item } from './kinds.ts';
 import * as log from './log.sql.ts';
-import { isNews, isSilent, patienceMs, seen, type Watched } from './silence.ts';
+import { countsFromMs, isNews, isSilent, patienceMs, seen, type Awake, type Watched } from './silence.ts';
 
 export type SeenBouncers = ReadonlyMap<number, SeenBouncer>;
 
@@ -47,13 +47,14 @@ export function createBouncerWatch(sql: SqlStorage) {
       bouncers: SeenBouncers,
       setMs: ReadonlyMap<number, number>,
       { raised }: Alarms,
-      awakeSinceMs: number,
+      awake: Awake,
       nowMs: number,
     ): Wrong[] {
       const late = [...bouncers].filter(([id, { followedMs, seenMs }]) => {
         const expectedMs = watched.get(id)?.expectedMs ?? null;
         const afterMs = setMs.get(id) ?? (expectedMs === null ? null : patienceMs(expectedMs));
-        return afterMs !== null && isSilent(followedMs || seenMs, afterMs, awakeSinceMs, nowMs);
+        const lastMs = followedMs || seenMs;
+        return afterMs !== null && isSilent(lastMs, afterMs, countsFromMs(lastMs, awake), nowMs);
       });
       // Whom nobody remembers any more is silent still.
       const gone = [...raised.keys()].filter((subject) => {

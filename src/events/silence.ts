@@ -43,6 +43,26 @@ export function patienceMs(expectedMs: number): number {
   return Math.max(leastPatienceMs, 3 * expectedMs);
 }
 
+/** A client's row is written once a minute: after a restart its bouncer may have been seen so much later than is stored. */
+const unwrittenMs = 130_000;
+
+/** Our time awake. */
+export interface Awake {
+  /** Since when we look without a pause. A restart is none. */
+  readonly sinceMs: number;
+  /** The first look of this process, and the last one of the process before; null: we are awake since this process began. */
+  readonly restart: { readonly atMs: number; readonly lookedMs: number } | null;
+}
+
+/**
+ * From when a bouncer's silence counts. After a restart one that may have polled just before it has its whole patience again;
+ * one that was silent for longer has not, or restarts would hide it.
+ */
+export function countsFromMs(seenMs: number, { sinceMs, restart }: Awake): number {
+  const isUnsure = restart !== null && seenMs >= restart.lookedMs - unwrittenMs;
+  return isUnsure ? Math.max(sinceMs, restart.atMs) : sinceMs;
+}
+
 /** A bouncer whose newest poll lies ahead, since the clock was set back, is not silent: nobody knows how long ago it was. */
 export function isSilent(seenMs: number, afterMs: number, awakeSinceMs: number, nowMs: number): boolean {
   return nowMs - Math.max(seenMs, awakeSinceMs) > afterMs;

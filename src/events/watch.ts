@@ -18,6 +18,7 @@ import { namesOf, readExpiring, readHostTrouble, readSilentAfter } from './facts
 import type { EventType, Found, Item } from './kinds.ts';
 import * as log from './log.sql.ts';
 import { createSender } from './sender.ts';
+import type { Awake } from './silence.ts';
 import { createTargets } from './targets.ts';
 import { describeKey, engineTrouble, hostTrouble, type Trouble } from './trouble.ts';
 
@@ -70,6 +71,8 @@ export function createWatch(
   let hosts: Trouble = { wrong: [], items: new Map() };
   let hostsMs = -Infinity;
   let setMs: ReadonlyMap<number, number> = new Map();
+  /** Of this process; undefined: it has not looked yet. */
+  let restart: Awake['restart'] | undefined;
   let triedMs = -Infinity;
   let looking = false;
   let failing = false;
@@ -139,9 +142,12 @@ export function createWatch(
     const keys = await readKeys(look?.keysUntilMs ?? nowMs - lateMs, nowMs);
     const isAwake = look !== null && nowMs >= look.lookedMs && nowMs - look.lookedMs <= longestPauseMs;
     const awakeSinceMs = isAwake && look ? look.awakeSinceMs : nowMs;
+    const restartNow =
+      !isAwake || !look ? null : restart === undefined ? { atMs: nowMs, lookedMs: look.lookedMs } : restart;
+    const awake: Awake = { sinceMs: awakeSinceMs, restart: restartNow };
     const news = bouncerWatch.learn(bouncers, awakeSinceMs);
     const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
-    const silent = bouncerWatch.silent(bouncers, setMs, alarms, awakeSinceMs, nowMs);
+    const silent = bouncerWatch.silent(bouncers, setMs, alarms, awake, nowMs);
     const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
     const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
     const items = new Map([...enginesNow.items, ...hostsNow.items, ...auditNow.items]);
@@ -157,6 +163,7 @@ export function createWatch(
     });
     alarms = next;
     look = now;
+    restart = restartNow;
   };
 
   const tryToLook = async (): Promise<void> => {

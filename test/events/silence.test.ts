@@ -1,6 +1,6 @@
 // When a bouncer counts as silent: by the interval that it keeps itself, and by our own time awake.
 import { expect, test } from 'vitest';
-import { isNews, isSilent, patienceMs, seen, type Watched } from '../../src/events/silence.ts';
+import { countsFromMs, isNews, isSilent, patienceMs, seen, type Watched } from '../../src/events/silence.ts';
 
 const minute = 60_000;
 
@@ -48,6 +48,14 @@ test('a bouncer may be silent for three of its intervals, and for two minutes at
 test('after our own absence each has its whole patience again', () => {
   expect(isSilent(0, 2 * minute, 600 * minute, 601 * minute)).toBe(false);
   expect(isSilent(0, 2 * minute, 600 * minute, 603 * minute)).toBe(true);
+});
+
+test('after a restart one that may have polled just before it has its whole patience again', () => {
+  const restart = { atMs: 601 * minute, lookedMs: 600 * minute };
+  const awake = { sinceMs: 500 * minute, restart };
+  expect(countsFromMs(599 * minute, awake)).toBe(601 * minute);
+  expect(countsFromMs(590 * minute, awake)).toBe(500 * minute);
+  expect(countsFromMs(599 * minute, { ...awake, restart: null })).toBe(500 * minute);
 });
 
 test('a bouncer that was seen in what is the future now is not silent', () => {

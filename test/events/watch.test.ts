@@ -146,7 +146,7 @@ test('what was learnt and said outlives the object', async () => {
   const all = await bouncers(2);
   await polled(5, all);
   await evictDurableObject(feed());
-  await polled(4, all.slice(1));
+  await polled(5, all.slice(1));
   await ops.reaches(1);
   expect(namesIn(ops, 0)).toEqual(['fw-1']);
   await evictDurableObject(feed());
@@ -155,6 +155,24 @@ test('what was learnt and said outlives the object', async () => {
   await polled(8, all);
   await ops.reaches(2);
   expect(ops.tries[1]!.type).toBe('bouncer.recovered');
+});
+
+test('a restart makes nobody silent whose newest poll was not written before it', async () => {
+  const all = await bouncers(2);
+  await polled(5, all);
+  // Rows are written once a minute.
+  for (let at = 0; at < 5; at++) {
+    for (const each of all) await each.pull(false);
+    await round(10_000);
+  }
+  await evictDurableObject(feed());
+  await round(100_000);
+  await polled(3, all);
+  await delivery();
+  expect(ops.tries).toEqual([]);
+  await polled(5, all.slice(1));
+  await ops.reaches(1);
+  expect(namesIn(ops, 0)).toEqual(['fw-1']);
 });
 
 describe('an engine', () => {
