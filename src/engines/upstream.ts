@@ -235,8 +235,8 @@ function unavailable(problem: string): { readonly ok: false; readonly failure: F
   return fail({ kind: 'unavailable', problem }) as { readonly ok: false; readonly failure: Failure };
 }
 
-/** One of Cloudflare's six is left for D1. */
-const mostWaiting = 5;
+/** Of Cloudflare's six one is left for D1, and one for webhooks (events/sender.ts). */
+const mostWaiting = 4;
 /** At most so many of them go to engines whose last request failed, so that the other engines can be asked. */
 const mostOfSilent = 3;
 
@@ -247,15 +247,15 @@ export type Enter = () => Promise<<T>(answer: Promise<T>) => Promise<T>>;
  * Turns for the requests of one object. Cloudflare lets six requests wait for the begin of an answer (Workers, limits:
  * simultaneous open connections; local workerd has no limit) and holds back a seventh without an error: an engine that was
  * not even asked would look silent. Here a request waits before its timeout starts. Each call of the returned function
- * makes the `Enter` of one engine.
+ * makes the `Enter` of one engine. `most`: turns at a time.
  */
-export function createTurns(): () => Enter {
+export function createTurns(most = mostWaiting): () => Enter {
   let taken = 0;
   let takenBySilent = 0;
   const queue: { readonly silent: boolean; readonly enter: () => void }[] = [];
 
   const admit = (): void => {
-    if (taken >= mostWaiting) return;
+    if (taken >= most) return;
     const at = queue.findIndex(({ silent }) => !silent || takenBySilent < mostOfSilent);
     const [next] = at < 0 ? [] : queue.splice(at, 1);
     if (!next) return;

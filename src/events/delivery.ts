@@ -5,6 +5,7 @@
 import { version } from '../config/version.ts';
 import { isLoopbackUrl } from '../config/public-url.ts';
 import type { Settings } from '../config/settings.ts';
+import type { Enter } from '../engines/upstream.ts';
 
 /** How long a receiver may take to answer. */
 export const patienceMs = 10_000;
@@ -69,26 +70,29 @@ export function networkFor(env: object, { privateWebhooks }: Pick<Settings, 'pri
   return (url, init) => publicNetwork.fetch(url, init);
 }
 
-/** `begins`: told of the answer, or that there is none (upstream.ts, `Enter`). */
+/** `enter`: waits for a turn. The time that is signed is that of the turn: receivers refuse one that is minutes old. */
 export async function deliver(
   network: Network,
   url: string,
   secret: string,
   { message, body }: { readonly message: string; readonly body: string },
-  begins: <T>(answer: Promise<T>) => Promise<T>,
+  enter: Enter,
 ): Promise<Outcome> {
-  const startedMs = Date.now();
-  const seconds = Math.floor(startedMs / 1000);
+  const begins = await enter();
+  const seconds = Math.floor(Date.now() / 1000);
   const signal = AbortSignal.timeout(patienceMs);
-  const headers = {
-    'content-type': 'application/json',
-    'user-agent': `lapidary/${version}`,
-    'webhook-id': message,
-    'webhook-timestamp': String(seconds),
-    'webhook-signature': await signatureOf(secret, message, seconds, body),
+  const post = async (): Promise<Response> => {
+    const headers = {
+      'content-type': 'application/json',
+      'user-agent': `lapidary/${version}`,
+      'webhook-id': message,
+      'webhook-timestamp': String(seconds),
+      'webhook-signature': await signatureOf(secret, message, seconds, body),
+    };
+    return network(url, { method: 'POST', redirect: 'manual', headers, body, signal });
   };
   try {
-    const answer = await begins(network(url, { method: 'POST', redirect: 'manual', headers, body, signal }));
+    const answer = await begins(post());
     // Not waited for: a body may have no end.
     void answer.body?.cancel().catch(() => undefined);
     return { atMs: Date.now(), status: answer.status, problem: problemOf(answer.status) };

@@ -3,7 +3,7 @@
 // sends it again, under the same id.
 
 import { sinceMs } from '../runtime/clock.ts';
-import type { Enter } from '../engines/upstream.ts';
+import { createTurns } from '../engines/upstream.ts';
 import { causeOf } from '../http/failure.ts';
 import { backoffMs, deliver, urlProblem, type Network, type Outcome } from './delivery.ts';
 import type { Found } from './kinds.ts';
@@ -14,17 +14,12 @@ import type { Target } from './targets.ts';
 /** `waiting`: messages that were not delivered yet. */
 export type Progress = Delivery & { readonly waiting: number };
 
-/** `turns`: makes each target's turns at the network, which all requests of the object share. */
-export function createSender(
-  storage: DurableObjectStorage,
-  network: Network,
-  turns: () => Enter,
-  mayBePrivate: boolean,
-) {
+export function createSender(storage: DurableObjectStorage, network: Network, mayBePrivate: boolean) {
   const { sql } = storage;
   let targets: readonly Target[] = [];
   const deliveries = new Map(log.readDeliveries(sql).map((each) => [each.target, each]));
-  const enters = new Map<string, Enter>();
+  /** One request at a time, beside those to engines: a slow receiver makes other receivers wait, and no engine. */
+  const enter = createTurns(1)();
   const sending = new Set<string>();
 
   const save = (delivery: Delivery): void => {
@@ -44,9 +39,7 @@ export function createSender(
   ): Promise<Outcome> => {
     const problem = hindrance(target);
     if (problem !== null) return { atMs: Date.now(), status: null, problem };
-    const enter = enters.get(target.key) ?? turns();
-    enters.set(target.key, enter);
-    return deliver(network, target.url, target.secret as string, message, await enter());
+    return deliver(network, target.url, target.secret as string, message, enter);
   };
 
   /** Sends until there is nothing more, or a try fails. */
@@ -90,7 +83,6 @@ export function createSender(
       for (const key of deliveries.keys()) {
         if (now.some((target) => target.key === key)) continue;
         deliveries.delete(key);
-        enters.delete(key);
       }
     },
     /** Adds messages, within the caller's transaction. What is older than the newest 1,000 is given up. */

@@ -3,7 +3,6 @@
 // looked at.
 
 import { statusOf, type Engine } from '../engines/engines.ts';
-import type { Enter } from '../engines/upstream.ts';
 import type { Settings } from '../config/settings.ts';
 import { causeOf } from '../http/failure.ts';
 import type { Store } from '../mirror/mirror.ts';
@@ -55,14 +54,13 @@ export function createWatch(
   env: Env,
   { store, engines, clients, audit }: Sights,
   settings: Settings,
-  turns: () => Enter,
 ) {
   const { sql } = storage;
   const d1 = env.DB;
   const network = networkFor(env, settings);
   log.createTables(sql);
   const readTargets = createTargets(d1, settings.bootstrap);
-  const sender = createSender(storage, network, turns, settings.privateWebhooks);
+  const sender = createSender(storage, network, settings.privateWebhooks);
   const bouncerWatch = createBouncerWatch(sql);
   const readAudit = createAuditWatch(d1, audit);
   const longestPauseMs = Math.max(mostPauseMs, 3 * settings.syncIntervalMs);

@@ -118,7 +118,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#census = createCensus(this.#store);
     const audit = (): Promise<endsLog.AuditMemory> => this.sealAudit();
     const sights = { store: this.#store, engines: this.#engines, clients: known, audit };
-    this.#watch = createWatch(storage, env, sights, this.#settings, turns);
+    this.#watch = createWatch(storage, env, sights, this.#settings);
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
     });

@@ -254,13 +254,15 @@ describe('a receiver', () => {
     expect(await delivery()).toMatchObject({ waiting: 0, failures: 0, lost: 0, last_try: { status: 204 } });
   });
 
-  test('that is silent holds up neither the round nor another receiver', async () => {
+  test('that is silent holds up no round, and another receiver for one try only', async () => {
     const other = startReceiver('other.example');
     await makeWebhook('other');
-    ops.answer = () => new Promise(() => undefined);
+    let giveUp: ((error: Error) => void) | undefined;
+    ops.answer = () => new Promise((_, reject) => (giveUp = reject));
     await event();
-    await other.reaches(1);
     await ops.reaches(1);
+    giveUp?.(new Error('no answer'));
+    await other.reaches(1);
     expect(other.taken()).toEqual(['engine.refused']);
   });
 
