@@ -12,7 +12,7 @@ import type { AuditMemory } from '../writer/revocations.sql.ts';
 import { forgetTimes, judge, noAlarms, type Alarms, type Judged } from './alarms.ts';
 import { createAuditWatch } from './audit.ts';
 import { bouncerIdIn, createBouncerWatch, readBouncers, type SeenBouncers } from './bouncers.ts';
-import { networkFor, type Outcome } from './delivery.ts';
+import { networkFor, type Network, type Outcome } from './delivery.ts';
 import { namesOf, readExpiring, readHostTrouble, readSilentAfter } from './facts.sql.ts';
 import type { EventType, Found, Item } from './kinds.ts';
 import * as log from './log.sql.ts';
@@ -58,14 +58,12 @@ export function createWatch(
   const { sql } = storage;
   const d1 = env.DB;
   const network = networkFor(env, settings);
-  log.createTables(sql);
   const readTargets = createTargets(d1, settings.bootstrap);
-  const sender = createSender(storage, network, settings.privateWebhooks);
-  const bouncerWatch = createBouncerWatch(sql);
   const readAudit = createAuditWatch(d1, audit);
   const longestPauseMs = Math.max(mostPauseMs, 3 * settings.syncIntervalMs);
-  let look = log.readLook(sql);
-  let alarms: Alarms = { ...noAlarms, raised: log.readRaised(sql) };
+  let kept: Kept | null = null;
+  /** Not when the object starts, which must not fail where its storage can't be written. */
+  const open = (): Kept => (kept ??= openKept(storage, network, settings));
   let hosts: Trouble = { wrong: [], items: new Map() };
   let hostsMs = -Infinity;
   let setMs: ReadonlyMap<number, number> = new Map();
@@ -102,6 +100,7 @@ export function createWatch(
 
   /** What is said of each subject. One that nobody can name, and a bouncer without a key, is left out. */
   const describe = async (
+    { bouncerWatch }: Kept,
     judged: Judged,
     items: Trouble['items'],
     bouncers: SeenBouncers,
@@ -120,24 +119,27 @@ export function createWatch(
   };
 
   /** Nobody wants to be told: what is known now is nobody's news later. */
-  const rest = (): void => {
-    if (look === null) return;
+  const rest = (state: Kept): void => {
+    if (state.look === null) return;
     log.deleteLook(sql);
-    log.writeRaised(sql, [...alarms.raised.keys()], new Map());
-    alarms = noAlarms;
-    look = null;
+    log.writeRaised(sql, [...state.alarms.raised.keys()], new Map());
+    state.alarms = noAlarms;
+    state.look = null;
   };
 
   const lookAround = async (): Promise<void> => {
     const before = forgotten;
+    const state = open();
+    const { sender, bouncerWatch } = state;
     const targets = await readTargets();
     sender.take(targets);
-    if (targets.length === 0) return rest();
+    if (targets.length === 0) return rest(state);
     const bouncers = await readBouncers(store, clients);
     const nowMs = Date.now();
     const hostsNow = await readHosts(nowMs);
     const auditNow = await readAudit(nowMs);
-    const keys = await readKeys(look?.keysUntilMs ?? nowMs - lateMs, nowMs);
+    const keys = await readKeys(state.look?.keysUntilMs ?? nowMs - lateMs, nowMs);
+    const { look, alarms } = state;
     const isAwake = look !== null && nowMs >= look.lookedMs && nowMs - look.lookedMs <= longestPauseMs;
     const awakeSinceMs = isAwake && look ? look.awakeSinceMs : nowMs;
     const restartNow =
@@ -149,7 +151,7 @@ export function createWatch(
     const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
     const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
     const items = new Map([...enginesNow.items, ...hostsNow.items, ...auditNow.items]);
-    const said = await describe(judged, items, bouncers, nowMs);
+    const said = await describe(state, judged, items, bouncers, nowMs);
     if (forgotten !== before) return;
     const next = withoutUnsaid(judged, said);
     const now = { lookedMs: nowMs, awakeSinceMs, keysUntilMs: keys.untilMs };
@@ -159,8 +161,8 @@ export function createWatch(
       log.writeRaised(sql, [...judged.begun.map(({ subject }) => subject), ...judged.ended], next.raised);
       log.writeLook(sql, now);
     });
-    alarms = next;
-    look = now;
+    state.alarms = next;
+    state.look = now;
     restart = restartNow;
   };
 
@@ -179,31 +181,46 @@ export function createWatch(
     }
   };
 
+  /** Null: it was not opened before, and can not be now. */
+  const openIfPossible = (): Kept | null => {
+    try {
+      return open();
+    } catch {
+      return null;
+    }
+  };
+
   const forget = (from: number, to: number): void => {
     const isGone = (subject: string): boolean => {
       const id = bouncerIdIn(subject);
       return id !== null && id >= from && id <= to;
     };
     forgotten++;
+    const state = openIfPossible();
+    if (!state) return;
+    const { bouncerWatch, alarms } = state;
     bouncerWatch.forget(from, to);
     const gone = [...alarms.raised.keys()].filter(isGone);
     if (gone.length === 0) return;
-    alarms = { ...alarms, raised: new Map([...alarms.raised].filter(([subject]) => !isGone(subject))) };
-    log.writeRaised(sql, gone, alarms.raised);
+    const raised = new Map([...alarms.raised].filter(([subject]) => !isGone(subject)));
+    state.alarms = { ...alarms, raised };
+    log.writeRaised(sql, gone, raised);
   };
 
   return {
     /** Looks, at most every 10 s, and begins to send what is due. Waits for no receiver. */
     async run(): Promise<void> {
       await tryToLook();
-      sender.send();
+      kept?.sender.send();
     },
     forgetBouncer: (id: number): void => forget(id, id),
     forgetBouncersAfter: (id: number): void => forget(id + 1, Number.MAX_SAFE_INTEGER),
     /** How the messages of some targets go, in their order; null: nothing is known of one yet. */
-    deliveries: sender.deliveries,
+    deliveries: (asked: Parameters<Sender['deliveries']>[0]): ReturnType<Sender['deliveries']> =>
+      openIfPossible()?.sender.deliveries(asked) ?? asked.map(() => null),
     /** Sends a webhook a message of no meaning. Null: there is no such webhook. */
     async test(name: string): Promise<Outcome | null> {
+      const { sender } = open();
       const targets = await readTargets();
       sender.take(targets);
       const target = targets.find((each) => each.name === name);
@@ -212,6 +229,28 @@ export function createWatch(
       if (outcome.problem === null) sender.send();
       return outcome;
     },
+  };
+}
+
+/** What is kept in the object's storage, and what was read of it. */
+interface Kept {
+  readonly sender: Sender;
+  readonly bouncerWatch: ReturnType<typeof createBouncerWatch>;
+  look: log.Look | null;
+  alarms: Alarms;
+}
+
+type Sender = ReturnType<typeof createSender>;
+
+/** Throws if the storage can't be written the first time. */
+function openKept(storage: DurableObjectStorage, network: Network, { privateWebhooks }: Settings): Kept {
+  const { sql } = storage;
+  log.createTables(sql);
+  return {
+    sender: createSender(storage, network, privateWebhooks),
+    bouncerWatch: createBouncerWatch(sql),
+    look: log.readLook(sql),
+    alarms: { ...noAlarms, raised: log.readRaised(sql) },
   };
 }
 
