@@ -73,10 +73,12 @@ export function createBouncerWatch(sql: SqlStorage) {
         expected_seconds: expectedMs === null ? null : Math.round(expectedMs / 1000),
       };
     },
-    /** Stores what is new. */
-    keep(news: ReadonlyMap<number, number>): void {
+    /** Stores what is new, within the caller's transaction. Returns what is to be called after the commit. */
+    keep(news: ReadonlyMap<number, number>): () => void {
       log.writeWatched(sql, news);
-      for (const [id, expectedMs] of news) stored.set(id, expectedMs);
+      return () => {
+        for (const [id, expectedMs] of news) stored.set(id, expectedMs);
+      };
     },
     /** Forgets the bouncers with these ids. */
     forget(from: number, to: number): void {

@@ -14,17 +14,37 @@ import type { Target } from './targets.ts';
 /** `waiting`: messages that were not delivered yet. */
 export type Progress = Delivery & { readonly waiting: number };
 
-export function createSender(storage: DurableObjectStorage, network: Network, mayBePrivate: boolean) {
-  const { sql } = storage;
+export function createSender(sql: SqlStorage, network: Network, mayBePrivate: boolean) {
   let targets: readonly Target[] = [];
   const deliveries = new Map(log.readDeliveries(sql).map((each) => [each.target, each]));
   /** One request at a time, beside those to engines: a slow receiver makes other receivers wait, and no engine. */
   const enter = createTurns(1)();
   const sending = new Set<string>();
 
+  /** The targets whose rows are not as they are known here. */
+  const unwritten = new Set<string>();
+  let failing = false;
+
+  /** Where the storage can't be written, the next send tries again: what was delivered is not sent at each round. */
+  const write = (): void => {
+    try {
+      for (const target of unwritten) {
+        const known = deliveries.get(target);
+        if (known) log.writeDelivery(sql, known);
+        else log.deleteDelivery(sql, target);
+        unwritten.delete(target);
+      }
+      failing = false;
+    } catch (error) {
+      if (!failing) console.error(`webhooks: what was sent is not stored: ${causeOf(error).message}`);
+      failing = true;
+    }
+  };
+
   const save = (delivery: Delivery): void => {
-    log.writeDelivery(sql, delivery);
     deliveries.set(delivery.target, delivery);
+    unwritten.add(delivery.target);
+    write();
   };
 
   /** Why nothing can be sent, before a try; null: it can. A setting may be another one than when the target was made. */
@@ -69,37 +89,50 @@ export function createSender(storage: DurableObjectStorage, network: Network, ma
   return {
     /** Takes the targets as they are now. New ones get what was said since they were made. */
     take(now: readonly Target[]): void {
-      storage.transactionSync(() => {
-        for (const { key, createdMs, revision } of now) {
-          const known = deliveries.get(key);
-          if (known?.revision === revision) continue;
-          const fresh = known ?? { ...noDelivery, sentId: log.lastMessageBefore(sql, createdMs) };
-          save({ ...fresh, target: key, revision, failures: 0 });
-        }
-        const keys = new Set(now.map(({ key }) => key));
-        for (const key of deliveries.keys()) if (!keys.has(key)) log.deleteDelivery(sql, key);
-      });
       targets = now;
+      const keys = new Set(now.map(({ key }) => key));
       for (const key of deliveries.keys()) {
-        if (now.some((target) => target.key === key)) continue;
+        if (keys.has(key)) continue;
         deliveries.delete(key);
+        unwritten.add(key);
       }
+      for (const { key, createdMs, revision } of now) {
+        const known = deliveries.get(key);
+        if (known?.revision === revision) continue;
+        const fresh = known ?? { ...noDelivery, sentId: log.lastMessageBefore(sql, createdMs) };
+        deliveries.set(key, { ...fresh, target: key, revision, failures: 0 });
+        unwritten.add(key);
+      }
+      write();
     },
-    /** Adds messages, within the caller's transaction. What is older than the newest 1,000 is given up. */
-    add(found: readonly Found[], nowMs: number): void {
+    /**
+     * Adds messages, within the caller's transaction. What is older than the newest 1,000 is given up. Returns what is to be
+     * called after the commit.
+     */
+    add(found: readonly Found[], nowMs: number): () => void {
       const cut = log.addMessages(sql, found, nowMs);
-      if (found.length === 0 || cut <= 0) return;
+      const losers: { readonly after: Delivery; readonly name: string }[] = [];
+      if (found.length === 0 || cut <= 0) return () => undefined;
       for (const { key, types, name } of targets) {
         const known = deliveries.get(key);
         const lost = known && known.sentId < cut ? log.countWaiting(sql, known.sentId, types, cut) : 0;
         if (!known || lost === 0) continue;
-        if (known.lost === 0) console.error(`webhook ${name}: messages are given up, the oldest first`);
-        save({ ...known, lost: known.lost + lost, sentId: cut });
+        const after = { ...known, lost: known.lost + lost, sentId: cut };
+        log.writeDelivery(sql, after);
+        losers.push({ after, name });
       }
       log.removeMessages(sql, cut);
+      return () => {
+        for (const { after, name } of losers) {
+          if (after.lost > 0 && deliveries.get(after.target)?.lost === 0)
+            console.error(`webhook ${name}: messages are given up, the oldest first`);
+          deliveries.set(after.target, after);
+        }
+      };
     },
     /** Begins to send what is due. Waits for nothing. */
     send(): void {
+      write();
       for (const { key, name } of targets) {
         if (sending.has(key)) continue;
         sending.add(key);

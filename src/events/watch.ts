@@ -155,12 +155,13 @@ export function createWatch(
     if (forgotten !== before) return;
     const next = withoutUnsaid(judged, said);
     const now = { lookedMs: nowMs, awakeSinceMs, keysUntilMs: keys.untilMs };
-    storage.transactionSync(() => {
-      sender.add(together([...said, ...keys.said]), nowMs);
-      bouncerWatch.keep(news);
+    const committed = storage.transactionSync(() => {
+      const all = [sender.add(together([...said, ...keys.said]), nowMs), bouncerWatch.keep(news)];
       log.writeRaised(sql, [...judged.begun.map(({ subject }) => subject), ...judged.ended], next.raised);
       log.writeLook(sql, now);
+      return all;
     });
+    for (const each of committed) each();
     state.alarms = next;
     state.look = now;
     restart = restartNow;
@@ -247,7 +248,7 @@ function openKept(storage: DurableObjectStorage, network: Network, { privateWebh
   const { sql } = storage;
   log.createTables(sql);
   return {
-    sender: createSender(storage, network, privateWebhooks),
+    sender: createSender(sql, network, privateWebhooks),
     bouncerWatch: createBouncerWatch(sql),
     look: log.readLook(sql),
     alarms: { ...noAlarms, raised: log.readRaised(sql) },

@@ -292,6 +292,24 @@ describe('a receiver', () => {
     expect(other.tries[0]!.id).toBe(ops.tries[0]!.id);
   });
 
+  test('gets a message once while its progress can not be stored, and that is stored later', async () => {
+    const full = (statement: string) =>
+      runInDurableObject(feed(), (_, { storage }) => void storage.sql.exec(statement));
+    await full(
+      `CREATE TRIGGER full BEFORE INSERT ON event_targets BEGIN SELECT RAISE(ABORT, 'the disk is full'); END`,
+    );
+    await event();
+    await ops.reaches(1);
+    for (let at = 0; at < 6; at++) await round(10_000);
+    expect(ops.tries).toHaveLength(1);
+    await full('DROP TRIGGER full');
+    await round(10_000);
+    await evictDurableObject(feed());
+    for (let at = 0; at < 6; at++) await round(10_000);
+    expect(ops.tries).toHaveLength(1);
+    expect(await delivery()).toMatchObject({ waiting: 0, failures: 0 });
+  });
+
   test('that is far behind loses the oldest messages, and that is shown', async () => {
     ops.answer = () => new Response(null, { status: 500 });
     await event();
