@@ -11,15 +11,18 @@ const everyMs = 60_000;
 const rowsAtOnce = 250;
 
 const whole: Trouble = { wrong: [], items: new Map() };
+const unproven: Trouble = { wrong: [{ type: 'audit.broken', subject: 'audit' }], items: new Map() };
 
 /** `remembered`: what the object knows of the log. */
 export function createAuditWatch(
   d1: D1Database,
   remembered: () => Promise<AuditMemory>,
-): (nowMs: number) => Promise<Trouble> {
+): (nowMs: number, isRaised: boolean) => Promise<Trouble> {
   /** How far it was followed; null: it begins anew. */
   let head: AuditHead | null = null;
-  let trouble = whole;
+  let found: Trouble | null = null;
+  /** Since the start or the last fault it was followed to its end. */
+  let isWhole = false;
   let readMs = -Infinity;
 
   /** A row that was removed by its age, or is another one since D1 was restored, is no place to go on from. */
@@ -29,17 +32,21 @@ export function createAuditWatch(
     return row?.seq === head.seq && row.hash === head.hash ? head : removed;
   };
 
-  return async (nowMs) => {
-    if (sinceMs(readMs, nowMs) < everyMs) return trouble;
+  /** What was said of it is over only once it was followed to its end: after a restart it begins anew. */
+  const troubleNow = (isRaised: boolean): Trouble => found ?? (isRaised && !isWhole ? unproven : whole);
+
+  return async (nowMs, isRaised) => {
+    if (sinceMs(readMs, nowMs) < everyMs) return troubleNow(isRaised);
     const memory = await remembered();
     const start = await startAfter(memory.removed);
     const most = { most: rowsAtOnce, pageRows: rowsAtOnce };
     const { head: reached, fault, ended } = await followChain(d1, start, memory, most, nowMs);
     head = ended ? null : reached;
     readMs = nowMs;
-    trouble = fault
+    isWhole = ended || (isWhole && !fault);
+    found = fault
       ? { wrong: [{ type: 'audit.broken', subject: 'audit' }], items: new Map([['audit', { ...fault }]]) }
-      : whole;
-    return trouble;
+      : null;
+    return troubleNow(isRaised);
   };
 }

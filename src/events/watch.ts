@@ -137,7 +137,7 @@ export function createWatch(
     const bouncers = await readBouncers(store, clients);
     const nowMs = Date.now();
     const hostsNow = await readHosts(nowMs);
-    const auditNow = await readAudit(nowMs);
+    const auditNow = await readAudit(nowMs, state.alarms.raised.has('audit'));
     const keys = await readKeys(state.look?.keysUntilMs ?? nowMs - lateMs, nowMs);
     const { look, alarms } = state;
     const isAwake = look !== null && nowMs >= look.lookedMs && nowMs - look.lookedMs <= longestPauseMs;
