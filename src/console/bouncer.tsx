@@ -5,9 +5,9 @@ import type { AppEnv } from '../env.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { linkTo, may, type At } from './at.ts';
 import { keyPage, type BouncerBody } from './bouncers.tsx';
-import { call, part, type Answered } from './call.ts';
+import { call, filledIn, onceBy, part, type Answered } from './call.ts';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Post, RefusedBanner, TextField, type Sent } from './forms.tsx';
+import { ExpiryField, Post, RefusedBanner, TextField, type Sent } from './forms.tsx';
 import { kindOf } from './kinds.ts';
 import { LimitsForm, limitsIn } from './limits.tsx';
 import { Done, Table, Tag, Time, type Tone } from './parts.tsx';
@@ -257,13 +257,7 @@ function Rotate({ at, bouncer, sent }: { at: At; bouncer: BouncerBody; sent: Sen
             sent={sent}
             hint="Then a new key that is not used yet expires."
           />
-          <TextField
-            name="expires_in"
-            label="The new key expires in"
-            sent={sent}
-            placeholder="never"
-            hint="A duration like 90d or 12h; empty: never."
-          />
+          <ExpiryField label="The new key expires in" sent={sent} />
         </div>
         <button class="primary">Rotate</button>
       </Post>
@@ -310,10 +304,9 @@ function send<Body>(
   body: unknown = {},
   headers: Record<string, string> = {},
 ): Promise<Answered<Body>> {
-  const request = { 'idempotency-key': form.get('request') ?? '' };
   return call<Body>(c, method, `/bouncers/${part(nameIn(c))}${path}`, {
     body,
-    headers: { ...request, ...headers },
+    headers: { ...onceBy(form), ...headers },
   });
 }
 
@@ -322,8 +315,7 @@ function doneAt(c: Context<AppEnv>, at: At, done: keyof typeof doneWords): Respo
 }
 
 export async function rotateKey(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
-  const given = (name: string): string | undefined => form.get(name)?.trim() || undefined;
-  const body = { grace: given('grace'), max_overlap: given('max_overlap'), expires_in: given('expires_in') };
+  const body = filledIn(form, ['grace', 'max_overlap', 'expires_in']);
   const answer = await send<Changed>(c, form, 'POST', '/rotate', body);
   if (!answer.ok) return bouncerPage(c, at, { values: form, refused: answer.refused });
   if (answer.status === 202) return doneAt(c, at, 'asked');

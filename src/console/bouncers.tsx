@@ -5,10 +5,10 @@ import type * as z from 'zod';
 import type { bouncerShape } from '../bouncers/bouncers.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, may, type At } from './at.ts';
-import { call } from './call.ts';
+import { call, onceBy } from './call.ts';
 import { FirstBouncer } from './first-steps.tsx';
 import { Page, respond } from './frame.tsx';
-import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
+import { ExpiryField, Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
 import { kindNamed, kindOf, kindOptions } from './kinds.ts';
 import { BouncerLink, Done, Lines, Moment, Pages, Table, Tag, type Column } from './parts.tsx';
 import { bouncerStates, describeState, readRoster, type RosterRow } from './roster.ts';
@@ -188,13 +188,7 @@ function newBouncerPage(at: At, sent?: Sent): Promise<Response> {
             sent={sent}
             hint="Only for the lines to paste."
           />
-          <TextField
-            name="expires_in"
-            label="The key expires in"
-            sent={sent}
-            placeholder="never"
-            hint="A duration like 90d or 12h; empty: never."
-          />
+          <ExpiryField label="The key expires in" sent={sent} />
         </div>
         <button class="primary">Make it</button>
       </Post>
@@ -208,7 +202,7 @@ export async function createBouncer(c: Context<AppEnv>, at: At, form: URLSearchP
   const expiresIn = form.get('expires_in')?.trim() || undefined;
   const answer = await call<{ bouncer: BouncerBody; key?: string }>(c, 'POST', '/bouncers', {
     body: { name, expires_in: expiresIn },
-    headers: { 'idempotency-key': form.get('request') ?? '' },
+    headers: onceBy(form),
   });
   if (!answer.ok) return newBouncerPage(at, { values: form, refused: answer.refused });
   return keyPage(at, name, kindNamed(form.get('kind')), answer.body.key, answer.status);

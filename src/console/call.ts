@@ -88,6 +88,17 @@ export async function call<Body>(
   return { ok: false, refused: { status, title, detail, field: errors?.[0]?.field, body: answer } };
 }
 
+/** The headers of a change that a form asks for: the same form, sent twice, does no more than once. */
+export function onceBy(form: URLSearchParams): Record<string, string> {
+  return { 'idempotency-key': form.get('request') ?? '' };
+}
+
+/** The fields of a form that are filled in. */
+export function filledIn(form: URLSearchParams, names: readonly string[]): Record<string, string> {
+  const fields = names.map((name) => [name, form.get(name)?.trim() ?? ''] as const);
+  return Object.fromEntries(fields.filter(([, value]) => value !== ''));
+}
+
 /** A part of a path. */
 export function part(text: string): string {
   return encodeURIComponent(text);

@@ -5,7 +5,7 @@ import type { DecisionBody } from '../decisions/api.ts';
 import type { AppEnv } from '../env.ts';
 import { localOrigin } from '../formats/decision.ts';
 import { linkTo, may, type At } from './at.ts';
-import { call } from './call.ts';
+import { call, filledIn, onceBy } from './call.ts';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
 import { Done, Pages, Table } from './parts.tsx';
@@ -205,8 +205,8 @@ function banPage(at: At, value: string, sent?: Sent): Promise<Response> {
 
 export async function ban(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
   const answer = await call<{ decision: DecisionBody }>(c, 'POST', '/decisions', {
-    body: given(form, ['value', 'duration', 'type', 'scope', 'scenario']),
-    headers: { 'idempotency-key': form.get('request') ?? '' },
+    body: filledIn(form, ['value', 'duration', 'type', 'scope', 'scenario']),
+    headers: onceBy(form),
   });
   if (!answer.ok) return banPage(at, '', { values: form, refused: answer.refused });
   return c.redirect(linkTo(at, '/decisions', { origin: localOrigin, done: 'banned' }), 303);
@@ -268,14 +268,8 @@ function unbanPage(at: At, { value, scope, type }: Match, sent?: Sent, done?: Un
 }
 
 export async function unban(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
-  const query = given(form, ['value', 'scope', 'type']);
+  const query = filledIn(form, ['value', 'scope', 'type']);
   const answer = await call<Unbanned>(c, 'DELETE', '/decisions', { query });
   if (!answer.ok) return unbanPage(at, query, { values: form, refused: answer.refused });
   return unbanPage(at, query, undefined, answer.body);
-}
-
-/** The fields that were filled in. */
-function given(form: URLSearchParams, names: readonly string[]): Record<string, string> {
-  const filled = names.map((name) => [name, form.get(name)?.trim() ?? ''] as const);
-  return Object.fromEntries(filled.filter(([, value]) => value !== ''));
 }

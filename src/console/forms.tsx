@@ -99,6 +99,19 @@ export function TextField(
   );
 }
 
+/** When a key that is made expires: `expires_in` of the API. */
+export function ExpiryField({ label, sent }: Pick<FieldOf, 'label' | 'sent'>) {
+  return (
+    <TextField
+      name="expires_in"
+      label={label}
+      sent={sent}
+      placeholder="never"
+      hint="A duration like 90d or 12h; empty: never."
+    />
+  );
+}
+
 export function AreaField(props: FieldOf & { value?: string }) {
   return (
     <Field

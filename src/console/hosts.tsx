@@ -6,7 +6,7 @@ import type { AppEnv } from '../env.ts';
 import type { enrolmentShape } from '../hosts/enrolments.ts';
 import type { hostShape } from '../hosts/hosts.ts';
 import { linkTo, may, type At } from './at.ts';
-import { call, part } from './call.ts';
+import { call, onceBy, part } from './call.ts';
 import { Post } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { BouncerLink, Done, Pages, Table, Tag, Time, type Tone } from './parts.tsx';
@@ -152,7 +152,7 @@ function Recover({ at, name }: { at: At; name: string }) {
 export async function recoverHost(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
   const answer = await call(c, 'POST', `/hosts/${part(c.req.param('name') ?? '')}/recoveries`, {
     body: {},
-    headers: { 'idempotency-key': form.get('request') ?? '' },
+    headers: onceBy(form),
   });
   if (!answer.ok) return refusedPage(at, answer.refused);
   return c.redirect(linkTo(at, '/hosts', { done: 'recovered' }), 303);

@@ -6,7 +6,7 @@ import { roles } from '../config/roles.ts';
 import type { AppEnv } from '../env.ts';
 import type { tokenShape } from '../operators/tokens.ts';
 import { linkTo, type At } from './at.ts';
-import { call, part } from './call.ts';
+import { call, onceBy, part } from './call.ts';
 import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Done, Lines, Pages, Table, Tag, Time } from './parts.tsx';
@@ -130,7 +130,7 @@ export async function createOperator(c: Context<AppEnv>, at: At, form: URLSearch
       role: form.get('role'),
       expires_in: form.get('expires_in')?.trim(),
     },
-    headers: { 'idempotency-key': form.get('request') ?? '' },
+    headers: onceBy(form),
   });
   if (!answer.ok) return operatorsPage(c, at, { values: form, refused: answer.refused });
   const { token } = answer.body;
@@ -160,7 +160,7 @@ export async function createOperator(c: Context<AppEnv>, at: At, form: URLSearch
 export async function revokeOperator(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
   const answer = await call(c, 'DELETE', `/operator-tokens/${part(c.req.param('name') ?? '')}`, {
     body: {},
-    headers: { 'idempotency-key': form.get('request') ?? '' },
+    headers: onceBy(form),
   });
   if (!answer.ok) return operatorsPage(c, at, { values: form, refused: answer.refused });
   return c.redirect(linkTo(at, '/operators', { done: 'revoked' }), 303);

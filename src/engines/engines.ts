@@ -10,7 +10,7 @@ import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder } from './metrics.ts';
 import { listIntervalMs, type Intervals } from '../mirror/progress.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
-import type { createTurns } from './upstream.ts';
+import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
 import { isChosen, type View } from '../mirror/view.ts';
 
@@ -23,8 +23,8 @@ export type Engine = ReturnType<typeof createEngines>[number];
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
 
-/** `turns`: at the network, which all requests of the object share. */
-export function createEngines(store: Store, settings: Settings, turns: ReturnType<typeof createTurns>) {
+export function createEngines(store: Store, settings: Settings) {
+  const turns = createTurns();
   return settings.engines.map((each) => {
     const handle = handleOf(store.names, each.name);
     const engine = { ...each, handle, enter: turns() };

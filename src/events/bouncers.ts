@@ -1,7 +1,7 @@
 // Which bouncers are silent, by what the feed's object remembers of their polls (silence.ts).
 
 import type { Store } from '../mirror/mirror.ts';
-import { joined, seenPage, type SeenBouncer } from '../stream/behind.ts';
+import { addSeen, seenPage, type SeenBouncer } from '../stream/behind.ts';
 import type { Clients } from '../stream/clients.ts';
 import type { Alarms, Wrong } from './alarms.ts';
 import { isoTime, type Item } from './kinds.ts';
@@ -15,10 +15,7 @@ export async function readBouncers(store: Store, clients: Clients): Promise<Seen
   const all = new Map<number, SeenBouncer>();
   for (let afterRow: number | null = 0; afterRow !== null;) {
     const page = seenPage(clients, store.mirror.sequence, afterRow, Date.now());
-    for (const each of page.bouncers) {
-      const known = all.get(each.bouncerId);
-      all.set(each.bouncerId, known ? joined(known, each) : each);
-    }
+    for (const each of page.bouncers) addSeen(all, each);
     afterRow = page.next;
     await scheduler.wait(0);
   }

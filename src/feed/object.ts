@@ -21,7 +21,6 @@ import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
-import { createTurns } from '../engines/upstream.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
@@ -113,8 +112,7 @@ export class DecisionFeed extends DurableObject<Env> {
       keys: this.#keys,
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    const turns = createTurns();
-    this.#engines = engines.createEngines(this.#store, this.#settings, turns);
+    this.#engines = engines.createEngines(this.#store, this.#settings);
     this.#census = createCensus(this.#store);
     const audit = (): Promise<endsLog.AuditMemory> => this.sealAudit();
     const sights = { store: this.#store, engines: this.#engines, clients: known, audit };

@@ -6,7 +6,7 @@ import { readUsage } from '../counters/usage.sql.ts';
 import { askFeed } from '../feed/client.ts';
 import type { LimitedView } from '../feed/figures.ts';
 import type { Limits } from '../mirror/view.ts';
-import { joined, type SeenBouncer } from '../stream/behind.ts';
+import { addSeen, type SeenBouncer } from '../stream/behind.ts';
 import type { Bouncer, Totals } from './families.ts';
 import * as store from './metrics.sql.ts';
 
@@ -44,10 +44,10 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
   addTriples(counts, requests);
   const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
   const sizes = await readSizes(env, views);
-  return rows.map(({ id, viewJson, ...row }) => ({
+  return rows.map(({ id, ...row }, at) => ({
     ...row,
     seen: seen.get(id) ?? null,
-    viewSize: sizes.get(viewNamed(seen.get(id)?.view ?? null, viewJson)) ?? null,
+    viewSize: sizes.get(views[at] as string) ?? null,
     counts: counts.get(id) ?? [],
     usage: () => readUsage(usage.get(id) ?? '[]'),
   }));
@@ -80,10 +80,7 @@ export async function readSeen(env: Env): Promise<Map<number, SeenBouncer>> {
   for (let afterRow: number | null = 0; afterRow !== null;) {
     const after: number = afterRow;
     const page = await askFeed(env, async (feed) => feed.seenPage(after));
-    for (const each of page.bouncers) {
-      const known = byId.get(each.bouncerId);
-      byId.set(each.bouncerId, known ? joined(known, each) : each);
-    }
+    for (const each of page.bouncers) addSeen(byId, each);
     afterRow = page.next;
   }
   return byId;

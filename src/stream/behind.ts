@@ -39,16 +39,19 @@ export function seenPage(clients: Clients, sequence: number, afterRow: number, n
     afterRow = row.id;
     left -= row.entries.length;
     for (const client of clientsIn(clients, row)) {
-      const seen = seenOf(client, sequence, nowMs);
-      const known = bouncers.get(client.bouncerId);
-      bouncers.set(client.bouncerId, known ? joined(known, seen) : seen);
+      addSeen(bouncers, seenOf(client, sequence, nowMs));
     }
   }
   return { bouncers: [...bouncers.values()], next: null };
 }
 
-/** What is known of a bouncer from two parts of its clients. */
-export function joined(a: SeenBouncer, b: SeenBouncer): SeenBouncer {
+/** Adds what is known of a bouncer from a part of its clients. */
+export function addSeen(bouncers: Map<number, SeenBouncer>, seen: SeenBouncer): void {
+  const known = bouncers.get(seen.bouncerId);
+  bouncers.set(seen.bouncerId, known ? joined(known, seen) : seen);
+}
+
+function joined(a: SeenBouncer, b: SeenBouncer): SeenBouncer {
   const newer = b.seenMs > a.seenMs ? b : a;
   const followed = b.followedMs > a.followedMs ? b : a;
   return {
