@@ -54,8 +54,9 @@ export function chaosFrom(random: () => number): Chaos {
       clearTimeout(waiting.get(response));
       waiting.delete(response);
     };
+    // A body in drops is one response that comes back again and again.
+    if (!waiting.has(response)) response.once('close', forget);
     waiting.set(response, setTimeout(then, ms));
-    response.once('close', forget);
   }
 
   const change = (what: (all: Element[]) => unknown[]): Lie =>
