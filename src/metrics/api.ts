@@ -63,12 +63,14 @@ function answer(c: Context<AppEnv>, families: readonly Family[]): Response {
 async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: number): Promise<Family[]> {
   await report(env);
   const counts = await askFeed(env, async (feed) => feed.counts());
-  const [status, kinds, totals, bouncers] = await Promise.all([
+  const readings = [
     askFeed(env, async (feed) => feed.status()),
     askFeed(env, async (feed) => feed.census()),
     readTotals(env, counts),
-    flags.bouncers === '0' ? [] : readAllBouncers(env, counts, nowMs),
-  ]);
+    flags.bouncers === '0' ? Promise.resolve([]) : readAllBouncers(env, counts, nowMs),
+  ] as const;
+  await Promise.allSettled(readings);
+  const [status, kinds, totals, bouncers] = await Promise.all(readings);
   return [
     ...(flags.engine_names === '0' ? [] : [...engineNamed(kinds), ...engineNamedOfBouncers(bouncers)]),
     ...ofFeed(status, kinds, totals),

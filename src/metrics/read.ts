@@ -30,16 +30,10 @@ export async function readTotals(env: Env, { audited, refused }: Counts): Promis
 }
 
 export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: number): Promise<Bouncer[]> {
-  const known = Promise.all([readSeen(env), readSums(env)]);
-  // Awaited below: where D1 fails first, its error is the answer.
-  known.catch(() => undefined);
-  const rows = [];
-  for (let afterId: number | undefined = 0; afterId !== undefined;) {
-    const page = await store.readBouncers(env.DB, afterId, pageBouncers, nowMs - reportCountsMs);
-    rows.push(...page);
-    afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
-  }
-  const [seen, usage] = await known;
+  const readings = [readRows(env, nowMs - reportCountsMs), readSeen(env), readSums(env)] as const;
+  // Where one fails, no page is read behind the answer.
+  await Promise.allSettled(readings);
+  const [rows, seen, usage] = await Promise.all(readings);
   const counts = new Map<number, number[]>();
   addTriples(counts, requests);
   const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
@@ -51,6 +45,16 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
     counts: counts.get(id) ?? [],
     usage: () => readUsage(usage.get(id) ?? '[]'),
   }));
+}
+
+async function readRows(env: Env, reportsFromMs: number): Promise<store.BouncerRow[]> {
+  const rows = [];
+  for (let afterId: number | undefined = 0; afterId !== undefined;) {
+    const page = await store.readBouncers(env.DB, afterId, pageBouncers, reportsFromMs);
+    rows.push(...page);
+    afterId = page.length < pageBouncers ? undefined : page.at(-1)?.id;
+  }
+  return rows;
 }
 
 /** Those of more views are not counted: a bouncer may ask for any. */
