@@ -18,6 +18,8 @@ const totals = { passed: 0, failed: 0, skipped: 0 };
 /** What is looked through for secrets: where it came from, and the text. */
 const printed = [];
 let broken = false;
+/** The suites in which something failed that is no test. */
+const outside = [];
 
 for (const suite of ['workerd', 'real']) {
   const output = join(folder, `${suite}.json`);
@@ -38,6 +40,7 @@ for (const suite of ['workerd', 'real']) {
     totals.passed += numPassedTests;
     totals.failed += numFailedTests;
     totals.skipped += numPendingTests;
+    if (status !== 0 && numFailedTests === 0) outside.push(suite);
   } catch {
     broken = true;
     console.error(`the ${suite} suites ended without a result`);
@@ -53,6 +56,9 @@ const leaks = await findLeaks();
 for (const leak of leaks) console.error(`a key or token is in ${leak}`);
 const skipsMatter = process.env.CI === 'true' && totals.skipped > 0;
 for (const [why, names] of reasons) console.log(`left out: ${[...names].join('; ')}\n  because ${why}`);
+for (const suite of outside) {
+  console.error(`the ${suite} suites failed outside their tests: see "Unhandled Errors" in what they printed`);
+}
 if (skipsMatter) console.error('tests were skipped that this machine should have run');
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 const good = !broken && leaks.length === 0 && totals.failed === 0 && totals.passed > 0 && !skipsMatter;

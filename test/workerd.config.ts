@@ -30,6 +30,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     exclude: ['test/{conformance,e2e,faults,nix}/**'],
     setupFiles: ['test/support/setup.ts'],
+    // All cores: most of a test is computing.
+    maxWorkers: '100%',
     testTimeout: 60_000,
     // Hundreds of tests have an engine in trouble, and the feed says so each time (rounds.ts).
     onConsoleLog: (line) => !/^engine [a-z-]+: /.test(line),
