@@ -13,12 +13,15 @@ export function isRead(c: Context<AppEnv>): boolean {
   return c.req.method === 'GET' || c.req.method === 'HEAD';
 }
 
-/** Sets `actor`, `role` and `breakGlass`, or says why the request is refused. */
-export async function identifyOperator(c: Context<AppEnv>): Promise<Failure | null> {
+/**
+ * Sets `actor`, `role` and `breakGlass`, or says why the request is refused. `shows`: the caller may be shown what is there,
+ * and not only what it changed.
+ */
+export async function identifyOperator(c: Context<AppEnv>, shows = isRead(c)): Promise<Failure | null> {
   const nowMs = Date.now();
   const settings = c.get('settings');
   const address = clientAddress(c.req.raw, settings);
-  const refused = await identifyBy(c, () => {
+  const refused = await identifyBy(c, shows, () => {
     return authenticateOperator(settings, c.env.DB, c.req.raw, address, nowMs);
   });
   if (refused === null && c.get('breakGlass') && isRead(c)) {
@@ -27,18 +30,19 @@ export async function identifyOperator(c: Context<AppEnv>): Promise<Failure | nu
   return refused;
 }
 
-/** The same for the session of a cookie. It was noted when it began. */
+/** The same for the session of a cookie, which is shown pages. It was noted when it began. */
 export function identifyBySession(c: Context<AppEnv>, session: string): Promise<Failure | null> {
-  return identifyBy(c, () => identifySession(c.env, session, Date.now()));
+  return identifyBy(c, true, () => identifySession(c.env, session, Date.now()));
 }
 
 async function identifyBy(
   c: Context<AppEnv>,
+  shows: boolean,
   authenticate: () => Promise<Result<Operator>>,
 ): Promise<Failure | null> {
   let caller = await authenticate();
   // A restored backup may have brought back a revoked token. Mutations are compared when they are written (writer.ts).
-  if (caller.ok && isRead(c)) {
+  if (caller.ok && shows) {
     const settled = await settleStore(c.env).catch((error: unknown) => {
       console.error(`the key store was not compared with the feed: ${causeOf(error).message}`);
       return null;

@@ -2,9 +2,10 @@
 import { env } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
 import { serveWith } from '../support/edge.ts';
-import { call, operator, operatorToken } from '../support/http.ts';
+import { addBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { mintedIn } from '../../src/crypto/mint.ts';
 import { auditRows, entryOf, freshIssuer, makeToken, pass, watchOperators } from '../support/operators.ts';
+import { backUp, putBack } from '../support/backup.ts';
 import { formOf, openBrowser, signedIn } from '../support/console.ts';
 
 watchOperators();
@@ -215,6 +216,18 @@ test('a form without its token, or with one of another session, does nothing', a
   }
   expect((await bob.post('/console/sign-out', form)).status).toBe(403);
   expect((await ann.post('/console/sign-out', form)).status).toBe(303);
+});
+
+test('a token that only a restored D1 takes for good is shown nothing by a form that is refused', async () => {
+  await addBouncer('web-1');
+  const ann = await signedIn(await makeToken('ann', 'operator'));
+  const form = { ...formOf(await ann.get('/console/'), '/sign-out'), grace: 'soon' };
+  const dump = await backUp();
+  await operator('DELETE', '/operator-tokens/ann');
+  await putBack(dump);
+  const { status, text } = await ann.post('/console/bouncers/web-1/rotate', form);
+  expect(status).toBe(401);
+  expect(text).not.toContain('web-1');
 });
 
 test('a page lets nothing run but its own script and style', async () => {
