@@ -12,14 +12,24 @@ import { Bare, respond } from './frame.tsx';
 const cookieName = 'lapidary_session';
 
 export function sessionOf(c: Context<AppEnv>): string | null {
-  return getCookie(c, cookieName) ?? null;
+  return getCookie(c, cookieName, prefixOf(c)) ?? null;
+}
+
+/**
+ * Over HTTPS the cookie's name begins with `__Secure-`: browsers take such a cookie from nothing else. `__Host-` is for cookies
+ * that all paths get, and this one is for the console's alone.
+ */
+function prefixOf(c: Context<AppEnv>): 'secure' | undefined {
+  const { headers, url } = c.req.raw;
+  const isSecure = url.startsWith('https:') || headers.get('x-forwarded-proto') === 'https';
+  return isSecure ? 'secure' : undefined;
 }
 
 /** A browser sends the cookie to the console alone, and never with a request that another site's page begins. */
-function cookieOptions(c: Context<AppEnv>) {
-  const { headers, url } = c.req.raw;
-  const secure = url.startsWith('https:') || headers.get('x-forwarded-proto') === 'https';
-  return { path: baseOf(c), httpOnly: true, sameSite: 'Strict', secure } as const;
+function cookieOptions(c: Context<AppEnv>, maxAge: number) {
+  const prefix = prefixOf(c);
+  const options = { path: baseOf(c), httpOnly: true, sameSite: 'Strict', maxAge } as const;
+  return prefix ? { ...options, prefix } : options;
 }
 
 /**
@@ -91,12 +101,12 @@ export async function signIn(c: Context<AppEnv>, form: URLSearchParams): Promise
     if (kind === 'unauthorised' || kind === 'forbidden') countRefusal('operator', kind);
     return signInPage(c, pathOf(to), started.failure);
   }
-  setCookie(c, cookieName, started.value, { ...cookieOptions(c), maxAge: sessionMs / 1000 });
+  setCookie(c, cookieName, started.value, cookieOptions(c, sessionMs / 1000));
   return c.redirect(c.get('settings').pathPrefix + pathOf(to), 303);
 }
 
 export function signOut(c: Context<AppEnv>): Response {
-  deleteCookie(c, cookieName, cookieOptions(c));
+  deleteCookie(c, cookieName, cookieOptions(c, 0));
   return c.redirect(`${baseOf(c)}/`, 303);
 }
 

@@ -46,13 +46,27 @@ describe('a session', () => {
     expect(cookie).toMatch(/; Max-Age=43200; Path=\/console; HttpOnly; SameSite=Strict$/);
     expect(cookie).not.toContain(operatorToken);
     expect((await browser.get('/console/')).status).toBe(200);
-    // Behind TLS it is sent over nothing else.
-    const encrypted = await openBrowser().post(
-      '/console/sign-in',
-      { to: '/console', token: operatorToken },
-      { 'x-forwarded-proto': 'https' },
+    expect(cookie).toMatch(/^lapidary_session=/);
+  });
+
+  test('behind TLS has a name that browsers take from nothing else, and is sent over nothing else', async () => {
+    const tls = { 'x-forwarded-proto': 'https' };
+    const browser = openBrowser();
+    const values = { to: '/console', token: operatorToken };
+    const { headers } = await browser.post('/console/sign-in', values, tls);
+    expect(headers.get('set-cookie')).toMatch(
+      /^__Secure-lapidary_session=[^;]+;.*; Path=\/console;.*; Secure/,
     );
-    expect(encrypted.headers.get('set-cookie')).toContain('; Secure;');
+    expect((await browser.get('/console/', tls)).status).toBe(200);
+    // What somebody set over plain HTTP is not looked at.
+    const { cookie } = await signedIn();
+    expect((await call('/console/', { headers: { cookie, ...tls } })).status).toBe(401);
+    const left = await browser.post(
+      '/console/sign-out',
+      formOf(await browser.get('/console/', tls), '/sign-out'),
+      tls,
+    );
+    expect(left.headers.get('set-cookie')).toMatch(/^__Secure-lapidary_session=; Max-Age=0;/);
   });
 
   test('opens nothing but the console', async () => {
