@@ -24,6 +24,11 @@ export async function isKnownDigest(d1: D1Database, digest: string): Promise<boo
   return row?.holds === 1;
 }
 
+export async function isRevokedDigest(d1: D1Database, digest: string): Promise<boolean> {
+  const [row] = await askD1(d1, (db) => selectHolds(db, isRevoked(digest)), answerMs);
+  return row?.holds === 1;
+}
+
 /** SQL for "this digest is or was that of a key". */
 export function isKnown(digest: string): SQL {
   return sql`(EXISTS (SELECT 1 FROM key_versions WHERE digest = ${digest})
@@ -144,6 +149,14 @@ function changeVersions(db: DrizzleD1Database, versions: readonly KeyVersion[]) 
       )
       .where(sql`key_versions.id = column1`),
   );
+}
+
+/** The statements that end a token which is in no row of keys: it is kept as a revoked key is, and no restored D1 opens it. */
+export function endStatements(db: DrizzleD1Database, digest: string, nowMs: number) {
+  return [
+    db.insert(revokedDigests).values({ digest, revokedMs: nowMs }).onConflictDoNothing(),
+    db.insert(revocationOutbox).values({ digest, effectiveMs: nowMs }),
+  ];
 }
 
 /** The statements that revoke versions of keys. `which`: SQL on `key_versions`. Their digests are never registered again. */

@@ -1,13 +1,13 @@
 // Signing in by a token, typed once, and out again.
 
 import type { Context } from 'hono';
-import { deleteCookie, getCookie, setCookie } from 'hono/cookie';
+import { generateCookie, getCookie, setCookie } from 'hono/cookie';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { countRefusal } from '../feed/client.ts';
 import { describeFailure, type Failure } from '../http/failure.ts';
-import { sessionMs, startSession } from '../operators/sessions.ts';
+import { endSession, sessionMs, startSession } from '../operators/sessions.ts';
 import { baseOf } from './at.ts';
-import { Bare, respond } from './frame.tsx';
+import { Bare, failurePage, respond } from './frame.tsx';
 
 const cookieName = 'lapidary_session';
 
@@ -105,9 +105,17 @@ export async function signIn(c: Context<AppEnv>, form: URLSearchParams): Promise
   return c.redirect(c.get('settings').pathPrefix + pathOf(to), 303);
 }
 
-export function signOut(c: Context<AppEnv>): Response {
-  deleteCookie(c, cookieName, cookieOptions(c, 0));
-  return c.redirect(`${baseOf(c)}/`, 303);
+/** The browser's cookie goes in any case. */
+export async function signOut(c: Context<AppEnv>): Promise<Response> {
+  const session = sessionOf(c);
+  const operator = { actor: c.get('actor'), breakGlass: c.get('breakGlass') };
+  const ended = session === null ? null : await endSession(c.env, operator, session, Date.now());
+  const answer =
+    ended === null || ended.ok
+      ? c.redirect(`${baseOf(c)}/`, 303)
+      : await failurePage(ended.failure, baseOf(c));
+  answer.headers.append('set-cookie', generateCookie(cookieName, '', cookieOptions(c, 0)));
+  return answer;
 }
 
 /** A page of the console, whatever was sent: nobody is led away from here. */

@@ -4,7 +4,8 @@ import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, rowJson } from '../store/facts.ts';
-import { revocationOutbox, enrolmentHosts, enrolments, revokedDigests } from '../store/schema.ts';
+import { enrolmentHosts, enrolments } from '../store/schema.ts';
+import { endStatements } from '../bouncers/keys.sql.ts';
 
 export type Enrolment = typeof enrolments.$inferSelect;
 export type EnrolmentHost = typeof enrolmentHosts.$inferSelect;
@@ -67,12 +68,10 @@ export function notRevoked({ id }: Enrolment): SQL {
   return sql`EXISTS (SELECT 1 FROM enrolments WHERE id = ${id} AND revoked_ms IS NULL)`;
 }
 
-/** The digest is kept as a revoked one, so that a restored backup does not bring the token back. */
 export function revokeStatements(db: DrizzleD1Database, { id, digest }: Enrolment, nowMs: number) {
   return [
     db.update(enrolments).set({ revokedMs: nowMs }).where(eq(enrolments.id, id)),
-    db.insert(revokedDigests).values({ digest, revokedMs: nowMs }).onConflictDoNothing(),
-    db.insert(revocationOutbox).values({ digest, effectiveMs: nowMs }),
+    ...endStatements(db, digest, nowMs),
   ];
 }
 

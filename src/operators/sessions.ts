@@ -9,7 +9,9 @@ import { askFeed } from '../feed/client.ts';
 import { settingsOf } from '../env.ts';
 import { answerMs } from '../store/ask.ts';
 import { fail, succeed, type Result } from '../http/failure.ts';
-import { mutationBy, note } from '../operations/mutate.ts';
+import { endStatements, isRevokedDigest } from '../bouncers/keys.sql.ts';
+import { mutate, mutationBy, note, nothingRead, type Answer } from '../operations/mutate.ts';
+import { always } from '../store/audit.sql.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { authenticateOwnToken, breakGlassOperator, named, type Operator } from './authenticate.ts';
@@ -47,9 +49,34 @@ export async function identifySession(env: Env, session: string, nowMs: number):
   if (!(await isSigned(env, `session ${text}`, signature))) return ended('this session is not valid');
   if (nowMs >= Number(untilMs)) return ended('this session is over');
   const [subject = ''] = text.split('.');
-  return subject === breakGlassOperator.actor
-    ? succeed(breakGlassOperator)
-    : named(await identifyDigest(env.DB, subject, nowMs));
+  const isBreakGlass = subject === breakGlassOperator.actor;
+  const [wasEnded, known] = await Promise.all([
+    isRevokedDigest(env.DB, digestOf(session)).catch(() => null),
+    isBreakGlass ? succeed(breakGlassOperator) : identifyDigest(env.DB, subject, nowMs).then(named),
+  ]);
+  if (wasEnded) return ended('this session was ended by signing out');
+  // Break-glass is for when D1 is out of reach.
+  if (wasEnded === null && !isBreakGlass) return fail({ kind: 'unavailable', problem: unchecked });
+  return known;
+}
+
+const unchecked = 'sessions can not be checked now; try again';
+
+/** Ends a session, in every copy. It is kept as a revoked key is, so that no restored D1 opens it. */
+export function endSession(
+  env: Env,
+  { actor, breakGlass }: Pick<Operator, 'actor' | 'breakGlass'>,
+  session: string,
+  nowMs: number,
+): Promise<Result<Answer>> {
+  return mutate({ ...mutationBy(env, actor, nowMs), breakGlass }, nothingRead, () =>
+    succeed({
+      entry: { action: 'operator.sign-out', target: 'console', detail: {} },
+      unchanged: always,
+      statements: (d) => endStatements(d, digestOf(session), nowMs),
+      answer: { status: 204, body: {} },
+    }),
+  );
 }
 
 function ended(problem: string): Result<never> {

@@ -135,6 +135,28 @@ describe('a session', () => {
     expect((await browser.get('/console/')).status).toBe(401);
   });
 
+  test.each([
+    ['operator-token', () => operatorToken],
+    ['token:ann', () => makeToken('ann', 'viewer')],
+  ])('of %s that was signed out ends in every copy, and others stay', async (actor, token) => {
+    const value = await token();
+    const [browser, other] = [await signedIn(value), await signedIn(value)];
+    const { cookie } = browser;
+    const dump = await backUp();
+    await browser.submit(await browser.get('/console/'), '/sign-out');
+    const copied = () => call('/console/', { headers: { cookie } });
+    const refused = await copied();
+    expect([refused.status, await refused.text()]).toEqual([
+      401,
+      expect.stringContaining('this session was ended by signing out'),
+    ]);
+    expect((await other.get('/console/')).status).toBe(200);
+    expect((await auditRows())[0]).toEqual([actor, 'operator.sign-out', 'console']);
+    // Nor does a restored D1 bring it back.
+    await putBack(dump);
+    expect((await copied()).status).toBe(401);
+  });
+
   test('begins with a row in the audit log, with the operator’s name', async () => {
     await signedIn(await makeToken('ann', 'viewer'));
     expect((await auditRows())[0]).toEqual(['token:ann', 'operator.sign-in', 'console']);
