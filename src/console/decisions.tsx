@@ -8,7 +8,7 @@ import { linkTo, may, type At } from './at.ts';
 import { call, filledIn, onceBy } from './call.ts';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
-import { Done, Pages, Table } from './parts.tsx';
+import { LookUpLink, lookUpLink, Pages, Table } from './parts.tsx';
 import { some, spanOf, utcOf } from './words.ts';
 
 const pageRows = 100;
@@ -17,7 +17,7 @@ const filters = ['value', 'scope', 'type', 'origin', 'scenario', 'engine'] as co
 
 /** `GET /decisions?value=&…&after=`: the parameters of the API's list. */
 export async function decisionList(c: Context<AppEnv>, at: At): Promise<Response> {
-  const { after, done, ...rest } = c.req.query();
+  const { after, ...rest } = c.req.query();
   const asked = filters.map((name) => [name, rest[name]?.trim() ?? ''] as const);
   const filter = Object.fromEntries(asked.filter(([, text]) => text !== ''));
   const answer = await call<{ decisions: DecisionBody[]; next: number | null }>(c, 'GET', '/decisions', {
@@ -35,14 +35,13 @@ export async function decisionList(c: Context<AppEnv>, at: At): Promise<Response
       sub="What bouncers enforce: the engines’ decisions, and those made here."
       live
     >
-      <Done done={done} words={{ banned: 'Banned. It is in every bouncer’s next poll.' }} />
       <Filter at={at} filter={filter} engines={c.get('settings').engines.map(({ name }) => name)} />
       {!answer.ok ? (
         <div class="banner bad" role="alert">
           <p>{answer.refused.detail}.</p>
         </div>
       ) : decisions.length > 0 ? (
-        <DecisionTable at={at} decisions={decisions} />
+        <DecisionTable at={at} label="Decisions" decisions={decisions} />
       ) : (
         <p class="soft">{!isFirst ? 'There are no more.' : noneWords(filter)}</p>
       )}
@@ -102,17 +101,18 @@ const columns = [
   { title: 'Left', n: true },
 ];
 
-function DecisionTable({ at, decisions }: { at: At; decisions: readonly DecisionBody[] }) {
+export function DecisionTable(props: { at: At; label: string; decisions: readonly DecisionBody[] }) {
+  const { at, label, decisions } = props;
   const all = may(at, 'operator') ? [...columns, { title: 'Unban' }] : columns;
   return (
-    <Table label="Decisions" columns={all}>
+    <Table label={label} columns={all}>
       {decisions.map((decision) => {
         const { value, scope, type, engine, left_behind: leftBehind } = decision;
         const untilMs = Date.parse(decision.until);
         return (
           <tr>
             <th scope="row">
-              <code>{value}</code>{' '}
+              <LookUpLink at={at} value={value} scope={scope} />{' '}
               {scope === 'Ip' || scope === 'Range' ? null : <span class="soft">{scope}</span>}
             </th>
             <td>{type}</td>
@@ -144,7 +144,7 @@ function DecisionTable({ at, decisions }: { at: At; decisions: readonly Decision
 }
 
 export function showBan(c: Context<AppEnv>, at: At): Promise<Response> {
-  return banPage(at, c.req.query('value') ?? '');
+  return banPage(at, c.req.query());
 }
 
 const types = [
@@ -153,7 +153,7 @@ const types = [
   ['throttle', 'throttle'],
 ] as const;
 
-function banPage(at: At, value: string, sent?: Sent): Promise<Response> {
+function banPage(at: At, { value, scope }: Match, sent?: Sent): Promise<Response> {
   return respond(
     <Page
       at={at}
@@ -167,7 +167,7 @@ function banPage(at: At, value: string, sent?: Sent): Promise<Response> {
           <TextField
             name="value"
             label="Value"
-            value={value}
+            value={value ?? ''}
             required
             sent={sent}
             hint="An address, a CIDR range, or what the scope calls for."
@@ -184,6 +184,7 @@ function banPage(at: At, value: string, sent?: Sent): Promise<Response> {
           <TextField
             name="scope"
             label="Scope"
+            value={scope ?? ''}
             sent={sent}
             placeholder="Ip or Range, by the value"
             hint="Country (FR), AS (64500), or one of your own."
@@ -208,8 +209,9 @@ export async function ban(c: Context<AppEnv>, at: At, form: URLSearchParams): Pr
     body: filledIn(form, ['value', 'duration', 'type', 'scope', 'scenario']),
     headers: onceBy(form),
   });
-  if (!answer.ok) return banPage(at, '', { values: form, refused: answer.refused });
-  return c.redirect(linkTo(at, '/decisions', { origin: localOrigin, done: 'banned' }), 303);
+  if (!answer.ok) return banPage(at, {}, { values: form, refused: answer.refused });
+  const { value, scope } = answer.body.decision;
+  return c.redirect(lookUpLink(at, value, scope, 'banned'), 303);
 }
 
 interface Unbanned {
@@ -260,6 +262,8 @@ function unbanPage(at: At, { value, scope, type }: Match, sent?: Sent, done?: Un
         <button class="danger">Unban</button>
       </Post>
       <p>
+        {value ? <a href={lookUpLink(at, value, scope)}>Look it up</a> : null}
+        {value ? ' · ' : ''}
         <a href={linkTo(at, '/decisions')}>Back to the decisions</a>
       </p>
     </Page>,

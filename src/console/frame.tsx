@@ -47,6 +47,7 @@ export async function respond(page: unknown, status = 200): Promise<Response> {
 
 const pages = [
   ['/', 'Overview'],
+  ['/lookup', 'Look-up'],
   ['/bouncers', 'Bouncers'],
   ['/decisions', 'Decisions'],
   ['/engines', 'Engines'],
@@ -82,6 +83,21 @@ export function Page({ at, title, nav, heading, sub, live, children }: PageOf) {
             </a>
           ))}
         </nav>
+        <form
+          class="find"
+          role="search"
+          aria-label="All decisions"
+          method="get"
+          action={linkTo(at, '/lookup')}
+        >
+          <input
+            name="value"
+            placeholder="Address, range, FR, AS64500"
+            aria-label="Look up an address, a range, a country or an AS"
+            autocomplete="off"
+            spellcheck={false}
+          />
+        </form>
         <SignedIn at={at} />
       </header>
       <main id="main" {...(live ? { 'data-live': '' } : {})}>

@@ -1,6 +1,7 @@
 // What pages are put together from: times, states, tables, lines to paste.
 
 import type { Child } from 'hono/jsx';
+import { isOfAddresses } from '../formats/canonical.ts';
 import { linkTo, type At } from './at.ts';
 import { agoOf, utcOf } from './words.ts';
 
@@ -125,4 +126,18 @@ export function Done({ done, words }: { done: string | undefined; words: Readonl
 
 export function BouncerLink({ at, name }: { at: At; name: string }) {
   return <a href={linkTo(at, `/bouncers/${encodeURIComponent(name)}`)}>{name}</a>;
+}
+
+/** Where a decision's value is looked up. An address is of its scope by itself: what covers it has others, too. */
+export function lookUpLink(at: At, value: string, scope?: string, done?: string): string {
+  const needed = scope === undefined || isOfAddresses(scope) ? undefined : scope;
+  return linkTo(at, '/lookup', { value, scope: needed, done });
+}
+
+export function LookUpLink({ at, value, scope }: { at: At; value: string; scope: string }) {
+  return (
+    <a href={lookUpLink(at, value, scope)}>
+      <code>{value}</code>
+    </a>
+  );
 }

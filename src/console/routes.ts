@@ -22,6 +22,7 @@ import { failurePage } from './frame.tsx';
 import { recoverHost, showHosts } from './hosts.tsx';
 import { createOperator, revokeOperator, showOperators } from './operators.tsx';
 import { showRotation, showRotations } from './rotations.tsx';
+import { lookUp } from './lookup.tsx';
 import { overview } from './overview.tsx';
 import { askToSignIn, sessionOf, signIn, signOut } from './sign-in.tsx';
 
@@ -40,6 +41,7 @@ consoleRoutes.post('/sign-in', async (c) => {
 });
 change('/sign-out', (c) => signOut(c));
 show('/', overview);
+show('/lookup', lookUp);
 show('/decisions', decisionList);
 show('/ban', showBan);
 change('/ban', ban);

@@ -20,6 +20,7 @@ header{display:flex;gap:20px;align-items:center;padding:0 24px;min-height:52px;b
  background:var(--panel);position:sticky;top:0;z-index:1}
 header strong{font-weight:650;letter-spacing:-.01em}
 header form{display:flex;gap:10px;align-items:center;color:var(--soft);white-space:nowrap}
+.find input{width:210px}.group{margin:0 0 2px}td p:last-child{margin:0}
 .who{max-width:180px;overflow:hidden;text-overflow:ellipsis}
 nav{display:flex;gap:2px;overflow-x:auto;flex:1;padding:4px 2px}
 nav a{padding:6px 10px;border-radius:6px;color:var(--soft);white-space:nowrap}
@@ -67,6 +68,7 @@ td details{margin:0}
 .attention li:last-child{border:0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:6px 20px;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .pages{display:flex;gap:14px;margin:12px 0 0}
+@media (max-width:1240px){header .find{display:none}}
 @media (max-width:640px){header{flex-wrap:wrap;gap:4px 12px;padding:8px 14px;position:static}nav{order:1;flex-basis:100%}
  header form{margin-left:auto}main{padding:20px 14px 48px}dl{grid-template-columns:1fr;gap:0}dd{margin:0 0 8px}}
 @media (prefers-reduced-motion:no-preference){html{scroll-behavior:smooth}}

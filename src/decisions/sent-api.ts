@@ -49,6 +49,17 @@ const sentToShape = z
   })
   .meta({ id: 'SentTo' });
 
+export type SentToBody = z.input<typeof sentToShape>;
+
+const sentPageShape = z.object({
+  decisions: z.array(decisionShape).meta({ description: 'The first 100, by id.' }),
+  more_decisions: z.boolean().meta({ description: 'There are more than these.' }),
+  bouncers: z.array(sentToShape).meta({ description: 'None where there is no decision.' }),
+  next: z.int().nullable(),
+});
+
+export type SentPage = z.input<typeof sentPageShape>;
+
 export const sentOperation = operation({
   method: 'GET',
   path: '/decisions/sent',
@@ -71,12 +82,7 @@ export const sentOperation = operation({
   answers: {
     200: {
       description: 'A page of bouncers.',
-      body: z.object({
-        decisions: z.array(decisionShape).meta({ description: 'The first 100, by id.' }),
-        more_decisions: z.boolean().meta({ description: 'There are more than these.' }),
-        bouncers: z.array(sentToShape).meta({ description: 'None where there is no decision.' }),
-        next: z.int().nullable(),
-      }),
+      body: sentPageShape,
     },
   },
   reply: async (c, { query: { after, limit, ...match } }) => {
@@ -107,7 +113,7 @@ function describeSentTo(
   name: string,
   { refused }: SentAsk,
   { seenMs, clients, decisions }: SentTo,
-): z.input<typeof sentToShape> {
+): SentToBody {
   return { name, refused, last_pull: isoTime(seenMs), clients, decisions: decisions.map(describeSent) };
 }
 

@@ -15,7 +15,7 @@ beforeEach(async () => {
 const untilMs = Date.now() + 3_600_000;
 
 const valuesIn = ({ text }: Page): string[] =>
-  [...text.matchAll(/<th scope="row"><code>([^<]*)/g)].map(([, value]) => value!);
+  [...text.matchAll(/<th scope="row"><a[^>]*><code>([^<]*)/g)].map(([, value]) => value!);
 const ban = async (values: Record<string, string>): Promise<Page> =>
   browser.submit(await browser.get('/console/ban'), '/ban', values);
 
@@ -23,9 +23,8 @@ test('a ban is in the list and at the bouncers, and an unban takes it back', asy
   const key = await addBouncer('fw');
   expect((await browser.get('/console/decisions')).text).toContain('There is none: nothing is banned.');
   const { status, headers } = await ban({ value: '192.0.2.1', duration: '4h', scenario: 'as <b>asked</b>' });
-  expect([status, headers.get('location')]).toEqual([303, '/console/decisions?origin=lapidary&done=banned']);
-  const list = await browser.get('/console/decisions?origin=lapidary&done=banned');
-  expect(list.text).toContain('Banned. It is in every bouncer’s next poll.');
+  expect([status, headers.get('location')]).toEqual([303, '/console/lookup?value=192.0.2.1&done=banned']);
+  const list = await browser.get('/console/decisions?origin=lapidary');
   expect(list.text).toContain('as &lt;b&gt;asked&lt;/b&gt;');
   expect(list.text).toMatch(/until \d+ \w+ 20\d\d, [\d:]+ UTC">3 h 59 min</);
   expect(valuesIn(list)).toEqual(['192.0.2.1']);
