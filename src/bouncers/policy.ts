@@ -193,6 +193,11 @@ export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs, silen
   };
 }
 
+/** The limits of a view as operators read it. */
+export function limitsIn(shown: z.input<typeof policyShape.view>): Limits | null {
+  return shown && view.parse(shown);
+}
+
 /** Whether a client may use the key now, from this address. An address that can not be read is in no range. */
 export function isAllowed({ allow, paused }: Policy, address: string): boolean {
   if (paused) return false;

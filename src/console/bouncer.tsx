@@ -2,26 +2,31 @@
 
 import type { Context } from 'hono';
 import type { AppEnv } from '../env.ts';
+import { limitsIn as limitsOfView } from '../bouncers/policy.ts';
+import { askFeed } from '../feed/client.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { linkTo, may, type At } from './at.ts';
 import { keyPage, type BouncerBody } from './bouncers.tsx';
 import { call, filledIn, onceBy, part, type Answered } from './call.ts';
+import { Facts, type One } from './facts.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { ExpiryField, Post, RefusedBanner, TextField, type Sent } from './forms.tsx';
+import { Post, RefusedBanner, type Sent } from './forms.tsx';
+import { Rotate, Versions } from './keys.tsx';
 import { kindOf } from './kinds.ts';
 import { LimitsForm, limitsIn } from './limits.tsx';
-import { Done, Table, Tag, Time, type Tone } from './parts.tsx';
-import { describeState, readRoster, type RosterRow } from './roster.ts';
-import { countOf, some } from './words.ts';
+import { Done, Table, Tag, Time } from './parts.tsx';
+import { Pause } from './pause.tsx';
+import { describeState, keyEndOf, readRoster, stateOf } from './roster.ts';
+import { countOf } from './words.ts';
 
-/** What `GET /bouncers/{name}` has besides. */
-type One = BouncerBody & { readonly metrics: unknown; readonly metrics_at: string | null };
 type Changed = { readonly bouncer: BouncerBody; readonly key?: string };
 
 const doneWords = {
   revoked: 'Revoked. The version is refused everywhere within 5 s.',
   asked: 'Its host was asked for a new key. It makes one when it next renews.',
   limited: 'Saved. It holds everywhere within 5 s.',
+  paused: 'Paused. Its requests are refused everywhere within 5 s.',
+  resumed: 'Resumed. It is served everywhere within 5 s, and gets what it missed with its next poll.',
   stale: 'Nothing was changed: somebody else had changed it meanwhile. This is how it stands now.',
 };
 
@@ -43,7 +48,8 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
   if (!answer.ok) return refusedPage(at, answer.refused);
   const bouncer = answer.body;
   const row = roster.find((each) => each.name === name);
-  const state = row && describeState(row, at.nowMs);
+  const state = stateIn(bouncer, at.nowMs);
+  const viewSize = row?.view ? await sizeOf(c.env, row.view, bouncer) : null;
   const engines = c.get('settings').engines.map((engine) => engine.name);
   return respond(
     <Page
@@ -53,14 +59,14 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
       live
       heading={
         <>
-          {name} {state ? <Tag tone={state.tone}>{state.word}</Tag> : null}
+          {name} <Tag tone={state.tone}>{state.word}</Tag>
         </>
       }
-      sub={sentenceOf(bouncer, state?.why ?? '')}
+      sub={sentenceOf(bouncer, state.why)}
     >
       <Done done={c.req.query('done')} words={doneWords} />
       <RefusedBanner sent={sent} />
-      <Facts at={at} bouncer={bouncer} row={row} />
+      <Facts at={at} bouncer={bouncer} row={row} viewSize={viewSize} />
       <h2>Versions of its key</h2>
       <Versions at={at} bouncer={bouncer} />
       <Rotate at={at} bouncer={bouncer} sent={sent} />
@@ -70,6 +76,7 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
       <div class="panel pad">
         <LimitsForm at={at} bouncer={bouncer} engines={engines} sent={sent} />
       </div>
+      <Pause at={at} bouncer={bouncer} />
       {may(at, 'operator') ? (
         <>
           <h2>Delete it</h2>
@@ -91,178 +98,27 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
   );
 }
 
+/** By what was just read: the roster of very many may be older. */
+function stateIn({ paused: isPaused, key_versions: versions, last_pull: lastPull }: One, nowMs: number) {
+  const ends = versions.map(({ state, valid_until: end }) => {
+    return { state, expiresMs: end === null ? null : Date.parse(end), deadlineMs: null };
+  });
+  const keyEndMs = keyEndOf(ends, nowMs);
+  const seenMs = lastPull === null ? null : Date.parse(lastPull);
+  return describeState({ state: stateOf({ isPaused, keyEndMs, seenMs }, nowMs), keyEndMs, seenMs }, nowMs);
+}
+
+async function sizeOf(env: Env, request: string, { view }: One): Promise<number | null> {
+  const asked = [{ request, limits: limitsOfView(view) }];
+  const [size] = await askFeed(env, async (feed) => feed.viewSizes(asked));
+  return size ?? null;
+}
+
 function sentenceOf({ type, version, host }: BouncerBody, why: string): string {
   const what =
     type === null ? 'It has not polled yet' : `${type} ${version === 'N/A' ? '' : (version ?? '')}`.trim();
   const owner = host === undefined ? '' : `; the host ${host} registers its key`;
   return `${what}${owner}${why === '' ? '' : `; ${why}`}.`;
-}
-
-function Facts({ at, bouncer, row }: { at: At; bouncer: One; row: RosterRow | undefined }) {
-  const reported = reportedIn(bouncer.metrics);
-  return (
-    <div class="panel pad">
-      <dl>
-        <dt>Last pull</dt>
-        <dd>
-          <Time at={at} iso={bouncer.last_pull} />
-          {bouncer.address === null ? '' : ' from '}
-          <code>{bouncer.address}</code>
-        </dd>
-        <dt>Behind the feed</dt>
-        <dd>
-          {row?.lag === null || row === undefined
-            ? 'not known: it looks up, or has not pulled'
-            : row.lag === 0
-              ? 'up to date'
-              : some(row.lag, 'change')}
-        </dd>
-        <dt>Enforces</dt>
-        <dd>
-          {reported === null ? (
-            'it has not reported'
-          ) : (
-            <>
-              {some(reported, 'decision')}, as it reported <Time at={at} iso={bouncer.metrics_at} />
-            </>
-          )}
-        </dd>
-        <dt>Made</dt>
-        <dd>
-          <Time at={at} iso={bouncer.created_at} />
-          {bouncer.lapi_name === null ? '' : `, imported as ${bouncer.lapi_name}`}
-        </dd>
-        {bouncer.rotation_asked_at ? (
-          <>
-            <dt>Its host was asked for a new key</dt>
-            <dd>
-              <Time at={at} iso={bouncer.rotation_asked_at} />
-            </dd>
-          </>
-        ) : null}
-      </dl>
-    </div>
-  );
-}
-
-/** The `active_decisions` of the last window of a report, of which nothing is known but that it is JSON; null: none. */
-function reportedIn(metrics: unknown): number | null {
-  const windows = fieldOf(metrics, 'metrics');
-  const items = Array.isArray(windows) ? fieldOf(windows.at(-1), 'items') : undefined;
-  if (!Array.isArray(items)) return null;
-  const values = items
-    .filter((item) => fieldOf(item, 'name') === 'active_decisions')
-    .map((item) => fieldOf(item, 'value'))
-    .filter((value) => typeof value === 'number');
-  return values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0);
-}
-
-function fieldOf(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
-}
-
-const versionStates: Readonly<Record<BouncerBody['key_versions'][number]['state'], [Tone, string, string]>> =
-  {
-    next: ['warn', 'next', 'not used yet'],
-    current: ['ok', 'current', 'in use'],
-    previous: ['off', 'previous', 'good until its grace ends'],
-  };
-
-function Versions({ at, bouncer }: { at: At; bouncer: BouncerBody }) {
-  const versions = bouncer.key_versions;
-  if (versions.length === 0) {
-    return <p>It has none: {bouncer.name} is refused until its key is rotated.</p>;
-  }
-  const columns = [
-    { title: 'Version' },
-    { title: 'State' },
-    { title: 'First used', n: true },
-    { title: 'Last used', n: true },
-    { title: 'Ends', n: true },
-    { title: 'Digest' },
-    ...(may(at, 'operator') ? [{ title: 'Revoke' }] : []),
-  ];
-  return (
-    <Table label="Versions of its key" columns={columns}>
-      {versions.map((version) => {
-        const [tone, word, why] = versionStates[version.state];
-        const isOver = version.valid_until !== null && Date.parse(version.valid_until) <= at.nowMs;
-        return (
-          <tr>
-            <th scope="row">{version.number}</th>
-            <td>
-              {isOver ? <Tag tone="bad">ended</Tag> : <Tag tone={tone}>{word}</Tag>}{' '}
-              <span class="soft">{isOver ? '' : why}</span>
-            </td>
-            <td class="n">
-              <Time at={at} iso={version.first_used} />
-            </td>
-            <td class="n">
-              <Time at={at} iso={version.last_used} />
-            </td>
-            <td class="n">
-              <Time at={at} iso={version.valid_until} />
-            </td>
-            <td class="mono">{version.digest_prefix}…</td>
-            {may(at, 'operator') ? (
-              <td>
-                <details>
-                  <summary>Revoke…</summary>
-                  <Post
-                    at={at}
-                    to={`/bouncers/${bouncer.name}/versions/${version.number}/revoke`}
-                    needs="operator"
-                    what="Revoking it"
-                  >
-                    <p>
-                      {versions.length === 1
-                        ? `It is the only one: ${bouncer.name} is refused within 5 s, until its key is rotated.`
-                        : 'It is refused within 5 s; the other version stays.'}
-                    </p>
-                    <button class="danger">Revoke version {version.number}</button>
-                  </Post>
-                </details>
-              </td>
-            ) : null}
-          </tr>
-        );
-      })}
-    </Table>
-  );
-}
-
-function Rotate({ at, bouncer, sent }: { at: At; bouncer: BouncerBody; sent: Sent | undefined }) {
-  if (!may(at, 'operator')) return null;
-  return (
-    <details class="panel pad" open={sent?.values.has('grace') ?? false}>
-      <summary>Rotate its key…</summary>
-      <Post at={at} to={`/bouncers/${bouncer.name}/rotate`} needs="operator" what="Rotating it">
-        <p>
-          {bouncer.host === undefined
-            ? 'It gets a new version of its key, which is shown once. The old one is good until the new one is first used, and then for the grace.'
-            : `The host ${bouncer.host} is asked for a new key. The old one is good until the new one is first used, and then for the grace.`}
-        </p>
-        <div class="fields">
-          <TextField
-            name="grace"
-            label="Grace"
-            value="15m"
-            sent={sent}
-            hint="0s: the old key is revoked now."
-          />
-          <TextField
-            name="max_overlap"
-            label="Both are good for at most"
-            value="7d"
-            sent={sent}
-            hint="Then a new key that is not used yet expires."
-          />
-          <ExpiryField label="The new key expires in" sent={sent} />
-        </div>
-        <button class="primary">Rotate</button>
-      </Post>
-    </details>
-  );
 }
 
 /** A bouncer may have thousands. */
@@ -330,14 +186,36 @@ export async function revokeVersion(c: Context<AppEnv>, at: At, form: URLSearchP
   return doneAt(c, at, 'revoked');
 }
 
-export async function changeLimits(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
+/** The revision that a form was made for. */
+function seenIn(form: URLSearchParams): Record<string, string> {
   const revision = Number(/^\d{1,15}$/.exec(form.get('revision') ?? '')?.[0] ?? 0);
-  const seen = { 'if-match': etagOf(revision) };
+  return { 'if-match': etagOf(revision) };
+}
+
+export function pauseBouncer(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
+  return changePolicy(c, at, form, { paused: true }, 'paused');
+}
+
+export function resumeBouncer(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
+  return changePolicy(c, at, form, { paused: false }, 'resumed');
+}
+
+export async function changeLimits(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
   const before = await call<One>(c, 'GET', `/bouncers/${part(nameIn(c))}`);
   if (!before.ok) return refusedPage(at, before.refused);
   // If it is another one by now, the revision is too.
-  const answer = await send<Changed>(c, form, 'PATCH', '', limitsIn(form, before.body), seen);
-  if (answer.ok) return doneAt(c, at, 'limited');
+  return changePolicy(c, at, form, limitsIn(form, before.body), 'limited');
+}
+
+async function changePolicy(
+  c: Context<AppEnv>,
+  at: At,
+  form: URLSearchParams,
+  change: object,
+  done: keyof typeof doneWords,
+): Promise<Response> {
+  const answer = await send<Changed>(c, form, 'PATCH', '', change, seenIn(form));
+  if (answer.ok) return doneAt(c, at, done);
   if (answer.refused.status === 412) return doneAt(c, at, 'stale');
   return bouncerPage(c, at, { values: form, refused: answer.refused });
 }

@@ -22,7 +22,7 @@ export function LimitsForm(props: {
   sent: Sent | undefined;
 }) {
   const { at, bouncer, engines, sent } = props;
-  const { view, allowed_addresses: allowed, rate_limit: rate } = bouncer;
+  const { view, allowed_addresses: allowed, rate_limit: rate, silent_after: silentAfter } = bouncer;
   const chosen = sent ? sent.values.getAll('engines') : (view?.engines ?? []);
   const choices = [...new Set([...engines, ...chosen])];
   const tiers = rateTiers.map((tier) => [String(tier), `${tier} requests a minute`] as const);
@@ -71,6 +71,14 @@ export function LimitsForm(props: {
           sent={sent}
           hint="All its clients together."
         />
+        <TextField
+          name="silent_after"
+          label="Silent after"
+          value={silentAfter ?? ''}
+          sent={sent}
+          placeholder="as its polls say"
+          hint="Webhooks hear of it then: 1m to 30d."
+        />
       </div>
       <AreaField
         name="allowed_addresses"
@@ -102,6 +110,7 @@ export function limitsIn(form: URLSearchParams, { view: before }: Pick<BouncerBo
   const engines = form.getAll('engines');
   const cap = form.get('max_decisions')?.trim() ?? '';
   const rate = form.get('per_minute') ?? '';
+  const silentAfter = form.get('silent_after')?.trim() ?? '';
   const view = {
     engines: engines.length === 0 ? null : engines,
     ...Object.fromEntries(lists.map((name) => [name, listOf(name)])),
@@ -111,6 +120,7 @@ export function limitsIn(form: URLSearchParams, { view: before }: Pick<BouncerBo
     view: Object.values(view).every((value) => value === null) ? null : view,
     allowed_addresses: listIn(form.get('allowed_addresses'), /[\s,]+/),
     rate_limit: rate === '' ? null : { per_minute: numberIn(rate) },
+    silent_after: silentAfter === '' ? null : silentAfter,
   };
 }
 

@@ -24,6 +24,8 @@ export interface RosterRow {
   readonly seenMs: number | null;
   readonly type: string;
   readonly version: string;
+  /** What its client that was seen last asks for (`requestKey`); null: not known. */
+  readonly view: string | null;
   /** Changes of the feed since the last answer to its client that is furthest behind; null: not known. */
   readonly lag: number | null;
 }
@@ -61,23 +63,29 @@ async function readAll(env: Env, nowMs: number): Promise<RosterRow[]> {
   const byId = await seen;
   return [...Map.groupBy(rows, (row) => row.id)].map(([bouncerId, versions]) => {
     const known = byId.get(bouncerId);
-    const keyEndMs = keyEndOf(versions);
-    const hasKey = keyEndMs !== null && nowMs < keyEndMs;
+    const keyEndMs = keyEndOf(versions, nowMs);
+    const isPaused = typeof versions[0]?.pausedMs === 'number';
     const { type, version } = known ? typeAndVersion(known.userAgent) : { type: '', version: '' };
     return {
       name: versions[0]?.name ?? '',
-      state: hasKey ? stateOf(versions[0]?.pausedMs ?? null, known?.seenMs ?? null, nowMs) : 'keyless',
+      state: stateOf({ isPaused, keyEndMs, seenMs: known?.seenMs ?? null }, nowMs),
       keyEndMs,
       seenMs: known?.seenMs ?? null,
       type,
       version,
+      view: known?.view ?? null,
       lag: known ? lagOf(known) : null,
     };
   });
 }
 
-function stateOf(pausedMs: number | null, seenMs: number | null, nowMs: number): BouncerState {
-  if (pausedMs !== null) return 'paused';
+export function stateOf(
+  of: { readonly isPaused: boolean } & Pick<RosterRow, 'keyEndMs' | 'seenMs'>,
+  nowMs: number,
+): BouncerState {
+  const { isPaused, keyEndMs, seenMs } = of;
+  if (keyEndMs === null || nowMs >= keyEndMs) return 'keyless';
+  if (isPaused) return 'paused';
   return seenMs === null ? 'unseen' : nowMs - seenMs > silentMs ? 'silent' : 'seen';
 }
 
@@ -89,16 +97,18 @@ interface Version {
 }
 
 /** Of the version in use, or of what there is instead. */
-function keyEndOf(versions: readonly Version[]): number | null {
+export function keyEndOf(versions: readonly Version[], nowMs: number): number | null {
   const there = versions.filter(({ state }) => state !== null);
-  const current = there.filter((version) => version.state === 'current' && isLive(version, Date.now()));
+  const current = there.filter((version) => version.state === 'current' && isLive(version, nowMs));
   const ends = (current.length > 0 ? current : there).map(endOf);
   return ends.length === 0 ? null : Math.max(...ends);
 }
 
 /** A bouncer's state in a word, and why. */
-export function describeState(row: RosterRow, nowMs: number): { tone: Tone; word: string; why: string } {
-  const { state, keyEndMs, seenMs } = row;
+export function describeState(
+  { state, keyEndMs, seenMs }: Pick<RosterRow, 'state' | 'keyEndMs' | 'seenMs'>,
+  nowMs: number,
+): { tone: Tone; word: string; why: string } {
   switch (state) {
     case 'seen':
       return { tone: 'ok', word: 'seen', why: '' };

@@ -14,7 +14,15 @@ import { idempotencyKeyRule } from '../operations/operation.ts';
 import { formToken, isFormToken } from '../operators/sessions.ts';
 import { baseOf, type At } from './at.ts';
 import { bouncerList, createBouncer, newBouncer } from './bouncers.tsx';
-import { changeLimits, deleteBouncer, revokeVersion, rotateKey, showBouncer } from './bouncer.tsx';
+import {
+  changeLimits,
+  deleteBouncer,
+  pauseBouncer,
+  resumeBouncer,
+  revokeVersion,
+  rotateKey,
+  showBouncer,
+} from './bouncer.tsx';
 import { ban, decisionList, showBan, showUnban, unban } from './decisions.tsx';
 import { showAudit, verifyAudit } from './audit.tsx';
 import { showEngines, syncEngines } from './engines.tsx';
@@ -54,6 +62,8 @@ show('/bouncers/:name', showBouncer);
 change('/bouncers/:name/rotate', rotateKey);
 change('/bouncers/:name/versions/:number/revoke', revokeVersion);
 change('/bouncers/:name/limits', changeLimits);
+change('/bouncers/:name/pause', pauseBouncer);
+change('/bouncers/:name/resume', resumeBouncer);
 change('/bouncers/:name/delete', deleteBouncer);
 show('/engines', showEngines);
 change('/engines/sync', syncEngines);

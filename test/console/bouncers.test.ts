@@ -13,6 +13,12 @@ beforeEach(async () => {
 
 const keyIn = (page: Page): string => /csb_[0-9A-Za-z]{49}/.exec(page.text)![0];
 const opens = async (key: string): Promise<number> => (await asBouncer(key, '/v1/decisions/stream')).status;
+async function patchBouncer(name: string, change: object): Promise<void> {
+  const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
+  const body = JSON.stringify(change);
+  const { status } = await call(`/api/v1/bouncers/${name}`, { method: 'PATCH', headers, body });
+  expect(status).toBe(200);
+}
 const namesIn = ({ text }: Page): string[] =>
   [...text.matchAll(/<th scope="row"><a[^>]*>([^<]*)/g)].map(([, name]) => name!);
 
@@ -126,7 +132,69 @@ describe('one bouncer', () => {
     expect(text).toContain('crowdsec-firewall-bouncer v0.0.31.');
     expect(text).toContain('192.0.2.44');
     expect(text).toContain('up to date');
+    expect(text).toContain('scopes Ip, Range');
+    expect(text).toContain('decisions on 0 values, of what it asks for and may read');
     expect(text).toMatch(/<th scope="row">1<\/th><td><span class="tag ok">current/);
+  });
+
+  test('says what it enforces beside what its view has', async () => {
+    const key = await addBouncer('web-1');
+    for (let at = 1; at <= 5; at++) {
+      await operator('POST', '/decisions', { value: `192.0.2.${at}`, duration: '4h' });
+    }
+    const limits = { view: { scenarios_not_containing: ['smtp'], max_decisions: 4 } };
+    await patchBouncer('web-1', limits);
+    await asBouncer(key, '/v1/decisions/stream?startup=true&scopes=Ip');
+    const report = async (value: number): Promise<string> => {
+      const items = [{ name: 'active_decisions', unit: 'ip', value, labels: { origin: 'lapidary' } }];
+      const metrics = [{ items, meta: { utc_now_timestamp: Math.floor(Date.now() / 1000) } }];
+      const body = JSON.stringify({ remediation_components: [{ type: 'firewall', metrics }] });
+      await asBouncer(key, '/v1/usage-metrics', { method: 'POST', body });
+      return (await browser.get('/console/bouncers/web-1')).text;
+    };
+    const good = await report(4);
+    expect(good).toContain('decisions on 4 values, of what it asks for and may read');
+    expect(good).toContain('4 decisions, as it reported');
+    expect(good).not.toContain('less than half');
+    expect(await report(1)).toContain('less than half of the 4 in its view');
+  });
+
+  test('is paused and resumed, and says what that means for it', async () => {
+    const key = await addBouncer('web-1');
+    const headers = { 'user-agent': 'Crowdsec-Bouncer-Traefik-Plugin/1.4.5' };
+    await asBouncer(key, '/v1/decisions/stream?startup=true', { headers });
+    const page = await browser.get('/console/bouncers/web-1');
+    expect(page.text).toContain('Unbans stop, too:');
+    expect(page.text).toContain('refuses every visitor that it has not seen');
+    expect(page.text).not.toContain('Blocklist mirror');
+    const done = await browser.submit(page, '/bouncers/web-1/pause');
+    expect(done.headers.get('location')).toBe('/console/bouncers/web-1?done=paused');
+    pass(6_000);
+    expect(await opens(key)).toBe(403);
+    const paused = await browser.get('/console/bouncers/web-1?done=paused');
+    expect(paused.text).toContain('<span class="tag off">paused</span>');
+    expect(paused.text).toMatch(/<b>Paused \d+ s ago:<\/b>/);
+    expect(namesIn(await browser.get('/console/bouncers?state=paused'))).toEqual(['web-1']);
+    // From a page that was made before.
+    expect(
+      (await browser.post('/console/bouncers/web-1/pause', formOf(page, '/pause'))).headers.get('location'),
+    ).toBe('/console/bouncers/web-1?done=paused');
+    const late = { ...formOf(page, '/pause'), request: crypto.randomUUID() };
+    expect((await browser.post('/console/bouncers/web-1/pause', late)).headers.get('location')).toBe(
+      '/console/bouncers/web-1?done=stale',
+    );
+    await browser.submit(paused, '/bouncers/web-1/resume');
+    pass(6_000);
+    expect(await opens(key)).toBe(200);
+    expect((await auditRows()).map(([, action]) => action)).toEqual(
+      expect.arrayContaining(['bouncer.pause', 'bouncer.resume']),
+    );
+  });
+
+  test('of a kind that is not known has all that may happen while it is paused', async () => {
+    await addBouncer('web-1');
+    const { text } = await browser.get('/console/bouncers/web-1');
+    for (const kind of ['Firewall', 'Caddy', 'Cloudflare Worker']) expect(text).toContain(`>${kind}</th>`);
   });
 
   test('that is not there is a 404', async () => {
@@ -184,6 +252,7 @@ describe('one bouncer', () => {
       max_decisions: '500',
       allowed_addresses: '192.0.2.0/24\n2001:db8::1',
       per_minute: '60',
+      silent_after: '30m',
     };
     const page = await browser.get('/console/bouncers/web-1');
     const { headers } = await browser.submit(page, '/bouncers/web-1/limits', limits);
@@ -192,22 +261,25 @@ describe('one bouncer', () => {
       view: { scopes: ['Ip', 'Range'], scenarios_not_containing: ['smtp'], max_decisions: 500 },
       allowed_addresses: ['192.0.2.0/24', '2001:db8::1'],
       rate_limit: { per_minute: 60 },
+      silent_after: '30m0s',
     });
     // What it has stands in the form, which sends it again as it is.
     const again = await browser.get('/console/bouncers/web-1');
     expect(formOf(again, '/limits')).toMatchObject({ scopes: 'Ip, Range', max_decisions: '500' });
     const none = Object.fromEntries(Object.keys(limits).map((name) => [name, '']));
     await browser.submit(again, '/bouncers/web-1/limits', none);
-    expect((await operator('GET', '/bouncers/web-1')).body).toMatchObject({ view: null, rate_limit: null });
+    expect((await operator('GET', '/bouncers/web-1')).body).toMatchObject({
+      view: null,
+      allowed_addresses: null,
+      rate_limit: null,
+      silent_after: null,
+    });
   });
 
   test('keeps the limits that were not touched, also those that the form could not write', async () => {
     await addBouncer('web-1');
     const view = { engines: ['default'], scenarios_not_containing: ['foo, bar'] };
-    const headers = { authorization: `Bearer ${operatorToken}`, 'if-match': '*' };
-    const body = JSON.stringify({ view });
-    const { status } = await call('/api/v1/bouncers/web-1', { method: 'PATCH', headers, body });
-    expect(status).toBe(200);
+    await patchBouncer('web-1', { view });
     const page = await browser.get('/console/bouncers/web-1');
     await browser.submit(page, '/bouncers/web-1/limits', { per_minute: '60' });
     expect((await operator('GET', '/bouncers/web-1')).body).toMatchObject({
@@ -250,7 +322,7 @@ test('a viewer sees all of it, and no form that changes something', async () => 
   expect((await viewer.get('/console/bouncers')).text).not.toContain('New bouncer');
   // Nor by hand.
   const form = formOf(page, '/sign-out');
-  for (const path of ['rotate', 'versions/1/revoke', 'limits', 'delete']) {
+  for (const path of ['rotate', 'versions/1/revoke', 'limits', 'pause', 'resume', 'delete']) {
     const { status, text } = await viewer.post(`/console/bouncers/web-1/${path}`, form);
     expect(status, path).toBe(403);
     expect(text).toContain('this needs the role operator; yours is viewer');
