@@ -110,6 +110,15 @@ export function covers(outer: Network, inner: Network): boolean {
   return mask(inner.bytes, outer.prefixBits).every((byte, index) => byte === outer.bytes[index]);
 }
 
+/** The last address of a network. */
+export function lastAddress({ bytes, prefixBits }: Network): string {
+  const last = bytes.map((byte, index) => {
+    const kept = Math.min(8, Math.max(0, prefixBits - index * 8));
+    return byte | (0xff >> kept);
+  });
+  return formatNetwork({ bytes: last, prefixBits: bytes.length * 8 });
+}
+
 /** Most clients' address, read at each request: of IPv4 there is one spelling alone. */
 const clientIpv4 = new RegExp(String.raw`^(${octet}(?:\.${octet}){3})(?::\d{1,5})?$`);
 

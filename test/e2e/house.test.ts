@@ -21,6 +21,7 @@ const floors = [
   ['events'],
   ['writer'],
   ['engines'],
+  ['lists'],
   ['stream'],
   ['counters'],
   ['mirror'],
