@@ -3,7 +3,7 @@
 //
 //   npm run bench
 //   CROWDSEC_BIN=… BENCH_JSON=.cache/newer.json npm run bench -- --parts=abcd
-//   node test/bench/figures.ts .cache/bench.json .cache/newer.json
+//   npx node test/bench/figures.ts .cache/bench.json .cache/newer.json
 import { readFileSync } from 'node:fs';
 import type { TableRow } from './table.ts';
 
