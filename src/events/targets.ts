@@ -4,7 +4,9 @@ import { eq, sql } from 'drizzle-orm';
 import type { BootstrapSecrets } from '../config/settings.ts';
 import { open } from '../crypto/seal.ts';
 import { causeOf } from '../http/failure.ts';
+import { sinceMs } from '../runtime/clock.ts';
 import { answerMs, askD1 } from '../store/ask.ts';
+import type { AuditHead } from '../store/audit.sql.ts';
 import { webhooks } from '../store/schema.ts';
 import type { EventType } from './kinds.ts';
 
@@ -32,8 +34,23 @@ export function typesOf({ eventsJson }: Pick<Webhook, 'eventsJson'>): readonly E
   return eventsJson === null ? null : (JSON.parse(eventsJson) as EventType[]);
 }
 
-/** Reads all targets. Throws `StoreError`. What was sealed under the secret before is sealed anew. */
-export function createTargets(d1: D1Database, secrets: BootstrapSecrets | null): () => Promise<Target[]> {
+/**
+ * For so long what was read counts where nothing new was heard of D1. A restored one is mostly noticed with the next poll; this
+ * is for where nobody polls.
+ */
+const keptMs = 600_000;
+
+/**
+ * Reads all targets, also that there are none. D1 is asked again when its audit log has a newer row (`head`), since every
+ * change of them writes one. Throws `StoreError`. What was sealed under the secret before is sealed anew.
+ */
+export function createTargets(
+  d1: D1Database,
+  secrets: BootstrapSecrets | null,
+  head: () => AuditHead,
+): (nowMs: number) => Promise<readonly Target[]> {
+  let kept: { readonly targets: readonly Target[]; readonly hash: string; readonly readMs: number } | null =
+    null;
   /** Sealed secret → the secret; null: it can not be opened. */
   let opened = new Map<string, string | null>();
 
@@ -56,7 +73,7 @@ export function createTargets(d1: D1Database, secrets: BootstrapSecrets | null):
     }
   };
 
-  return async () => {
+  const read = async (): Promise<Target[]> => {
     const rows = await askD1(d1, (db) => db.select().from(webhooks).orderBy(webhooks.id));
     const targets: Target[] = [];
     const now = new Map<string, string | null>();
@@ -68,5 +85,14 @@ export function createTargets(d1: D1Database, secrets: BootstrapSecrets | null):
     }
     opened = now;
     return targets;
+  };
+
+  return async (nowMs) => {
+    // Before D1 is asked: a change that comes meanwhile has another head.
+    const { hash } = head();
+    if (kept?.hash !== hash || sinceMs(kept.readMs, nowMs) >= keptMs) {
+      kept = { targets: await read(), hash, readMs: nowMs };
+    }
+    return kept.targets;
   };
 }

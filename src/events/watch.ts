@@ -7,6 +7,7 @@ import type { Settings } from '../config/settings.ts';
 import { causeOf } from '../http/failure.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { sinceMs } from '../runtime/clock.ts';
+import type { AuditHead } from '../store/audit.sql.ts';
 import type { Clients } from '../stream/clients.ts';
 import type { AuditMemory } from '../writer/revocations.sql.ts';
 import { forgetTimes, judge, noAlarms, type Alarms, type Judged } from './alarms.ts';
@@ -38,6 +39,8 @@ export interface Sights {
   readonly clients: Clients;
   /** What is remembered of the audit log. */
   readonly audit: () => Promise<AuditMemory>;
+  /** Its newest row, as far as it is known without a question. */
+  readonly head: () => AuditHead;
 }
 
 /** Something that is said. */
@@ -52,13 +55,13 @@ export type Watch = ReturnType<typeof createWatch>;
 export function createWatch(
   storage: DurableObjectStorage,
   env: Env,
-  { store, engines, clients, audit }: Sights,
+  { store, engines, clients, audit, head }: Sights,
   settings: Settings,
 ) {
   const { sql } = storage;
   const d1 = env.DB;
   const network = networkFor(env, settings);
-  const readTargets = createTargets(d1, settings.bootstrap);
+  const readTargets = createTargets(d1, settings.bootstrap, head);
   const readAudit = createAuditWatch(d1, audit);
   const longestPauseMs = Math.max(mostPauseMs, 3 * settings.syncIntervalMs);
   let kept: Kept | null = null;
@@ -131,7 +134,7 @@ export function createWatch(
     const before = forgotten;
     const state = open();
     const { sender, bouncerWatch } = state;
-    const targets = await readTargets();
+    const targets = await readTargets(Date.now());
     sender.take(targets);
     if (targets.length === 0) return rest(state);
     const bouncers = await readBouncers(store, clients);
@@ -222,7 +225,7 @@ export function createWatch(
     /** Sends a webhook a message of no meaning. Null: there is no such webhook. */
     async test(name: string): Promise<Outcome | null> {
       const { sender } = open();
-      const targets = await readTargets();
+      const targets = await readTargets(Date.now());
       sender.take(targets);
       const target = targets.find((each) => each.name === name);
       if (!target) return null;

@@ -114,8 +114,8 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#engines = engines.createEngines(this.#store, this.#settings);
     this.#census = createCensus(this.#store);
-    const audit = (): Promise<endsLog.AuditMemory> => this.sealAudit();
-    const sights = { store: this.#store, engines: this.#engines, clients: known, audit };
+    const [audit, head] = [() => this.sealAudit(), () => this.storeHead()];
+    const sights = { store: this.#store, engines: this.#engines, clients: known, audit, head };
     this.#watch = createWatch(storage, env, sights, this.#settings);
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);

@@ -6,6 +6,7 @@ const tables = [
   'bouncers',
   'key_versions',
   'operator_tokens',
+  'webhooks',
   'revoked_digests',
   'ends_outbox',
   'key_epoch',
