@@ -6,7 +6,17 @@ import type { Clients } from '../stream/clients.ts';
 import type { Alarms, Wrong } from './alarms.ts';
 import { isoTime, type Item } from './kinds.ts';
 import * as log from './log.sql.ts';
-import { countsFromMs, isNews, isSilent, patienceMs, seen, type Awake, type Watched } from './silence.ts';
+import {
+  countsFromMs,
+  excuseOf,
+  isNews,
+  isSilent,
+  patienceMs,
+  seen,
+  type Awake,
+  type Excuse,
+  type Watched,
+} from './silence.ts';
 
 export type SeenBouncers = ReadonlyMap<number, SeenBouncer>;
 
@@ -25,6 +35,16 @@ export async function readBouncers(store: Store, clients: Clients): Promise<Seen
 export function createBouncerWatch(sql: SqlStorage) {
   const stored = log.readWatched(sql);
   const watched = new Map<number, Watched>();
+  const excused = new Map<number, Excuse>();
+
+  /** From when silence counts of a bouncer that was seen at `lastMs`. */
+  const fromMs = (id: number, lastMs: number, awake: Awake, nowMs: number): number => {
+    const { sinceMs = 0 } = excused.get(id) ?? {};
+    // It polls again, or the clock was set back.
+    if (sinceMs < lastMs || sinceMs > nowMs) excused.delete(id);
+    return Math.max(countsFromMs(lastMs, awake), excused.has(id) ? sinceMs : 0);
+  };
+
   return {
     /** Learns from when they were seen. What is new has to be stored. */
     learn(bouncers: SeenBouncers, awakeSinceMs: number): Map<number, number> {
@@ -37,7 +57,9 @@ export function createBouncerWatch(sql: SqlStorage) {
         watched.set(id, known);
         if (known.expectedMs !== null && isNews(kept, known.expectedMs)) news.set(id, known.expectedMs);
       }
-      for (const id of watched.keys()) if (!bouncers.has(id)) watched.delete(id);
+      for (const known of [watched, excused]) {
+        for (const id of known.keys()) if (!bouncers.has(id)) known.delete(id);
+      }
       return news;
     },
     silent(
@@ -51,7 +73,7 @@ export function createBouncerWatch(sql: SqlStorage) {
         const expectedMs = watched.get(id)?.expectedMs ?? null;
         const afterMs = setMs.get(id) ?? (expectedMs === null ? null : patienceMs(expectedMs));
         const lastMs = followedMs || seenMs;
-        return afterMs !== null && isSilent(lastMs, afterMs, countsFromMs(lastMs, awake), nowMs);
+        return afterMs !== null && isSilent(lastMs, afterMs, fromMs(id, lastMs, awake, nowMs), nowMs);
       });
       // Whom nobody remembers any more is silent still.
       const gone = [...raised.keys()].filter((subject) => {
@@ -60,6 +82,13 @@ export function createBouncerWatch(sql: SqlStorage) {
       });
       const subjects = [...late.map(([id]) => `bouncer ${id}`), ...gone];
       return subjects.map((subject) => ({ type: 'bouncer.silent', subject }));
+    },
+    /** Whether one that is late is silent. One that may not poll is not, and has its whole patience once it may. */
+    isUnexcused(id: number, mayPoll: boolean, nowMs: number): boolean {
+      const excuse = excuseOf(excused.get(id), mayPoll, nowMs);
+      if (excuse) excused.set(id, excuse);
+      else excused.delete(id);
+      return excuse === null;
     },
     describe(id: number, name: string, bouncers: SeenBouncers): Item {
       const { expectedMs = null } = watched.get(id) ?? {};
@@ -79,10 +108,8 @@ export function createBouncerWatch(sql: SqlStorage) {
     },
     /** Forgets the bouncers with these ids. */
     forget(from: number, to: number): void {
-      for (const id of [...watched.keys(), ...stored.keys()]) {
-        if (id < from || id > to) continue;
-        watched.delete(id);
-        stored.delete(id);
+      for (const known of [watched, stored, excused]) {
+        for (const id of known.keys()) if (id >= from && id <= to) known.delete(id);
       }
       log.forgetWatched(sql, from, to);
     },

@@ -68,6 +68,21 @@ export function isSilent(seenMs: number, afterMs: number, awakeSinceMs: number, 
   return nowMs - Math.max(seenMs, awakeSinceMs) > afterMs;
 }
 
+/** Of a bouncer that was late: whether it may poll, as of `sinceMs`. */
+export interface Excuse {
+  readonly sinceMs: number;
+  readonly mayPoll: boolean;
+}
+
+/**
+ * Why a bouncer that is late is not silent: it may not poll (paused, without a key), or may again of late. Its silence counts
+ * from then on. Null: it is silent.
+ */
+export function excuseOf(before: Excuse | undefined, mayPoll: boolean, nowMs: number): Excuse | null {
+  const isResumed = mayPoll && before?.mayPoll === false;
+  return mayPoll && !isResumed ? null : { sinceMs: nowMs, mayPoll };
+}
+
 /** Whether what is learnt has to be stored anew. */
 export function isNews(storedMs: number | null, expectedMs: number | null): boolean {
   if (expectedMs === null || storedMs === null) return expectedMs !== storedMs;

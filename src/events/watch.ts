@@ -101,7 +101,7 @@ export function createWatch(
     return { said, untilMs: toMs };
   };
 
-  /** What is said of each subject. One that nobody can name, and a bouncer without a key, is left out. */
+  /** What is said of each subject. One that nobody can name, and a bouncer that may not poll, is left out. */
   const describe = async (
     { bouncerWatch }: Kept,
     judged: Judged,
@@ -112,11 +112,15 @@ export function createWatch(
     const all = [...judged.begun, ...judged.over];
     const ids = all.flatMap(({ subject }) => bouncerIdIn(subject) ?? []);
     const names = await namesOf(d1, ids, nowMs);
-    return all.flatMap(({ type, subject }): Said[] => {
+    const itemOf = (type: EventType, subject: string): Item | undefined => {
       const id = bouncerIdIn(subject);
-      const name = id === null ? undefined : names.get(id);
-      const item =
-        id === null || name === undefined ? items.get(subject) : bouncerWatch.describe(id, name, bouncers);
+      if (id === null) return items.get(subject);
+      const name = names.get(id);
+      const isSaid = type !== 'bouncer.silent' || bouncerWatch.isUnexcused(id, name !== undefined, nowMs);
+      return name !== undefined && isSaid ? bouncerWatch.describe(id, name, bouncers) : undefined;
+    };
+    return all.flatMap(({ type, subject }): Said[] => {
+      const item = itemOf(type, subject);
       return item ? [{ type, subject, item }] : [];
     });
   };
@@ -152,11 +156,12 @@ export function createWatch(
     const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
     const silent = bouncerWatch.silent(bouncers, setMs, alarms, awake, nowMs);
     const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
-    const judged = judge(isAwake ? alarms : forgetTimes(alarms), wrong, nowMs);
+    const known = isAwake ? alarms : forgetTimes(alarms);
+    const judged = judge(known, wrong, nowMs);
     const items = new Map([...enginesNow.items, ...hostsNow.items, ...auditNow.items]);
     const said = await describe(state, judged, items, bouncers, nowMs);
     if (forgotten !== before) return;
-    const next = withoutUnsaid(judged, said);
+    const next = withoutUnsaid(known, judged, said);
     const now = { lookedMs: nowMs, awakeSinceMs, keysUntilMs: keys.untilMs };
     const committed = storage.transactionSync(() => {
       const all = [sender.add(together([...said, ...keys.said]), nowMs), bouncerWatch.keep(news)];
@@ -258,12 +263,14 @@ function openKept(storage: DurableObjectStorage, network: Network, { privateWebh
   };
 }
 
-/** What could not be said has to be judged anew. */
-function withoutUnsaid({ next, begun }: Judged, said: readonly Said[]): Alarms {
+/** What was not said has to be judged anew, and keeps nothing else waiting. */
+function withoutUnsaid(before: Alarms, { next, begun }: Judged, said: readonly Said[]): Alarms {
   const subjects = new Set(said.map(({ subject }) => subject));
+  const types = new Set(said.map(({ type }) => type));
   const raised = new Map(next.raised);
   for (const { subject } of begun) if (!subjects.has(subject)) raised.delete(subject);
-  return { ...next, raised };
+  const saidNow = [...next.saidMs].filter(([type]) => types.has(type));
+  return { ...next, raised, saidMs: new Map([...before.saidMs, ...saidNow]) };
 }
 
 /** What is said of one type goes together. */

@@ -1,6 +1,14 @@
 // When a bouncer counts as silent: by the interval that it keeps itself, and by our own time awake.
 import { expect, test } from 'vitest';
-import { countsFromMs, isNews, isSilent, patienceMs, seen, type Watched } from '../../src/events/silence.ts';
+import {
+  countsFromMs,
+  excuseOf,
+  isNews,
+  isSilent,
+  patienceMs,
+  seen,
+  type Watched,
+} from '../../src/events/silence.ts';
 
 const minute = 60_000;
 
@@ -56,6 +64,15 @@ test('after a restart one that may have polled just before it has its whole pati
   expect(countsFromMs(599 * minute, awake)).toBe(601 * minute);
   expect(countsFromMs(590 * minute, awake)).toBe(500 * minute);
   expect(countsFromMs(599 * minute, { ...awake, restart: null })).toBe(500 * minute);
+});
+
+test('one that may not poll is excused, and once more when it may again', () => {
+  const paused = excuseOf(undefined, false, 10)!;
+  expect(paused).toEqual({ sinceMs: 10, mayPoll: false });
+  expect(excuseOf(paused, false, 20)).toEqual({ sinceMs: 20, mayPoll: false });
+  const resumed = excuseOf(paused, true, 30)!;
+  expect(resumed).toEqual({ sinceMs: 30, mayPoll: true });
+  expect([excuseOf(resumed, true, 40), excuseOf(undefined, true, 40)]).toEqual([null, null]);
 });
 
 test('a bouncer that was seen in what is the future now is not silent', () => {

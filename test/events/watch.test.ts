@@ -98,6 +98,50 @@ describe('a bouncer', () => {
     expect(body.silent_after).toBe('10m0s');
   });
 
+  // Whenever it is resumed, and though nobody asks D1 at each look.
+  test.each([30, 31, 32, 33, 34])(
+    'that is paused for %i minutes is no news, nor is its late return',
+    async (minutes) => {
+      const [fw, other] = await bouncers(2);
+      await polled(5, [fw!, other!]);
+      await patch('fw-1', { paused: true });
+      await polled(minutes, [other!]);
+      await patch('fw-1', { paused: false });
+      await polled(2, [other!]);
+      await polled(5, [fw!, other!]);
+      await delivery();
+      expect(ops.tries).toEqual([]);
+      await polled(5, [other!]);
+      await ops.reaches(1);
+      expect(namesIn(ops, 0)).toEqual(['fw-1']);
+    },
+  );
+
+  test('that does not come back after a pause is silent', async () => {
+    const [fw, other] = await bouncers(2);
+    await polled(5, [fw!, other!]);
+    await patch('fw-1', { paused: true });
+    await polled(30, [other!]);
+    await patch('fw-1', { paused: false });
+    await polled(9, [other!]);
+    await ops.reaches(1);
+    expect(namesIn(ops, 0)).toEqual(['fw-1']);
+  });
+
+  test.each([30, 31, 32, 33, 34])(
+    'that is paused for %i minutes holds up no news of another',
+    async (minutes) => {
+      const [fw, other] = await bouncers(2);
+      await polled(5, [fw!, other!]);
+      await patch('fw-1', { paused: true });
+      await polled(minutes, [other!]);
+      // Three of its intervals, and the look after that.
+      await quiet(4);
+      await ops.reaches(1);
+      expect(namesIn(ops, 0)).toEqual(['fw-2']);
+    },
+  );
+
   test('that was deleted, or has no key that opens anything, is not told of', async () => {
     const all = await bouncers(3);
     await polled(5, all);
