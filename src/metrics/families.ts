@@ -8,9 +8,9 @@ import type { FeedStatus } from '../feed/questions.ts';
 import { cut } from '../formats/texts.ts';
 import type { Kind } from '../mirror/census.ts';
 import { lagOf, type SeenBouncer } from '../stream/behind.ts';
-import type { Family, Sample } from './exposition.ts';
+import { labelsOf, type Family, type Labels, type Sample } from './exposition.ts';
 import { labelOf, other, tally } from './labels.ts';
-import type { BouncerRow, Enforced } from './metrics.sql.ts';
+import type { Enforced, Version } from './metrics.sql.ts';
 
 export const hostStates = ['waiting', 'registered', 'clone-suspected'] as const;
 
@@ -22,7 +22,12 @@ export interface Totals {
   readonly refused: Readonly<Record<string, number>>;
 }
 
-export interface Bouncer extends Omit<BouncerRow, 'id' | 'viewJson'> {
+/** What is read of a bouncer. What is long is kept as it was read until it is sent. */
+export interface Bouncer {
+  /** Its name, which each of its series has. */
+  readonly labels: Labels;
+  readonly versions: readonly Version[];
+  readonly enforced: () => readonly Enforced[];
   /** Null: it was never seen. */
   readonly seen: SeenBouncer | null;
   /** How many values its view has decisions on; null: not known. */
@@ -33,7 +38,7 @@ export interface Bouncer extends Omit<BouncerRow, 'id' | 'viewJson'> {
   readonly usage: () => readonly Usage[];
 }
 
-const noLabels = {};
+const noLabels: Labels = '';
 
 function gauge(name: string, help: string, samples: Iterable<Sample>): Family {
   return { name, type: 'gauge', help, samples };
@@ -50,29 +55,29 @@ export function engineNamed(kinds: readonly Kind[]): Family[] {
     return { reason: scenario || other, origin, action: type, count };
   });
   return [
-    gauge('cs_info', 'Information about Lapidary.', [[{ version: `lapidary-${version}` }, 1]]),
-    gauge('cs_active_decisions', 'Number of active decisions.', samplesOf(tally(counted, most))),
+    gauge('cs_info', 'Information about Lapidary.', [[labelsOf({ version: `lapidary-${version}` }), 1]]),
+    gauge('cs_active_decisions', 'Number of active decisions.', tally(counted, most)),
   ];
 }
 
 const requests = [
-  [counted.polls, { route: '/v1/decisions/stream', method: 'GET' }],
-  [counted.pollHeads, { route: '/v1/decisions/stream', method: 'HEAD' }],
-  [counted.lookUps, { route: '/v1/decisions', method: 'GET' }],
-  [counted.lookUpHeads, { route: '/v1/decisions', method: 'HEAD' }],
-  [counted.reports, { route: '/v1/usage-metrics', method: 'POST' }],
+  [counted.polls, labelsOf({ route: '/v1/decisions/stream', method: 'GET' })],
+  [counted.pollHeads, labelsOf({ route: '/v1/decisions/stream', method: 'HEAD' })],
+  [counted.lookUps, labelsOf({ route: '/v1/decisions', method: 'GET' })],
+  [counted.lookUpHeads, labelsOf({ route: '/v1/decisions', method: 'HEAD' })],
+  [counted.reports, labelsOf({ route: '/v1/usage-metrics', method: 'POST' })],
 ] as const;
 
 /** Those of them that are of each bouncer. */
 export function engineNamedOfBouncers(bouncers: readonly Bouncer[]): Family[] {
   const found = (what: number): Iterable<Sample> =>
-    each(bouncers, ({ name: bouncer, counts }) => (counts[what] ? [[{ bouncer }, counts[what]]] : []));
+    each(bouncers, ({ labels, counts }) => (counts[what] ? [[labels, counts[what]]] : []));
   return [
     counter(
       'cs_lapi_bouncer_requests_total',
       'Requests of the bouncer.',
-      each(bouncers, ({ name: bouncer, counts }) =>
-        requests.flatMap(([what, labels]) => (counts[what] ? [[{ bouncer, ...labels }, counts[what]]] : [])),
+      each(bouncers, ({ labels, counts }) =>
+        requests.flatMap(([what, request]) => (counts[what] ? [[`${labels},${request}`, counts[what]]] : [])),
       ),
     ),
     counter('cs_lapi_decisions_ok_total', 'Look-ups that found a decision.', found(counted.found)),
@@ -86,7 +91,7 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
   const ofEngines = (value: (engine: FeedStatus['engines'][number]) => number | null): Sample[] =>
     engines.flatMap((engine) => {
       const sample = value(engine);
-      return sample === null ? [] : [[{ engine: engine.name }, sample] as const];
+      return sample === null ? [] : [[labelsOf({ engine: engine.name }), sample] as const];
     });
   const most = { engine: Infinity, origin: 100 };
   return [
@@ -126,7 +131,7 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
     gauge(
       'lapidary_feed_decisions',
       'Active decisions by the engine that they come from. An empty engine: decided here.',
-      samplesOf(tally(kinds, most)),
+      tally(kinds, most),
     ),
     gauge('lapidary_feed_tombstones', 'Ended decisions that are still remembered.', [
       [noLabels, status.tombstones],
@@ -135,19 +140,19 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
     gauge(
       'lapidary_hosts',
       'Hosts by state.',
-      hostStates.map((state) => [{ state }, totals.hosts.get(state) ?? 0] as const),
+      hostStates.map((state) => [labelsOf({ state }), totals.hosts.get(state) ?? 0] as const),
     ),
     counter(
       'lapidary_audit_events_total',
       'Rows of the audit log by what was done.',
-      [...totals.audited].map(([action, count]) => [{ action }, count] as const),
+      [...totals.audited].map(([action, count]) => [labelsOf({ action }), count] as const),
     ),
     counter(
       'lapidary_auth_failures_total',
       'Callers that were refused, by where they asked and why.',
       Object.entries(totals.refused).map(([refusal, count]) => {
         const [face = '', reason = ''] = refusal.split(' ');
-        return [{ face, reason }, count] as const;
+        return [labelsOf({ face, reason }), count] as const;
       }),
     ),
   ];
@@ -155,105 +160,105 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
 
 /** The series of each bouncer. They are made while they are sent. */
 export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
-  const ofSeen = (samples: (seen: SeenBouncer, bouncer: string) => Sample[]): Iterable<Sample> =>
-    each(bouncers, ({ seen, name }) => (seen ? samples(seen, name) : []));
+  const ofSeen = (value: (seen: SeenBouncer) => number | null): Iterable<Sample> =>
+    each(bouncers, ({ seen, labels }) => samplesOf(labels, seen && value(seen)));
+  const ofVersions = (ms: (version: Version) => number): Iterable<Sample> =>
+    each(bouncers, ({ labels, versions }) =>
+      versions.map((version) => [`${labels},version="${version.number}"`, ms(version) / 1000]),
+    );
   return [
     gauge(
       'lapidary_bouncer_info',
       'Type and version that the client of the bouncer named which was seen last.',
-      ofSeen(({ userAgent }, bouncer) => {
-        const { type, version } = typeAndVersion(userAgent);
-        return [[{ bouncer, type: labelOf(type), version: labelOf(cut(version, 60)) }, 1]];
-      }),
+      each(bouncers, ({ seen, labels }) => (seen ? [[`${labels},${programLabels(seen.userAgent)}`, 1]] : [])),
     ),
     gauge(
       'lapidary_bouncer_last_pull_timestamp_seconds',
       'When the bouncer was last seen to ask for decisions.',
-      ofSeen(({ seenMs }, bouncer) => [[{ bouncer }, seenMs / 1000]]),
+      ofSeen(({ seenMs }) => seenMs / 1000),
     ),
     gauge(
       'lapidary_bouncer_lag_changes',
       'Changes of the feed since the last answer to the client of the bouncer that is furthest behind, at most.',
-      ofSeen((seen, bouncer) => {
-        const lag = lagOf(seen);
-        return lag === null ? [] : [[{ bouncer }, lag]];
-      }),
+      ofSeen(lagOf),
     ),
     gauge(
       'lapidary_bouncer_view_decisions',
       'Values that the view of the bouncer has decisions on.',
-      each(bouncers, ({ name: bouncer, viewSize }) => (viewSize === null ? [] : [[{ bouncer }, viewSize]])),
+      each(bouncers, ({ labels, viewSize }) => samplesOf(labels, viewSize)),
     ),
     gauge(
       'lapidary_bouncer_active_decisions',
       'Decisions that the bouncer reported to enforce, in the last two hours.',
-      each(bouncers, ({ name: bouncer, enforced }) => enforcedSamples(bouncer, enforced)),
+      each(bouncers, ({ labels, enforced }) => enforcedSamples(labels, enforced())),
     ),
     counter(
       'lapidary_bouncer_usage_total',
       'What the reports of the bouncer say was dropped and processed.',
-      each(bouncers, ({ name: bouncer, usage }) =>
-        usageSamples(bouncer, usage(), bouncers.length <= mostDetailed),
-      ),
+      each(bouncers, ({ labels, usage }) => usageSamples(labels, usage(), bouncers.length <= mostDetailed)),
     ),
     gauge(
       'lapidary_key_created_timestamp_seconds',
       'When a version of the key of a bouncer was made.',
-      each(bouncers, ({ name: bouncer, versions }) =>
-        versions.map(({ number, createdMs }) => [{ bouncer, version: String(number) }, createdMs / 1000]),
-      ),
+      ofVersions(({ createdMs }) => createdMs),
     ),
     gauge(
       'lapidary_key_expiry_timestamp_seconds',
       'When a version of the key of a bouncer expires, by itself or by a rotation; +Inf: never.',
-      each(bouncers, ({ name: bouncer, versions }) =>
-        versions.map(({ number, endMs }) => [{ bouncer, version: String(number) }, endMs / 1000]),
-      ),
+      ofVersions(({ endMs }) => endMs),
     ),
   ];
 }
 
+function programLabels(userAgent: string): Labels {
+  const { type, version } = typeAndVersion(userAgent);
+  return `type="${labelOf(type)}",version="${labelOf(cut(version, 60))}"`;
+}
+
 const ipTypes = ['ipv4', 'ipv6'];
 
-function enforcedSamples(bouncer: string, enforced: readonly Enforced[]): Sample[] {
+function enforcedSamples(labels: Labels, enforced: readonly Enforced[]): Sample[] {
   const counted = enforced.map(({ origin, ipType, count }) => {
     return { origin, ip_type: ipTypes.includes(ipType) ? ipType : '', count };
   });
-  return tally(counted, { origin: 8, ip_type: 3 }).map(({ count, ...labels }) => [
-    { bouncer, ...labels },
-    count,
-  ]);
+  return tally(counted, { origin: 8, ip_type: 3 }).map(([own, count]) => [`${labels},${own}`, count]);
 }
 
 /** With more bouncers a scrape with all labels would be larger than 30 MB. */
 const mostDetailed = 4_000;
 
 /** What has the same labels is one sample. */
-function usageSamples(bouncer: string, usage: readonly Usage[], isDetailed: boolean): Sample[] {
-  const sums = new Map<string, [labels: Record<string, string>, value: number]>();
-  for (const one of usage) {
-    const unit = labelOf(one.unit);
-    const origin = isDetailed ? labelOf(one.origin) : '';
-    const remediation = isDetailed ? labelOf(one.remediation) : '';
-    const ipType = isDetailed ? labelOf(one.ipType) : '';
-    const key = `${one.item}\0${unit}\0${origin}\0${remediation}\0${ipType}`;
-    const sum = sums.get(key);
-    if (sum) {
-      sum[1] += one.value;
-      continue;
-    }
-    const labels: Record<string, string> = { bouncer, item: one.item };
-    if (unit !== '') labels['unit'] = unit;
-    if (origin !== '') labels['origin'] = origin;
-    if (remediation !== '') labels['remediation'] = remediation;
-    if (ipType !== '') labels['ip_type'] = ipType;
-    sums.set(key, [labels, one.value]);
+function usageSamples(labels: Labels, usage: readonly Usage[], isDetailed: boolean): Sample[] {
+  const sums = new Map<Labels, number>();
+  for (const { item, unit, origin, remediation, ipType, value } of isDetailed ? usage : totalsOf(usage)) {
+    const own =
+      `item="${item}"${labelIn('unit', unit)}${labelIn('origin', origin)}` +
+      `${labelIn('remediation', remediation)}${labelIn('ip_type', ipType)}`;
+    sums.set(own, (sums.get(own) ?? 0) + value);
   }
-  return [...sums.values()];
+  return [...sums].map(([own, value]) => [`${labels},${own}`, value]);
 }
 
-function samplesOf(counted: readonly ({ readonly count: number } & object)[]): Sample[] {
-  return counted.map(({ count, ...labels }) => [labels as Sample[0], count]);
+/** Sums by item and unit. Before any text is made of them: there are few of 20. */
+function totalsOf(usage: readonly Usage[]): Usage[] {
+  const totals: Usage[] = [];
+  for (const one of usage) {
+    const at = totals.findIndex(({ item, unit }) => item === one.item && unit === one.unit);
+    const value = one.value + (totals[at]?.value ?? 0);
+    const total = { ...one, origin: '', remediation: '', ipType: '', value };
+    if (at < 0) totals.push(total);
+    else totals[at] = total;
+  }
+  return totals;
+}
+
+/** A label after others. One that a bouncer leaves out is left out. */
+function labelIn(name: string, text: string): Labels {
+  return text === '' ? '' : `,${name}="${labelOf(text)}"`;
+}
+
+function samplesOf(labels: Labels, value: number | null): Sample[] {
+  return value === null ? [] : [[labels, value]];
 }
 
 /** Null: never. */

@@ -3,6 +3,7 @@
 
 import { cut } from '../formats/texts.ts';
 import { createGenerations } from '../runtime/generations.ts';
+import { escaped, type Labels, type Sample } from './exposition.ts';
 
 /** The label of everything that has none of its own. */
 export const other = 'other';
@@ -13,11 +14,11 @@ const address = /\d{1,3}(\.\d{1,3}){3}|[0-9a-f]{1,4}(:[0-9a-f]{0,4}){2,}/i;
 /** The labels of texts: a scrape of 10,000 bouncers asks for 300,000, most of them the same. */
 const known = createGenerations<string>(512 * 1024, (text) => 100 + 2 * text.length);
 
-/** A text as a label. One with an address in it (`cscli decisions add --reason`) is `other`. */
+/** A text as a label, escaped. One with an address in it (`cscli decisions add --reason`) is `other`. */
 export function labelOf(text: string): string {
   const labelled = known.get(text);
   if (labelled !== undefined) return labelled;
-  const label = address.test(text) ? other : cut(text, longest);
+  const label = address.test(text) ? other : escaped(cut(text, longest));
   known.set(text, label);
   return label;
 }
@@ -29,25 +30,20 @@ export type Counted<Name extends string> = Readonly<Record<Name, string>> & { re
 export function tally<Name extends string>(
   counted: readonly Counted<NoInfer<Name>>[],
   most: Readonly<Record<Name, number>>,
-): Counted<Name>[] {
-  const names = Object.keys(most) as Name[];
-  const kept = names.map((name) => mostCounted(counted, name, most[name]));
-  const sums = new Map<string, Record<Name, string> & { count: number }>();
+): Sample[] {
+  const names = (Object.keys(most) as Name[]).map((name) => {
+    return { name, kept: mostCounted(counted, name, most[name]) };
+  });
+  const sums = new Map<Labels, number>();
   for (const each of counted) {
-    const labels = names.map((name, at) => {
+    let labels = '';
+    for (const { name, kept } of names) {
       const label = labelOf(each[name]);
-      return kept[at]?.has(label) === false ? other : label;
-    });
-    const key = labels.join('\0');
-    const sum = sums.get(key);
-    if (sum) sum.count += each.count;
-    else {
-      const made = { count: each.count } as Record<Name, string> & { count: number };
-      for (const [at, name] of names.entries()) made[name] = labels[at] as never;
-      sums.set(key, made);
+      labels += `${labels === '' ? '' : ','}${name}="${kept?.has(label) === false ? other : label}"`;
     }
+    sums.set(labels, (sums.get(labels) ?? 0) + each.count);
   }
-  return [...sums.values()];
+  return [...sums];
 }
 
 /** The labels that count most; null: all of them, since there are no more. */

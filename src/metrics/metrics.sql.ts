@@ -27,8 +27,8 @@ export interface BouncerRow {
   /** The limits of its policy, as JSON; null: it has none. */
   readonly viewJson: string | null;
   readonly versions: readonly Version[];
-  /** Of its newest report, the largest first. */
-  readonly enforced: readonly Enforced[];
+  /** Of its newest report, the largest first, as `readEnforced` reads it. */
+  readonly enforcedJson: string;
 }
 
 const versions = sql`(SELECT json_group_array(json_array(number, created_ms, expires_ms, deadline_ms) ORDER BY number)
@@ -63,7 +63,7 @@ export async function readBouncers(
     name: bouncers.name,
     viewJson: bouncers.viewJson,
     versions: sql<string>`${versions}`.as('versions'),
-    enforced: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
+    enforcedJson: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
   };
   const { id } = bouncers;
   const rows = await askD1(
@@ -71,13 +71,13 @@ export async function readBouncers(
     (db) => db.select(columns).from(bouncers).where(gt(id, afterId)).orderBy(asc(id)).limit(limit),
     patienceMs,
   );
-  return rows.map((row) => ({
-    ...row,
-    versions: versionsOf(row.versions),
-    enforced: (JSON.parse(row.enforced) as [string, string, number][]).map(([origin, ipType, count]) => {
-      return { origin, ipType, count };
-    }),
-  }));
+  return rows.map((row) => ({ ...row, versions: versionsOf(row.versions) }));
+}
+
+export function readEnforced(json: string): Enforced[] {
+  return (JSON.parse(json) as [string, string, number][]).map(([origin, ipType, count]) => {
+    return { origin, ipType, count };
+  });
 }
 
 type StoredVersion = [number: number, createdMs: number, expiresMs: number | null, deadlineMs: number | null];

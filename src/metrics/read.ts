@@ -7,6 +7,7 @@ import { askFeed } from '../feed/client.ts';
 import type { LimitedView } from '../feed/figures.ts';
 import type { Limits } from '../mirror/view.ts';
 import { addSeen, type SeenBouncer } from '../stream/behind.ts';
+import { labelsOf } from './exposition.ts';
 import type { Bouncer, Totals } from './families.ts';
 import * as store from './metrics.sql.ts';
 
@@ -38,8 +39,10 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
   addTriples(counts, requests);
   const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
   const sizes = await readSizes(env, views);
-  return rows.map(({ id, ...row }, at) => ({
-    ...row,
+  return rows.map(({ id, name, versions, enforcedJson }, at) => ({
+    labels: labelsOf({ bouncer: name }),
+    versions,
+    enforced: () => store.readEnforced(enforcedJson),
     seen: seen.get(id) ?? null,
     viewSize: sizes.get(views[at] as string) ?? null,
     counts: counts.get(id) ?? [],

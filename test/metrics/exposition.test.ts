@@ -1,6 +1,6 @@
 // The text: both formats, letter by letter, and which one a scraper gets.
 import { describe, expect, test } from 'vitest';
-import { mediaTypeFor, render, type Family } from '../../src/metrics/exposition.ts';
+import { labelsOf, mediaTypeFor, render, type Family } from '../../src/metrics/exposition.ts';
 import { labelOf, tally } from '../../src/metrics/labels.ts';
 
 const gauge = (name: string, samples: Family['samples']): Family => {
@@ -18,20 +18,20 @@ describe('a sample', () => {
     ['never', {}, Infinity, 'up +Inf'],
     ['a time', {}, 1795975217.844, 'up 1795975217.844'],
   ])('with %s', (_, labels, value, line) => {
-    expect(text(gauge('up', [[labels as Record<string, string>, value]]))).toBe(
+    expect(text(gauge('up', [[labelsOf(labels as Record<string, string>), value]]))).toBe(
       `# HELP up Help.\n# TYPE up gauge\n${line}\n`,
     );
   });
 
   test('a family without one is left out', () => {
-    expect(text(gauge('a', []), gauge('b', [[{}, 1]]))).toBe('# HELP b Help.\n# TYPE b gauge\nb 1\n');
+    expect(text(gauge('a', []), gauge('b', [['', 1]]))).toBe('# HELP b Help.\n# TYPE b gauge\nb 1\n');
     expect(text(gauge('a', []))).toBe('');
   });
 
   test('many are one text in slices, each line whole in the end', () => {
     const samples = Array.from(
       { length: 20_000 },
-      (_, number) => [{ number: String(number) }, number] as const,
+      (_, number) => [labelsOf({ number: String(number) }), number] as const,
     );
     const slices = [...render([gauge('up', samples)], 'text/plain')];
     expect(slices.length).toBeGreaterThan(2);
@@ -42,7 +42,7 @@ describe('a sample', () => {
 });
 
 test('OpenMetrics names a counter without _total where it describes it, and says where it ends', () => {
-  const counter: Family = { name: 'events_total', type: 'counter', help: 'Help.', samples: [[{}, 3]] };
+  const counter: Family = { name: 'events_total', type: 'counter', help: 'Help.', samples: [['', 3]] };
   expect([...render([counter], 'application/openmetrics-text')].join('')).toBe(
     '# HELP events Help.\n# TYPE events counter\nevents_total 3\n# EOF\n',
   );
@@ -91,6 +91,10 @@ describe('labels', () => {
     },
   );
 
+  test('are escaped', () => {
+    expect(labelOf('say "no"\\')).toBe('say \\"no\\"\\\\');
+  });
+
   test('are short', () => {
     expect(labelOf('x'.repeat(5_000)).length).toBe(100);
   });
@@ -102,10 +106,10 @@ describe('labels', () => {
     ];
     const sums = tally(counted, { reason: 200, action: 20 });
     expect(sums.length).toBe(202);
-    expect(sums).toContainEqual({ reason: 'r800', action: 'ban', count: 801 });
-    expect(sums).toContainEqual({ reason: 'r999', action: 'captcha', count: 5 });
-    expect(sums).toContainEqual({ reason: 'other', action: 'ban', count: (800 * 801) / 2 });
-    expect(sums.reduce((sum, { count }) => sum + count, 0)).toBe((1_000 * 1_001) / 2 + 5);
+    expect(sums).toContainEqual(['reason="r800",action="ban"', 801]);
+    expect(sums).toContainEqual(['reason="r999",action="captcha"', 5]);
+    expect(sums).toContainEqual(['reason="other",action="ban"', (800 * 801) / 2]);
+    expect(sums.reduce((sum, [, count]) => sum + count, 0)).toBe((1_000 * 1_001) / 2 + 5);
   });
 
   test('a text that is cut, or that has an address, adds up with its like', () => {
@@ -116,8 +120,8 @@ describe('labels', () => {
       { reason: 10 },
     );
     expect(sums).toEqual([
-      { reason: long, count: 2 },
-      { reason: 'other', count: 3 },
+      [`reason="${long}"`, 2],
+      ['reason="other"', 3],
     ]);
   });
 });
