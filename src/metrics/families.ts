@@ -26,6 +26,8 @@ export interface Totals {
 export interface Bouncer {
   /** Its name, which each of its series has. */
   readonly labels: Labels;
+  /** Null: it is not paused. */
+  readonly pausedMs: number | null;
   readonly versions: readonly Version[];
   readonly enforced: () => readonly Enforced[];
   /** Null: it was never seen. */
@@ -176,6 +178,11 @@ export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
       'lapidary_bouncer_last_pull_timestamp_seconds',
       'When the bouncer was last seen to ask for decisions.',
       ofSeen(({ seenMs }) => seenMs / 1000),
+    ),
+    gauge(
+      'lapidary_bouncer_paused_timestamp_seconds',
+      'Since when the bouncer is paused.',
+      each(bouncers, ({ labels, pausedMs }) => samplesOf(labels, pausedMs === null ? null : pausedMs / 1000)),
     ),
     gauge(
       'lapidary_bouncer_lag_changes',

@@ -26,6 +26,8 @@ export interface BouncerRow {
   readonly name: string;
   /** The limits of its policy, as JSON; null: it has none. */
   readonly viewJson: string | null;
+  /** Since when it is paused; null: it is not. */
+  readonly pausedMs: number | null;
   readonly versions: readonly Version[];
   /** Of its newest report, the largest first, as `readEnforced` reads it. */
   readonly enforcedJson: string;
@@ -62,6 +64,7 @@ export async function readBouncers(
     id: bouncers.id,
     name: bouncers.name,
     viewJson: bouncers.viewJson,
+    pausedMs: bouncers.pausedMs,
     versions: sql<string>`${versions}`.as('versions'),
     enforcedJson: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
   };

@@ -39,8 +39,9 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
   addTriples(counts, requests);
   const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
   const sizes = await readSizes(env, views);
-  return rows.map(({ id, name, versions, enforcedJson }, at) => ({
+  return rows.map(({ id, name, pausedMs, versions, enforcedJson }, at) => ({
     labels: labelsOf({ bouncer: name }),
+    pausedMs,
     versions,
     enforced: () => store.readEnforced(enforcedJson),
     seen: seen.get(id) ?? null,

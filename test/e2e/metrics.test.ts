@@ -70,6 +70,9 @@ describeWith('a scrape of a live Lapidary', ['lab', 'prometheus'], () => {
     const metrics = [{ meta: { window_size_seconds: 900, utc_now_timestamp: 1 }, items }];
     const report = { remediation_components: [{ type: 'fw', version: 'v1', metrics }] };
     await send('/usage-metrics', { method: 'POST', body: JSON.stringify(report) });
+    await lapidary.addBouncer('paused');
+    const latest = { 'if-match': '*' };
+    expect((await lapidary.operator('PATCH', '/bouncers/paused', { paused: true }, latest)).status).toBe(200);
     // It is added up beside the answer.
     await until('the report is counted', async () =>
       (await scrape()).includes('lapidary_bouncer_usage_total{'),
@@ -115,7 +118,7 @@ describeWith('a scrape of a live Lapidary', ['lab', 'prometheus'], () => {
       expect(await prometheus.query('lapidary_bouncer_active_decisions')).toMatchObject([
         { labels: { bouncer: 'fw', origin: 'lists:"\n\\', ip_type: 'ipv4' }, value: '2' },
       ]);
-      expect(await prometheus.query('lapidary_key_expiry_timestamp_seconds')).toMatchObject([
+      expect(await prometheus.query('lapidary_key_expiry_timestamp_seconds{bouncer="fw"}')).toMatchObject([
         { value: '+Inf' },
       ]);
       for (const expression of asked()) await prometheus.query(expression);

@@ -443,6 +443,23 @@ describe('a bouncer', () => {
     expect(await family('lapidary_bouncer_lag_changes')).toEqual([]);
   });
 
+  test('that is paused says since when', async () => {
+    const paused = () => family('lapidary_bouncer_paused_timestamp_seconds');
+    const pause = async (isPaused: boolean): Promise<void> => {
+      const headers = { ...admin, 'if-match': '*' };
+      const init = { method: 'PATCH', headers, body: JSON.stringify({ paused: isPaused }) };
+      expect((await call('/api/v1/bouncers/fw', init)).status).toBe(200);
+    };
+    expect(await paused()).toEqual([]);
+    await pause(true);
+    const sinceMs = Date.parse((await operator('GET', '/bouncers/fw')).body.paused_at);
+    expect(await paused()).toEqual([
+      `lapidary_bouncer_paused_timestamp_seconds{bouncer="fw"} ${sinceMs / 1000}`,
+    ]);
+    await pause(false);
+    expect(await paused()).toEqual([]);
+  });
+
   test('has the ends of its key’s versions', async () => {
     await operator('POST', '/bouncers/fw/rotate', { expires_in: '30d', max_overlap: '1h' });
     const { body } = await operator('GET', '/bouncers/fw');
