@@ -70,6 +70,18 @@ describe('who may', () => {
     }
   });
 
+  test('no scrape is in the audit log, whoever scrapes', async () => {
+    const headers = { authorization: `Bearer ${await makeToken('prometheus', 'metrics')}` };
+    const rows = async () => (await operator('GET', '/audit')).body.audit.map(({ action }: any) => action);
+    const before = await rows();
+    for (const each of [admin, headers]) {
+      expect((await call('/metrics', { headers: each })).status).toBe(200);
+      expect((await call('/metrics', { method: 'HEAD', headers: each })).status).toBe(200);
+    }
+    // Reading the log is noted.
+    expect(await rows()).toEqual(['operator.break-glass', ...before]);
+  });
+
   test('no token that was revoked', async () => {
     const headers = { authorization: `Bearer ${await makeToken('prometheus', 'metrics')}` };
     await operator('DELETE', '/operator-tokens/prometheus');
