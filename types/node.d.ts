@@ -19,7 +19,10 @@ declare module 'node:stream' {
 }
 
 declare module 'node:stream/promises' {
-  export function pipeline(from: Iterable<string>, to: import('node:zlib').Gzip): Promise<void>;
+  export function pipeline(
+    from: Iterable<string> | AsyncIterable<string>,
+    to: import('node:zlib').Gzip,
+  ): Promise<void>;
 }
 
 declare module 'node:buffer' {
