@@ -114,6 +114,7 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
   };
 
   return {
+    isDeleted: deleted.has,
     /** Adds what an isolate has counted, once. A question of the release before has neither. */
     take(isolate: string | undefined, batch: Batch | undefined): void {
       if (isolate === undefined || batch === undefined) return;

@@ -1,5 +1,5 @@
 // Bouncers that were deleted of late. Isolates send what they have counted, and reports, some seconds later: it is not to begin
-// a counter of a bouncer that is gone.
+// a counter of a bouncer that is gone. The object has one memory of them.
 
 /** Ids are of use for seconds, and never used for another bouncer but after a restore. */
 const mostIds = 5_000;

@@ -1,7 +1,6 @@
 // What bouncers' reports add up to, a row for each bouncer in the feed's object. A report is written at once: bouncers send one
 // every ten minutes or more. No row is held in memory. Losing one begins its bouncer's sums anew.
 
-import { createDeleted } from './deleted.ts';
 import { openTable } from './tables.ts';
 import { withWindows, type Sums, type Usage, type Window } from './usage.ts';
 
@@ -29,9 +28,9 @@ type Stored = readonly [Usage['item'], unit: string, origin: string, remediation
 
 export type UsageSums = ReturnType<typeof openUsage>;
 
-export function openUsage(sql: SqlStorage) {
+/** `isDeleted`: whether a bouncer was deleted of late. */
+export function openUsage(sql: SqlStorage, isDeleted: (bouncerId: number) => boolean) {
   const table = openTable(sql, createTable);
-  const deleted = createDeleted();
 
   const read = (bouncerId: number): Sums => {
     const select = `SELECT windows, sums FROM usage WHERE bouncer_id = ?`;
@@ -44,7 +43,7 @@ export function openUsage(sql: SqlStorage) {
   return {
     /** Adds a report, once. Throws if it can't be written. */
     take({ bouncerId, windows }: UsageReport): void {
-      if (deleted.has(bouncerId)) return;
+      if (isDeleted(bouncerId)) return;
       table.make();
       const before = read(bouncerId);
       const after = withWindows(before, windows);
@@ -60,11 +59,9 @@ export function openUsage(sql: SqlStorage) {
       );
     },
     forgetBouncer(bouncerId: number): void {
-      deleted.add(bouncerId);
       if (table.isThere()) sql.exec(`DELETE FROM usage WHERE bouncer_id = ?`, bouncerId);
     },
     forgetBouncersAfter(bouncerId: number): void {
-      deleted.forgetAfter(bouncerId);
       if (table.isThere()) sql.exec(`DELETE FROM usage WHERE bouncer_id > ?`, bouncerId);
     },
     /** `afterId`: 0 begins. */

@@ -85,7 +85,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#newKeys = openNewKeys(sql);
     this.#keys = openRememberedKeys(sql);
     this.#counters = openCounters(sql, this.#store.mirror);
-    this.#usage = openUsage(sql);
+    this.#usage = openUsage(sql, this.#counters.isDeleted);
     this.#stream = openStream(storage, this.#store);
     const known = this.#stream.clients;
     const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
