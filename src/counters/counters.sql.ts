@@ -85,11 +85,10 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
     return { requests: inTriples(requests), refused: Object.fromEntries(refused), audited };
   };
 
-  const write = (nowMs: number): void => {
-    if (isStored) return;
+  const write = (counts: Counts, nowMs: number): void => {
     // What fails is tried again as late as what succeeds.
     writtenMs = nowMs;
-    const body = JSON.stringify({ ...countsNow(), batches: [...batches], steps } satisfies Body);
+    const body = JSON.stringify({ ...counts, batches: [...batches], steps } satisfies Body);
     const insert = `INSERT INTO counters VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body`;
     try {
       table.make();
@@ -150,7 +149,7 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
     /** For every round. */
     keep(nowMs: number): void {
       noteNow(nowMs);
-      if (sinceMs(writtenMs, nowMs) >= writeIntervalMs) write(nowMs);
+      if (!isStored && sinceMs(writtenMs, nowMs) >= writeIntervalMs) write(countsNow(), nowMs);
     },
     /** The last 24 hours up to now. */
     steps(nowMs: number): readonly Step[] {
@@ -159,8 +158,9 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
     },
     /** What is stored. Of the audit log also what is not yet: after a restart it is counted again from D1. */
     read(nowMs: number): Counts {
-      write(nowMs);
-      if (isStored) return countsNow();
+      const counts = countsNow();
+      if (!isStored) write(counts, nowMs);
+      if (isStored) return counts;
       const { requests = [], refused = {} } = readStored();
       return { requests, refused, audited };
     },

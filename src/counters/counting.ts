@@ -91,11 +91,14 @@ export function createCounting() {
   };
 }
 
-/** Counts by bouncer in one flat list, as `Batch` has them. */
+/** Counts by bouncer in one flat list, as `Batch` has them. Plain loops: the object makes 70,000 of 10,000 bouncers in a turn. */
 export function inTriples(requests: ReadonlyMap<number, readonly number[]>): number[] {
   const triples: number[] = [];
   for (const [bouncerId, counts] of requests) {
-    for (const [what, count] of counts.entries()) if (count > 0) triples.push(bouncerId, what, count);
+    for (let what = 0; what < counts.length; what++) {
+      const count = counts[what] as number;
+      if (count > 0) triples.push(bouncerId, what, count);
+    }
   }
   return triples;
 }
@@ -107,11 +110,12 @@ export function addTriples(
   mayBegin: (bouncerId: number) => boolean = () => true,
 ): void {
   for (let at = 0; at < triples.length; at += 3) {
-    const [bouncerId, what, count] = triples.slice(at, at + 3) as [number, number, number];
+    const bouncerId = triples[at] as number;
+    const what = triples[at + 1] as number;
     const own = requests.get(bouncerId) ?? [];
     if (own.length === 0 && !mayBegin(bouncerId)) continue;
     while (own.length <= what) own.push(0);
-    own[what] = (own[what] as number) + count;
+    own[what] = (own[what] as number) + (triples[at + 2] as number);
     requests.set(bouncerId, own);
   }
 }
