@@ -26,6 +26,7 @@ import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
+import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
 import { createMaintenance } from './maintenance.ts';
@@ -54,7 +55,7 @@ import { activeRows } from '../stream/selection.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
-import { isLookup, type View } from '../mirror/view.ts';
+import { isLookup } from '../mirror/view.ts';
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -72,8 +73,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #filter: ReturnType<typeof createKeptFilter>;
   readonly #census: (nowMs: number) => Promise<Kind[]>;
   readonly #watch: Watch;
-  /** When a feed that knows no engine's decisions yet was first asked; 0: it was not. */
-  #firstRequestMs = 0;
+  readonly #firstSync: FirstSync;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -113,6 +113,7 @@ export class DecisionFeed extends DurableObject<Env> {
     });
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#engines = engines.createEngines(this.#store, this.#settings);
+    this.#firstSync = createFirstSync(this.#engines, this.#store);
     this.#census = createCensus(this.#store);
     const [audit, head] = [() => this.sealAudit(), () => this.storeHead()];
     const sights = { store: this.#store, engines: this.#engines, clients: known, audit, head };
@@ -162,7 +163,7 @@ export class DecisionFeed extends DurableObject<Env> {
   async stream(ask: StreamAsk): Promise<StreamAnswer | Cold> {
     const view = byHandles(ask.view, this.#store.names);
     if (ask.store) this.#keys.hear(ask.store, Date.now());
-    const known = await this.#awaitFirstSync(view, ask.startup ? engines.startUpPatienceMs : 0);
+    const known = await this.#firstSync.wait(view, ask.startup ? engines.startUpPatienceMs : 0);
     const nowMs = this.#sweep();
     this.note(ask.sightings, ask.mark, ask);
     const client = clients.noteSighting(this.#stream.clients, ask.poll);
@@ -183,7 +184,7 @@ export class DecisionFeed extends DurableObject<Env> {
     const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
     const isCold = (): boolean => !engines.isKnown(this.#engines, this.#store, view) && !isFound();
     if (isCold()) {
-      await this.#awaitFirstSync(view, engines.lookupPatienceMs);
+      await this.#firstSync.wait(view, engines.lookupPatienceMs);
       nowMs = this.#sweep();
       if (isCold()) return { kind: 'cold' };
     }
@@ -298,7 +299,7 @@ export class DecisionFeed extends DurableObject<Env> {
   /** Takes a key from the default engine's host, sealed (seal.ts). The next round tries it. */
   async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
     // Clients wait for the first full list again, if there was none for want of a key.
-    this.#firstRequestMs = 0;
+    this.#firstSync.beginAnew();
     const [engine] = this.#engines;
     if (!engine) return fail({ kind: 'unavailable', problem: 'there is no engine: UPSTREAM_URL is not set' });
     return engine.keys.offer(host, sealed);
@@ -384,15 +385,5 @@ export class DecisionFeed extends DurableObject<Env> {
   sentTo(asks: readonly SentAsk[], match: SentMatch): Promise<SentAnswer> {
     const nowMs = this.#sweep();
     return answerSent(this.#store, this.#stream, asks, match, nowMs, () => scheduler.wait(0));
-  }
-
-  /** Whether a view is known, if need be after a wait. The first request of a new feed starts a round. */
-  async #awaitFirstSync(view: View, patienceMs: number): Promise<boolean> {
-    if (engines.isComplete(this.#engines, this.#store, view)) return true;
-    if (this.#firstRequestMs === 0) {
-      this.#firstRequestMs = Date.now();
-      for (const engine of this.#engines) void engines.syncEngine(engine);
-    }
-    return engines.awaitKnown(this.#engines, this.#store, view, this.#firstRequestMs, patienceMs);
   }
 }
