@@ -78,6 +78,8 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
   let audited: Audited = kept.audited ?? nothingAudited;
   let steps = kept.steps ?? noSteps;
   let polls = 0;
+  /** Since the newest step was last brought up to now. */
+  let newlyRefused = new Map<string, number>();
   let isStored = true;
   let writtenMs = -Infinity;
 
@@ -102,8 +104,10 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
 
   const noteNow = (nowMs: number): void => {
     const before = steps;
-    steps = withNow(steps, { decisions: mirror.byId.size, sequence: mirror.sequence, polls }, nowMs);
+    const now = { decisions: mirror.byId.size, sequence: mirror.sequence, polls, refused: newlyRefused };
+    steps = withNow(steps, now, nowMs);
     polls = 0;
+    newlyRefused = new Map();
     if (steps !== before) isStored = false;
   };
 
@@ -128,6 +132,7 @@ export function openCounters(sql: SqlStorage, mirror: Pick<Mirror, 'byId' | 'seq
       polls += pollsIn(batch.requests);
       for (const [what, count] of Object.entries(batch.refused ?? {})) {
         refused.set(what, (refused.get(what) ?? 0) + count);
+        newlyRefused.set(what, (newlyRefused.get(what) ?? 0) + count);
       }
       isStored = false;
     },
