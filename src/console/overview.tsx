@@ -3,7 +3,7 @@
 import type { Context } from 'hono';
 import type { FeedBody } from '../decisions/feed-api.ts';
 import type { AppEnv } from '../env.ts';
-import { askFeed } from '../feed/client.ts';
+import { askFeed, report } from '../feed/client.ts';
 import { readTotals } from '../metrics/read.ts';
 import type { Kind } from '../mirror/census.ts';
 import { linkTo, type At } from './at.ts';
@@ -13,15 +13,18 @@ import { EngineTable } from './engines.tsx';
 import { FirstSteps } from './first-steps.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { BouncerLink, Moment, Table } from './parts.tsx';
+import { LastDay } from './plots.tsx';
 import { readRoster, type RosterRow } from './roster.ts';
 import { countOf, some, spanOf } from './words.ts';
 
 export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
-  const [feed, kinds, roster, totals] = await Promise.all([
+  const [feed, kinds, roster, totals, steps] = await Promise.all([
     call<FeedBody>(c, 'GET', '/feed'),
     askFeed(c.env, async (each) => each.census()),
     readRoster(c.env, at.nowMs),
     askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
+    // What this isolate has counted is in them.
+    report(c.env).then(() => askFeed(c.env, async (each) => each.steps())),
   ]);
   if (!feed.ok) return refusedPage(at, feed.refused);
   const { engines } = feed.body;
@@ -49,14 +52,10 @@ export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
           <EngineTable at={at} engines={engines} />
         </>
       )}
+      <LastDay at={at} steps={steps} />
       <h2>Decisions by origin</h2>
       <Origins kinds={kinds} decisions={decisions} />
-      {roster.some(hasEnd) ? (
-        <>
-          <h2>Keys by their end</h2>
-          <Keys at={at} roster={roster} />
-        </>
-      ) : null}
+      <Keys at={at} roster={roster} />
     </Page>,
   );
 }
@@ -90,6 +89,7 @@ function Cards({ at, feed, kinds, decisions, roster }: Known) {
         <b>{countOf(seen)}</b>
         <span>
           of {some(roster.length, 'bouncer')} <a href={linkTo(at, '/bouncers')}>seen in the last hour</a>
+          <Others at={at} roster={roster} />
         </span>
       </div>
       {feed.engines.length === 0 ? null : (
@@ -123,10 +123,73 @@ function nextEnds(roster: readonly RosterRow[], nowMs: number): RosterRow[] {
   return ending.toSorted((a, b) => (a.keyEndMs ?? 0) - (b.keyEndMs ?? 0));
 }
 
+/** Those that were not seen, by why. */
+function Others({ at, roster }: { at: At; roster: readonly RosterRow[] }) {
+  const words = { silent: 'silent', paused: 'paused', keyless: 'without a good key', unseen: 'never seen' };
+  return (
+    <>
+      {Object.entries(words).map(([state, word]) => {
+        const count = roster.filter((row) => row.state === state).length;
+        return count === 0 ? null : (
+          <>
+            {' · '}
+            <a href={linkTo(at, '/bouncers', { state })}>
+              {countOf(count)} {word}
+            </a>
+          </>
+        );
+      })}
+    </>
+  );
+}
+
 const mostKeys = 10;
 
 function Keys({ at, roster }: { at: At; roster: readonly RosterRow[] }) {
-  const ending = nextEnds(roster, at.nowMs);
+  const good = roster.filter(({ state }) => state !== 'keyless');
+  if (good.length === 0) return null;
+  const ending = nextEnds(good, at.nowMs);
+  return (
+    <>
+      <h2>Keys by age</h2>
+      <Ages at={at} roster={good} />
+      <h2>Keys by their end</h2>
+      {ending.length === 0 ? (
+        <p class="soft">No key that is good now has an end.</p>
+      ) : (
+        <Ends at={at} ending={ending} />
+      )}
+    </>
+  );
+}
+
+const dayMs = 86_400_000;
+const ages: readonly (readonly [words: string, upToMs: number])[] = [
+  ['up to 30 d', 30 * dayMs],
+  ['30 to 90 d', 90 * dayMs],
+  ['90 to 365 d', 365 * dayMs],
+  ['over 365 d', Infinity],
+];
+
+function Ages({ at, roster }: { at: At; roster: readonly RosterRow[] }) {
+  const old = roster.map(({ keyMadeMs }) => at.nowMs - (keyMadeMs ?? 0));
+  const columns = [{ title: 'Made' }, { title: 'Bouncers', n: true }];
+  return (
+    <Table label="Keys by age" columns={columns}>
+      {ages.map(([words, upToMs], index) => {
+        const overMs = ages[index - 1]?.[1] ?? -Infinity;
+        return (
+          <tr>
+            <th scope="row">{words} ago</th>
+            <td class="n">{countOf(old.filter((ms) => ms > overMs && ms <= upToMs).length)}</td>
+          </tr>
+        );
+      })}
+    </Table>
+  );
+}
+
+function Ends({ at, ending }: { at: At; ending: readonly RosterRow[] }) {
   const columns = [{ title: 'Bouncer' }, { title: 'Key ends', n: true }];
   return (
     <>

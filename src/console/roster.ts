@@ -21,6 +21,8 @@ export interface RosterRow {
   readonly state: BouncerState;
   /** When the key that is in use expires; `Infinity`: never. Null: it has none. */
   readonly keyEndMs: number | null;
+  /** When that key was made. Null: it has none. */
+  readonly keyMadeMs: number | null;
   readonly seenMs: number | null;
   readonly type: string;
   readonly version: string;
@@ -51,18 +53,21 @@ export async function readRoster(env: Env, nowMs: number): Promise<RosterRow[]> 
 }
 
 async function readAll(env: Env, nowMs: number): Promise<RosterRow[]> {
-  const seen = report(env).then(() => readSeen(env));
-  // Awaited below: where D1 fails first, its error is the answer.
-  seen.catch(() => undefined);
   const { id, name, pausedMs } = bouncers;
-  const { state, expiresMs, deadlineMs } = keyVersions;
-  const columns = { id, name, pausedMs, state, expiresMs, deadlineMs };
-  const rows = await askD1(env.DB, (db) =>
-    db.select(columns).from(bouncers).leftJoin(keyVersions, eq(keyVersions.bouncerId, id)).orderBy(name),
-  );
-  const byId = await seen;
+  const { state, createdMs, expiresMs, deadlineMs } = keyVersions;
+  const columns = { id, name, pausedMs, state, createdMs, expiresMs, deadlineMs };
+  const readings = [
+    askD1(env.DB, (db) =>
+      db.select(columns).from(bouncers).leftJoin(keyVersions, eq(keyVersions.bouncerId, id)).orderBy(name),
+    ),
+    report(env).then(() => readSeen(env)),
+  ] as const;
+  // Where one fails, no page is read behind the answer.
+  await Promise.allSettled(readings);
+  const [rows, byId] = await Promise.all(readings);
   return [...Map.groupBy(rows, (row) => row.id)].map(([bouncerId, versions]) => {
     const known = byId.get(bouncerId);
+    const inUse = inUseOf(versions, nowMs);
     const keyEndMs = keyEndOf(versions, nowMs);
     const isPaused = typeof versions[0]?.pausedMs === 'number';
     const { type, version } = known ? typeAndVersion(known.userAgent) : { type: '', version: '' };
@@ -70,6 +75,7 @@ async function readAll(env: Env, nowMs: number): Promise<RosterRow[]> {
       name: versions[0]?.name ?? '',
       state: stateOf({ isPaused, keyEndMs, seenMs: known?.seenMs ?? null }, nowMs),
       keyEndMs,
+      keyMadeMs: inUse.length === 0 ? null : Math.max(...inUse.map(({ createdMs }) => createdMs ?? 0)),
       seenMs: known?.seenMs ?? null,
       type,
       version,
@@ -92,16 +98,22 @@ export function stateOf(
 interface Version {
   /** Null: the bouncer has no version. */
   readonly state: 'next' | 'current' | 'previous' | null;
+  readonly createdMs: number | null;
   readonly expiresMs: number | null;
   readonly deadlineMs: number | null;
 }
 
-/** Of the version in use, or of what there is instead. */
+/** When the key ends: the version in use, or what there is instead. */
 export function keyEndOf(versions: readonly Version[], nowMs: number): number | null {
+  const ends = inUseOf(versions, nowMs).map(endOf);
+  return ends.length === 0 ? null : Math.max(...ends);
+}
+
+/** The version in use, or what there is instead. */
+function inUseOf(versions: readonly Version[], nowMs: number): Version[] {
   const there = versions.filter(({ state }) => state !== null);
   const current = there.filter((version) => version.state === 'current' && isLive(version, nowMs));
-  const ends = (current.length > 0 ? current : there).map(endOf);
-  return ends.length === 0 ? null : Math.max(...ends);
+  return current.length > 0 ? current : there;
 }
 
 /** A bouncer's state in a word, and why. */

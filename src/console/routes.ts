@@ -110,7 +110,8 @@ async function asOperator(
   const session = hasCredentials(c) ? null : sessionOf(c);
   if (session === null && !hasCredentials(c)) return askToSignIn(c, null);
   // A form that is refused shows its page again.
-  const refused = session === null ? await identifyOperator(c, { shows: true }) : await identifyBySession(c, session);
+  const refused =
+    session === null ? await identifyOperator(c, { shows: true }) : await identifyBySession(c, session);
   if (refused?.kind === 'unauthorised' && session !== null) return askToSignIn(c, refused);
   if (refused) return refuse(c, refused);
   const [actor, role] = [c.get('actor'), c.get('role')];

@@ -63,6 +63,10 @@ td details{margin:0}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
 .card{background:var(--panel);border:1px solid var(--line);border-radius:var(--r);padding:14px 16px}
 .card b{display:block;font-size:24px;font-weight:650;letter-spacing:-.02em;line-height:1.2}.card span{color:var(--soft)}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:12px;margin:0 0 12px}
+figure{margin:0;display:flex;flex-direction:column}figcaption{flex:1}figcaption b{display:block}.scale{display:flex;justify-content:space-between;font-size:12px;color:var(--soft)}
+.plots svg{display:block;width:100%;height:110px}.curve{fill:var(--accent-soft);stroke:var(--accent);vector-effect:non-scaling-stroke}
+.grid{stroke:var(--line);vector-effect:non-scaling-stroke}.unknown{fill:var(--line);opacity:.5}
 .attention{list-style:none;margin:0;padding:0}
 .attention li{padding:10px 14px;border-bottom:1px solid var(--line);display:flex;gap:12px;align-items:baseline;flex-wrap:wrap}
 .attention li:last-child{border:0}
