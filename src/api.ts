@@ -8,6 +8,7 @@ import { bouncerOperations } from './bouncers/api.ts';
 import { decisionOperations } from './decisions/api.ts';
 import { feedOperations } from './decisions/feed-api.ts';
 import { sentOperation } from './decisions/sent-api.ts';
+import { valuesOperation } from './decisions/values-api.ts';
 import { rotationOperations } from './bouncers/rotations-api.ts';
 import { hostOperations } from './hosts/api.ts';
 import { machineOperations } from './machines/api.ts';
@@ -23,7 +24,7 @@ export const operatorApi: readonly Group[] = [
   { tag: 'bouncers', operations: bouncerOperations },
   { tag: 'rotations', operations: rotationOperations },
   { tag: 'hosts', operations: hostOperations },
-  { tag: 'decisions', operations: [...decisionOperations, sentOperation] },
+  { tag: 'decisions', operations: [...decisionOperations, valuesOperation, sentOperation] },
   { tag: 'machines', operations: machineOperations },
   { tag: 'feed', operations: feedOperations },
   { tag: 'webhooks', operations: webhookOperations },

@@ -125,7 +125,7 @@ export const decisionOperations = [
   }),
 ];
 
-const noEngine: Failure = {
+export const noEngine: Failure = {
   kind: 'bad-input',
   field: 'engine',
   problem: 'is no engine’s name, now or since its decisions came',

@@ -94,15 +94,16 @@ export const lookUpFields = {
   scope: shortText('Ip, Range, Country, AS, or another one.'),
 };
 
+export const decisionFilterFields = {
+  ...lookUpFields,
+  type: shortText('`ban`, `captcha`, …'),
+  origin: shortText('`crowdsec`, `cscli`, `CAPI`, `lists`, `lapidary`, …'),
+  scenario: shortText('A part of the scenario, in any case.'),
+  engine: shortText('The name of an engine, as it is listed.'),
+};
+
 export const decisionFilter = z
-  .strictObject({
-    ...lookUpFields,
-    type: shortText('`ban`, `captcha`, …'),
-    origin: shortText('`crowdsec`, `cscli`, `CAPI`, `lists`, `lapidary`, …'),
-    scenario: shortText('A part of the scenario, in any case.'),
-    engine: shortText('The name of an engine, as it is listed.'),
-    ...page.shape,
-  })
+  .strictObject({ ...decisionFilterFields, ...page.shape })
   .transform(readLookUp);
 
 /** Brings the scope of a look-up to LAPI's spelling, and checks the value by it. */

@@ -25,6 +25,7 @@ import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
+import { pageOfValues, type ValuesAsk, type ValuesPage } from '../mirror/values.ts';
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
@@ -379,6 +380,12 @@ export class DecisionFeed extends DurableObject<Env> {
   page(afterId: number, limit: number, filter: listing.ListFilter = {}): listing.Listed[] | null {
     this.#sweep();
     return listing.page(this.#store, afterId, limit, filter);
+  }
+
+  /** A page of them by what they are about. */
+  values(ask: ValuesAsk): Promise<ValuesPage | null> {
+    this.#sweep();
+    return pageOfValues(this.#store, ask, () => scheduler.wait(0));
   }
 
   /** What some bouncers have been sent of the decisions on a value. */

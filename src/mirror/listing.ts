@@ -73,7 +73,8 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
   }));
 }
 
-function passesOf(store: Store, filter: ListFilter): ((row: Row) => boolean) | null {
+/** A filter as a predicate. Null: there is and was no engine of its name. */
+export function passesOf(store: Store, filter: ListFilter): ((row: Row) => boolean) | null {
   const { scope, type, origin, scenario, engine } = filter;
   const matches = matcher({
     scopes: scope === undefined ? null : [scope],
