@@ -8,7 +8,7 @@ import type { SentPage } from '../decisions/sent-api.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, may, type At } from './at.ts';
 import { call } from './call.ts';
-import { DecisionTable } from './decisions.tsx';
+import { DecisionTable } from './decision-table.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Done, Pages } from './parts.tsx';
 import { countsOf, SentTable } from './sent.tsx';

@@ -59,7 +59,7 @@ fieldset{border:0;margin:0;padding:0;min-width:0}fieldset label{display:inline-f
 .bar{display:flex;gap:10px;flex-wrap:wrap;align-items:center;margin:0 0 12px}.bar .end{margin-left:auto}
 details{margin:0 0 8px}details.panel{margin-top:12px}summary{cursor:pointer;color:var(--accent);width:max-content;max-width:100%}
 details[open]>summary{margin-bottom:10px}
-td details{margin:0}
+td details{margin:0}.several{list-style:none;margin:0;padding:0}.several li{margin:0 0 8px}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
 .card{background:var(--panel);border:1px solid var(--line);border-radius:var(--r);padding:14px 16px}
 .card b{display:block;font-size:24px;font-weight:650;letter-spacing:-.02em;line-height:1.2}.card span{color:var(--soft)}

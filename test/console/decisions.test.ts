@@ -80,6 +80,35 @@ test('the list is filtered and paged', async () => {
   expect(none.text).toContain('Nothing that is known bans 198.51.100.1 like that.');
 });
 
+test('an address with several decisions is one row that opens, with what was made here beside the lists', async () => {
+  engine.add({ value: '198.51.100.7', origin: 'CAPI', scenario: 'http:scan', untilMs });
+  engine.add({ value: '198.51.100.7', origin: 'lists', scenario: 'a-list', type: 'captcha', untilMs });
+  engine.add({ value: '192.0.2.2', untilMs });
+  await operator('POST', '/feed/sync?full=true');
+  await operator('POST', '/decisions', { value: '198.51.100.7', duration: '4h' });
+  const list = await browser.get('/console/decisions');
+  expect(valuesIn(list)).toEqual(['198.51.100.7', '192.0.2.2']);
+  expect(list.text).toContain('4 decisions on 2 values, 1 of them made here.');
+  expect(list.text).toMatch(/<div>1 lapidary<\/div><div>1 (CAPI|lists)<\/div>/);
+  expect(list.text).toMatch(/<details><summary>all 3<\/summary>/);
+  const captchas = await browser.get('/console/decisions?type=captcha');
+  expect(valuesIn(captchas)).toEqual(['198.51.100.7']);
+  expect(captchas.text).toContain('1 decision like that on 1 value, none of them made here.');
+  expect(captchas.text).not.toContain('<details>');
+});
+
+test('the list is sorted, and stays narrowed and sorted from page to page', async () => {
+  for (let at = 0; at < 103; at++) engine.add({ value: `203.0.113.${at}`, untilMs: untilMs + at * 60_000 });
+  engine.add({ value: '192.0.2.1', type: 'captcha', untilMs: untilMs - 60_000 });
+  await operator('POST', '/feed/sync?full=true');
+  const sorted = await browser.get('/console/decisions?type=ban&order=ends-first');
+  expect(valuesIn(sorted)[0]).toBe('203.0.113.0');
+  expect(sorted.text).toMatch(/aria-sort="ascending"><a href="[^"]*order=ends-last">Left ↑/);
+  const next = /<a href="([^"]*)">next/.exec(sorted.text)![1]!.replaceAll('&amp;', '&');
+  expect(valuesIn(await browser.get(next))).toEqual(['203.0.113.100', '203.0.113.101', '203.0.113.102']);
+  expect((await browser.get('/console/decisions?after=<b>')).status).toBe(400);
+});
+
 test('markup in decisions of an engine is shown as text', async () => {
   const markup = '<script>alert(1)</script>"\'<img src=x>';
   engine.add({ value: '198.51.100.7', scenario: markup, origin: markup, type: markup, untilMs });
