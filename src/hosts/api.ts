@@ -7,7 +7,7 @@ import { badInput, problem, succeed, type Result } from '../http/failure.ts';
 import * as enrolments from './enrolments.ts';
 import { nameMustBe, nameRule, nextOf, nothing, page, pageOf } from '../operations/fields.ts';
 import * as hosts from './hosts.ts';
-import { findHostFacts, listHosts } from './hosts.sql.ts';
+import { findHostFacts, hostStates, listHosts } from './hosts.sql.ts';
 import { listEnrolments } from './enrolments.sql.ts';
 import { noMachines } from '../machines/blocklist.ts';
 import { etagOf } from '../operations/mutate.ts';
@@ -17,16 +17,23 @@ import { changePublicUrl, publicUrlFields, publicUrlShape } from './public-url.t
 const described = z.object({ host: hosts.hostShape });
 const describedEnrolment = z.object({ enrolment: enrolments.enrolmentShape });
 
+const enrolmentOrders = ['oldest', 'newest'] as const;
+
 export const hostOperations = [
   operation({
     method: 'GET',
     path: '/hosts',
     needs: 'viewer',
     summary: 'All hosts, with the bouncers whose keys they register',
-    query: page,
+    query: page.extend({
+      state: z
+        .enum(hostStates, `must be one of ${hostStates.join(', ')}`)
+        .optional()
+        .meta({ description: 'Only those in this state.' }),
+    }),
     answers: { 200: pageOf('hosts', hosts.hostShape) },
-    reply: async (c, { query: { after, limit } }) => {
-      const rows = await listHosts(c.env.DB, after, limit);
+    reply: async (c, { query: { state, after, limit } }) => {
+      const rows = await listHosts(c.env.DB, state, after, limit);
       const next = nextOf(rows, limit, ({ host }) => host.id);
       return c.json({ hosts: rows.map(hosts.describeHost), next });
     },
@@ -129,10 +136,17 @@ export const hostOperations = [
     path: '/enrolments',
     needs: 'viewer',
     summary: 'All enrolment tokens, and who used them',
-    query: page,
+    query: page.extend({
+      order: z
+        .enum(enrolmentOrders, `must be one of ${enrolmentOrders.join(', ')}`)
+        .default('oldest')
+        .meta({
+          description: 'Which come first.',
+        }),
+    }),
     answers: { 200: pageOf('enrolments', enrolments.enrolmentShape) },
-    reply: async (c, { query: { after, limit } }) => {
-      const rows = await listEnrolments(c.env.DB, after, limit);
+    reply: async (c, { query: { order, after, limit } }) => {
+      const rows = await listEnrolments(c.env.DB, order, after, limit);
       const all = rows.map((facts) => enrolments.describeEnrolment(facts, Date.now()));
       return c.json({ enrolments: all, next: nextOf(rows, limit, ({ enrolment }) => enrolment.id) });
     },

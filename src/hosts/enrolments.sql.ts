@@ -1,6 +1,6 @@
 // The named queries on enrolment tokens and who used them.
 
-import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import { asc, desc, eq, gt, lt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, listJson, rowJson } from '../store/facts.ts';
@@ -47,14 +47,18 @@ export function selectByDigest(db: DrizzleD1Database, digest: string, host: stri
     );
 }
 
-/** A page by id. */
+/** A page by id. `afterId`: 0 begins, in either order. */
 export async function listEnrolments(
   d1: D1Database,
+  order: 'oldest' | 'newest',
   afterId: number,
   limit: number,
 ): Promise<EnrolmentFacts[]> {
+  const { id } = enrolments;
   const rows = await askD1(d1, (db) =>
-    selectFactsWhere(db, gt(enrolments.id, afterId)).orderBy(asc(enrolments.id)).limit(limit),
+    selectFactsWhere(db, order === 'oldest' || afterId === 0 ? gt(id, afterId) : lt(id, afterId))
+      .orderBy(order === 'oldest' ? asc(id) : desc(id))
+      .limit(limit),
   );
   return rows.map((row) => row.facts);
 }

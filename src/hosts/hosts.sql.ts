@@ -58,9 +58,23 @@ export async function findHostFacts(d1: D1Database, name: string): Promise<HostF
   return row?.facts ?? null;
 }
 
-/** A page by id, of those that are not removed. */
-export async function listHosts(d1: D1Database, afterId: number, limit: number): Promise<HostFacts[]> {
-  const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs));
+export const hostStates = ['waiting', 'registered', 'clone-suspected'] as const;
+export type HostState = (typeof hostStates)[number];
+
+/** SQL for a host's state, as operators see it. */
+export const hostState = sql<HostState>`CASE WHEN suspected_ms IS NOT NULL THEN 'clone-suspected'
+  WHEN EXISTS (SELECT 1 FROM host_keys WHERE host_id = hosts.id AND generation > 0) THEN 'registered'
+  ELSE 'waiting' END`;
+
+/** A page by id, of those that are not removed: all, or those in one state. */
+export async function listHosts(
+  d1: D1Database,
+  state: HostState | undefined,
+  afterId: number,
+  limit: number,
+): Promise<HostFacts[]> {
+  const isAsked = state === undefined ? undefined : eq(hostState, state);
+  const live = and(gt(hosts.id, afterId), isNull(hosts.removedMs), isAsked);
   const rows = await askD1(d1, (db) => selectFactsWhere(db, live).orderBy(asc(hosts.id)).limit(limit));
   return rows.map((row) => row.facts);
 }

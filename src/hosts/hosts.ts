@@ -48,7 +48,7 @@ export const hostFields = z.strictObject({
 export const hostShape = z
   .object({
     name: z.string(),
-    state: z.enum(['waiting', 'registered', 'clone-suspected']).meta({
+    state: z.enum(db.hostStates).meta({
       description: '`clone-suspected`: it sent a wrong generation; a copy of it may exist.',
     }),
     public_key: z.string(),

@@ -3,6 +3,7 @@
 import { asc, gt, sql } from 'drizzle-orm';
 import { askD1 } from '../store/ask.ts';
 import { endOf } from '../bouncers/versions.ts';
+import { hostState } from '../hosts/hosts.sql.ts';
 import { audit, bouncers, hosts } from '../store/schema.ts';
 
 const patienceMs = 5_000;
@@ -93,9 +94,7 @@ function versionsOf(json: string): Version[] {
 
 /** Hosts by state, as operators see it (hosts/hosts.ts), and the rows of the audit log after `afterSeq`. */
 export async function readTotals(d1: D1Database, afterSeq: number) {
-  const state = sql<string>`CASE WHEN suspected_ms IS NOT NULL THEN 'clone-suspected'
-    WHEN EXISTS (SELECT 1 FROM host_keys WHERE host_id = hosts.id AND generation > 0) THEN 'registered'
-    ELSE 'waiting' END`.as('state');
+  const state = hostState.as('state');
   const [byState, added, [last]] = await askD1(
     d1,
     (db) =>
