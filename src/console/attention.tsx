@@ -48,7 +48,12 @@ export function attentionOf(at: At, feed: FeedBody, roster: readonly RosterRow[]
           {
             tone: 'warn',
             word: 'clone suspected',
-            what: `${some(suspected, 'host')} may be a copy of another.`,
+            what: (
+              <>
+                <a href={linkTo(at, '/hosts', { state: 'clone-suspected' })}>{some(suspected, 'host')}</a> may
+                be a copy of another.
+              </>
+            ),
           } as const,
         ]
       : []),

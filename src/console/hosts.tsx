@@ -3,19 +3,20 @@
 import type { Context } from 'hono';
 import type * as z from 'zod';
 import type { AppEnv } from '../env.ts';
-import type { enrolmentShape } from '../hosts/enrolments.ts';
 import type { hostShape } from '../hosts/hosts.ts';
 import { linkTo, may, type At } from './at.ts';
 import { call, onceBy, part } from './call.ts';
+import { Enrolments, type EnrolmentPage } from './enrolments.tsx';
 import { Post } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { BouncerLink, Done, Pages, Table, Tag, Time, type Tone } from './parts.tsx';
 import { countOf } from './words.ts';
 
 type Host = z.input<typeof hostShape>;
-type Enrolment = z.input<typeof enrolmentShape>;
 
 const pageRows = 50;
+/** All of them have a page of their own. */
+const newestEnrolments = 5;
 
 const states: Readonly<Record<Host['state'], readonly [Tone, string]>> = {
   waiting: ['off', 'waiting'],
@@ -33,12 +34,12 @@ const columns = [
 ];
 
 export async function showHosts(c: Context<AppEnv>, at: At): Promise<Response> {
-  const { after, done } = c.req.query();
+  const { after, state, done } = c.req.query();
   const [hosts, enrolments] = await Promise.all([
-    call<{ hosts: Host[]; next: number | null }>(c, 'GET', '/hosts', { query: { after, limit: pageRows } }),
-    call<{ enrolments: Enrolment[]; next: number | null }>(c, 'GET', '/enrolments', {
-      query: { limit: 1000 },
+    call<{ hosts: Host[]; next: number | null }>(c, 'GET', '/hosts', {
+      query: { state, after, limit: pageRows },
     }),
+    call<EnrolmentPage>(c, 'GET', '/enrolments', { query: { order: 'newest', limit: newestEnrolments } }),
   ]);
   if (!hosts.ok) return refusedPage(at, hosts.refused);
   if (!enrolments.ok) return refusedPage(at, enrolments.refused);
@@ -55,12 +56,9 @@ export async function showHosts(c: Context<AppEnv>, at: At): Promise<Response> {
         done={done}
         words={{ recovered: 'Allowed: its next registration is taken, once for each of its keys.' }}
       />
+      <States at={at} now={state} />
       {hosts.body.hosts.length === 0 ? (
-        <p class="soft">
-          {after === undefined
-            ? 'There is none. A host is made known below /api/v1/hosts, or enrols by a token.'
-            : 'There are no more.'}
-        </p>
+        <p class="soft">{noneWords(after === undefined, state)}</p>
       ) : (
         <Table label="Hosts" columns={columns}>
           {hosts.body.hosts.map((host) => (
@@ -69,13 +67,41 @@ export async function showHosts(c: Context<AppEnv>, at: At): Promise<Response> {
         </Table>
       )}
       <Pages
-        before={after === undefined ? null : linkTo(at, '/hosts')}
+        before={after === undefined ? null : linkTo(at, '/hosts', { state })}
         beforeText="← to the first"
-        after={next === null ? null : linkTo(at, '/hosts', { after: next })}
+        after={next === null ? null : linkTo(at, '/hosts', { state, after: next })}
       />
       <h2>Enrolment tokens</h2>
       <Enrolments at={at} enrolments={enrolments.body.enrolments} />
+      <p class="pages">
+        <a href={linkTo(at, '/enrolments')}>
+          {may(at, 'operator') ? 'All tokens, and a new one' : 'All tokens'}
+        </a>
+      </p>
     </Page>,
+  );
+}
+
+function noneWords(isFirst: boolean, state: string | undefined): string {
+  if (!isFirst) return 'There are no more.';
+  if (state !== undefined) return 'None is in that state.';
+  return 'There is none. A host enrols by a token, or is made known below /api/v1/hosts.';
+}
+
+function States({ at, now }: { at: At; now: string | undefined }) {
+  const link = (state: string | null, words: string) => (
+    <a
+      href={linkTo(at, '/hosts', { state })}
+      {...(state === (now ?? null) ? { 'aria-current': 'true' } : {})}
+    >
+      {words}
+    </a>
+  );
+  return (
+    <p class="bar">
+      {link(null, 'All')}
+      {Object.entries(states).map(([state, [, word]]) => link(state, word))}
+    </p>
   );
 }
 
@@ -156,52 +182,4 @@ export async function recoverHost(c: Context<AppEnv>, at: At, form: URLSearchPar
   });
   if (!answer.ok) return refusedPage(at, answer.refused);
   return c.redirect(linkTo(at, '/hosts', { done: 'recovered' }), 303);
-}
-
-const enrolmentColumns = [
-  { title: 'Hosts' },
-  { title: 'State' },
-  { title: 'Used' },
-  { title: 'Made', n: true },
-  { title: 'Ends', n: true },
-];
-
-/** Each lives a day at most. */
-const mostEnrolments = 50;
-
-function Enrolments({ at, enrolments }: { at: At; enrolments: readonly Enrolment[] }) {
-  if (enrolments.length === 0) return <p class="soft">There is none.</p>;
-  return (
-    <Table label="Enrolment tokens" columns={enrolmentColumns}>
-      {enrolments
-        .slice(-mostEnrolments)
-        .toReversed()
-        .map((each) => (
-          <tr>
-            <th scope="row" class="mono">
-              {each.hosts}
-            </th>
-            <td>
-              <Tag tone={each.state === 'live' ? 'ok' : 'off'}>{each.state}</Tag>
-            </td>
-            <td class="wrap">
-              {countOf(each.used_by.length)} of {countOf(each.max_hosts)}
-              {each.used_by.length === 0
-                ? ''
-                : `: ${each.used_by
-                    .slice(0, 5)
-                    .map(({ host }) => host)
-                    .join(', ')}`}
-              {each.used_by.length > 5 ? ', …' : ''}
-            </td>
-            <td class="n">
-              <Time at={at} iso={each.created_at} />
-            </td>
-            <td class="n">
-              <Time at={at} iso={each.expires_at} />
-            </td>
-          </tr>
-        ))}
-    </Table>
-  );
 }

@@ -26,6 +26,7 @@ import {
 import { ban, decisionList, showBan, showUnban, unban } from './decisions.tsx';
 import { showAudit, verifyAudit } from './audit.tsx';
 import { showEngines, syncEngines } from './engines.tsx';
+import { createEnrolment, revokeEnrolment, showEnrolments } from './enrolments.tsx';
 import { failurePage } from './frame.tsx';
 import { recoverHost, showHosts } from './hosts.tsx';
 import { createOperator, revokeOperator, showOperators } from './operators.tsx';
@@ -69,6 +70,9 @@ show('/engines', showEngines);
 change('/engines/sync', syncEngines);
 show('/hosts', showHosts);
 change('/hosts/:name/recover', recoverHost);
+show('/enrolments', showEnrolments);
+change('/enrolments', createEnrolment);
+change('/enrolments/:id/revoke', revokeEnrolment);
 show('/rotations', showRotations);
 show('/rotations/:id', showRotation);
 show('/audit', showAudit);

@@ -56,7 +56,7 @@ button.primary{background:var(--accent);border-color:var(--accent);color:var(--o
 .field small,fieldset small{display:block;color:var(--soft);margin-top:3px}.field .wrong{color:var(--bad)}
 [aria-invalid=true]{border-color:var(--bad);outline:1px solid var(--bad)}
 fieldset{border:0;margin:0;padding:0;min-width:0}fieldset label{display:inline-flex;gap:6px;align-items:center;margin-right:14px}
-.bar{display:flex;gap:10px;flex-wrap:wrap;align-items:center;margin:0 0 12px}.bar .end{margin-left:auto}
+.bar{display:flex;gap:10px;flex-wrap:wrap;align-items:center;margin:0 0 12px}.bar .end{margin-left:auto}.bar a[aria-current]{color:var(--ink);font-weight:600}
 details{margin:0 0 8px}details.panel{margin-top:12px}summary{cursor:pointer;color:var(--accent);width:max-content;max-width:100%}
 details[open]>summary{margin-bottom:10px}
 td details{margin:0}.several{list-style:none;margin:0;padding:0}.several li{margin:0 0 8px}

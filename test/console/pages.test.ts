@@ -4,7 +4,7 @@ import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, operator } from '../support/http.ts';
 import { enrolmentToken, knownHost } from '../support/hosts.ts';
 import { makeToken } from '../support/operators.ts';
-import { formOf, openBrowser, signedIn, type Browser } from '../support/console.ts';
+import { formOf, openBrowser, plain, signedIn, type Browser } from '../support/console.ts';
 
 let engine: ModelEngine;
 let browser: Browser;
@@ -42,8 +42,82 @@ describe('hosts', () => {
     const { text } = await browser.get('/console/hosts');
     expect(text).toContain('<span class="tag off">waiting</span>');
     expect(text).toContain('href="/console/bouncers/db-1-fw"');
-    expect(text).toMatch(/web-\*<\/th><td><span class="tag ok">live<\/span><\/td><td class="wrap">0 of 1/);
+    expect(text).toMatch(
+      /<code>web-\*<\/code>.*<span class="tag ok">live<\/span><\/td><td class="wrap">0 of 1/,
+    );
     expect(text).not.toMatch(/cse_[0-9A-Za-z]/);
+  });
+
+  test('are narrowed to those in a state', async () => {
+    await knownHost('db-1');
+    const waiting = await browser.get('/console/hosts?state=waiting');
+    expect(waiting.text).toContain('>db-1<');
+    const suspected = await browser.get('/console/hosts?state=clone-suspected');
+    expect(suspected.text).not.toContain('>db-1<');
+    expect(suspected.text).toContain('None is in that state.');
+    expect((await browser.get('/console/hosts?state=<b>')).status).toBe(400);
+  });
+});
+
+describe('enrolment tokens', () => {
+  const make = async (by: Browser, values: Record<string, string>) =>
+    by.submit(await by.get('/console/enrolments'), '/enrolments', { hosts: 'web-*', ...values });
+
+  test('are made with the token shown once and the lines for a host, and revoked', async () => {
+    const made = await make(browser, { max_hosts: '3', expires_in: '2h' });
+    expect(made.status).toBe(201);
+    const token = /cse_[0-9A-Za-z]{49}/.exec(made.text)![0];
+    expect(plain(made.text)).toContain('brokerUrl = "http');
+    expect(plain(made.text)).toContain('enrolTokenFile = "/run/secrets/lapidary-enrolment";');
+    expect(made.text).not.toContain('machine.enable');
+    const list = await browser.get('/console/enrolments');
+    expect(list.text).not.toContain(token);
+    expect(list.text).toContain('0 of 3');
+    const [{ id }] = (await operator('GET', '/enrolments')).body.enrolments;
+    const done = await browser.submit(list, `/enrolments/${id}/revoke`);
+    expect(done.headers.get('location')).toBe('/console/enrolments?done=revoked');
+    expect((await operator('GET', '/enrolments')).body.enrolments[0].state).toBe('revoked');
+    // The page was open twice.
+    const again = await browser.submit(list, `/enrolments/${id}/revoke`, { request: 'another' });
+    expect([again.status, again.text.includes('is revoked already')]).toEqual([409, true]);
+  });
+
+  test('give an account for a log processor where that is asked for', async () => {
+    const made = await make(browser, { machine: 'default' });
+    expect(made.text).toContain('machine.enable = true;');
+  });
+
+  test('are refused beside the field that is wrong', async () => {
+    for (const [field, value, why] of [
+      ['max_hosts', 'many', 'must be a whole number'],
+      ['max_hosts', '2', 'must have {host} in it'],
+      ['expires_in', '48h', 'must be'],
+      ['hosts', '../x', 'must be a name in which'],
+    ] as const) {
+      const wrong = await make(browser, { bouncer: 'one', [field]: value });
+      expect([field, wrong.status]).toEqual([field, 400]);
+      expect(plain(wrong.text)).toContain(why);
+    }
+  });
+
+  test('are all there, the newest first, page by page', async () => {
+    for (let at = 0; at < 53; at++) await enrolmentToken({ hosts: `web-${at}` });
+    const hostsIn = (text: string) =>
+      [...text.matchAll(/<th scope="row"><code>([^<]*)/g)].map(([, name]) => name);
+    const newest = await browser.get('/console/hosts');
+    expect(hostsIn(newest.text)).toEqual(['web-52', 'web-51', 'web-50', 'web-49', 'web-48']);
+    const first = await browser.get('/console/enrolments');
+    expect(hostsIn(first.text)).toHaveLength(50);
+    const next = /<a href="([^"]*)">next/.exec(first.text)![1]!.replaceAll('&amp;', '&');
+    expect(hostsIn((await browser.get(next)).text)).toEqual(['web-2', 'web-1', 'web-0']);
+  });
+
+  test('are made by no viewer', async () => {
+    const viewer = await signedIn(await makeToken('ann', 'viewer'));
+    const page = await viewer.get('/console/enrolments');
+    expect(page.text).toContain('Making one takes the role operator; yours is viewer.');
+    const form = { ...formOf(page, '/sign-out'), hosts: 'web-*' };
+    expect((await viewer.post('/console/enrolments', form)).status).toBe(403);
   });
 });
 
@@ -111,7 +185,13 @@ describe('operators', () => {
 test('a viewer changes nothing on any page', async () => {
   const viewer = await signedIn(await makeToken('ann', 'viewer'));
   const form = formOf(await viewer.get('/console/'), '/sign-out');
-  for (const path of ['engines/sync', 'hosts/db-1/recover', 'operators', 'operators/ann/revoke']) {
+  for (const path of [
+    'engines/sync',
+    'enrolments/1/revoke',
+    'hosts/db-1/recover',
+    'operators',
+    'operators/ann/revoke',
+  ]) {
     expect((await viewer.post(`/console/${path}`, form)).status, path).toBe(403);
   }
 });
@@ -121,7 +201,7 @@ test('markup in what engines, hosts and operators say is shown as text', async (
   engine.fault = () => Response.json({ new: [{ id: 1, value: markup, scenario: markup, duration: markup }] });
   await operator('POST', '/feed/sync?full=true');
   await operator('POST', '/decisions', { value: markup, scope: 'Session', duration: '4h', scenario: markup });
-  for (const path of ['', 'engines', 'decisions', 'hosts', 'rotations', 'audit', 'operators']) {
+  for (const path of ['', 'engines', 'decisions', 'hosts', 'enrolments', 'rotations', 'audit', 'operators']) {
     const { status, text } = await browser.get(`/console/${path}`);
     expect(status, path).toBe(200);
     expect(text).not.toContain('<script>alert');
