@@ -34,6 +34,6 @@ export default defineConfig({
     maxWorkers: '100%',
     testTimeout: 60_000,
     // Hundreds of tests have an engine in trouble, and the feed says so each time (rounds.ts).
-    onConsoleLog: (line) => !/^engine [a-z-]+: /.test(line),
+    onConsoleLog: (line) => !/^(engine|list|hosted) [a-z-]+: /.test(line),
   },
 });

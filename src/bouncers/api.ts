@@ -91,7 +91,7 @@ export const bouncerOperations = [
     answers: { 200: { description: 'It holds everywhere within 5 s.', body: described } },
     refusals: [404],
     change: async (change, policy, c) => {
-      const names = c.get('settings').engines.map(({ name }) => name);
+      const names = c.get('settings').upstreams.map(({ name }) => name);
       const unknown = policy.view?.engines?.find((engine) => !names.includes(engine));
       if (unknown !== undefined) return badInput('view.engines', `there is no engine ${unknown}`);
       return bouncers.changePolicy(change, nameOf(c), policy);

@@ -1,11 +1,12 @@
-// What an engine's settings must be, those of `UPSTREAM_URL` as well as an entry of `UPSTREAMS`. Pure. A mistake here
-// sends machines, with the passwords they bring, to an engine that is not theirs.
+// What an engine's settings must be, those of `UPSTREAM_URL` as well as an entry of `UPSTREAMS` of the kind `lapi`. Pure. A
+// mistake here sends machines, with the passwords they bring, to an engine that is not theirs.
 
 import * as z from 'zod';
 import { fields, parsed, parsePlainUrl, text } from './fields.ts';
 
 /** An engine's LAPI, and how it is asked. */
 export interface EngineSettings {
+  readonly kind: 'lapi';
   /** Operators' name for it. It is part of addresses, and views choose engines by it. */
   readonly name: string;
   /** The address of its LAPI, without a trailing slash. */
@@ -54,22 +55,18 @@ const hostName = z
   .toLowerCase()
   .regex(/^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, 'a host name');
 
-/** An entry of `UPSTREAMS`. */
+export const upstreamName = text(
+  /^[a-z0-9][a-z0-9-]{0,31}$/,
+  'up to 32 lower-case letters, digits and hyphens',
+);
+
+/** An entry of `UPSTREAMS` that is an engine. */
 export const engine = fields({
-  name: text(/^[a-z0-9][a-z0-9-]{0,31}$/, 'up to 32 lower-case letters, digits and hyphens'),
+  kind: z.literal('lapi').optional(),
+  name: upstreamName,
   url: lapiUrl,
   key: engineKey,
   registration_token: registrationToken.nullable().default(null),
   headers: headers.default({}),
   hosts: z.array(hostName, 'a list of host names').default([]),
 });
-
-/** The field of an engine that another one has already; undefined: none. */
-export function takenField(
-  { name, url, hosts }: EngineSettings,
-  others: readonly EngineSettings[],
-): 'name' | 'url' | 'hosts' | undefined {
-  if (others.some((other) => other.name === name)) return 'name';
-  if (others.some((other) => other.url === url)) return 'url';
-  return others.some((other) => other.hosts.some((host) => hosts.includes(host))) ? 'hosts' : undefined;
-}

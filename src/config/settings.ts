@@ -3,24 +3,17 @@
 // named; its value is never repeated, since it may be a secret in the wrong place.
 
 import * as z from 'zod';
-import {
-  engine,
-  engineKey,
-  headers,
-  lapiUrl,
-  registrationToken,
-  takenField,
-  type EngineSettings,
-} from './engines.ts';
+import { engineKey, headers, lapiUrl, registrationToken, type EngineSettings } from './engines.ts';
 import { commaList, json, jsonList, parsed, text, wholeNumber } from './fields.ts';
 import { hostIssuer, operatorIssuer } from './issuers.ts';
 import { feedLocations, type FeedLocation } from './location.ts';
 import { parsePublicUrl, publicUrlMustBe } from './public-url.ts';
+import { isEngine, takenField, upstream, upstreamOf, type UpstreamSettings } from './upstreams.ts';
 import { parseNetwork } from '../formats/ip.ts';
 
 const dayMs = 86_400_000;
 const secret = { secret: true };
-const engines = jsonList('engines', engine).default([]);
+const upstreams = jsonList('engines', upstream).default([]);
 const network = parsed('an address or a CIDR range', parseNetwork);
 const bootstrapSecret = z.string().min(32, 'at least 32 characters long').optional();
 // Not shorter than a tombstone may live: the log tells which bouncers there were (bouncers/bouncers.sql.ts).
@@ -43,14 +36,14 @@ export const settings = {
   UPSTREAM_REGISTRATION_TOKEN: registrationToken.optional().meta(secret),
   /** A JSON object of further headers for `default`, such as a Cloudflare Access service token. */
   UPSTREAM_HEADERS: json.pipe(headers).default({}).meta(secret),
-  /** A JSON list of further engines: `name`, `url`, `key`, `headers`, `hosts`, `registration_token`. */
-  UPSTREAMS: engines.meta(secret),
+  /** A JSON list of further engines and of public lists. Their fields are in docs/engines.md. */
+  UPSTREAMS: upstreams.meta(secret),
   /** More engines, since Cloudflare takes 5 KB of a setting. */
-  UPSTREAMS_2: engines.meta(secret),
+  UPSTREAMS_2: upstreams.meta(secret),
   /** More engines, likewise. */
-  UPSTREAMS_3: engines.meta(secret),
+  UPSTREAMS_3: upstreams.meta(secret),
   /** More engines, likewise. */
-  UPSTREAMS_4: engines.meta(secret),
+  UPSTREAMS_4: upstreams.meta(secret),
   /** How long an engine may be silent, before an answer and within one. */
   UPSTREAM_TIMEOUT_SECONDS: wholeNumber(1, 300).prefault('10'),
   /** The scopes that engines are asked for changes of. Add your own; the full list has all scopes. */
@@ -128,11 +121,14 @@ export type Settings = Readonly<ReturnType<typeof readSettings>>;
 /** Reads and checks every setting. Throws `SettingError` for the first bad one. */
 export function readSettings(env: Source) {
   const given = Object.fromEntries(settingNames.map((name) => [name, readOne(name, env[name])])) as Given;
-  const engines = readEngines(given);
+  const upstreams = readUpstreams(given);
+  const engines = upstreams.filter(isEngine);
   checkIssuers(given, engines);
   const { BOOTSTRAP_SECRET: current, BOOTSTRAP_SECRET_PREVIOUS: previous } = given;
   return {
-    /** The first is the one that machines reach who name none. */
+    /** All that decisions are mirrored from. */
+    upstreams,
+    /** Those of them that are engines. The first is the one that machines reach who name none. */
     engines,
     syncIntervalMs: given.SYNC_INTERVAL_SECONDS * 1000,
     resyncIntervalMs: given.RESYNC_INTERVAL_SECONDS * 1000,
@@ -166,9 +162,9 @@ function readOne(name: SettingName, value: unknown): unknown {
   throw new SettingError([name, ...issue.path], issue.message);
 }
 
-function readEngines(given: Given): readonly EngineSettings[] {
+function readUpstreams(given: Given): readonly UpstreamSettings[] {
   const common = { timeoutMs: given.UPSTREAM_TIMEOUT_SECONDS * 1000, scopes: given.SCOPES };
-  const engines: EngineSettings[] = [];
+  const all: UpstreamSettings[] = [];
   if (given.UPSTREAM_URL !== undefined) {
     if (given.UPSTREAM_API_KEY === undefined && given.BOOTSTRAP_SECRET === undefined) {
       const how =
@@ -176,7 +172,8 @@ function readEngines(given: Given): readonly EngineSettings[] {
         'or set BOOTSTRAP_SECRET, for a host to send one';
       throw new SettingError(['UPSTREAM_API_KEY'], how);
     }
-    engines.push({
+    all.push({
+      kind: 'lapi',
       name: 'default',
       url: given.UPSTREAM_URL,
       apiKey: given.UPSTREAM_API_KEY ?? null,
@@ -188,15 +185,14 @@ function readEngines(given: Given): readonly EngineSettings[] {
     });
   }
   for (const setting of ['UPSTREAMS', 'UPSTREAMS_2', 'UPSTREAMS_3', 'UPSTREAMS_4'] as const) {
-    for (const [index, { key: apiKey, registration_token, ...entry }] of given[setting].entries()) {
-      const keyName = `the key of engine ${entry.name} in ${setting}`;
-      const engine = { ...entry, apiKey, keyName, registrationToken: registration_token, ...common };
-      const taken = takenField(engine, engines);
+    for (const [index, entry] of given[setting].entries()) {
+      const read = upstreamOf(entry, setting, common);
+      const taken = takenField(read, all);
       if (taken) throw new SettingError([setting, index, taken], 'one that no other engine has');
-      engines.push(engine);
+      all.push(read);
     }
   }
-  return engines;
+  return all;
 }
 
 function checkIssuers(given: Given, engines: readonly EngineSettings[]): void {

@@ -50,7 +50,7 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
   const row = roster.find((each) => each.name === name);
   const state = stateIn(bouncer, at.nowMs);
   const viewSize = row?.view ? await sizeOf(c.env, row.view, bouncer) : null;
-  const engines = c.get('settings').engines.map((engine) => engine.name);
+  const engines = c.get('settings').upstreams.map((upstream) => upstream.name);
   return respond(
     <Page
       at={at}

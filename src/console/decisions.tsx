@@ -34,7 +34,7 @@ export async function decisionList(c: Context<AppEnv>, at: At): Promise<Response
   const isFirst = after === undefined;
   return respond(
     <Page at={at} title="Decisions" nav="/decisions" sub={totals && sentenceOf(totals, filter)} live>
-      <Filter at={at} filter={filter} engines={c.get('settings').engines.map(({ name }) => name)} />
+      <Filter at={at} filter={filter} engines={c.get('settings').upstreams.map(({ name }) => name)} />
       {!answer.ok ? (
         <div class="banner bad" role="alert">
           <p>{answer.refused.detail}.</p>

@@ -40,8 +40,11 @@ export function stateOf(engine: Pick<Engine, 'state' | 'freshness'>): {
   return { tone: 'ok', word: 'fresh', why: '' };
 }
 
+const kinds: Readonly<Record<Engine['kind'], string>> = { lapi: 'engine', list: 'list' };
+
 const columns = [
   { title: 'Engine' },
+  { title: 'Kind' },
   { title: 'State' },
   { title: 'Decisions', n: true },
   { title: 'Last answer', n: true },
@@ -57,6 +60,7 @@ export function EngineTable({ at, engines }: { at: At; engines: readonly Engine[
         return (
           <tr>
             <th scope="row">{engine.name}</th>
+            <td>{kinds[engine.kind]}</td>
             <td>
               <Tag tone={tone}>{word}</Tag>
             </td>
@@ -145,7 +149,15 @@ async function enginesPage(c: Context<AppEnv>, at: At, round?: Round): Promise<R
 }
 
 function Details({ engine }: { engine: Engine }) {
-  const { name, key, key_pending: pending, skipped, skipped_sample: sample, left_out: leftOut } = engine;
+  const {
+    name,
+    kind,
+    key,
+    key_pending: pending,
+    skipped,
+    skipped_sample: sample,
+    left_out: leftOut,
+  } = engine;
   return (
     <>
       <h2>{name}</h2>
@@ -153,7 +165,13 @@ function Details({ engine }: { engine: Engine }) {
         <dl>
           <dt>Key</dt>
           <dd>
-            {key === null ? 'none yet' : key === 'host' ? 'sent by its host' : 'in the settings'}
+            {kind === 'list'
+              ? 'it needs none'
+              : key === null
+                ? 'none yet'
+                : key === 'host'
+                  ? 'sent by its host'
+                  : 'in the settings'}
             {pending ? '; its host has sent another, which the engine does not accept yet' : ''}
           </dd>
           <dt>Could not be read</dt>

@@ -1,6 +1,7 @@
 // The operator API of the feed: the state of the mirror and its engines, and a sync now.
 
 import * as z from 'zod';
+import { upstreamKinds } from '../config/upstreams.ts';
 import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
 import { freshnesses } from '../engines/engines.ts';
@@ -16,6 +17,7 @@ const flag = z.enum(['true', 'false'], 'must be true or false').default('false')
 const engineShape = z
   .object({
     name: z.string(),
+    kind: z.enum(upstreamKinds).meta({ description: '`lapi`: an engine.' }),
     decisions: z.int(),
     freshness: z.enum(freshnesses),
     age_seconds: z.int().nullable().meta({ description: 'Since it last answered; null: not known.' }),
@@ -27,7 +29,7 @@ const engineShape = z
     key: z
       .enum(['setting', 'host'])
       .nullable()
-      .meta({ description: 'Where the key comes from that Lapidary pulls with.' }),
+      .meta({ description: 'Where the key comes from that Lapidary pulls with. Null: there is none.' }),
     key_pending: z
       .boolean()
       .meta({ description: 'A host has sent another key, which the engine does not accept yet.' }),
@@ -55,7 +57,9 @@ const feedShape = z
     decisions: z.int(),
     tombstones: z.int().meta({ description: 'Ended decisions that are still remembered.' }),
     cursors: z.int(),
-    freshness: z.enum(freshnesses).meta({ description: 'The worst of all engines.' }),
+    freshness: z
+      .enum(freshnesses)
+      .meta({ description: 'The worst of all engines. A list makes it `stale`, but never `cold`.' }),
     age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),
@@ -75,7 +79,9 @@ const roundShape = z
     added: z.int(),
     removed: z.int(),
     error: z.string().nullable(),
-    warning: z.string().nullable().meta({ description: 'Why another full list has to confirm this one.' }),
+    warning: z.string().nullable().meta({
+      description: 'Why another full list has to confirm this one, or why a list was not asked again.',
+    }),
   })
   .meta({ id: 'Round' });
 
@@ -100,6 +106,7 @@ export const feedOperations = [
         full_age_seconds: status.fullAgeSeconds,
         engines: engines.map((engine) => ({
           name: engine.name,
+          kind: engine.kind,
           decisions: engine.decisions,
           freshness: engine.freshness,
           age_seconds: engine.ageSeconds,
@@ -141,9 +148,9 @@ export const feedOperations = [
       const force = query.force === 'true';
       const full = force || query.full === 'true';
       const { engine } = query;
-      const { engines } = c.get('settings');
-      if (engine !== undefined && !engines.some(({ name }) => name === engine)) {
-        const names = engines.map(({ name }) => name).join(', ');
+      const { upstreams } = c.get('settings');
+      if (engine !== undefined && !upstreams.some(({ name }) => name === engine)) {
+        const names = upstreams.map(({ name }) => name).join(', ');
         const why = `is no engine's name; configured: ${names || 'none'}`;
         return problem({ kind: 'bad-input', field: 'engine', problem: why });
       }

@@ -1,5 +1,5 @@
-// The engines of the feed. Each has its own key, rounds and forwarder, so an engine that is silent, wrong or gone does not
-// disturb the others.
+// The upstreams of the feed: engines, and sources that are none (pictures.ts). Each has its own rounds, an engine its own key
+// and forwarder besides, so one that is silent, wrong or gone does not disturb the others.
 
 import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
@@ -8,7 +8,8 @@ import { isUnwritable } from '../store/unwritable.ts';
 import { createEngineKeys } from './keys.ts';
 import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder } from './metrics.ts';
-import { listIntervalMs, type Intervals } from '../mirror/progress.ts';
+import { listIntervalMs } from '../mirror/progress.ts';
+import { createPictures, wasPulled } from './pictures.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
@@ -25,19 +26,39 @@ export type Freshness = (typeof freshnesses)[number];
 
 export function createEngines(store: Store, settings: Settings) {
   const turns = createTurns();
-  return settings.engines.map((each) => {
+  return settings.upstreams.map((each) => {
     const handle = handleOf(store.names, each.name);
+    const { kind, name } = each;
+    if (kind !== 'lapi') {
+      const rounds = createPictures(store, settings, { ...each, handle, enter: turns() });
+      const intervals = { syncIntervalMs: each.intervalMs, resyncIntervalMs: each.intervalMs };
+      return { kind, name, handle, rounds, intervals, keys: null, forwarder: null };
+    }
     const engine = { ...each, handle, enter: turns() };
     const keys = createEngineKeys(store.storage, settings, engine, handle);
     return {
-      name: engine.name,
+      kind,
+      name,
       /** Its decisions are kept under it (engine-names.ts). */
       handle,
-      keys,
       rounds: createRounds(store, settings, engine, keys),
+      /** How often it is asked. */
+      intervals: settings,
+      keys,
       forwarder: createForwarder(engine, keys),
     };
   });
+}
+
+/** The engine that hosts and machines reach who name none. */
+export function defaultOf(engines: readonly Engine[]): (Engine & { readonly kind: 'lapi' }) | undefined {
+  return engines.find((engine) => engine.kind === 'lapi');
+}
+
+/** The SHA-512 of each key that the feed pulls with. */
+export async function keyDigests(engines: readonly Engine[]): Promise<string[]> {
+  const all = engines.flatMap(({ keys }) => (keys ? [keys.digests()] : []));
+  return (await Promise.all(all)).flat();
 }
 
 /** Runs a round with one engine. Never throws. */
@@ -45,7 +66,7 @@ export async function syncEngine({ name, rounds, forwarder }: Engine): Promise<v
   try {
     const { ok } = await rounds.run();
     // Not waited for: it must not delay the next round.
-    if (ok) void forwarder.forward();
+    if (ok) void forwarder?.forward();
   } catch (error) {
     // A write that failed is in the log already (mirror.ts).
     if (isUnwritable(error)) return;
@@ -79,10 +100,10 @@ export async function runRounds(
 
 export type EngineStatus = ReturnType<typeof statusOf>;
 
-export function statusOf(engine: Engine, store: Store, intervals: Intervals, nowMs: number) {
-  const { name, handle, keys, rounds } = engine;
+export function statusOf(engine: Engine, store: Store, nowMs: number) {
+  const { kind, name, handle, keys, rounds, intervals } = engine;
   const { link, lastError } = rounds.state();
-  const { source: key, pending: keyPending } = keys.state();
+  const { source: key, pending: keyPending } = keys?.state() ?? { source: null, pending: false };
   const { lastSyncMs, lastResyncMs, progress } = engineState(store, handle);
   const answeredMs = sinceMs(lastSyncMs, nowMs);
   const listMs = sinceMs(lastResyncMs, nowMs);
@@ -90,6 +111,7 @@ export function statusOf(engine: Engine, store: Store, intervals: Intervals, now
     answeredMs > 3 * intervals.syncIntervalMs || listMs > 2 * listIntervalMs(progress, intervals);
   const freshness: Freshness = lastResyncMs === 0 ? 'cold' : isStale ? 'stale' : 'fresh';
   return {
+    kind,
     name,
     decisions: store.mirror.byEngine.get(handle)?.size ?? 0,
     freshness,
@@ -97,7 +119,7 @@ export function statusOf(engine: Engine, store: Store, intervals: Intervals, now
     ageSeconds: lastSyncMs === 0 ? null : wholeSeconds(answeredMs),
     fullAgeSeconds: lastResyncMs === 0 ? null : wholeSeconds(listMs),
     link,
-    /** Where its key comes from; null: there is none. */
+    /** Where its key comes from; null: there is none, or none is needed. */
     key,
     /** There is a newer key that the engine does not accept yet. */
     keyPending,
@@ -123,9 +145,12 @@ export function oldestOf(ages: readonly (number | null)[]): number | null {
   }, 0);
 }
 
-/** The worst freshness. Without an engine: fresh. */
-export function worstOf(freshness: readonly Freshness[]): Freshness {
-  return freshnesses.findLast((each) => freshness.includes(each)) ?? 'fresh';
+/** The worst freshness. Without an engine: fresh. A source that is no engine makes nothing cold (`isKnown`). */
+export function worstOf(all: readonly Pick<EngineStatus, 'kind' | 'freshness'>[]): Freshness {
+  const states = all.map(({ kind, freshness }) =>
+    kind !== 'lapi' && freshness === 'cold' ? 'stale' : freshness,
+  );
+  return freshnesses.findLast((each) => states.includes(each)) ?? 'fresh';
 }
 
 /**
@@ -141,20 +166,33 @@ function hasList(store: Store, { handle }: Engine): boolean {
   return engineState(store, handle).lastResyncMs > 0;
 }
 
+/**
+ * Whether nobody knows what an engine bans. Never of other sources: one that is pulled once a day would else be a day of
+ * errors, when the feed's storage is lost.
+ */
+function isCold(store: Store, engine: Engine): boolean {
+  return engine.kind === 'lapi' && !hasList(store, engine);
+}
+
+/** Whether a first answer may come soon. */
+function isAwaited(store: Store, engine: Engine): boolean {
+  return engine.kind === 'lapi' ? !hasList(store, engine) : !wasPulled(engineState(store, engine.handle));
+}
+
 /** Whether the decisions of at least one engine of a view are known. A view without an engine is known. */
 export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
-  const chosen = engines.filter(({ handle }) => isChosen(view, handle));
+  const chosen = engines.filter(({ kind, handle }) => kind === 'lapi' && isChosen(view, handle));
   return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
 }
 
-/** Whether the decisions of all engines of a view are known. */
+/** Whether no first answer of an upstream of a view is worth waiting for. */
 export function isComplete(engines: readonly Engine[], store: Store, view: View): boolean {
-  return engines.every((engine) => hasList(store, engine) || !isChosen(view, engine.handle));
+  return engines.every((engine) => !isAwaited(store, engine) || !isChosen(view, engine.handle));
 }
 
 /** Whether the decisions of every engine are known. */
 export function areKnown(engines: readonly Engine[], store: Store): boolean {
-  return engines.every((engine) => hasList(store, engine));
+  return !engines.some((engine) => isCold(store, engine));
 }
 
 /**
@@ -169,10 +207,11 @@ export async function awaitKnown(
   firstRequestMs: number,
   patienceMs: number,
 ): Promise<boolean> {
-  const missing = engines.filter((engine) => !hasList(store, engine) && isChosen(view, engine.handle));
-  const lists = missing.map(({ rounds }) => rounds.known);
+  const missing = engines.filter((engine) => isAwaited(store, engine) && isChosen(view, engine.handle));
+  const lists = (some: readonly Engine[]): Promise<void>[] => some.map(({ rounds }) => rounds.known);
   const leftMs = (limitMs: number): number => Math.max(0, limitMs - sinceMs(firstRequestMs, Date.now()));
-  await withinMs(Promise.all(lists), leftMs(Math.min(patienceMs, lookupPatienceMs)));
-  if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists), leftMs(patienceMs));
+  await withinMs(Promise.all(lists(missing)), leftMs(Math.min(patienceMs, lookupPatienceMs)));
+  const cold = missing.filter((engine) => isCold(store, engine));
+  if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists(cold)), leftMs(patienceMs));
   return isKnown(engines, store, view);
 }

@@ -23,6 +23,8 @@ export interface RoundStart {
   readonly engine: string;
   /** Its address is another than at the last accepted full list: it may be another engine. */
   readonly moved: boolean;
+  /** Its decisions have ids of ours (pictures.ts), which say nothing about its database. */
+  readonly numbered: boolean;
   /** The mirror's sequence when the request went out. Its answer can't miss later rows. */
   readonly sequence: number;
   readonly trusted: Trusted;
@@ -55,6 +57,8 @@ const untilToleranceMs = 30_000;
 
 /** If a full list misses more than this share of the mirror, a second one has to confirm it. */
 const largeShare = 1 / 3;
+/** A list that nobody's database is behind may change as a whole from day to day. It has to be confirmed if it shrinks so. */
+const shrunkShare = 1 / 2;
 
 /** What a full list says about the decisions that it misses. */
 type Verdict =
@@ -186,7 +190,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   /**
    * A full list is of another database if it has other content under a known id, or if it shares no row with the last
    * accepted list and reaches no id beyond the highest one of then. It is of the old database, which has returned, if it
-   * has orphans of ours. An engine at a new address has to share a decision of its own making, whatever its ids are.
+   * has orphans of ours. An engine at a new address has to share a decision of its own making, whatever its ids are. A
+   * list whose ids are ours has no database.
    */
   const verdictOn = (
     { plan, replacements }: Settled,
@@ -204,11 +209,13 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const isCertain = start.policy === 'same-database' && !moved && reused.size === 0 && (shared || isEmpty);
     const hasReturned = !moved && plan.renew.some(({ row }) => isLocal(row));
     const goesOn = shared || (!moved && highestId > trusted.highestId);
-    const isOther = !isCertain && !hasReturned && missing.length > 0 && (reused.size > 0 || !goesOn);
+    const isOther =
+      !start.numbered && !isCertain && !hasReturned && missing.length > 0 && (reused.size > 0 || !goesOn);
     if (isOther) return isConfirmed && !isEmpty ? 'replaced' : 'other-database';
     if (isConfirmed) return 'same';
     if (unreadWithoutId > 0) return 'unreadable';
     const all = seen.size + replacements + missing.length;
+    if (start.numbered) return seen.size + fresh.size >= all * shrunkShare ? 'same' : 'gap';
     return isCertain || missing.length <= all * largeShare ? 'same' : 'gap';
   };
 

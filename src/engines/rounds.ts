@@ -6,6 +6,7 @@ import type { Unreadable } from '../formats/lapi-json.ts';
 import { digestOf } from '../crypto/secret.ts';
 import type { Settings } from '../config/settings.ts';
 import type { EngineKey, EngineKeys } from './keys.ts';
+import { changedLink } from './link.ts';
 import type { EngineState } from '../mirror/engines.sql.ts';
 import * as progress from '../mirror/progress.ts';
 import type { Link, LinkState, Progress } from '../mirror/progress.ts';
@@ -77,16 +78,8 @@ export function createRounds(
   };
   if (state().lastResyncMs > 0) live.known.resolve();
 
-  /** Logs a change of the link once: in the log there is no state to compare a line with. */
-  const linked = (list: 'delta' | 'full', linkState: LinkState, error: string | null): Link => {
-    const before = now()[list];
-    const wasWell = before.error === null;
-    if (error === null ? !wasWell : wasWell || before.state !== linkState) {
-      const well = before.state === 'ok' ? 'its full list is accepted again' : 'it answers again';
-      console.error(`engine ${engine.name}: ${error ?? well}`);
-    }
-    return { state: linkState, error };
-  };
+  const linked = (list: 'delta' | 'full', linkState: LinkState, error: string | null): Link =>
+    changedLink(`engine ${engine.name}`, now()[list], linkState, error);
 
   const failed = (kind: RoundKind, pull: upstream.Pull & { readonly ok: false }): RoundResult => {
     const { startedMs, late, away, refused, failure } = pull;
@@ -119,6 +112,7 @@ export function createRounds(
       sequence: store.mirror.sequence,
       trusted,
       moved: !['', engine.url].includes(url),
+      numbered: false,
       held,
       policy,
       most: settings.maxDecisions,

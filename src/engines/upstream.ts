@@ -168,7 +168,7 @@ function refusal({ keyName }: Engine, status: number): string {
 }
 
 /** The limits on one answer: `patienceMs` for the first byte, `idleMs` for each next one, a least rate, and the whole. */
-function createDeadline(idleMs: number, patienceMs: number) {
+export function createDeadline(idleMs: number, patienceMs: number) {
   const { signal, reset, stop } = createIdleTimeout(idleMs);
   const startedMs = Date.now();
   let firstMs = 0;
@@ -206,6 +206,23 @@ async function split(
     if ('problem' in decision) passOver(list, decision);
     else take(list, decision, spreadMs);
   });
+  await readBody(
+    body,
+    (bytes) => splitter.push(bytes),
+    (bytes) => {
+      spreadMs = Date.now() - startedMs;
+      onChunk(bytes);
+    },
+  );
+  return splitter.end();
+}
+
+/** Hands over a body as it comes, in pieces that are valid until the next one. `onChunk`: before each, and at the end. */
+export async function readBody(
+  body: ReadableStream<Uint8Array>,
+  push: (piece: Uint8Array) => void,
+  onChunk: (bytes: number) => void,
+): Promise<void> {
   // 256 KB at a time: the default reader gives 4 KB, which is four times slower for a long list.
   const reader = body.getReader({ mode: 'byob' });
   let buffer: ArrayBufferLike = new ArrayBuffer(256 * 1024);
@@ -213,9 +230,8 @@ async function split(
     for (;;) {
       const read: ReadableStreamReadResult<Uint8Array> = await reader.readAtLeast(1, new Uint8Array(buffer));
       onChunk(read.value?.length ?? 0);
-      spreadMs = Date.now() - startedMs;
-      if (read.value) splitter.push(read.value);
-      if (read.done) return splitter.end();
+      if (read.value) push(read.value);
+      if (read.done) return;
       buffer = read.value.buffer;
     }
   } catch (error) {

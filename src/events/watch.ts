@@ -153,7 +153,7 @@ export function createWatch(
       !isAwake || !look ? null : restart === undefined ? { atMs: nowMs, lookedMs: look.lookedMs } : restart;
     const awake: Awake = { sinceMs: awakeSinceMs, restart: restartNow };
     const news = bouncerWatch.learn(bouncers, awakeSinceMs);
-    const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, settings, nowMs)));
+    const enginesNow = engineTrouble(engines.map((engine) => statusOf(engine, store, nowMs)));
     const silent = bouncerWatch.silent(bouncers, setMs, alarms, awake, nowMs);
     const wrong = [...silent, ...enginesNow.wrong, ...hostsNow.wrong, ...auditNow.wrong];
     const known = isAwake ? alarms : forgetTimes(alarms);

@@ -1,6 +1,5 @@
 // What operators see of the feed: how it stands, what it holds by kind, and who polls. Each look is bounded in its turn.
 
-import type { Settings } from '../config/settings.ts';
 import * as engines from '../engines/engines.ts';
 import { takeCensus, type Kind } from '../mirror/census.ts';
 import { byHandles } from '../mirror/engine-names.ts';
@@ -15,20 +14,21 @@ export function statusOf(
   store: Store,
   all: readonly engines.Engine[],
   clients: Clients,
-  settings: Settings,
   nowMs: number,
 ): FeedStatus {
   const { mirror, failedWriteMs } = store;
-  const each = all.map((engine) => engines.statusOf(engine, store, settings, nowMs));
+  const each = all.map((engine) => engines.statusOf(engine, store, nowMs));
+  // Other sources are asked so seldom that the age of an engine would not be seen behind theirs.
+  const asked = each.filter(({ kind }) => kind === 'lapi');
   return {
     sequence: mirror.sequence,
     decisions: mirror.byId.size,
     tombstones: mirror.removed.length,
     clients: clients.records.size(),
     cursors: clients.cursors,
-    freshness: engines.worstOf(each.map(({ freshness }) => freshness)),
-    ageSeconds: engines.oldestOf(each.map(({ ageSeconds }) => ageSeconds)),
-    fullAgeSeconds: engines.oldestOf(each.map(({ fullAgeSeconds }) => fullAgeSeconds)),
+    freshness: engines.worstOf(each),
+    ageSeconds: engines.oldestOf(asked.map(({ ageSeconds }) => ageSeconds)),
+    fullAgeSeconds: engines.oldestOf(asked.map(({ fullAgeSeconds }) => fullAgeSeconds)),
     unwritable: failedWriteMs !== null,
     engines: each,
   };

@@ -106,7 +106,7 @@ export class DecisionFeed extends DurableObject<Env> {
         // After a backup was restored nobody knows which bouncers had been there before.
         if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
       },
-      forgetEngineKey: (host) => this.#engines[0]?.keys.forget(host),
+      forgetEngineKey: (host) => engines.defaultOf(this.#engines)?.keys.forget(host),
       keyDigests: () => this.keyDigests(),
       note: (sightings) => this.note(sightings),
       clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
@@ -231,7 +231,7 @@ export class DecisionFeed extends DurableObject<Env> {
   takeReport(report: Report | null, names: readonly string[] | null, usage?: UsageReport): void {
     const handles = names?.map((name) => handleOf(this.#store.names, name)) ?? null;
     for (const { handle, forwarder } of this.#engines) {
-      if (report && (handles === null || handles.includes(handle))) forwarder.take(report);
+      if (report && (handles === null || handles.includes(handle))) forwarder?.take(report);
     }
     if (usage) this.#usage.take(usage);
   }
@@ -256,7 +256,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   status(): FeedStatus {
     const nowMs = this.#sweep();
-    return statusOf(this.#store, this.#engines, this.#stream.clients, this.#settings, nowMs);
+    return statusOf(this.#store, this.#engines, this.#stream.clients, nowMs);
   }
 
   /** Active decisions by kind, as they were at most 5 s ago. */
@@ -301,14 +301,14 @@ export class DecisionFeed extends DurableObject<Env> {
   async offerEngineKey(host: string, sealed: string): Promise<Result<'registered' | 'unchanged'>> {
     // Clients wait for the first full list again, if there was none for want of a key.
     this.#firstSync.beginAnew();
-    const [engine] = this.#engines;
+    const engine = engines.defaultOf(this.#engines);
     if (!engine) return fail({ kind: 'unavailable', problem: 'there is no engine: UPSTREAM_URL is not set' });
     return engine.keys.offer(host, sealed);
   }
 
   /** The SHA-512 of each key of the engines. No bouncer may have the same key. */
-  async keyDigests(): Promise<string[]> {
-    return (await Promise.all(this.#engines.map(({ keys }) => keys.digests()))).flat();
+  keyDigests(): Promise<string[]> {
+    return engines.keyDigests(this.#engines);
   }
 
   /** The clients of some bouncers, a list for each, the last seen first. */

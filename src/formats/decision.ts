@@ -47,6 +47,9 @@ export function givenId(count: number): number {
 /** The origin of decisions made here. */
 export const localOrigin = 'lapidary';
 
+/** What a decision says, whoever numbers it and however long it lasts. */
+export type Said = Omit<Decision, 'id' | 'uuid' | 'untilMs'>;
+
 /** A row without the log's own columns: what may leave the feed. */
 export function decisionOf({ id, origin, scenario, scope, type, value, untilMs }: Decision): Decision {
   return { id, origin, scenario, scope, type, value, untilMs };
@@ -58,12 +61,12 @@ export function isLocal(row: Row): boolean {
 }
 
 /** Whether two decisions are the same for a bouncer that compares texts. */
-export function sameText(a: Decision, b: Decision): boolean {
+export function sameText(a: Said, b: Said): boolean {
   return a.value === b.value && a.scope === b.scope && a.type === b.type;
 }
 
 /** Whether bouncers and views can tell two decisions apart only by their ids. */
-export function sameContent(a: Decision, b: Decision): boolean {
+export function sameContent(a: Said, b: Said): boolean {
   return sameText(a, b) && a.origin === b.origin && a.scenario === b.scenario;
 }
 

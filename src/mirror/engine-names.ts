@@ -3,7 +3,7 @@
 // decision and changes no view, and an engine that gets another one's former name gets none of its decisions. Pure. A
 // mistake here hands one engine's decisions to another, which then removes them.
 
-import type { EngineSettings } from '../config/engines.ts';
+import type { UpstreamSettings } from '../config/upstreams.ts';
 import type { Filters, View } from './view.ts';
 
 /** An engine that the feed knows. */
@@ -37,7 +37,7 @@ export function engineNamer(names: Names): (handle: string) => string {
 
 /** The handle of each configured engine, by its name. A new engine gets a new one. `names`: as stored. */
 export function identify(
-  engines: readonly Pick<EngineSettings, 'name' | 'url'>[],
+  engines: readonly Pick<UpstreamSettings, 'name' | 'url'>[],
   known: readonly KnownEngine[],
   names: Names,
 ): Map<string, string> {
@@ -49,7 +49,7 @@ export function identify(
   const taken = new Set(handles.values());
   // Current names before former ones, since a former name may be a new engine's.
   const last = lastNames(names);
-  const isLast = ({ name }: Pick<EngineSettings, 'name'>): boolean =>
+  const isLast = ({ name }: Pick<UpstreamSettings, 'name'>): boolean =>
     last.get(handleOf(names, name)) === name;
   const moved = engines.filter((engine) => !handles.has(engine.name));
   for (const { name } of [...moved.filter(isLast), ...moved.filter((engine) => !isLast(engine))]) {

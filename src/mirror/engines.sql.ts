@@ -37,13 +37,15 @@ export function writeName(sql: SqlStorage, name: string, handle: string): void {
   sql.exec(`INSERT OR REPLACE INTO engine_names VALUES (?, ?)`, name, handle);
 }
 
-/** The state of an engine. A new one starts empty; the first of all keeps its ids. */
-export function readEngine(sql: SqlStorage, handle: string, url: string): EngineState {
+/** The state of an engine. A new one starts empty; the first of all that `mayKeepIds` keeps its ids. */
+export function readEngine(sql: SqlStorage, handle: string, url: string, mayKeepIds: boolean): EngineState {
   const known = sql.exec(`SELECT 1 FROM engines WHERE handle = ?`, handle).toArray().length > 0;
   if (!known) {
     sql.exec(
-      `INSERT INTO engines VALUES (?, NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0, ?, '{}')`,
+      `INSERT INTO engines VALUES
+         (?, ? AND NOT EXISTS (SELECT 1 FROM engines WHERE keeps_ids), 0, 0, 0, 0, 0, ?, '{}')`,
       handle,
+      Number(mayKeepIds),
       url,
     );
   }

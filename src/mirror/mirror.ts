@@ -4,6 +4,7 @@
 
 import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
+import { isEngine } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
@@ -37,7 +38,7 @@ export interface Store extends Watched {
 
 export function openStore(
   storage: DurableObjectStorage,
-  { engines: settings, syncIntervalMs, maxDecisions }: Settings,
+  { upstreams: settings, syncIntervalMs, maxDecisions }: Settings,
 ): Store {
   log.openDecisions(storage, firstLocalId);
   const { sql } = storage;
@@ -49,9 +50,10 @@ export function openStore(
     for (const [name, handle] of handles) {
       if (last.get(handle) !== name) enginesLog.writeName(sql, name, handle);
     }
-    return settings.map(({ name, url }) => {
+    return settings.map((upstream) => {
+      const { name, url } = upstream;
       const handle = handles.get(name) as string;
-      return [handle, enginesLog.readEngine(sql, handle, url)] as const;
+      return [handle, enginesLog.readEngine(sql, handle, url, isEngine(upstream))] as const;
     });
   });
   const state = log.readState(sql);

@@ -54,6 +54,23 @@ export interface Progress {
   readonly skipped: { readonly count: number; readonly sample: string | null };
   /** Decisions of the newest full list and the deltas since for which there is no room. */
   readonly leftOut: number;
+  /** Of a source that is no engine: when its newest pull began (0: never), and how long after that the next one is due. */
+  readonly pull: { readonly atMs: number; readonly waitMs: number };
+  /** Of its newest accepted picture; null: it has none. */
+  readonly known: KnownPicture | null;
+}
+
+/** By what a server tells whether a text has changed. */
+export interface Validators {
+  readonly etag: string | null;
+  readonly modified: string | null;
+}
+
+export interface KnownPicture extends Validators {
+  /** Of the settings that it was read by: with others the same text says something else. */
+  readonly settings: string;
+  /** How many decisions it has. If the mirror has others, the text has to be read again. */
+  readonly decisions: number;
 }
 
 /** A tail: a request for the decisions above an id. Cheap for an engine that knows `id_gt` (from 1.5 on). */
@@ -90,6 +107,8 @@ export const firstProgress: Progress = {
   tail: { endMs: 0, tookMs: 0, foundMs: 0, ignoredMs: 0, marks: [] },
   skipped: { count: 0, sample: null },
   leftOut: 0,
+  pull: { atMs: 0, waitMs: 0 },
+  known: null,
 };
 
 /** The sequence and the engine's highest id at the last accepted full list. Newer rows may be another database's. */
@@ -122,7 +141,10 @@ const tailOverlapMs = 30_000;
 const markStepMs = 5_000;
 
 /** How often the full list is compared: as set, or less often if the engine takes long for one. */
-export function listIntervalMs({ listTookMs }: Progress, { resyncIntervalMs }: Intervals): number {
+export function listIntervalMs(
+  { listTookMs }: Progress,
+  { resyncIntervalMs }: Pick<Intervals, 'resyncIntervalMs'>,
+): number {
   return Math.max(resyncIntervalMs, engineShare * listTookMs);
 }
 

@@ -225,6 +225,7 @@ describe('an import', () => {
 
 describe('adoption', () => {
   const upstream: EngineSettings = {
+    kind: 'lapi',
     name: 'default',
     keyName: 'UPSTREAM_API_KEY',
     registrationToken: null,

@@ -23,13 +23,18 @@ export function awakeFeed(): DecisionFeed {
   return awake;
 }
 
-/** Wakes the feed with these engines for as long as `use` runs. */
-export function wake<T>({ default: first, ...others }: Engines, use: () => Promise<T>): Promise<T> {
-  const upstreams = Object.entries(others).map(([name, host]) => ({
+/** Wakes the feed with these engines for as long as `use` runs. `sources`: entries of UPSTREAMS that are no engines. */
+export function wake<T>(
+  { default: first, ...others }: Engines,
+  use: () => Promise<T>,
+  sources: readonly object[] = [],
+): Promise<T> {
+  const engines = Object.entries(others).map(([name, host]) => ({
     name,
     url: `http://${host}`,
     key: name,
   }));
+  const upstreams = [...engines, ...sources];
   const settings = {
     UPSTREAM_URL: first === undefined ? '' : `http://${first}`,
     UPSTREAMS: JSON.stringify(upstreams),
