@@ -31,6 +31,8 @@ export interface Row extends Decision {
   readonly addedSeq: number;
   removedSeq: number;
   removedMs: number;
+  /** It touches the allow-list (mirror/allowed.ts), so no bouncer is served it. */
+  readonly withheld?: true;
 }
 
 /**
