@@ -4,6 +4,7 @@ import { Hono } from 'hono';
 import type { AppEnv } from './env.ts';
 import { problem } from './http/failure.ts';
 import { forgetLatest } from './feed/client.ts';
+import { allowlistOperations } from './allowlist/api.ts';
 import { bouncerOperations } from './bouncers/api.ts';
 import { decisionOperations } from './decisions/api.ts';
 import { feedOperations } from './decisions/feed-api.ts';
@@ -25,6 +26,7 @@ export const operatorApi: readonly Group[] = [
   { tag: 'rotations', operations: rotationOperations },
   { tag: 'hosts', operations: hostOperations },
   { tag: 'decisions', operations: [...decisionOperations, valuesOperation, sentOperation] },
+  { tag: 'allowlist', operations: allowlistOperations },
   { tag: 'machines', operations: machineOperations },
   { tag: 'feed', operations: feedOperations },
   { tag: 'webhooks', operations: webhookOperations },

@@ -4,7 +4,8 @@
 
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
-import { problem, type Failure } from '../http/failure.ts';
+import { conflict, problem, type Failure } from '../http/failure.ts';
+import type { AllowedEntry } from '../mirror/allowed.ts';
 import type { Listed } from '../mirror/listing.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionFilter, decisionMatch, newDecision } from './input.ts';
@@ -28,6 +29,9 @@ export const decisionShape = z
     until: time,
     left_behind: z.boolean().meta({
       description: 'No engine confirms it any more: it stays until it expires.',
+    }),
+    withheld_by: z.object({ id: z.int(), value: z.string() }).nullable().meta({
+      description: 'The entry of the allow-list by which no bouncer is served it; null: it is served.',
     }),
   })
   .meta({ id: 'Decision' });
@@ -56,8 +60,10 @@ export const decisionOperations = [
     path: '/decisions',
     needs: 'operator',
     summary: 'Ban here, engine or not',
+    description: '409: the allow-list has it, or an address of it.',
     body: newDecision,
     repeatable: true,
+    refusals: [409],
     answers: {
       201: {
         description: 'It is in every bouncer’s next poll.',
@@ -73,12 +79,16 @@ export const decisionOperations = [
       const plan = { request: crypto.randomUUID(), until_ms: nowMs + durationMs };
       const { value, type, scope, scenario } = target;
       const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
-      const noted = await note(asked.value, 'decision.ban', value, detail, plan);
+      const noted = await note(asked.value, 'decision.ban', value, detail, plan, async () => {
+        const { entries } = await askFeed(c.env, async (feed) => feed.allowEffect(scope, value));
+        const [entry] = entries;
+        return entry ? conflict('value', isAllowed(value, entry)) : null;
+      });
       if (!noted.ok) return problem(noted.failure);
       const { request, until_ms: untilMs } = noted.value.body as typeof plan;
       const decision = await askFeed(c.env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
       if (noted.value.replayed) c.header('idempotent-replayed', 'true');
-      const listed = { ...decision, engine: null, leftBehind: false };
+      const listed = { ...decision, engine: null, leftBehind: false, withheldBy: null };
       return c.json({ decision: describeDecision(listed, nowMs) }, 201);
     },
   }),
@@ -125,6 +135,11 @@ export const decisionOperations = [
   }),
 ];
 
+function isAllowed(value: string, entry: Pick<AllowedEntry, 'id' | 'value'>): string {
+  const where = entry.value === value ? 'is' : `shares addresses with ${entry.value}, which is`;
+  return `${where} on the allow-list (entry ${entry.id}), so no bouncer would be served it: remove the entry first`;
+}
+
 export const noEngine: Failure = {
   kind: 'bad-input',
   field: 'engine',
@@ -133,8 +148,8 @@ export const noEngine: Failure = {
 
 /** A decision as operators see it; `nowMs`: what `duration` counts from. */
 export function describeDecision(decision: Listed, nowMs: number): z.input<typeof decisionShape> {
-  const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind } = decision;
+  const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind, withheldBy } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
   const shown = { id, engine, origin, scenario, scope, type, value, duration };
-  return { ...shown, until: isoTime(untilMs), left_behind: leftBehind };
+  return { ...shown, until: isoTime(untilMs), left_behind: leftBehind, withheld_by: withheldBy };
 }

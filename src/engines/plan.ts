@@ -261,7 +261,18 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     }
   };
 
+  /** The allow-list may have put another row in the place of one that the answer names. */
+  const settleWithheld = (): void => {
+    for (const row of [...ended]) {
+      const known = own.get(row.engineId);
+      if (!known || known === row || !sameContent(known, row)) continue;
+      ended.delete(row);
+      ended.add(known);
+    }
+  };
+
   const finish: Planner['finish'] = (nowMs) => {
+    settleWithheld();
     if (start.kind === 'full') {
       settleMeanwhile();
       return planFull(settle(nowMs));

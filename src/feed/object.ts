@@ -19,24 +19,26 @@ import type { Decision } from '../formats/decision.ts';
 import * as endsLog from '../writer/revocations.sql.ts';
 import type { Commit, CommitAsk } from '../writer/commit.ts';
 import { sessionSecret } from '../writer/session-secret.sql.ts';
-import { createKeyStore, type KeyStore } from '../writer/writer.ts';
+import { createKeyStore, type FeedMemory, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
 import { byHandles, handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { pageOfValues, type ValuesAsk, type ValuesPage } from '../mirror/values.ts';
+import { effectOf, sweepAllowList, type AllowEffect } from '../mirror/allow-list.ts';
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
 import { settleLocation } from './location.ts';
+import { createFeedMemory } from './feed-memory.ts';
 import { createMaintenance } from './maintenance.ts';
 import { openStream } from './open-stream.ts';
 import { writeClients } from './write-behind.ts';
 import type { Kind } from '../mirror/census.ts';
 import type { Report } from '../engines/metrics.ts';
 import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
-import { invalidateAll, type Mark } from '../stream/invalidated.ts';
+import type { Mark } from '../stream/invalidated.ts';
 import { answerPoll, type Stream, type StreamAnswer } from '../stream/poll.ts';
 import type {
   Cold,
@@ -72,6 +74,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #keyStore: KeyStore;
   readonly #clean: (nowMs: number) => Promise<void>;
   readonly #filter: ReturnType<typeof createKeptFilter>;
+  readonly #memory: FeedMemory;
   readonly #census: (nowMs: number) => Promise<Kind[]>;
   readonly #watch: Watch;
   readonly #firstSync: FirstSync;
@@ -91,27 +94,19 @@ export class DecisionFeed extends DurableObject<Env> {
     const known = this.#stream.clients;
     const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
     this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
-    this.#keyStore = createKeyStore(sql, env.DB, {
-      forgetBouncersAfter: (bouncerId) => {
-        // A new bouncer with a reused id must not get another one's cursors.
-        clients.forgetClients(known, (client) => client.bouncerId > bouncerId);
-        for (const each of ofBouncers()) each.forgetBouncersAfter(bouncerId);
-        invalidateAll(this.#stream.invalidated);
-      },
-      forgetBouncer: (bouncerId) => {
-        clients.forgetClients(known, (client) => client.bouncerId === bouncerId);
-        for (const each of ofBouncers()) each.forgetBouncer(bouncerId);
-      },
-      noteNewKey: (key) => {
-        // After a backup was restored nobody knows which bouncers had been there before.
-        if (this.lostTails().length === 0) this.#newKeys.add(key, this.#store.mirror.sequence);
-      },
-      forgetEngineKey: (host) => engines.defaultOf(this.#engines)?.keys.forget(host),
-      keyDigests: () => this.keyDigests(),
-      note: (sightings) => this.note(sightings),
-      clientsOf: (bouncerIds) => this.clientsOf(bouncerIds),
+    const parts = {
+      feed: this,
+      store: this.#store,
+      stream: this.#stream,
+      newKeys: this.#newKeys,
+      ofBouncers,
+    };
+    this.#memory = createFeedMemory(env.DB, {
+      ...parts,
       keys: this.#keys,
+      engine: () => engines.defaultOf(this.#engines),
     });
+    this.#keyStore = createKeyStore(sql, env.DB, this.#memory);
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
     this.#engines = engines.createEngines(this.#store, this.#settings);
     this.#firstSync = createFirstSync(this.#engines, this.#store);
@@ -147,6 +142,7 @@ export class DecisionFeed extends DurableObject<Env> {
       ...this.#engines.map(engines.syncEngine),
       writeClients(this.ctx.storage.sql, this.#stream, nowMs),
       this.#clean(nowMs),
+      this.#memory.allowList.mend(),
       this.#watch.run(),
     ];
     await withinMs(Promise.all(all), this.#settings.syncIntervalMs);
@@ -156,6 +152,7 @@ export class DecisionFeed extends DurableObject<Env> {
   #sweep(): number {
     const nowMs = Date.now();
     mirror.sweep(this.#store, nowMs);
+    sweepAllowList(this.#store, nowMs);
     void this.#alarm.mend();
     return nowMs;
   }
@@ -386,6 +383,12 @@ export class DecisionFeed extends DurableObject<Env> {
   values(ask: ValuesAsk): Promise<ValuesPage | null> {
     this.#sweep();
     return pageOfValues(this.#store, ask, () => scheduler.wait(0));
+  }
+
+  /** What an entry of the allow-list for a value withholds, or would, and which entries do. */
+  allowEffect(scope: string, value: string): AllowEffect {
+    this.#sweep();
+    return effectOf(this.#store, scope, value);
   }
 
   /** What some bouncers have been sent of the decisions on a value. */

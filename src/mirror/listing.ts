@@ -5,13 +5,14 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import { parseNetwork } from '../formats/ip.ts';
+import { touching, type Allowed, type AllowedEntry } from './allowed.ts';
 import { covering } from './covering.ts';
 import { engineNamer } from './engine-names.ts';
 import { readKnownEngines } from './engines.sql.ts';
 import { whyLeftBehind } from './local.ts';
 import type { Mirror } from './memory.ts';
 import type { Store } from './mirror.ts';
-import { matcher } from './view.ts';
+import { passing } from './view.ts';
 
 /** A decision as operators list it. */
 export interface Listed extends Decision {
@@ -19,6 +20,8 @@ export interface Listed extends Decision {
   readonly engine: string | null;
   /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
+  /** The entry of the allow-list that withholds it, the first of several. Null: it is served. */
+  readonly withheldBy: Pick<AllowedEntry, 'id' | 'value'> | null;
 }
 
 /** What a list is narrowed to. Absent: all. */
@@ -70,13 +73,20 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
     ...decisionOf(row),
     engine: row.engine === '' ? null : nameOf(row.engine),
     leftBehind: whyLeftBehind(store, row) !== null,
+    withheldBy: row.withheld ? entryOn(store.mirror.allowed, row) : null,
   }));
+}
+
+function entryOn(allowed: Allowed, { canonicalValue }: Row): Listed['withheldBy'] {
+  const network = parseNetwork(canonicalValue);
+  const [entry] = network ? touching(allowed, network) : [];
+  return entry ? { id: entry.id, value: entry.value } : null;
 }
 
 /** A filter as a predicate. Null: there is and was no engine of its name. */
 export function passesOf(store: Store, filter: ListFilter): ((row: Row) => boolean) | null {
   const { scope, type, origin, scenario, engine } = filter;
-  const matches = matcher({
+  const matches = passing({
     scopes: scope === undefined ? null : [scope],
     origins: origin === undefined ? null : [origin],
     scenariosContaining: scenario === undefined ? null : [scenario.toLowerCase()],

@@ -5,6 +5,7 @@
 import { sinceMs } from '../runtime/clock.ts';
 import { isRespelled } from '../formats/canonical.ts';
 import { isLocal, type Row } from '../formats/decision.ts';
+import { noneAllowed, type Allowed } from './allowed.ts';
 import type { EngineState } from './engines.sql.ts';
 import { countPrefix, type PrefixCounts } from './covering.ts';
 import { createGenerations, type Generations } from '../runtime/generations.ts';
@@ -33,6 +34,8 @@ export interface Mirror {
   readonly holds: Map<string, Hold>;
   /** Of the active decisions on addresses. */
   readonly prefixes: PrefixCounts;
+  /** By what rows are withheld. A part of a mirror has rows as they are in the whole. */
+  allowed: Allowed;
   /** By `viewKey`. */
   readonly viewChanges: Generations<ViewChanges>;
 }
@@ -95,6 +98,7 @@ export function createMirror(
     nextExpiryMs: Infinity,
     holds: new Map(),
     prefixes: { v4: new Map(), v6: new Map() },
+    allowed: noneAllowed,
     viewChanges: createGenerations(mostViewBytes, (key) => viewBytes + 2 * key.length),
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);

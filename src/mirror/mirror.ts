@@ -6,6 +6,8 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { isEngine } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
+import { createAllowed, withheldBy } from './allowed.ts';
+import { readAllowed, type StoredEntry } from './allowed.sql.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
 import type { EngineState } from './engines.sql.ts';
@@ -34,6 +36,8 @@ export interface Store extends Watched {
   readonly names: Names;
   /** A name means another engine than when the object last woke. */
   readonly namesMoved: boolean;
+  /** As it was last learnt from D1 (allow-list.ts). `atMs`: when it was applied. `nextMs`: no applied entry ends before. */
+  allowList: { readonly entries: readonly StoredEntry[]; readonly atMs: number; readonly nextMs: number };
 }
 
 export function openStore(
@@ -58,10 +62,19 @@ export function openStore(
   });
   const state = log.readState(sql);
   const tooMany = log.tombstoneBefore(sql, mostAtOnce(maxDecisions));
-  const mirror = createMirror(log.readRows(sql, tooMany ?? 0), state, {
-    values: () => log.readKeptBackValues(sql),
-    of: (canonicalValue) => log.readKeptBack(sql, canonicalValue),
-  });
+  const entries = readAllowed(sql);
+  const allowed = createAllowed(entries.filter(({ applied }) => applied));
+  const isServed = ({ removedSeq }: Row): boolean => removedSeq > 0 || allowed.entries.length === 0;
+  const rows = log.readRows(sql, tooMany ?? 0);
+  const mirror = createMirror(
+    rows.map((row) => (isServed(row) ? row : withheldBy(allowed, row))),
+    state,
+    {
+      values: () => log.readKeptBackValues(sql),
+      of: (canonicalValue) => log.readKeptBack(sql, canonicalValue),
+    },
+  );
+  mirror.allowed = allowed;
   const store = {
     storage,
     state,
@@ -69,6 +82,7 @@ export function openStore(
     engines: new Map(engines),
     names: enginesLog.readNames(sql),
     namesMoved,
+    allowList: { entries, atMs: 0, nextMs: 0 },
     clockMs: 0,
     syncIntervalMs,
     failedWriteMs: null,
@@ -125,18 +139,18 @@ export function commitSync(store: Store, sync: Sync, nowMs: number): void {
   for (const row of sync.orphan) {
     const id = row.id < firstLocalId ? giveId() : row.id;
     const place = { rowId: row.rowId, engine: row.engine, engineId: 0 };
-    added.push({ row: log.createRow(place, { ...row, id }, ++state.sequence), renewed: row });
+    added.push({ row: newRow(store, place, { ...row, id }, ++state.sequence), renewed: row });
   }
   for (const { row, decision } of sync.renew) {
     // Bouncers keep the id that they know, unless the engine's own id is used here.
     const id = isOwn(decision) ? decision.id : row.id >= firstLocalId ? row.id : giveId();
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
-    added.push({ row: log.createRow(place, { ...decision, id }, ++state.sequence), renewed: row });
+    added.push({ row: newRow(store, place, { ...decision, id }, ++state.sequence), renewed: row });
   }
   for (const decision of sync.add) {
     const id = isOwn(decision) ? decision.id : giveId();
     const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
-    added.push({ row: log.createRow(place, { ...decision, id }, state.sequence) });
+    added.push({ row: newRow(store, place, { ...decision, id }, state.sequence) });
   }
   // Orphans mean another database: its highest id is that of the rows that stay.
   if (sync.orphan.length > 0) {
@@ -191,6 +205,11 @@ export function engineState(store: Store, handle: string): EngineState {
   return store.engines.get(handle) as EngineState;
 }
 
+/** A row that is added; the allow-list may withhold it. */
+function newRow({ mirror }: Store, ...[place, decision, sequence]: Parameters<typeof log.createRow>): Row {
+  return withheldBy(mirror.allowed, log.createRow(place, decision, sequence));
+}
+
 /** Adds a decision that was made here; it gets an id. `alongside` writes in the same transaction. */
 export function addLocal(
   store: Store,
@@ -200,7 +219,7 @@ export function addLocal(
   const state = { ...store.state };
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
   const local = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
-  const row = log.createRow(place, local, state.sequence);
+  const row = newRow(store, place, local, state.sequence);
   const change = { again: [], removed: [], added: [{ row }], sequence: state.sequence };
   write(store, change, state, () => alongside(row));
   return row;
@@ -214,8 +233,8 @@ export function remove(store: Store, rows: readonly Row[], nowMs: number, alongs
   write(store, { ...removals, added: [], sequence: state.sequence }, state, alongside);
 }
 
-/** The removals of rows. Those of their networks that were kept back come first, since they may go out now. */
-function removal(
+/** The removals of rows, which take the next sequences of `state`. Those of their networks that were kept back come first, since they may go out now. */
+export function removal(
   { respelled, keptBack }: Mirror,
   rows: readonly Row[],
   state: log.FeedState,
@@ -231,7 +250,8 @@ function removal(
   return { again, removed };
 }
 
-function write(
+/** Makes a change in storage, then in memory. Throws an error that `isUnwritable` recognises. */
+export function write(
   store: Store,
   change: Change,
   state: log.FeedState,

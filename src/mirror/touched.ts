@@ -20,6 +20,8 @@ export interface Touched {
   readonly sequence: number;
   /** Of each value that was touched: its active rows, and those that were removed since. */
   readonly rows: readonly Row[];
+  /** Its rows that are withheld: look-ups need some of them. An isolate of the release before must not serve them. */
+  readonly withheld?: readonly Row[];
   /** Those of the values that have several spellings. Their removals may need rows that are not here. */
   readonly respelled: readonly string[];
 }
@@ -37,7 +39,8 @@ export function touchedSince(mirror: Mirror, since: number, most: number): Touch
   if (rows.length > 2 * most) return null;
   return {
     sequence,
-    rows,
+    rows: rows.filter((row) => !row.withheld),
+    withheld: rows.filter((row) => row.withheld),
     respelled: values.filter((value) => respelled.has(value)),
   };
 }
@@ -48,7 +51,8 @@ export function createPart(sequence: number): Mirror {
 }
 
 /** Brings a part up to date. `touched` follows on the part's sequence. */
-export function applyTouched(part: Mirror, { sequence, rows, respelled }: Touched): void {
+export function applyTouched(part: Mirror, { sequence, respelled, ...touched }: Touched): void {
+  const rows = [...touched.rows, ...(touched.withheld ?? [])];
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   const removed = rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq);
   // A row that is still the same keeps its object, by which `added` knows whether it is active.

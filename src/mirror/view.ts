@@ -98,10 +98,16 @@ export function isChosen({ engines, limits }: View, handle: string): boolean {
   return (engines?.includes(handle) ?? true) && (limits?.engines?.includes(handle) ?? true);
 }
 
-export type Matches = (row: Decision & Pick<Row, 'engine'>) => boolean;
+export type Matches = (row: Decision & Pick<Row, 'engine' | 'withheld'>) => boolean;
 
-/** The view as a predicate: what was asked for and may be read. */
+/** The view as a predicate: what was asked for and may be read, and is not withheld. */
 export function matcher(view: View): Matches {
+  const passes = passing(view);
+  return (row) => row.withheld !== true && passes(row);
+}
+
+/** The same, and what is withheld as well. */
+export function passing(view: View): Matches {
   const passes = filter(view);
   const allowed = view.limits && filter(view.limits);
   return (row) =>

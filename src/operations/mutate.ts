@@ -174,22 +174,25 @@ export async function mutate<const Reads extends Statements, Facts = unknown>(
   return fail({ kind: 'unavailable', problem: 'too many changes of the same thing at once; try again' });
 }
 
-/** Writes the audit row of something that changes nothing in D1. */
+/** Writes the audit row of something that changes nothing in D1. `refusal`: asked for a request that is new. */
 export function note(
   mutation: Mutation,
   action: string,
   target: string,
   detail: Readonly<Record<string, unknown>>,
   body: Readonly<Record<string, unknown>> = {},
+  refusal: () => Promise<Failure | null> = () => Promise.resolve(null),
 ): Promise<Result<Answer>> {
-  return mutate(mutation, nothingRead, () =>
-    succeed({
+  return mutate(mutation, nothingRead, async () => {
+    const refused = await refusal();
+    if (refused) return fail(refused);
+    return succeed({
       entry: { action, target, detail },
       unchanged: always,
       statements: () => [],
       answer: { status: 201, body },
-    }),
-  );
+    });
+  });
 }
 
 /** Has a draft written with its audit row, and this isolate forget what it changed. `body`: SQL for the answer's. */

@@ -3,8 +3,9 @@
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Decision, type Row } from '../formats/decision.ts';
 import { covering } from '../mirror/covering.ts';
+import { touches } from '../mirror/allowed.ts';
 import type { Mirror } from '../mirror/memory.ts';
-import { matcher, type Matches, type View } from '../mirror/view.ts';
+import { matcher, passing, type Matches, type View } from '../mirror/view.ts';
 
 /** What a bouncer is to have: the decisions of a view, or some of them under a cap. */
 export interface Selection {
@@ -83,8 +84,10 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
   const lookUp = view.within?.covering ? view.within : undefined;
   const candidates = lookUp ? covering(mirror, lookUp.network) : mirror.byId.values();
   const rows: Row[] = [];
-  // Those that cover the address need not be matched with it again.
-  const matches = matcher(lookUp ? { ...view, within: null } : view);
+  // Those that cover the address need not be matched with it again. A range that is withheld since another address of it is
+  // allowed covers this one all the same.
+  const isFree = lookUp && !touches(mirror.allowed, lookUp.network);
+  const matches = isFree ? passing({ ...view, within: null }) : matcher(view);
   for (const row of candidates) if (matches(row)) rows.push(row);
   const most = view.limits?.maxDecisions ?? Infinity;
   return (rows.length > most ? chosen(rows, most) : rows).sort((a, b) => a.id - b.id);

@@ -4,6 +4,7 @@
 import { type SQL, eq, sql } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { Refusal, Statement, Statements } from '../store/audit.sql.ts';
+import { selectAllowed } from '../store/allow-list.sql.ts';
 import { selectChanged, type StoreMark } from '../store/epoch.sql.ts';
 import type { SeenClient, Sighting } from '../stream/clients.ts';
 import { bouncers, keyVersions, blockedMachines } from '../store/schema.ts';
@@ -37,6 +38,8 @@ export interface News {
   readonly changed?: readonly number[];
   /** The ids of bouncers whose clients belong into the answer. */
   readonly clientsOf?: readonly number[];
+  /** It changes the allow-list. */
+  readonly allowList?: true;
 }
 
 export type ImportedUse = Pick<Sighting, 'address' | 'seenMs' | 'userAgent'>;
@@ -70,7 +73,7 @@ export interface Changed {
 export function selectDone(
   d: DrizzleD1Database,
   seq: SQL,
-  { newKeyOf, imported = [] }: News,
+  { newKeyOf, imported = [], allowList }: News,
   isChangedKnown = false,
 ) {
   const names = imported.map(({ name }) => name);
@@ -79,6 +82,7 @@ export function selectDone(
     blocked: selectBlockedBy(d, seq),
     ...(newKeyOf === undefined ? {} : { newKeys: selectFirstKey(d, newKeyOf) }),
     ...(names.length === 0 ? {} : { ids: selectIds(d, names) }),
+    ...(allowList ? { allowed: selectAllowed(d) } : {}),
   };
 }
 

@@ -38,6 +38,7 @@ import {
 } from './commit.ts';
 import * as recorded from './revocations.sql.ts';
 import type { NewKey } from '../stream/new-keys.sql.ts';
+import type { AllowListCopy } from './allow-list.ts';
 import type { RememberedKeys } from './remembered-keys.ts';
 import { createSealing } from './sealing.ts';
 import { shared } from '../runtime/shared.ts';
@@ -57,6 +58,7 @@ export interface FeedMemory {
   readonly note: (sightings: readonly Sighting[]) => void;
   readonly clientsOf: (bouncerIds: readonly number[]) => readonly (readonly SeenClient[])[];
   readonly keys: RememberedKeys;
+  readonly allowList: AllowListCopy;
 }
 
 export type KeyStore = ReturnType<typeof createKeyStore>;
@@ -98,6 +100,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
           isRepublished = true;
           await restore.republish(d1);
           recorded.replaceLog(sql, await restore.readExtent(d1), before);
+          feed.allowList.lose();
           continue;
         }
         recorded.requireWritten(() => {
@@ -126,6 +129,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     head = { seq: mark.seq, hash: mark.hash };
     recordedUpTo = 0;
     feed.forgetBouncersAfter(highestBouncerId);
+    feed.allowList.lose();
   };
 
   const settleAndRecord = async (): Promise<StoreMark> => {
@@ -182,7 +186,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     record(pending, { seq: row.seq, hash: digest });
     if (pending.length === restore.pageRows) await settleAndRecord();
     void seal();
-    inform(news, done);
+    inform(news, done, row.seq);
     const { bouncerIds, blockedMachines } = changedOf(done, news.changed);
     return {
       kind: 'done',
@@ -195,8 +199,10 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
 
   const inform = (
     { gone, noEngineOn, imported }: News,
-    { newKeys = [], ids = [] }: Pick<RowsDone, 'newKeys' | 'ids'>,
+    { newKeys = [], ids = [], allowed }: Pick<RowsDone, 'newKeys' | 'ids' | 'allowed'>,
+    seq: number,
   ): void => {
+    if (allowed) feed.allowList.learn(allowed, seq);
     for (const key of newKeys) feed.noteNewKey(key);
     if (gone !== undefined) feed.forgetBouncer(gone);
     if (noEngineOn !== undefined) feed.forgetEngineKey(noEngineOn);
@@ -217,7 +223,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
         const { blocked, ...rest } = selectDone(d, seqOf(digest), news);
         return byName({ blocked, ...rest }, await d.batch([blocked, ...Object.values(rest)]));
       });
-      inform(news, done);
+      inform(news, done, mark.seq);
       return { kind: 'done', mark, changed: changedOf(done), bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
       return unreachable(error);
@@ -229,20 +235,25 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     return { kind: 'unreachable' };
   };
 
+  const writeOrFinish = async (ask: CommitAsk): Promise<Commit> => {
+    try {
+      return await write(ask);
+    } catch (error) {
+      // Of a mutation that is sent again the first try may have been written.
+      if (isUnwritable(error) && !ask.again) return { kind: 'unwritable', problem: (error as Error).message };
+      const refusal = refusalOf(error);
+      if (refusal?.kind === 'restored') await settling.next().catch(() => null);
+      if (refusal?.kind === 'written') return finish(ask);
+      return refusal ?? unreachable(error);
+    }
+  };
+
   return {
     /** Writes a mutation; once this answers, no restore undoes its revocations. */
     async commit(ask: CommitAsk): Promise<Commit> {
-      try {
-        return await write(ask);
-      } catch (error) {
-        // Of a mutation that is sent again the first try may have been written.
-        if (isUnwritable(error) && !ask.again)
-          return { kind: 'unwritable', problem: (error as Error).message };
-        const refusal = refusalOf(error);
-        if (refusal?.kind === 'restored') await settling.next().catch(() => null);
-        if (refusal?.kind === 'written') return finish(ask);
-        return refusal ?? unreachable(error);
-      }
+      const written = await writeOrFinish(ask);
+      if (written.kind === 'unreachable' && ask.news.allowList) feed.allowList.lose();
+      return written;
     },
     /** The newest row of the audit log that was seen. D1 with the same newest row was not restored. Asks nobody. */
     head: (): AuditHead => head,

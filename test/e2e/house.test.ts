@@ -11,7 +11,7 @@ const floors = [
   ['app.ts'],
   ['console'],
   ['api.ts'],
-  ['lapi', 'decisions', 'metrics', 'webhooks'],
+  ['lapi', 'decisions', 'allowlist', 'metrics', 'webhooks'],
   ['hosts'],
   ['machines'],
   ['operators'],

@@ -1,0 +1,272 @@
+// Entries of the allow-list as operators make, change and remove them. What they do to decisions is in mirror/allow-list.ts.
+// Whatever may let free more than was meant needs `force`.
+
+import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
+import * as z from 'zod';
+import { askFeed } from '../feed/client.ts';
+import { formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
+import { badInput, conflict, fail, succeed, type Result } from '../http/failure.ts';
+import type { AllowEffect } from '../mirror/allow-list.ts';
+import { duration, isoTime, longestMs, time } from '../operations/fields.ts';
+import {
+  checkRevision,
+  mutate,
+  type Answer,
+  type Draft,
+  type Mutation,
+  type Shown,
+} from '../operations/mutate.ts';
+import { allowedNetworks } from '../store/allow-list.sql.ts';
+import { askD1 } from '../store/ask.ts';
+import type { RowsOf } from '../store/audit.sql.ts';
+import { rowJson } from '../store/facts.ts';
+
+type Entry = typeof allowedNetworks.$inferSelect;
+
+/** The feed keeps a copy in memory, and each change of the list reads all of it. */
+const mostEntries = 10_000;
+
+/** An entry that is wider than this needs `force`. */
+const widestEntry = { v4: 8, v6: 32 };
+/** So does one that lets a banned range free that is wider than this. */
+const widestFreed = { v4: 24, v6: 64 };
+
+const valueMustBe = 'must be an IP address or a CIDR range';
+const commentMustBe = 'must be 1 to 200 characters';
+
+const comment = z
+  .string(commentMustBe)
+  .min(1, commentMustBe)
+  .max(200, commentMustBe)
+  .meta({ description: 'Why, for those who read the list later.', example: 'office' });
+const life = duration(1000, longestMs);
+
+export const newEntry = z.strictObject({
+  value: z
+    .string(valueMustBe)
+    .transform((text, context): Network => {
+      const network = parseNetwork(text);
+      if (network) return network;
+      context.addIssue({ code: 'custom', message: valueMustBe });
+      return z.NEVER;
+    })
+    .meta({ description: 'An address or a CIDR range.', example: '192.0.2.10' }),
+  comment,
+  expires_in: life.optional().meta({ description: 'Absent: it does not end.', example: '8h' }),
+  force: z
+    .boolean('must be true or false')
+    .default(false)
+    .meta({
+      description:
+        `Also for a range wider than /${widestEntry.v4} (IPv6: /${widestEntry.v6}), and where a banned range wider than ` +
+        `/${widestFreed.v4} (/${widestFreed.v6}) is let free with it.`,
+    }),
+});
+
+export const entryChange = z
+  .strictObject({
+    comment: comment.optional(),
+    expires_in: life.nullish().meta({ description: 'From now on. Null: it does not end.', example: '8h' }),
+  })
+  .refine((change) => Object.values(change).some((field) => field !== undefined), {
+    message: 'must have comment, expires_in or both',
+  })
+  .meta({ minProperties: 1 });
+
+export const entryShape = z
+  .object({
+    id: z.int(),
+    value: z.string(),
+    comment: z.string(),
+    expires_at: time.nullable().meta({ description: 'Null: it does not end.' }),
+    created_at: time,
+    created_by: z.string(),
+    revision: z.int().meta({ description: 'Counts its changes; its ETag.' }),
+  })
+  .meta({ id: 'AllowedNetwork' });
+
+/** What an entry withholds, as operators read it. */
+export const effectShape = {
+  decisions: z.int().meta({ description: 'Active decisions that it withholds.' }),
+  ranges: z
+    .array(
+      z.object({
+        id: z.int().meta({ description: 'Of the decision.' }),
+        value: z.string(),
+        origin: z.string(),
+        scenario: z.string(),
+        addresses_freed: z.string().meta({
+          description: 'How many addresses of it nobody allowed. The stream can not except one from a range.',
+        }),
+      }),
+    )
+    .meta({ description: 'Banned ranges among them in which the entry is: the first 100.' }),
+  warnings: z
+    .array(z.string())
+    .meta({ description: 'What the entry lets free besides, and what it can not.' }),
+};
+
+export function describeEntry(entry: Entry): z.input<typeof entryShape> {
+  const { id, value, expiresMs, createdMs, actor, revision } = entry;
+  const [expires_at, created_at] = [isoTime(expiresMs), isoTime(createdMs)];
+  return { id, value, comment: entry.comment, expires_at, created_at, created_by: actor, revision };
+}
+
+const mostShown = 100;
+
+export function describeEffect(value: string, { decisions, ranges, beyond }: AllowEffect) {
+  const shown = ranges.slice(0, mostShown).map(({ decision, freed }) => {
+    const { id, origin, scenario } = decision;
+    return { id, value: decision.value, origin, scenario, addresses_freed: freed };
+  });
+  const warnings = shown.map(
+    (range) =>
+      `${value} is in the banned range ${range.value} (decision ${range.id}), which is withheld as a whole: ` +
+      `${range.addresses_freed} other addresses are let free`,
+  );
+  if (beyond > 0) {
+    warnings.push(
+      `${beyond} active decisions are on countries, AS numbers or other scopes: no address can be excepted from them`,
+    );
+  }
+  return { decisions, ranges: shown, warnings };
+}
+
+const isLive = (nowMs: number): SQL => sql`(expires_ms IS NULL OR expires_ms > ${nowMs})`;
+
+/** A page of those that have not ended, by id. */
+export function listEntries(d1: D1Database, afterId: number, limit: number, nowMs: number): Promise<Entry[]> {
+  const which = sql`${gt(allowedNetworks.id, afterId)} AND ${isLive(nowMs)}`;
+  return askD1(d1, (d) =>
+    d.select().from(allowedNetworks).where(which).orderBy(asc(allowedNetworks.id)).limit(limit),
+  );
+}
+
+export async function findEntry(d1: D1Database, id: number, nowMs: number): Promise<Entry | undefined> {
+  const [found] = await askD1(d1, (d) => selectEntry(d, id, nowMs));
+  return found;
+}
+
+function selectEntry(d: DrizzleD1Database, id: number, nowMs: number) {
+  const which = sql`${eq(allowedNetworks.id, id)} AND ${isLive(nowMs)}`;
+  return d.select().from(allowedNetworks).where(which);
+}
+
+/** An entry as it is answered. `which`: SQL for the one row. */
+function shown(which: SQL): Shown<Entry> {
+  return {
+    json: sql`(SELECT ${rowJson(allowedNetworks)} FROM allowed_networks WHERE ${which})`,
+    describe: (entry) => ({ entry: describeEntry(entry) }),
+  };
+}
+
+export function askEffect(env: Env, value: string): Promise<AllowEffect> {
+  return askFeed(env, async (feed) => (await feed.allowEffect('Range', value)) as AllowEffect);
+}
+
+export async function createEntry(
+  mutation: Mutation,
+  { value: network, comment: why, expires_in: lifeMs, force }: z.output<typeof newEntry>,
+): Promise<Result<Answer>> {
+  const { env, actor, nowMs } = mutation;
+  const value = formatNetwork(network);
+  const family = network.bytes.length === 4 ? 'v4' : 'v6';
+  if (!force && network.prefixBits < widestEntry[family]) {
+    return badInput('value', `is wider than /${widestEntry[family]}: send force if it is meant`);
+  }
+  const same = sql`value = ${value} AND bouncers_json IS NULL AND ${isLive(nowMs)}`;
+  const live = sql`SELECT count(*) FROM allowed_networks WHERE ${isLive(nowMs)}`;
+  const reads = (d: DrizzleD1Database) =>
+    [
+      d.select({ id: allowedNetworks.id }).from(allowedNetworks).where(same),
+      d
+        .select({ count: sql<number>`count(*)` })
+        .from(allowedNetworks)
+        .where(isLive(nowMs)),
+    ] as const;
+  let effect: AllowEffect | null = null;
+  const decide = async ([[taken], [all]]: RowsOf<ReturnType<typeof reads>>): Promise<Result<Draft>> => {
+    if (taken) return fail(conflict('value', `entry ${taken.id} allows it already`));
+    if ((all?.count ?? 0) >= mostEntries) {
+      return fail(
+        conflict('value', `there are ${mostEntries} entries, and no more can be: remove one first`),
+      );
+    }
+    effect = await askEffect(env, value);
+    const wide = effect.ranges.find(({ prefixBits }) => prefixBits < widestFreed[family]);
+    if (wide && !force) {
+      const { decision, freed } = wide;
+      const problem =
+        `${value} is in the banned range ${decision.value} (decision ${decision.id}): to allow it lets ${freed} other ` +
+        'addresses free; send force if that is meant';
+      return fail(conflict('force', problem));
+    }
+    const expiresMs = lifeMs === undefined ? null : nowMs + lifeMs;
+    const detail = { comment: why, until: isoTime(expiresMs), force };
+    return succeed({
+      entry: { action: 'allowlist.add', target: value, detail },
+      unchanged: sql`NOT EXISTS (SELECT 1 FROM allowed_networks WHERE ${same}) AND (${live}) < ${mostEntries}`,
+      statements: (d) => [
+        d.delete(allowedNetworks).where(sql`NOT ${isLive(nowMs)}`),
+        d.insert(allowedNetworks).values({ value, comment: why, expiresMs, createdMs: nowMs, actor }),
+      ],
+      answer: { status: 201 },
+      news: { allowList: true },
+    });
+  };
+  const answer = await mutate(mutation, reads, decide, shown(same));
+  if (!answer.ok) return answer;
+  effect ??= await askEffect(env, value);
+  const body = { ...answer.value.body, ...describeEffect(value, effect) };
+  return succeed({ ...answer.value, body });
+}
+
+export function changeEntry(
+  mutation: Mutation,
+  id: number,
+  change: z.output<typeof entryChange>,
+): Promise<Result<Answer>> {
+  return changeOne(mutation, id, (entry) => {
+    const { expires_in: lifeMs } = change;
+    const to = {
+      comment: change.comment ?? entry.comment,
+      expiresMs: lifeMs === undefined ? entry.expiresMs : lifeMs === null ? null : mutation.nowMs + lifeMs,
+      revision: entry.revision + 1,
+    };
+    return {
+      entry: {
+        action: 'allowlist.change',
+        target: entry.value,
+        detail: { comment: to.comment, until: isoTime(to.expiresMs) },
+      },
+      statements: (d) => [d.update(allowedNetworks).set(to).where(eq(allowedNetworks.id, id))],
+      answer: { status: 200 },
+    };
+  });
+}
+
+export function removeEntry(mutation: Mutation, id: number): Promise<Result<Answer>> {
+  return changeOne(mutation, id, (entry) => ({
+    entry: { action: 'allowlist.remove', target: entry.value, detail: { comment: entry.comment } },
+    statements: (d) => [d.delete(allowedNetworks).where(eq(allowedNetworks.id, id))],
+    answer: { status: 204, body: {} },
+  }));
+}
+
+/** A change of an entry that has not ended. */
+function changeOne(
+  mutation: Mutation,
+  id: number,
+  draftOf: (entry: Entry) => Omit<Draft, 'unchanged' | 'news'>,
+): Promise<Result<Answer>> {
+  const reads = (d: DrizzleD1Database) => [selectEntry(d, id, mutation.nowMs)] as const;
+  const decide = ([[entry]]: RowsOf<ReturnType<typeof reads>>): Result<Draft> => {
+    if (!entry) return fail({ kind: 'not-found', what: `entry ${id} of the allow-list` });
+    const expected = checkRevision(mutation, entry.revision);
+    if (!expected.ok) return expected;
+    const unchanged = sql`EXISTS (SELECT 1 FROM allowed_networks WHERE id = ${id} AND revision = ${entry.revision})`;
+    return succeed({ ...draftOf(entry), unchanged, news: { allowList: true } });
+  };
+  return mutate(mutation, reads, decide, shown(sql`id = ${id}`));
+}

@@ -1,0 +1,68 @@
+// The feed's copy of the allow-list. A change of it comes with the batch that wrote it, and is applied before it is
+// acknowledged. Where that fails, or D1 was restored, the whole list is read again. A mistake here goes on banning an address
+// that an operator exempted.
+
+import { askD1, workMs } from '../store/ask.ts';
+import { selectAllowed } from '../store/allow-list.sql.ts';
+import { selectMark } from '../store/epoch.sql.ts';
+import { causeOf } from '../http/failure.ts';
+import type { AllowedEntry } from '../mirror/allowed.ts';
+
+export type AllowListCopy = ReturnType<typeof createAllowListCopy>;
+
+/** `apply` writes the copy, and throws where it can't. */
+export function createAllowListCopy(d1: D1Database, apply: (entries: readonly AllowedEntry[]) => void) {
+  /** After a start it is not known what the object before it had missed. */
+  let isLost = true;
+  /** The row of the audit log that the newest copy has. */
+  let newestSeq = -1;
+  let losses = 0;
+  let isReading = false;
+
+  const lose = (): void => {
+    isLost = true;
+    newestSeq = -1;
+    losses++;
+  };
+
+  const learn = (entries: readonly AllowedEntry[], seq: number): void => {
+    // Of two answers of D1 the later one counts.
+    if (seq < newestSeq) return;
+    newestSeq = seq;
+    try {
+      apply(entries);
+    } catch (error) {
+      lose();
+      // Not the error itself: it would say that nothing was written.
+      throw new Error(`the allow-list was written, and not applied: ${causeOf(error).message}`);
+    }
+  };
+
+  return {
+    /** All entries as of a row of the audit log. */
+    learn,
+
+    /** What the feed has may not be what D1 has. */
+    lose,
+
+    /** Reads the list again if need be. Runs in every round. */
+    async mend(): Promise<void> {
+      if (!isLost || isReading) return;
+      isReading = true;
+      const before = losses;
+      try {
+        const [[mark], entries] = await askD1(
+          d1,
+          (db) => db.batch([selectMark(db), selectAllowed(db)]),
+          workMs,
+        );
+        learn(entries, mark?.seq ?? 0);
+        isLost = losses !== before;
+      } catch (error) {
+        console.error(`the allow-list can not be read, and waits: ${causeOf(error).message}`);
+      } finally {
+        isReading = false;
+      }
+    },
+  };
+}

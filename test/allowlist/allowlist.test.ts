@@ -1,0 +1,300 @@
+// The allow-list: what operators say, and what bouncers get of it.
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { bouncer, feed } from '../support/bouncer.ts';
+import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
+import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+
+let engine: ModelEngine;
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['Date'] });
+  engine = startModelEngine();
+});
+
+const hour = 3_600_000;
+const allow = (value: string, more: object = {}) =>
+  operator('POST', '/allowlist', { value, comment: 'office', ...more });
+const ban = (value: string, more: object = {}) =>
+  engine.add({ value, scope: value.includes('/') ? 'Range' : 'Ip', untilMs: Date.now() + hour, ...more });
+const sync = () => feed().sync({ full: true, force: true });
+const pass = (ms: number) => vi.setSystemTime(Date.now() + ms);
+
+describe('an entry', () => {
+  test('takes a ban back with the next poll, and its removal brings it again', async () => {
+    ban('192.0.2.1');
+    ban('192.0.2.2');
+    await sync();
+    const client = bouncer();
+    await client.pull(true);
+    const { status, body, headers } = await allow('192.0.2.1');
+    expect([status, headers.get('etag')]).toEqual([201, '"1"']);
+    expect(body.entry).toMatchObject({
+      value: '192.0.2.1',
+      comment: 'office',
+      expires_at: null,
+      revision: 1,
+    });
+    expect([body.decisions, body.ranges, body.warnings]).toEqual([1, [], []]);
+    const { added, ended } = await client.pull(false);
+    expect([added, ended.map(({ value }) => value)]).toEqual([[], ['192.0.2.1']]);
+    // Once more, since an answer may be lost; then no more.
+    expect((await client.pull(false)).ended).toHaveLength(1);
+    expect((await client.pull(false)).ended).toHaveLength(0);
+    await operator('DELETE', `/allowlist/${body.entry.id}`);
+    expect((await client.pull(false)).added.map(({ value }) => value)).toEqual(['192.0.2.1']);
+    expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
+  });
+
+  test('keeps what comes later from bouncers, whoever bans: a list, an engine, in whatever spelling', async () => {
+    await allow('192.0.2.0/28');
+    await allow('2001:DB8:0::1');
+    ban('192.0.2.1', { origin: 'CAPI' });
+    ban('192.0.2.3/32');
+    ban('::ffff:192.0.2.2');
+    ban('2001:db8:0:0::1');
+    ban('192.0.2.16');
+    await sync();
+    const client = bouncer();
+    await client.pull(true);
+    expect(client.banned()).toEqual(['192.0.2.16']);
+  });
+
+  test('ends by itself, also while the object slept, and not before the clock says so', async () => {
+    ban('192.0.2.1', { untilMs: Date.now() + 30 * hour });
+    await sync();
+    const client = bouncer();
+    await client.pull(true);
+    await allow('192.0.2.1', { expires_in: '1h' });
+    await client.pull(false);
+    pass(hour - 1);
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+    await evictDurableObject(feed());
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+    pass(1);
+    await client.pull(false);
+    expect(client.banned()).toEqual(['192.0.2.1']);
+    expect((await operator('GET', '/allowlist')).body.entries).toEqual([]);
+    // The clock was wrong: the entry has not ended.
+    pass(-hour / 2);
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('holds after a restart for who was away, and for what the engine takes back meanwhile', async () => {
+    const { id } = ban('192.0.2.1');
+    ban('192.0.2.2');
+    await sync();
+    const away = bouncer({ bouncerId: 2 });
+    await away.pull(true);
+    await allow('192.0.2.0/24');
+    await evictDurableObject(feed());
+    engine.expire(id);
+    await feed().sync({ full: false, force: false });
+    await away.pull(false);
+    expect(away.banned()).toEqual([]);
+    const [entry] = (await operator('GET', '/allowlist')).body.entries;
+    await operator('DELETE', `/allowlist/${entry.id}`);
+    await away.pull(false);
+    expect(away.banned()).toEqual(['192.0.2.2']);
+  });
+
+  test('withholds a banned range that it is in, says how many it lets free, and needs force for many', async () => {
+    const { id } = ban('198.51.100.0/24', { scenario: 'list' });
+    ban('203.0.0.0/16');
+    engine.add({ scope: 'Country', value: 'DE', untilMs: Date.now() + hour });
+    await sync();
+    const client = bouncer();
+    await client.pull(true);
+    const { body } = await allow('198.51.100.64/26');
+    expect(body.ranges).toEqual([
+      {
+        id,
+        value: '198.51.100.0/24',
+        origin: 'cscli',
+        scenario: 'list',
+        addresses_freed: '192',
+      },
+    ]);
+    expect(body.warnings).toEqual([
+      expect.stringMatching(/^198\.51\.100\.64\/26 .*198\.51\.100\.0\/24 .*192 other addresses/),
+      expect.stringMatching(/^1 active decisions are on countries/),
+    ]);
+    await client.pull(false);
+    expect(client.banned()).toEqual(['203.0.0.0/16']);
+    const refused = await allow('203.0.113.7');
+    expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'force']);
+    expect(refused.body.detail).toMatch(/203\.0\.113\.7 .*203\.0\.0\.0\/16 .*65535/);
+    expect((await allow('203.0.113.7', { force: true })).status).toBe(201);
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('keeps look-ups of its addresses empty; others of the same range are found', async () => {
+    ban('198.51.100.0/24');
+    await sync();
+    const key = await addBouncer('web-1');
+    const find = async (ip: string) => (await asBouncer(key, `/v1/decisions?ip=${ip}`)).json<any>();
+    expect(await find('198.51.100.7')).toHaveLength(1);
+    await allow('198.51.100.7');
+    expect(await find('198.51.100.7')).toBeNull();
+    expect(await find('198.51.100.8')).toMatchObject([{ value: '198.51.100.0/24' }]);
+    const list = async (query: string) => (await asBouncer(key, `/v1/decisions${query}`)).json<any>();
+    expect(await list('')).toBeNull();
+    expect(await list('?range=198.51.100.0/28')).toBeNull();
+    expect(await list('?range=198.51.100.16/28')).toHaveLength(1);
+  });
+
+  test('shows at the decisions that it withholds', async () => {
+    ban('192.0.2.1');
+    ban('192.0.2.2');
+    await sync();
+    const { entry } = (await allow('192.0.2.1')).body;
+    const { decisions } = (await operator('GET', '/decisions')).body;
+    expect(decisions.map(({ value, withheld_by }: any) => [value, withheld_by])).toEqual([
+      ['192.0.2.1', { id: entry.id, value: '192.0.2.1' }],
+      ['192.0.2.2', null],
+    ]);
+    expect((await operator('GET', `/allowlist/${entry.id}`)).body).toMatchObject({ ...entry, decisions: 1 });
+  });
+
+  test('keeps operators from banning its addresses, and names itself', async () => {
+    const { entry } = (await allow('192.0.2.0/28')).body;
+    const refused = await operator('POST', '/decisions', { value: '192.0.2.1', duration: '1h' });
+    expect(refused.status).toBe(409);
+    expect(refused.body.detail).toContain(`192.0.2.0/28, which is on the allow-list (entry ${entry.id})`);
+    expect((await operator('POST', '/decisions', { value: '192.0.2.0/24', duration: '1h' })).status).toBe(
+      409,
+    );
+    expect((await operator('POST', '/decisions', { value: '192.0.2.16', duration: '1h' })).status).toBe(201);
+    const actions = (await operator('GET', '/audit')).body.audit.map(({ action }: any) => action);
+    expect(actions).toEqual(['decision.ban', 'allowlist.add']);
+  });
+});
+
+describe('what an operator says', () => {
+  test.each([
+    [{ value: 'nowhere' }, 400, 'value'],
+    [{ value: '192.0.2.1', comment: '' }, 400, 'comment'],
+    [{ value: '0.0.0.0/0' }, 400, 'value'],
+    [{ value: '2001::/16' }, 400, 'value'],
+    [{ value: '192.0.2.1', expires_in: '-1h' }, 400, 'expires_in'],
+    [{ value: '192.0.2.1', until: 'now' }, 400, 'until'],
+  ])('%j is refused, and the field is named', async (input, status, field) => {
+    const answer = await allow('192.0.2.1', input);
+    expect([answer.status, answer.body.errors[0].field]).toEqual([status, field]);
+  });
+
+  test('can be everything, with force', async () => {
+    ban('192.0.2.1');
+    await sync();
+    expect((await allow('0.0.0.0/0', { force: true })).status).toBe(201);
+    const client = bouncer();
+    await client.pull(true);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('is there once, changes with its ETag, and is audited', async () => {
+    const { body } = await allow('192.0.2.1', { expires_in: '1h' });
+    const path = `/api/v1/allowlist/${body.entry.id}`;
+    expect((await allow('::ffff:192.0.2.1')).body.detail).toContain(
+      `entry ${body.entry.id} allows it already`,
+    );
+    const patch = (etag: string | null, change: object) =>
+      call(path, {
+        method: 'PATCH',
+        headers: { authorization: `Bearer ${operatorToken}`, ...(etag === null ? {} : { 'if-match': etag }) },
+        body: JSON.stringify(change),
+      });
+    expect((await patch(null, { comment: 'home' })).status).toBe(428);
+    expect((await patch('"7"', { comment: 'home' })).status).toBe(412);
+    const changed = await patch('"1"', { comment: 'home', expires_in: null });
+    expect(changed.headers.get('etag')).toBe('"2"');
+    expect(await changed.json<any>()).toMatchObject({
+      entry: { comment: 'home', expires_at: null, revision: 2 },
+    });
+    expect((await operator('DELETE', `/allowlist/${body.entry.id}`)).status).toBe(204);
+    expect((await operator('DELETE', `/allowlist/${body.entry.id}`)).status).toBe(404);
+    const { audit } = (await operator('GET', '/audit')).body;
+    expect(audit.map(({ action, target }: any) => [action, target])).toEqual([
+      ['allowlist.remove', '192.0.2.1'],
+      ['allowlist.change', '192.0.2.1'],
+      ['allowlist.add', '192.0.2.1'],
+    ]);
+  });
+
+  test('is done once, however often it is sent', async () => {
+    const send = async () =>
+      call('/api/v1/allowlist', {
+        method: 'POST',
+        headers: { authorization: `Bearer ${operatorToken}`, 'idempotency-key': 'allow-1' },
+        body: JSON.stringify({ value: '192.0.2.1', comment: 'office' }),
+      });
+    const first = await (await send()).json<any>();
+    const second = await send();
+    expect(second.headers.get('idempotent-replayed')).toBe('true');
+    expect(await second.json()).toEqual(first);
+  });
+
+  test('needs the role of an operator; a viewer reads', async () => {
+    const made = await operator('POST', '/operator-tokens', {
+      name: 'eye',
+      role: 'viewer',
+      expires_in: '1d',
+    });
+    const headers = { authorization: `Bearer ${made.body.token}` };
+    const body = JSON.stringify({ value: '192.0.2.1', comment: 'office' });
+    expect((await call('/api/v1/allowlist', { method: 'POST', headers, body })).status).toBe(403);
+    expect((await call('/api/v1/allowlist', { headers })).status).toBe(200);
+  });
+
+  test('has room for 10,000 entries, and is read in pages', async () => {
+    await env.DB.exec(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 9998) INSERT INTO allowed_networks (value, comment, created_ms, actor) SELECT '198.18.' || (i / 256) || '.' || (i % 256), 'x', 1, 'x' FROM n`,
+    );
+    ban('192.0.2.1');
+    await sync();
+    expect((await allow('192.0.2.1')).status).toBe(201);
+    const refused = await allow('192.0.2.2');
+    expect([refused.status, refused.body.detail]).toEqual([409, expect.stringContaining('10000 entries')]);
+    const client = bouncer();
+    await client.pull(true);
+    expect(client.banned()).toEqual([]);
+    const { entries, next } = (await operator('GET', '/allowlist?limit=2&after=9998')).body;
+    expect([entries.map(({ id }: any) => id), next]).toEqual([[9999, 10000], 10000]);
+  });
+});
+
+describe('the copy in the feed', () => {
+  test('that could not be written is made from D1 again, and nobody was told that it had worked', async () => {
+    ban('192.0.2.1');
+    await sync();
+    const client = bouncer();
+    await client.pull(true);
+    vi.spyOn(console, 'error').mockReturnValue();
+    const inObject = (sql: string) =>
+      runInDurableObject(feed(), (_, state) => void state.storage.sql.exec(sql));
+    await inObject('CREATE TABLE allowed (id TEXT)');
+    expect((await allow('192.0.2.1')).status).toBe(503);
+    await inObject('DROP TABLE allowed');
+    await runDurableObjectAlarm(feed());
+    await client.pull(false);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('is read again where the object had gone before it learnt', async () => {
+    ban('192.0.2.1');
+    await sync();
+    await env.DB.exec(
+      `INSERT INTO allowed_networks (value, comment, created_ms, actor) VALUES ('192.0.2.1', 'x', 1, 'x')`,
+    );
+    await evictDurableObject(feed());
+    await runDurableObjectAlarm(feed());
+    const client = bouncer();
+    await client.pull(true);
+    expect(client.banned()).toEqual([]);
+  });
+});
