@@ -57,7 +57,9 @@ for (const leak of leaks) console.error(`a key or token is in ${leak}`);
 const skipsMatter = process.env.CI === 'true' && totals.skipped > 0;
 for (const [why, names] of reasons) console.log(`left out: ${[...names].join('; ')}\n  because ${why}`);
 for (const suite of outside) {
-  console.error(`the ${suite} suites failed outside their tests: see "Unhandled Errors" in what they printed`);
+  console.error(
+    `the ${suite} suites failed outside their tests: see "Unhandled Errors" in what they printed`,
+  );
 }
 if (skipsMatter) console.error('tests were skipped that this machine should have run');
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);

@@ -98,7 +98,6 @@ export function stateOf(
 interface Version {
   /** Null: the bouncer has no version. */
   readonly state: 'next' | 'current' | 'previous' | null;
-  readonly createdMs: number | null;
   readonly expiresMs: number | null;
   readonly deadlineMs: number | null;
 }
@@ -110,7 +109,7 @@ export function keyEndOf(versions: readonly Version[], nowMs: number): number | 
 }
 
 /** The version in use, or what there is instead. */
-function inUseOf(versions: readonly Version[], nowMs: number): Version[] {
+function inUseOf<T extends Version>(versions: readonly T[], nowMs: number): T[] {
   const there = versions.filter(({ state }) => state !== null);
   const current = there.filter((version) => version.state === 'current' && isLive(version, nowMs));
   return current.length > 0 ? current : there;

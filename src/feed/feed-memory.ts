@@ -1,7 +1,7 @@
 // What the writer of D1 asks of the rest of the feed's object, and tells it: what must be forgotten with a bouncer, which keys
 // are new, and who was seen.
 
-import type { Engine } from '../engines/engines.ts';
+import type { defaultOf } from '../engines/engines.ts';
 import { setAllowList } from '../mirror/allow-list.ts';
 import type { Store } from '../mirror/mirror.ts';
 import * as clients from '../stream/clients.ts';
@@ -20,8 +20,7 @@ interface Parts {
   readonly stream: Stream;
   readonly newKeys: NewKeys;
   readonly keys: RememberedKeys;
-  /** The default engine. */
-  readonly engine: () => Engine | undefined;
+  readonly engine: () => ReturnType<typeof defaultOf>;
   /** What keeps something of single bouncers, besides their clients. */
   readonly ofBouncers: () => readonly Pick<FeedMemory, 'forgetBouncer' | 'forgetBouncersAfter'>[];
 }
