@@ -66,6 +66,7 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
     >
       <Done done={c.req.query('done')} words={doneWords} />
       <RefusedBanner sent={sent} />
+      {bouncer.paused ? <Pause at={at} bouncer={bouncer} /> : null}
       <Facts at={at} bouncer={bouncer} row={row} viewSize={viewSize} />
       <h2>Versions of its key</h2>
       <Versions at={at} bouncer={bouncer} />
@@ -76,7 +77,7 @@ async function bouncerPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Res
       <div class="panel pad">
         <LimitsForm at={at} bouncer={bouncer} engines={engines} sent={sent} />
       </div>
-      <Pause at={at} bouncer={bouncer} />
+      {bouncer.paused ? null : <Pause at={at} bouncer={bouncer} />}
       {may(at, 'operator') ? (
         <>
           <h2>Delete it</h2>

@@ -99,17 +99,14 @@ export function Pause({ at, bouncer }: { at: At; bouncer: BouncerBody }) {
   const { name, type, paused_at: pausedAt } = bouncer;
   if (pausedAt !== null) {
     return (
-      <>
-        <h2>Paused</h2>
-        <div class="banner warn">
-          <p>
-            <b>Paused {agoOf(Date.parse(pausedAt), at.nowMs)}:</b> its requests are refused. Resumed, it gets
-            what came and went meanwhile with its first poll.
-          </p>
-          <WhilePaused type={type} />
-          <PauseForm at={at} bouncer={bouncer} to="resume" />
-        </div>
-      </>
+      <div class="banner warn">
+        <p>
+          <b>Paused {agoOf(Date.parse(pausedAt), at.nowMs)}:</b> its requests are refused. Resumed, it gets
+          what came and went meanwhile with its first poll.
+        </p>
+        <WhilePaused type={type} />
+        <PauseForm at={at} bouncer={bouncer} to="resume" />
+      </div>
     );
   }
   return (

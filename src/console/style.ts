@@ -20,7 +20,7 @@ header{display:flex;gap:20px;align-items:center;padding:0 24px;min-height:52px;b
  background:var(--panel);position:sticky;top:0;z-index:1}
 header strong{font-weight:650;letter-spacing:-.01em}
 header form{display:flex;gap:10px;align-items:center;color:var(--soft);white-space:nowrap}
-.find input{width:210px}.group{margin:0 0 2px}td p:last-child{margin:0}.banner dl,details dl{margin:0 0 12px}
+.find input{width:210px}.group{margin:0 0 2px}.cards+.panel{margin-top:12px}td p:last-child{margin:0}.banner dl,details dl{margin:0 0 12px}
 .who{max-width:180px;overflow:hidden;text-overflow:ellipsis}
 nav{display:flex;gap:2px;overflow-x:auto;flex:1;padding:4px 2px}
 nav a{padding:6px 10px;border-radius:6px;color:var(--soft);white-space:nowrap}

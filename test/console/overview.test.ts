@@ -37,7 +37,7 @@ test('what is served is counted, and nothing needs attention', async () => {
   expect(words).not.toContain('Connect');
   expect(words).toContain('3 decisions , 1 of them made here');
   expect(words).toContain('1 of 1 bouncer seen in the last hour');
-  expect(words).toMatch(/default fresh 2 \d s ago \d s ago/);
+  expect(words).toMatch(/default engine fresh 2 \d s ago \d s ago/);
   expect(words).toMatch(/CAPI default ban 2 lapidary decided here ban 1/);
 });
 
