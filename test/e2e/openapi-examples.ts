@@ -20,6 +20,7 @@ export interface Example {
 }
 
 const digest = 'ab'.repeat(64);
+const allowed = { value: '192.0.2.77', comment: 'office' };
 const web1 = { name: 'web-1' };
 const latest = { 'if-match': '*' };
 const host1 = { name: 'host-1' };
@@ -135,6 +136,16 @@ export const examples: Example[] = [
   { id: 'getDecisionsSent', status: 200, query: { value: '192.0.2.1' } },
   { id: 'getDecisionsSent', status: 400 },
   { id: 'deleteDecisions', status: 200, query: { value: '192.0.2.1' } },
+  { id: 'postAllowlist', status: 201, body: allowed },
+  { id: 'postAllowlist', status: 409, body: allowed },
+  { id: 'postDecisions', status: 409, body: { value: allowed.value, duration: '4h' } },
+  { id: 'getAllowlist', status: 200 },
+  { id: 'getAllowlistId', status: 200, params: { id: '1' } },
+  { id: 'getAllowlistId', status: 404 },
+  { id: 'patchAllowlistId', status: 200, params: { id: '1' }, headers: latest, body: { comment: 'home' } },
+  { id: 'patchAllowlistId', status: 404, headers: latest, body: { comment: 'home' } },
+  { id: 'deleteAllowlistId', status: 204, params: { id: '1' } },
+  { id: 'deleteAllowlistId', status: 404 },
   {
     id: 'putBlockedMachinesMachine',
     status: 200,

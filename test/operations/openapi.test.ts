@@ -38,7 +38,9 @@ test('a body is marked required exactly where an empty one is refused', async ()
       .map(([method]) => `${method.toUpperCase()} ${path}`),
   );
   expect(required.sort()).toEqual([
+    'PATCH /api/v1/allowlist/{id}',
     'PATCH /api/v1/bouncers/{name}',
+    'POST /api/v1/allowlist',
     'POST /api/v1/bouncers',
     'POST /api/v1/bouncers/import',
     'POST /api/v1/decisions',
