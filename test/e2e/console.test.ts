@@ -60,9 +60,9 @@ describeWith('the console', ['chromium', 'lab'], () => {
     await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
   }
 
-  const asBouncer = async (key: string): Promise<any> => {
+  const asBouncer = async (key: string, startup = true): Promise<any> => {
     const headers = { 'x-api-key': key, 'user-agent': 'crowdsec-firewall-bouncer/v0.0.34' };
-    const response = await fetch(`${lapidary.url}/v1/decisions/stream?startup=true`, { headers });
+    const response = await fetch(`${lapidary.url}/v1/decisions/stream?startup=${startup}`, { headers });
     return { status: response.status, body: response.status === 200 ? await response.json() : null };
   };
 
@@ -79,12 +79,20 @@ describeWith('the console', ['chromium', 'lab'], () => {
     const key = (await page.locator('#key').textContent())!.trim();
     expect(await page.locator('#lines').textContent()).toContain(`api_key: ${key}`);
 
+    await asBouncer(key);
     await goTo('Decisions');
     await page.getByRole('link', { name: 'Ban', exact: true }).click();
     await page.getByLabel('Value').fill('192.0.2.77');
     await page.getByRole('button', { name: 'Ban' }).click();
-    await page.getByText('It is in every bouncer’s next poll.').waitFor();
-    expect((await asBouncer(key)).body.new).toMatchObject([{ value: '192.0.2.77', type: 'ban' }]);
+    await page.getByText('Banned. Each bouncer whose view it is in gets it with its next poll.').waitFor();
+    await page.getByRole('row', { name: /^web-1 not yet/ }).waitFor();
+    for (const sent of [/^web-1 sent once/, /^web-1 sent twice/]) {
+      const { body } = await asBouncer(key, false);
+      expect(body.new).toMatchObject([{ value: '192.0.2.77', type: 'ban' }]);
+      await page.getByLabel('Look up an address, a range, a country or an AS').fill('192.0.2.77');
+      await page.keyboard.press('Enter');
+      await page.getByRole('row', { name: sent }).waitFor();
+    }
 
     await goTo('Bouncers');
     await page.getByText('1 bouncer of 1 seen in the last hour.').waitFor();
@@ -96,6 +104,13 @@ describeWith('the console', ['chromium', 'lab'], () => {
     expect([(await asBouncer(key)).status, (await asBouncer(second)).status]).toEqual([200, 200]);
 
     await page.getByRole('link', { name: 'web-1' }).click();
+    await page.getByText('Pause web-1…').click();
+    await page.getByRole('button', { name: 'Pause web-1' }).click();
+    await page.getByText('Paused. Its requests are refused everywhere within 5 s.').waitFor();
+    await until('it is refused', async () => (await asBouncer(second)).status === 403);
+    await page.getByRole('button', { name: 'Resume web-1' }).click();
+    await page.getByText('Resumed. It is served everywhere within 5 s').waitFor();
+    await until('it is served', async () => (await asBouncer(second)).status === 200);
     await page
       .getByRole('row', { name: /^2 current/ })
       .getByText('Revoke…')
@@ -153,8 +168,31 @@ describeWith('the console', ['chromium', 'lab'], () => {
     await page.close();
   });
 
+  test('markup that engines and operators write runs nowhere on the look-up', async () => {
+    const markup = '<img src=x onerror=alert(1)><script>alert(2)</script>"\'>';
+    const decision = { value: markup, scope: 'Session', scenario: markup, duration: '4h' };
+    expect((await lapidary.operator('POST', '/decisions', decision)).status).toBe(201);
+    await engine.ban('198.51.100.99', { reason: markup });
+    await lapidary.sync();
+    const page = await open();
+    page.on('dialog', (dialog) => troubles.push(dialog.message()));
+    await signIn(page, await operatorToken());
+    for (const value of [markup, '198.51.100.99']) {
+      await page.goto(`${lapidary.url}/console/lookup?value=${encodeURIComponent(value)}`);
+      await page.getByText('Covered by 1 decision').waitFor();
+      await page.locator('td', { hasText: markup }).first().waitFor();
+      expect(await page.locator('main img, main script').count()).toBe(0);
+    }
+    expect(troubles).toEqual([]);
+    await page.close();
+    await lapidary.operator('DELETE', `/decisions?value=${encodeURIComponent(markup)}`);
+    await engine.unban('198.51.100.99');
+  });
+
   const paths = [
-    ...['/', '/bouncers', '/bouncers/web-7', '/new-bouncer', '/decisions', '/ban', '/unban', '/engines'],
+    ...['/', '/lookup', '/lookup?value=192.0.2.77', '/lookup?value=203.0.113.200', '/lookup?value=1.2'],
+    ...['/bouncers', '/bouncers/web-7', '/bouncers/paused', '/new-bouncer', '/decisions', '/ban', '/unban'],
+    '/engines',
     ...['/hosts', '/rotations', '/rotations/1', '/audit', '/audit/verify', '/operators'],
   ];
 
@@ -173,7 +211,7 @@ describeWith('the console', ['chromium', 'lab'], () => {
       if (scrolls) faults.push(`${name} is wider than the screen`);
       await picture(
         page,
-        `${name.replaceAll('/', '-').replace(/^-/, '') || 'overview'}-${colorScheme}-${width}`,
+        `${name.replaceAll(/[^\w-]/g, '-').replace(/^-/, '') || 'overview'}-${colorScheme}-${width}`,
       );
     };
     await page.goto(`${lapidary.url}/console/`);
@@ -214,6 +252,13 @@ describeWith('the console', ['chromium', 'lab'], () => {
       await lapidary.operator('POST', '/bouncers', { name: 'edge-fra-2', expires_in: '3d' });
       await asBouncer(await lapidary.addBouncer('web-7'));
       await lapidary.operator('POST', '/bouncers/web-7/rotate', {});
+      await asBouncer(await lapidary.addBouncer('paused'));
+      const pause = { paused: true, view: { scenarios_not_containing: ['manual'] } };
+      await lapidary.operator('PATCH', '/bouncers/paused', pause, { 'if-match': '*' });
+      const edge = await lapidary.addBouncer('edge-ams-1');
+      await asBouncer(edge);
+      await lapidary.ban('192.0.2.0/24', { duration: '1h' });
+      await asBouncer(edge, false);
       await lapidary.operator('POST', '/rotations', {
         selector: { names: ['mail-*', 'edge-*'] },
         spread: '1h',
