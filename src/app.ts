@@ -13,6 +13,7 @@ import { StoreError } from './store/ask.ts';
 import { causeOf, fail, lapiError, problem, succeed, type Failure, type Result } from './http/failure.ts';
 import { bouncerRoutes } from './lapi/bouncers.ts';
 import { health } from './lapi/health.ts';
+import { listRoutes } from './lapi/lists.ts';
 import { quickPoll } from './lapi/quick-poll.ts';
 import { metricsApi, metricsRoutes } from './metrics/api.ts';
 import { machineRoutes } from './machines/routes.ts';
@@ -42,6 +43,7 @@ routes.route('/v1', bouncerRoutes);
 routes.route('/v1', machineRoutes);
 routes.route('/api/v1', operatorRoutes);
 routes.route('/bootstrap/v1', bootstrapRoutes);
+routes.route('/lists', listRoutes);
 routes.route('/', metricsRoutes);
 routes.route('/console', consoleRoutes);
 // So that something in front can protect the console alone: on `/` it would send bouncers to a log-in page.
@@ -96,12 +98,12 @@ function failedBy(
 }
 
 /**
- * What operators and hosts ask is answered with problem+json, the console with a page, all other paths with LAPI's error
+ * What operators, hosts and appliances ask is answered with problem+json, the console with a page, all other paths with LAPI's error
  * body.
  */
 function failed(path: string, failure: Failure, { pathPrefix }: Settings): Response | Promise<Response> {
   if (/^\/console(?:\/|$)/.test(path)) return failurePage(failure, `${pathPrefix}/console`);
-  return /^\/(?:(?:api|bootstrap)\/|metrics$)/.test(path) ? problem(failure) : lapiError(failure);
+  return /^\/(?:(?:api|bootstrap|lists)\/|metrics$)/.test(path) ? problem(failure) : lapiError(failure);
 }
 
 /** Answers one request. */

@@ -10,10 +10,19 @@ import { scopeName } from '../formats/lapi-json.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { duration, isoTime, time } from '../operations/fields.ts';
 import { rateTiers, type RateTier } from '../http/rate-limit.ts';
+import {
+  limitMustBe,
+  mostLines,
+  placeholderMustBe,
+  readPlaceholder,
+  type FixedOptions,
+} from '../lists/options.ts';
 
 /** Null: no limit. */
 export interface Policy {
   readonly limits: Limits | null;
+  /** Of the lists that it gets as an appliance. */
+  readonly list: FixedOptions | null;
   readonly allow: readonly Network[] | null;
   readonly perMinute: RateTier | null;
   /** All its keys are refused, and nothing else changes. */
@@ -75,6 +84,35 @@ const view = z
     return Object.values(limits).every((limit) => limit === null) ? null : limits;
   });
 
+const address = z.string(placeholderMustBe).transform((text, context): string => {
+  const read = readPlaceholder(text);
+  if (read !== undefined) return read;
+  context.addIssue({ code: 'custom', message: placeholderMustBe });
+  return z.NEVER;
+});
+
+const list = z
+  .strictObject(
+    {
+      family: z.literal([4, 6], 'must be 4 or 6').nullish(),
+      limit: z.int(limitMustBe).min(1, limitMustBe).max(mostLines, limitMustBe).nullish().meta({
+        description: 'Lines at most: bans of local origin first, then the longest.',
+      }),
+      aggregate: z.boolean('must be true or false').nullish().meta({
+        description: 'Whether networks are merged where that bans exactly the same addresses.',
+      }),
+      placeholder: address.nullish().meta({
+        description: 'An address that is listed where nothing is banned.',
+      }),
+    },
+    'must be an object or null',
+  )
+  .transform((read): FixedOptions | null => {
+    const { family = null, limit = null, aggregate = null, placeholder = null } = read;
+    const fixed = { family, limit, aggregate, placeholder };
+    return Object.values(fixed).every((option) => option === null) ? null : fixed;
+  });
+
 const networkMustBe = 'must be an IP address or a CIDR range';
 const networksMustBe = `must be null or a list of 1 to ${mostNetworks} addresses and ranges`;
 
@@ -96,10 +134,16 @@ const rate = z.strictObject(
   'must be null or an object with per_minute',
 );
 
+const policyFields = 'view, list, allowed_addresses, rate_limit, paused and silent_after';
+
 /** A change by an operator. A field that is absent stays as it is. */
 export const policyChange = z
   .strictObject({
     view: view.nullish().meta({ description: 'What its keys may read. Null: everything.' }),
+    list: list.nullish().meta({
+      description:
+        'What its lists are like (`/lists/{format}`), whatever an appliance asks for. Null: as it asks.',
+    }),
     allowed_addresses: networks
       .nullish()
       .meta({ description: 'Where its keys may be used: addresses and CIDR ranges. Null: anywhere.' }),
@@ -116,7 +160,7 @@ export const policyChange = z
       }),
   })
   .refine((change) => Object.values(change).some((field) => field !== undefined), {
-    message: 'must have at least one of view, allowed_addresses, rate_limit, paused and silent_after',
+    message: `must have at least one of ${policyFields}`,
   })
   .meta({ minProperties: 1 });
 
@@ -125,12 +169,22 @@ export type PolicyChange = z.output<typeof policyChange>;
 /** The columns that a change sets. A bouncer that is paused again is paused since the first time. */
 export function policyColumns(
   change: PolicyChange,
-  before: Pick<PolicyColumns, 'pausedMs'>,
+  before: Pick<PolicyColumns, 'viewJson' | 'pausedMs'>,
   nowMs: number,
 ): Partial<ShownColumns> {
-  const { view, allowed_addresses: allowed, rate_limit: rate, paused, silent_after: silentAfterMs } = change;
+  const {
+    view,
+    list,
+    allowed_addresses: allowed,
+    rate_limit: rate,
+    paused,
+    silent_after: silentAfterMs,
+  } = change;
+  const stored = readView(before.viewJson);
+  const limits = view === undefined ? stored.limits : view;
+  const fixed = list === undefined ? stored.list : list;
   return {
-    ...(view === undefined ? {} : { viewJson: view && JSON.stringify(view) }),
+    ...(view === undefined && list === undefined ? {} : { viewJson: writeView(limits, fixed) }),
     ...(allowed === undefined ? {} : { allowJson: allowed && JSON.stringify(allowed) }),
     ...(rate === undefined ? {} : { rateLimit: rate && rate.per_minute }),
     ...(paused === undefined ? {} : { pausedMs: paused ? (before.pausedMs ?? nowMs) : null }),
@@ -138,9 +192,30 @@ export function policyColumns(
   };
 }
 
+const noLimits: Limits = {
+  engines: null,
+  scopes: null,
+  origins: null,
+  scenariosContaining: null,
+  scenariosNotContaining: null,
+  maxDecisions: null,
+};
+
+/** What is fixed of lists is stored beside the limits: the release before reads those alone. */
+function writeView(limits: Limits | null, list: FixedOptions | null): string | null {
+  if (list === null) return limits && JSON.stringify(limits);
+  return JSON.stringify({ ...(limits ?? noLimits), list });
+}
+
+function readView(viewJson: string | null): Pick<Policy, 'limits' | 'list'> {
+  if (viewJson === null) return { limits: null, list: null };
+  const { list = null, ...limits } = JSON.parse(viewJson) as Limits & { readonly list?: FixedOptions };
+  return { limits: Object.values(limits).every((limit) => limit === null) ? null : limits, list };
+}
+
 export function readPolicy({ viewJson, allowJson, rateLimit, pausedMs }: PolicyColumns): Policy {
   return {
-    limits: viewJson === null ? null : (JSON.parse(viewJson) as Limits),
+    ...readView(viewJson),
     allow: allowJson === null ? null : readNetworks(JSON.parse(allowJson) as string[]),
     perMinute: rateTiers.find((tier) => tier === rateLimit) ?? null,
     // Absent in what the release before remembered.
@@ -164,6 +239,15 @@ export const policyShape = {
       max_decisions: z.int().optional(),
     })
     .nullable(),
+  list: z
+    .object({
+      family: z.literal([4, 6]).optional(),
+      limit: z.int().optional(),
+      aggregate: z.boolean().optional(),
+      placeholder: z.string().optional(),
+    })
+    .nullable()
+    .meta({ description: 'What is fixed of its lists.' }),
   allowed_addresses: z.array(z.string()).nullable(),
   rate_limit: z.object({ per_minute: z.int() }).nullable(),
   paused: z.boolean().meta({ description: 'Its keys are answered 403.' }),
@@ -173,7 +257,7 @@ export const policyShape = {
 
 /** A policy as operators wrote it. */
 export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs, silentAfterMs }: ShownColumns) {
-  const limits = viewJson === null ? null : (JSON.parse(viewJson) as Limits);
+  const { limits, list } = readView(viewJson);
   const filters = limits && {
     engines: limits.engines ?? null,
     scopes: limits.scopes,
@@ -182,9 +266,9 @@ export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs, silen
     scenarios_not_containing: limits.scenariosNotContaining,
     max_decisions: limits.maxDecisions,
   };
-  const set = filters && Object.entries(filters).filter(([, value]) => value !== null);
   return {
-    view: set && Object.fromEntries(set),
+    view: filters && setOnly(filters),
+    list: list && setOnly(list),
     allowed_addresses: allowJson === null ? null : (JSON.parse(allowJson) as string[]),
     rate_limit: rateLimit === null ? null : { per_minute: rateLimit },
     paused: pausedMs !== null,
@@ -196,6 +280,10 @@ export function describePolicy({ viewJson, allowJson, rateLimit, pausedMs, silen
 /** The limits of a view as operators read it. */
 export function limitsIn(shown: z.input<typeof policyShape.view>): Limits | null {
   return shown && view.parse(shown);
+}
+
+function setOnly(fields: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 
 /** Whether a client may use the key now, from this address. An address that can not be read is in no range. */

@@ -14,6 +14,11 @@ export const counted = {
   found: 5,
   /** Look-ups that found none. */
   foundNone: 6,
+  /** Lists of appliances. */
+  lists: 7,
+  listHeads: 8,
+  /** Networks that were left out of them. */
+  omitted: 9,
 } as const;
 
 export type Counted = (typeof counted)[keyof typeof counted];
@@ -56,13 +61,13 @@ export function createCounting() {
   };
 
   return {
-    count(bouncerId: number, what: Counted): void {
+    count(bouncerId: number, what: Counted, times = 1): void {
       let own = requests.get(bouncerId);
       if (!own) {
         if (requests.size >= mostBouncers) return;
-        requests.set(bouncerId, (own = [0, 0, 0, 0, 0, 0, 0]));
+        requests.set(bouncerId, (own = Object.values(counted).map(() => 0)));
       }
-      own[what] = (own[what] ?? 0) + 1;
+      own[what] = (own[what] ?? 0) + times;
     },
 
     /** `reason`: one of few, in a word. */

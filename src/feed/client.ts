@@ -15,7 +15,8 @@ import type { ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 import { createFollower, type StreamBody } from './follower.ts';
 import { createLookups } from './lookups.ts';
-import type { Cold, ListAnswer, StreamAsk } from './questions.ts';
+import type { LinesAnswer, LinesAsk } from '../lists/lines.ts';
+import type { AnyListAnswer, Cold, ListAnswer, ListAsk, StreamAsk } from './questions.ts';
 import { createUnbanned } from './unbanned.ts';
 
 type Feed = DurableObjectStub<DecisionFeed>;
@@ -117,6 +118,12 @@ export function createFeedClient() {
     }
   }
 
+  function askAnyList(env: Env, ask: ListAsk): Promise<AnyListAnswer> {
+    return counting.send(Date.now(), (counts) => {
+      return askFeed(env, async (feed) => feed.list({ ...ask, counts }));
+    });
+  }
+
   async function askList(
     env: Env,
     poll: Sighting,
@@ -124,10 +131,7 @@ export function createFeedClient() {
     lookup: string | null,
     store: StreamAsk['store'],
   ): Promise<ListAnswer> {
-    const ask = { ...query, poll, ...known(), store };
-    const answer = await counting.send(Date.now(), (counts) =>
-      askFeed(env, async (feed) => feed.list({ ...ask, counts })),
-    );
+    const answer = (await askAnyList(env, { ...query, poll, ...known(), store })) as ListAnswer;
     if (answer.kind === 'short' && lookup !== null) lookups.learn(lookup, answer, poll.seenMs);
     return answer;
   }
@@ -184,6 +188,19 @@ export function createFeedClient() {
       });
     },
 
+    /** The list of an appliance. Null: the object still runs the release before, which has none. */
+    async lines(
+      env: Env,
+      poll: Sighting,
+      view: View,
+      lines: LinesAsk,
+      store: StreamAsk['store'],
+    ): Promise<LinesAnswer | Cold | null> {
+      const query = { view, limit: null, offset: 0, idGreaterThan: 0 };
+      const answer = await askAnyList(env, { ...query, lines, poll, ...known(), store });
+      return answer.kind === 'lines' || answer.kind === 'cold' ? answer : null;
+    },
+
     /** Counts a request of a bouncer, or what it found. */
     count: counting.count,
     countRefusal: counting.countRefusal,
@@ -209,7 +226,8 @@ export function createFeedClient() {
   };
 }
 
-export const { stream, list, count, countRefusal, report, forgetLatest, changesHere } = createFeedClient();
+export const { stream, list, lines, count, countRefusal, report, forgetLatest, changesHere } =
+  createFeedClient();
 
 function feedOf(env: Env): Feed {
   const { feedLocation: location } = settingsOf(env);

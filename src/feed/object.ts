@@ -30,6 +30,7 @@ import { effectOf, sweepAllowList, type AllowEffect } from '../mirror/allow-list
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
+import { createListing } from './list.ts';
 import { settleLocation } from './location.ts';
 import { createFeedMemory } from './feed-memory.ts';
 import { createMaintenance } from './maintenance.ts';
@@ -41,19 +42,18 @@ import { openNewKeys, type NewKeys } from '../stream/new-keys.sql.ts';
 import type { Mark } from '../stream/invalidated.ts';
 import { answerPoll, type Stream, type StreamAnswer } from '../stream/poll.ts';
 import type {
+  AnyListAnswer,
   Cold,
   FeedStatus,
   Filtered,
   FollowAsk,
   Followed,
-  ListAnswer,
   ListAsk,
   StreamAsk,
   SyncAsk,
 } from './questions.ts';
 import { openRememberedKeys, type Recalled, type RememberedKeys } from '../writer/remembered-keys.ts';
 import type { RoundResult, Write } from '../engines/rounds.ts';
-import { answerList } from '../stream/list.ts';
 import { activeRows } from '../stream/selection.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
@@ -78,6 +78,7 @@ export class DecisionFeed extends DurableObject<Env> {
   readonly #census: (nowMs: number) => Promise<Kind[]>;
   readonly #watch: Watch;
   readonly #firstSync: FirstSync;
+  readonly #listing = createListing();
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -170,8 +171,8 @@ export class DecisionFeed extends DurableObject<Env> {
     return answerPoll(this.#stream, client, { ...ask, view, known, keyMadeAt, nowMs });
   }
 
-  /** A live lookup, or the whole list: active decisions of a view. */
-  async list(ask: ListAsk): Promise<ListAnswer> {
+  /** A live lookup, the whole list, or that of an appliance: active decisions of a view. */
+  async list(ask: ListAsk): Promise<AnyListAnswer> {
     const view = byHandles(ask.view, this.#store.names);
     const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
@@ -186,7 +187,7 @@ export class DecisionFeed extends DurableObject<Env> {
       nowMs = this.#sweep();
       if (isCold()) return { kind: 'cold' };
     }
-    return answerList(mirror, { ...ask, view }, nowMs);
+    return this.#listing(mirror, { ...ask, view }, nowMs);
   }
 
   /** Notes polls that an isolate answered without asking, and what it has counted. */

@@ -10,6 +10,7 @@ import type { Touched } from '../mirror/touched.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import type { Poll } from '../stream/poll.ts';
+import type { LinesAnswer, LinesAsk } from '../lists/lines.ts';
 import type { LongList, ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 
@@ -57,14 +58,18 @@ export interface Filtered {
 
 export type StreamAsk = Polled & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;
 
-export type ListAsk = Polled & ListQuery;
+/** `lines`: what is asked for is the list of an appliance. The release before does not read it. */
+export type ListAsk = Polled & ListQuery & { readonly lines?: LinesAsk };
 
 /** `cold`: it is not known yet what the engines ban. */
 export interface Cold {
   readonly kind: 'cold';
 }
 
+/** To a question without `lines`. */
 export type ListAnswer = Cold | ShortList | LongList;
+
+export type AnyListAnswer = ListAnswer | LinesAnswer;
 
 export interface FeedStatus {
   readonly sequence: number;

@@ -17,6 +17,8 @@ export type Failure =
   | { readonly kind: 'forbidden'; readonly problem?: string }
   /** `login-refused`: a machine's log-in, in LAPI's words. */
   | { readonly kind: 'unauthorised' | 'login-refused'; readonly problem: string }
+  /** A bouncer's key that opens nothing, or none. */
+  | { readonly kind: 'key-refused' }
   /** `bad-nonce`: not of a challenge of ours. `replayed`: a signed request that was answered before. */
   | { readonly kind: 'bad-nonce' | 'stale-nonce' | 'replayed' | 'host-revoked' }
   /** The host's counter of registrations differs from ours: a copy of the host may have registered. */
@@ -54,6 +56,7 @@ const statuses: Readonly<Record<Failure['kind'], readonly [status: number, title
   'bad-input': [400, 'Bad input'],
   unauthorised: [401, 'Unauthorised'],
   'login-refused': [401, 'Login refused'],
+  'key-refused': [401, 'Unauthorised'],
   'bad-nonce': [401, 'Bad nonce'],
   'stale-nonce': [401, 'Stale nonce'],
   forbidden: [403, 'Forbidden'],
@@ -88,6 +91,8 @@ function detailOf(failure: Failure): string {
       return failure.problem;
     case 'forbidden':
       return failure.problem ?? 'access forbidden';
+    case 'key-refused':
+      return 'no valid key: send the key of a bouncer as the password of HTTP Basic, with any user name';
     case 'precondition-failed':
       return `If-Match: it was changed meanwhile; it is ${failure.etag} now`;
     case 'rate-limited':
@@ -128,6 +133,8 @@ function failureHeaders(failure: Failure): Record<string, string> {
   if (failure.kind === 'unsupported-coding') return { 'accept-encoding': 'gzip' };
   if (failure.kind === 'login-refused') return { 'www-authenticate': 'JWT realm=Crowdsec API local' };
   if (failure.kind === 'unauthorised') return { 'www-authenticate': 'Bearer realm="lapidary"' };
+  // Some appliances send a password only once they are asked for it.
+  if (failure.kind === 'key-refused') return { 'www-authenticate': 'Basic realm="lapidary"' };
   if (failure.kind === 'bad-nonce' || failure.kind === 'stale-nonce') {
     return { 'www-authenticate': 'SSHSIG realm="lapidary"' };
   }

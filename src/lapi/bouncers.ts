@@ -2,32 +2,19 @@
 // `message`, or `[]` for an empty list each stops or crashes one of them.
 
 import { Hono, type Context, type Next } from 'hono';
-import { adopt } from '../bouncers/adoption.ts';
-import { noteFirstUse } from '../bouncers/bouncers.ts';
-import {
-  authenticate,
-  forgetRefusals,
-  isStoreFailing,
-  learnFirstUse,
-  type BouncerIdentity,
-} from '../bouncers/authenticate.ts';
-import { isAllowed } from '../bouncers/policy.ts';
-import { clientAddress, type AppEnv } from '../env.ts';
+import type { AppEnv } from '../env.ts';
 import { saveMetrics } from '../bouncers/bouncers.sql.ts';
-import { answerMs } from '../store/ask.ts';
-import { saveFirstUse } from '../bouncers/keys.sql.ts';
-import { badInput, causeOf, fail, lapiError, succeed, type Result } from '../http/failure.ts';
+import { badInput, causeOf, lapiError, succeed, type Result } from '../http/failure.ts';
 import { reportOf, type Report } from '../engines/metrics.ts';
-import { withinMs } from '../runtime/wait.ts';
 import { readJson } from '../http/body.ts';
 import { isMachines, withMachines } from '../machines/routes.ts';
 import { parseListQuery } from '../stream/query.ts';
 import { searchOf } from '../http/address.ts';
-import { consumeRateLimit } from '../http/rate-limit.ts';
 import type { UsageReport } from '../counters/usage.sql.ts';
 import { windowsOf } from '../counters/usage.ts';
 import { counted, type Counted } from '../counters/counting.ts';
-import { askFeed, count, countRefusal } from '../feed/client.ts';
+import { askFeed, count } from '../feed/client.ts';
+import { admit, noteUse } from './admit.ts';
 import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
@@ -56,77 +43,15 @@ async function answer(
   if (method === undefined) {
     return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, Object.keys(methods)) });
   }
-  const address = clientAddress(c.req.raw, c.get('settings'));
-  const bouncer = await whoAsks(c, address);
-  if (!bouncer.ok) {
-    const isRefused = bouncer.failure.kind === 'forbidden';
-    if (isRefused) countRefusal('bouncer', apiKey(c.req.raw.headers) === '' ? 'no-key' : 'unknown-key');
-    return lapiError(bouncer.failure);
-  }
-  const { id, policy } = bouncer.value;
-  // The answer of an unknown key: whoever found a key does not learn where it is valid.
-  if (!isAllowed(policy, address)) {
-    countRefusal('bouncer', policy.paused ? 'paused' : 'address');
-    return lapiError({ kind: 'forbidden' });
-  }
-  const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
-  if (waitSeconds !== null) return lapiError({ kind: 'rate-limited', waitSeconds });
-  count(id, method);
-  const { settings } = c.var;
-  const asker = {
-    request: c.req.raw,
-    env: c.env,
-    settings,
-    address,
-    bouncer: bouncer.value,
-    nowMs: Date.now(),
-  };
-  const [response] = await Promise.all([reply(c, asker), noteUse(c, bouncer.value)]);
+  const asker = await admit(c, apiKey(c.req.raw.headers));
+  // One answer for all: whoever found a key does not learn where it is valid.
+  if (!asker.ok)
+    return lapiError(asker.failure.kind === 'key-refused' ? { kind: 'forbidden' } : asker.failure);
+  count(asker.value.bouncer.id, method);
+  // A HEAD only asks whether a key is valid, and is no use of it.
+  const used = c.req.method === 'HEAD' ? null : noteUse(c, asker.value);
+  const [response] = await Promise.all([reply(c, asker.value), used]);
   return response;
-}
-
-async function whoAsks(c: Context<AppEnv>, address: string): Promise<Result<BouncerIdentity>> {
-  const key = apiKey(c.req.raw.headers);
-  const nowMs = Date.now();
-  const bouncer = await authenticate(c.env, key, address, nowMs);
-  const { adoptEngineKeys, engines } = c.get('settings');
-  if (bouncer.ok || bouncer.failure.kind !== 'forbidden' || !adoptEngineKeys) return bouncer;
-  const userAgent = c.req.header('user-agent') ?? '';
-  const isFeeds = async (digest: string): Promise<boolean> =>
-    (await askFeed(c.env, async (feed) => feed.keyDigests())).includes(digest);
-  try {
-    if (!(await adopt(c.env, engines, key, userAgent, isFeeds, nowMs))) return bouncer;
-  } catch (error) {
-    console.error(`a key was not looked for at the engine: ${causeOf(error).message}`);
-    return fail({ kind: 'unavailable', problem: 'keys can not be checked now; try again' });
-  }
-  // Another isolate may have been first.
-  forgetRefusals();
-  return authenticate(c.env, key, address, nowMs);
-}
-
-/**
- * Notes the first use of a key's version, beside the reply. That of a new version starts the old one's grace. A HEAD only
- * asks whether a key is valid, and is no use of it. The poll gets its answer also when the key store is out of reach.
- */
-async function noteUse(c: Context<AppEnv>, bouncer: BouncerIdentity): Promise<void> {
-  if (bouncer.version.firstUsedMs !== null || c.req.method === 'HEAD' || isStoreFailing()) return;
-  const noted = note(c.env, bouncer, Date.now());
-  c.executionCtx.waitUntil(noted);
-  await withinMs(noted, answerMs);
-}
-
-async function note(env: Env, { name, version }: BouncerIdentity, nowMs: number): Promise<void> {
-  try {
-    if (version.state === 'next') {
-      await noteFirstUse(env, version, name, nowMs);
-    } else {
-      await saveFirstUse(env.DB, version.id, nowMs);
-      learnFirstUse(version, nowMs);
-    }
-  } catch (error) {
-    console.error(`a first use was not noted: ${causeOf(error).message}`);
-  }
 }
 
 function pollStream(c: Context<AppEnv>, asker: Asker): Response | Promise<Response> {

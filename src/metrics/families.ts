@@ -68,6 +68,8 @@ const requests = [
   [counted.lookUps, labelsOf({ route: '/v1/decisions', method: 'GET' })],
   [counted.lookUpHeads, labelsOf({ route: '/v1/decisions', method: 'HEAD' })],
   [counted.reports, labelsOf({ route: '/v1/usage-metrics', method: 'POST' })],
+  [counted.lists, labelsOf({ route: '/lists', method: 'GET' })],
+  [counted.listHeads, labelsOf({ route: '/lists', method: 'HEAD' })],
 ] as const;
 
 /** Those of them that are of each bouncer. */
@@ -198,6 +200,14 @@ export function ofBouncers(bouncers: readonly Bouncer[]): Family[] {
       'lapidary_bouncer_active_decisions',
       'Decisions that the bouncer reported to enforce, in the last two hours.',
       each(bouncers, ({ labels, enforced }) => enforcedSamples(labels, enforced())),
+    ),
+    counter(
+      'lapidary_bouncer_list_omitted_total',
+      'Networks that were left out of the lists of the bouncer: each list counts them anew.',
+      each(bouncers, ({ labels, counts }) => {
+        const omitted = counts[counted.omitted] ?? 0;
+        return omitted > 0 ? [[labels, omitted]] : [];
+      }),
     ),
     counter(
       'lapidary_bouncer_usage_total',

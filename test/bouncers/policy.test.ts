@@ -378,7 +378,9 @@ describe('the addresses', () => {
     ['unknown', null, true],
   ])('%s in %j: %s', (address, allowed, expected) => {
     const allow = allowed && allowed.map((text) => parseNetwork(text) as Network);
-    expect(isAllowed({ limits: null, allow, perMinute: null, paused: false }, address)).toBe(expected);
+    expect(isAllowed({ limits: null, list: null, allow, perMinute: null, paused: false }, address)).toBe(
+      expected,
+    );
   });
 
   test('any other is refused like a bad key, on every route, and is not a first use', async () => {

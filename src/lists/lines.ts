@@ -1,0 +1,165 @@
+// Lists, as the feed's object answers them. The same choice makes the length and the name of a list, and then its text, so
+// the two agree whatever changes meanwhile. A list is written while it is sent, and kept for a moment for others that ask the
+// same: hundreds of devices may ask at the same minute.
+
+import type { Mirror } from '../mirror/memory.ts';
+import { viewKey, type View } from '../mirror/view.ts';
+import { sinceMs } from '../runtime/clock.ts';
+import { createGenerations } from '../runtime/generations.ts';
+import { gzip, streamOf } from '../stream/render.ts';
+import { changedAt, isUnchanged, lastModified, type Conditions, type Validators } from './conditions.ts';
+import { choose, entriesOf, type Chosen } from './entries.ts';
+import { forms, textOf, type Entry } from './formats.ts';
+import type { ListOptions } from './options.ts';
+
+/** What is asked of a list, besides its view. */
+export interface LinesAsk {
+  readonly options: ListOptions;
+  readonly conditions: Conditions;
+  readonly gzip: boolean;
+  /** HEAD: the answer needs no body. */
+  readonly head: boolean;
+}
+
+export interface LinesAnswer extends Validators {
+  readonly kind: 'lines';
+  readonly contentType: string;
+  readonly bytes: number;
+  readonly gzip: boolean;
+  readonly omitted: number;
+  /** The client has it already. */
+  readonly unchanged: boolean;
+  /** Null: none is wanted. */
+  readonly body: ReadableStream<Uint8Array> | null;
+}
+
+/** A list as it was at one sequence. */
+interface Made {
+  readonly digest: string;
+  readonly lines: number;
+  readonly bytes: number;
+  readonly omitted: number;
+  slices(): Iterable<string>;
+  /** Made for the first that asks. */
+  compressed: Promise<Uint8Array[]> | null;
+}
+
+interface Kept {
+  readonly sequence: number;
+  readonly madeMs: number;
+  readonly made: Promise<Made>;
+  lines: number;
+}
+
+const sliceLength = 256 * 1024;
+/** A timeout in a list is never older than this. */
+const keptMs = 60_000;
+/** Of all that are kept, some 15 MB without what is compressed; one that alone is longer is kept, too. */
+const mostKeptLines = 1_000_000;
+const mostKept = 16;
+/** Lists of which it is remembered when they changed. */
+const mostKnown = 2_000;
+
+export function createLists() {
+  const kept = new Map<string, Kept>();
+  const changes = createGenerations<{ readonly digest: string; readonly seconds: number }>(mostKnown);
+
+  /** The same for all that ask at one sequence. */
+  function listOf(
+    mirror: Mirror,
+    name: string,
+    view: View,
+    options: ListOptions,
+    nowMs: number,
+  ): Promise<Made> {
+    for (const [other, { sequence, madeMs }] of kept) {
+      if (sequence !== mirror.sequence || sinceMs(madeMs, nowMs) > keptMs) kept.delete(other);
+    }
+    const known = kept.get(name);
+    if (known) return known.made;
+    const entry: Kept = {
+      sequence: mirror.sequence,
+      madeMs: nowMs,
+      made: make(mirror, view, options, nowMs),
+      lines: 0,
+    };
+    kept.set(name, entry);
+    const drop = (): void => {
+      if (kept.get(name) === entry) kept.delete(name);
+    };
+    entry.made.then(({ lines }) => {
+      entry.lines = lines;
+      dropOldest(kept);
+    }, drop);
+    return entry.made;
+  }
+
+  function validatorsOf(name: string, digest: string, isGzip: boolean, nowMs: number): Validators {
+    const known = changes.get(name);
+    const seconds = known?.digest === digest ? known.seconds : changedAt(known?.seconds, nowMs);
+    if (known?.digest !== digest) changes.set(name, { digest, seconds });
+    // In another coding it is another text.
+    return { etag: `"${digest}${isGzip ? '-gzip' : ''}"`, lastModified: lastModified(seconds, nowMs) };
+  }
+
+  /** `view`: with the limits of its bouncer; its engines are named by their handles. */
+  return async (mirror: Mirror, view: View, ask: LinesAsk, nowMs: number): Promise<LinesAnswer> => {
+    const { options, head, gzip } = ask;
+    const name = `${viewKey(view)} ${JSON.stringify(options)}`;
+    const made = await listOf(mirror, name, view, options, nowMs);
+    const validators = validatorsOf(name, made.digest, gzip, nowMs);
+    const answer = {
+      kind: 'lines',
+      ...validators,
+      contentType: forms[options.format].contentType,
+      gzip,
+      omitted: made.omitted,
+    } as const;
+    if (isUnchanged(ask.conditions, validators)) return { ...answer, bytes: 0, unchanged: true, body: null };
+    const slices = gzip ? await compressed(made) : null;
+    const bytes = slices?.reduce((sum, slice) => sum + slice.length, 0) ?? made.bytes;
+    const body = head ? null : streamOf(slices ?? made.slices());
+    return { ...answer, bytes, unchanged: false, body };
+  };
+}
+
+function compressed(made: Made): Promise<Uint8Array[]> {
+  made.compressed ??= gzip(made.slices());
+  return made.compressed;
+}
+
+function dropOldest(kept: Map<string, Kept>): void {
+  let lines = 0;
+  for (const [at, [name, entry]] of [...kept].toReversed().entries()) {
+    lines += entry.lines;
+    if (at > 0 && (at >= mostKept || lines > mostKeptLines)) kept.delete(name);
+  }
+}
+
+async function make(mirror: Mirror, view: View, options: ListOptions, nowMs: number): Promise<Made> {
+  const pause = (): Promise<void> => scheduler.wait(0);
+  const chosen = await choose(mirror, view, options, pause);
+  const slices = (): Iterable<string> => {
+    return textOf(forms[options.format], linesOf(chosen, options, nowMs), options.listName, sliceLength);
+  };
+  const hash = new crypto.DigestStream('SHA-256');
+  const writer = hash.getWriter();
+  const encoder = new TextEncoder();
+  let bytes = 0;
+  for (const slice of slices()) {
+    await writer.write(encoder.encode(slice));
+    bytes += slice.length;
+    await pause();
+  }
+  await writer.close();
+  const digest = new Uint8Array(await hash.digest).toHex().slice(0, 32);
+  const { omitted } = chosen;
+  return { digest, lines: chosen.rows.length, bytes, omitted, slices, compressed: null };
+}
+
+function linesOf(chosen: Chosen, { placeholder }: ListOptions, nowMs: number): Iterable<Entry> {
+  if (chosen.rows.length > 0 || placeholder === null) return entriesOf(chosen, nowMs);
+  const isV6 = placeholder.includes(':');
+  const lasting = { id: 0, scenario: 'placeholder', leftMs: 3_600_000 };
+  return [{ ...lasting, address: placeholder, prefixBits: isV6 ? 128 : 32, family: isV6 ? 6 : 4 }];
+}
