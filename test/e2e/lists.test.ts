@@ -1,92 +1,254 @@
-// Public lists as upstreams, over real connections: what their servers send, and how they fail, at the built Worker.
-import { createServer, type RequestListener, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+// Lists as appliances get them from `npm start`: each kind as it asks, through bans, unbans, a rotation, trouble and a wrong
+// key; what is on the wire; very many at once; and a list that is very long.
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createHash } from 'node:crypto';
+import { gunzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { residentBytes } from '../bench/cpu.ts';
+import { describeWith } from '../lab/ability.ts';
+import { ask, kinds, startAppliance, type Appliance } from '../lab/appliances.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
-import { pullStream } from '../lab/poller.ts';
+import { nftCommand, openNamespace } from '../lab/netns.ts';
 import { until } from '../lab/wait.ts';
 
-/** What is at each path. `endless` notes when its connection is closed from the other side. */
-const closed = Promise.withResolvers<void>();
-const paths: Record<string, RequestListener> = {
-  '/moved': (_, response) => response.writeHead(301, { location: '/good' }).end(),
-  '/good': (_, response) => {
-    response.writeHead(200, { 'content-type': 'text/plain', etag: '"1"' });
-    response.write('# a list\n192.0.2.1\n198.51.');
-    response.end('100.0/24 ; SBL1\n');
-  },
-  '/silent': () => undefined,
-  '/endless': (_, response) => {
-    response.writeHead(200, { 'content-type': 'text/plain' });
-    response.on('close', closed.resolve);
-    const more = (): void => {
-      while (response.write('203.0.113.9\n'.repeat(1000)));
-      response.once('drain', more);
-    };
-    more();
-  },
-  '/cut': (_, response) => {
-    response.writeHead(200, { 'content-length': '1000' });
-    response.write('203.0.113.7\n', () => response.destroy());
-  },
-};
+const basic = (key: string) => ({ authorization: `Basic ${Buffer.from(`any:${key}`).toString('base64')}` });
 
-describe('lists', () => {
-  let server: Server;
+/** As many decisions as LIST_LINES says: 1,000,000 were seen to be listed. */
+const count = Number(process.env['LIST_LINES'] ?? 20_000);
+const patienceMs = 120_000 + count;
+
+/** An engine with one long list; `trouble`: it answers 500. */
+interface LongEngine {
+  url: string;
+  server: Server;
+  trouble: boolean;
+}
+
+const valueAt = (at: number): string => `2001:db8::${(at >> 16).toString(16)}:${(at & 0xffff).toString(16)}`;
+
+async function startEngine(lines: number): Promise<LongEngine> {
+  const engine: LongEngine = {
+    url: '',
+    trouble: false,
+    server: createServer((asked, answer) => reply(asked.url ?? '', answer)),
+  };
+  function reply(url: string, answer: ServerResponse): void {
+    if (engine.trouble) return void answer.writeHead(500).end('{"message":"trouble"}');
+    answer.setHeader('content-type', 'application/json');
+    if (url.startsWith('/v1/decisions/stream')) return void answer.end('{"new": [], "deleted": []}');
+    if (url !== '/v1/decisions') return void answer.end('null');
+    let at = 0;
+    const write = (): void => {
+      for (; at < lines; at++) {
+        const decision = { id: at + 1, origin: 'CAPI', type: 'ban', scope: 'Ip', value: valueAt(at + 1) };
+        const text = JSON.stringify({ ...decision, scenario: 'crowdsecurity/ssh-bf', duration: '100h0m0s' });
+        if (!answer.write(`${at === 0 ? '[' : ','}${text}`)) {
+          at++;
+          return void answer.once('drain', write);
+        }
+      }
+      answer.end(']');
+    };
+    write();
+  }
+  await new Promise<void>((resolve) => void engine.server.listen(0, '127.0.0.1', resolve));
+  engine.url = `http://127.0.0.1:${(engine.server.address() as { port: number }).port}`;
+  return engine;
+}
+
+describe('appliances', () => {
   let lapidary: Lapidary;
-  const asked: string[] = [];
-
+  let key: string;
   beforeAll(async () => {
-    server = createServer((request, response) => {
-      asked.push(request.url ?? '');
-      paths[request.url ?? '']?.(request, response);
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const entries = ['moved', 'silent', 'endless', 'cut'].map((name) => {
-      return { kind: 'list', name, url: `${url}/${name}`, allow_reserved: true };
-    });
-    lapidary = await startLapidary({
-      settings: { UPSTREAMS: JSON.stringify(entries), UPSTREAM_TIMEOUT_SECONDS: '2' },
-    });
+    lapidary = await startLapidary();
+    key = await lapidary.addBouncer('device');
   });
-  afterAll(async () => {
-    await lapidary?.close();
-    server?.closeAllConnections();
-    server?.close();
-  });
+  afterAll(() => lapidary.close());
 
-  it('ban what they have, and those that fail say how and ban nothing', async () => {
-    const engines = async (): Promise<Record<string, any>> => {
-      const all: any[] = (await lapidary.feed()).engines;
-      return Object.fromEntries(all.map((each) => [each.name, each]));
+  const all = ['192.0.2.1', '192.0.2.7', '2001:db8::1'];
+  const readBy = (name: string) =>
+    all.filter((value) => !value.includes(':') || !['sophos', 'checkpoint'].includes(name));
+
+  test('each has every ban, and each unban, up to the last one', async () => {
+    const devices = Object.entries(kinds).map(([name, kind]) => {
+      return [name, startAppliance(lapidary.url, kind, key)] as const;
+    });
+    const refreshed = async () => {
+      for (const [, device] of devices) await device.refresh();
+      return Object.fromEntries(devices.map(([name, device]) => [name, device.bans()]));
     };
-    await until('each was asked', async () => {
-      return Object.values(await engines()).every(({ state }) => state !== 'cold');
-    });
-    expect(await engines()).toMatchObject({
-      moved: { kind: 'list', freshness: 'fresh', decisions: 2, last_error: null },
-      silent: { freshness: 'cold', decisions: 0, last_error: expect.stringContaining('is silent') },
-      endless: { decisions: 0, last_error: expect.stringContaining('more than 100000 addresses') },
-      cut: { decisions: 0, last_error: expect.stringContaining('out of reach') },
-    });
-    await closed.promise;
-    const key = await lapidary.addBouncer('reader');
-    const { new: added } = await pullStream({ url: lapidary.url, key }, 'startup=true');
-    const said = added?.map(({ value, origin, scenario }) => [value, origin, scenario]);
-    expect(said?.sort()).toEqual([
-      ['192.0.2.1', 'lists', 'moved'],
-      ['198.51.100.0/24', 'lists', 'moved'],
-    ]);
-    expect(await lapidary.health()).toMatchObject({ feed: 'stale' });
+    const each = (bans: (name: string) => string[]) =>
+      Object.fromEntries(devices.map(([name]) => [name, bans(name)]));
+
+    for (const value of all) await lapidary.ban(value);
+    expect(await refreshed()).toEqual(each(readBy));
+    expect(await refreshed()).toEqual(each(readBy));
+    await lapidary.unban('192.0.2.1');
+    expect(await refreshed()).toEqual(each((name) => readBy(name).slice(1)));
+    for (const value of all.slice(1)) await lapidary.unban(value);
+    expect(await refreshed()).toEqual(
+      each((name) => (['cisco', 'pfsense'].includes(name) ? ['192.0.2.1'] : [])),
+    );
+    const statuses = Object.fromEntries(devices.map(([name, device]) => [name, device.statuses]));
+    expect(statuses['fortigate']).toEqual([200, 304, 200, 200]);
+    // HEAD and GET where something changed.
+    expect(statuses['juniper']).toEqual([200, 200, 200, 200, 200, 200, 200]);
+    expect(statuses['opnsense']).toEqual([200, 200, 200, 200]);
   });
 
-  it('are not asked again by a restart', async () => {
-    await lapidary.kill();
+  test('a rotation loses none that changes its password within the grace; a wrong one costs Palo Alto its list', async () => {
+    await lapidary.ban('192.0.2.1');
+    const old = await lapidary.addBouncer('rotated');
+    const device = startAppliance(lapidary.url, kinds['paloalto']!, old);
+    await device.refresh();
+    const { body } = await lapidary.operator('POST', '/bouncers/rotated/rotate', { grace: '1h' });
+    await device.refresh();
+    device.password(body.key);
+    await device.refresh();
+    expect([device.statuses, device.bans()]).toEqual([[200, 200, 200], ['192.0.2.1']]);
+    device.password(`${old}x`);
+    await device.refresh();
+    expect([device.statuses.at(-1), device.bans()]).toEqual([401, []]);
+  });
+
+  test('a server that is out of reach costs nobody its list', async () => {
+    await lapidary.ban('192.0.2.1');
+    const devices: Appliance[] = Object.values(kinds).map((kind) => startAppliance(lapidary.url, kind, key));
+    for (const device of devices) await device.refresh();
+    await lapidary.stop();
+    for (const device of devices) await device.refresh();
+    expect(devices.map((device) => [device.statuses.at(-1), device.bans()])).toEqual(
+      devices.map(() => [0, ['192.0.2.1']]),
+    );
     await lapidary.start();
-    await until('a round has run', async () => (await lapidary.sync()).ok);
-    expect(asked.filter((path) => path === '/good')).toHaveLength(1);
-    const { decisions } = await lapidary.feed();
-    expect(decisions).toBe(2);
+    for (const device of devices) await device.refresh();
+    expect(devices.map((device) => device.bans())).toEqual(devices.map(() => ['192.0.2.1']));
+  });
+
+  test('HEAD has the length of GET on the wire, and gzip comes to who asks for it', async () => {
+    await lapidary.ban('192.0.2.1');
+    await lapidary.ban('198.51.100.0/24', { scope: 'Range' });
+    const url = `${lapidary.url}/lists/juniper.txt`;
+    const whole = await ask(url, basic(key));
+    const head = await ask(url, basic(key), 'HEAD');
+    expect({ ...head.headers, date: null }).toEqual({ ...whole.headers, date: null });
+    expect([head.status, head.body.length, whole.headers['content-length']]).toEqual([
+      200,
+      0,
+      String(whole.body.length),
+    ]);
+    expect(whole.headers['transfer-encoding']).toBeUndefined();
+    expect(whole.headers['content-encoding']).toBeUndefined();
+    const packed = await ask(url, { ...basic(key), 'accept-encoding': 'gzip' });
+    expect(packed.headers['content-encoding']).toBe('gzip');
+    expect(packed.headers['content-length']).toBe(String(packed.body.length));
+    expect(gunzipSync(packed.body).toString()).toBe(whole.body.toString());
+    const same = await ask(url, { ...basic(key), 'if-none-match': String(whole.headers['etag']) });
+    expect([same.status, same.body.length, same.headers['etag']]).toEqual([304, 0, whole.headers['etag']]);
+    await lapidary.unban('198.51.100.0/24');
+  });
+
+  test('two hundred at once', async () => {
+    for (let index = 1; index <= 50; index++) await lapidary.ban(`203.0.113.${index}`);
+    const names = Object.keys(kinds);
+    const devices = Array.from({ length: 200 }, (_, index) =>
+      startAppliance(lapidary.url, kinds[names[index % names.length]!]!, key),
+    );
+    await Promise.all(devices.map((device) => device.refresh()));
+    expect(devices.filter((device) => device.bans().length !== 51).length).toBe(0);
+    for (let index = 1; index <= 50; index++) await lapidary.unban(`203.0.113.${index}`);
+  });
+});
+
+describe(`an engine with ${count} decisions`, () => {
+  let engine: LongEngine;
+  let lapidary: Lapidary;
+  beforeAll(async () => {
+    engine = await startEngine(count);
+    engine.trouble = true;
+    lapidary = await startLapidary({
+      upstream: { url: engine.url, key: 'key-of-the-feed' },
+      settings: { SYNC_INTERVAL_SECONDS: '5', MAX_DECISIONS: String(2 * count) },
+    });
+  }, patienceMs);
+  afterAll(async () => {
+    await lapidary.close();
+    engine.server.closeAllConnections();
+    engine.server.close();
+  });
+
+  test(
+    'is a 503 before its list is known, a whole list after, and that list while it is in trouble',
+    async () => {
+      const key = await lapidary.addBouncer('device');
+      const url = `${lapidary.url}/lists/plain`;
+      const cold = await ask(url, basic(key));
+      expect([cold.status, Number(cold.headers['retry-after']) > 0]).toEqual([503, true]);
+      const device = startAppliance(lapidary.url, kinds['paloalto']!, key);
+      await device.refresh();
+      expect(device.statuses).toEqual([503]);
+
+      engine.trouble = false;
+      await until('the feed is fresh', async () => (await lapidary.health()).feed === 'fresh', patienceMs);
+      const startedMs = Date.now();
+      const list = await ask(url, basic(key));
+      const lines = list.body.toString().split('\n').slice(0, -1);
+      const seconds = Math.round((Date.now() - startedMs) / 1000);
+      const mb = Math.round(residentBytes((await lapidary.pids()).workerd) / 1e6);
+      console.log(`a list of ${count} lines: after ${seconds} s; the process has ${mb} MB`);
+      expect([list.status, lines.length, list.headers['content-length']]).toEqual([
+        200,
+        count,
+        String(list.body.length),
+      ]);
+      const expected = new Set(
+        Array.from({ length: count }, (_, at) => valueAt(at + 1)).map((value) =>
+          new URL(`http://[${value}]`).hostname.slice(1, -1),
+        ),
+      );
+      expect(lines.filter((line) => !expected.has(line))).toEqual([]);
+      const merged = await ask(`${url}?aggregate=1`, basic(key));
+      expect(merged.body.toString().split('\n').length).toBeLessThan(60);
+
+      engine.trouble = true;
+      await lapidary.sync({ full: true });
+      const later = await ask(url, { ...basic(key), 'if-none-match': String(list.headers['etag']) });
+      expect(later.status).toBe(304);
+      const again = await ask(url, basic(key));
+      expect(createHash('sha256').update(again.body).digest('hex')).toBe(
+        createHash('sha256').update(list.body).digest('hex'),
+      );
+    },
+    3 * patienceMs,
+  );
+});
+
+describeWith('a set of nftables', ['netns'], () => {
+  test('takes the lists as they come', async () => {
+    const lapidary = await startLapidary();
+    const namespace = await openNamespace(Number(new URL(lapidary.url).port));
+    try {
+      const key = await lapidary.addBouncer('host');
+      for (const value of ['192.0.2.0', '192.0.2.1', '203.0.113.9', '2001:db8::1']) await lapidary.ban(value);
+      for (const value of ['198.51.100.0/24', '2001:db8:1::/48'])
+        await lapidary.ban(value, { scope: 'Range' });
+      const [nft = '', ...args] = await nftCommand();
+      const run = (script: string) =>
+        namespace.run('sh', ['-c', 'printf "%s" "$0" | "$@"', script, nft, ...args, '-f', '-']);
+      await run(
+        'table inet t { set v4 { type ipv4_addr; flags interval; }; set v6 { type ipv6_addr; flags interval; }; }\n',
+      );
+      for (const family of [4, 6]) {
+        const { body } = await ask(`${lapidary.url}/lists/plain?family=${family}&aggregate=1`, basic(key));
+        const lines = body.toString().split('\n').slice(0, -1);
+        await run(lines.map((line) => `add element inet t v${family} { ${line} }\n`).join(''));
+        const set = await namespace.run(nft, [...args, 'list', 'set', 'inet', 't', `v${family}`]);
+        const elements = /elements = \{([^}]*)\}/.exec(set)?.[1] ?? '';
+        expect(elements.split(',').map((element) => element.trim())).toEqual(lines);
+      }
+    } finally {
+      await namespace.close();
+      await lapidary.close();
+    }
   });
 });

@@ -1,0 +1,92 @@
+// Public lists as upstreams, over real connections: what their servers send, and how they fail, at the built Worker.
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { pullStream } from '../lab/poller.ts';
+import { until } from '../lab/wait.ts';
+
+/** What is at each path. `endless` notes when its connection is closed from the other side. */
+const closed = Promise.withResolvers<void>();
+const paths: Record<string, RequestListener> = {
+  '/moved': (_, response) => response.writeHead(301, { location: '/good' }).end(),
+  '/good': (_, response) => {
+    response.writeHead(200, { 'content-type': 'text/plain', etag: '"1"' });
+    response.write('# a list\n192.0.2.1\n198.51.');
+    response.end('100.0/24 ; SBL1\n');
+  },
+  '/silent': () => undefined,
+  '/endless': (_, response) => {
+    response.writeHead(200, { 'content-type': 'text/plain' });
+    response.on('close', closed.resolve);
+    const more = (): void => {
+      while (response.write('203.0.113.9\n'.repeat(1000)));
+      response.once('drain', more);
+    };
+    more();
+  },
+  '/cut': (_, response) => {
+    response.writeHead(200, { 'content-length': '1000' });
+    response.write('203.0.113.7\n', () => response.destroy());
+  },
+};
+
+describe('lists', () => {
+  let server: Server;
+  let lapidary: Lapidary;
+  const asked: string[] = [];
+
+  beforeAll(async () => {
+    server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      paths[request.url ?? '']?.(request, response);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const entries = ['moved', 'silent', 'endless', 'cut'].map((name) => {
+      return { kind: 'list', name, url: `${url}/${name}`, allow_reserved: true };
+    });
+    lapidary = await startLapidary({
+      settings: { UPSTREAMS: JSON.stringify(entries), UPSTREAM_TIMEOUT_SECONDS: '2' },
+    });
+  });
+  afterAll(async () => {
+    await lapidary?.close();
+    server?.closeAllConnections();
+    server?.close();
+  });
+
+  it('ban what they have, and those that fail say how and ban nothing', async () => {
+    const engines = async (): Promise<Record<string, any>> => {
+      const all: any[] = (await lapidary.feed()).engines;
+      return Object.fromEntries(all.map((each) => [each.name, each]));
+    };
+    await until('each was asked', async () => {
+      return Object.values(await engines()).every(({ state }) => state !== 'cold');
+    });
+    expect(await engines()).toMatchObject({
+      moved: { kind: 'list', freshness: 'fresh', decisions: 2, last_error: null },
+      silent: { freshness: 'cold', decisions: 0, last_error: expect.stringContaining('is silent') },
+      endless: { decisions: 0, last_error: expect.stringContaining('more than 100000 addresses') },
+      cut: { decisions: 0, last_error: expect.stringContaining('out of reach') },
+    });
+    await closed.promise;
+    const key = await lapidary.addBouncer('reader');
+    const { new: added } = await pullStream({ url: lapidary.url, key }, 'startup=true');
+    const said = added?.map(({ value, origin, scenario }) => [value, origin, scenario]);
+    expect(said?.sort()).toEqual([
+      ['192.0.2.1', 'lists', 'moved'],
+      ['198.51.100.0/24', 'lists', 'moved'],
+    ]);
+    expect(await lapidary.health()).toMatchObject({ feed: 'stale' });
+  });
+
+  it('are not asked again by a restart', async () => {
+    await lapidary.kill();
+    await lapidary.start();
+    await until('a round has run', async () => (await lapidary.sync()).ok);
+    expect(asked.filter((path) => path === '/good')).toHaveLength(1);
+    const { decisions } = await lapidary.feed();
+    expect(decisions).toBe(2);
+  });
+});
