@@ -13,7 +13,7 @@ import { until } from '../lab/wait.ts';
 
 const basic = (key: string) => ({ authorization: `Basic ${Buffer.from(`any:${key}`).toString('base64')}` });
 
-/** As many decisions as LIST_LINES says: 1,000,000 were seen to be listed. */
+/** As many decisions as LIST_LINES says. */
 const count = Number(process.env['LIST_LINES'] ?? 20_000);
 const patienceMs = 120_000 + count;
 
