@@ -124,13 +124,13 @@ describe('an entry', () => {
       expect.stringMatching(/^1 active decisions are on countries/),
     ]);
     await client.pull(false);
-    expect(client.banned()).toEqual(['203.0.0.0/16']);
+    expect(client.banned()).toEqual(['203.0.0.0/16', 'DE']);
     const refused = await allow('203.0.113.7');
     expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'force']);
     expect(refused.body.detail).toMatch(/203\.0\.113\.7 .*203\.0\.0\.0\/16 .*65535/);
     expect((await allow('203.0.113.7', { force: true })).status).toBe(201);
     await client.pull(false);
-    expect(client.banned()).toEqual([]);
+    expect(client.banned()).toEqual(['DE']);
   });
 
   test('keeps look-ups of its addresses empty; others of the same range are found', async () => {
