@@ -20,13 +20,14 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
   return (
     <Table label={label} columns={all}>
       {decisions.map((decision) => {
-        const { value, scope, type, engine, left_behind: leftBehind } = decision;
+        const { value, scope, type, engine, left_behind: leftBehind, withheld_by: entry } = decision;
         const untilMs = Date.parse(decision.until);
         return (
           <tr>
             <th scope="row">
               <LookUpLink at={at} value={value} scope={scope} />{' '}
               {scope === 'Ip' || scope === 'Range' ? null : <span class="soft">{scope}</span>}
+              <Withheld at={at} entry={entry} />
             </th>
             <td>{type}</td>
             <td class="wrap">{decision.origin}</td>
@@ -53,5 +54,15 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
         );
       })}
     </Table>
+  );
+}
+
+/** The entry of the allow-list for which no bouncer is served a decision. */
+export function Withheld({ at, entry }: { at: At; entry: DecisionBody['withheld_by'] }) {
+  if (entry === null) return null;
+  return (
+    <a class="soft" href={linkTo(at, `/allow-list/${entry.id}`)}>
+      withheld: allow-list
+    </a>
   );
 }

@@ -7,6 +7,7 @@ import type { DecidedValue, valuesShape } from '../decisions/values-api.ts';
 import type { AppEnv } from '../env.ts';
 import { localOrigin } from '../formats/decision.ts';
 import { linkTo, may, type At } from './at.ts';
+import { Withheld } from './decision-table.tsx';
 import { call, filledIn, onceBy } from './call.ts';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
@@ -159,6 +160,7 @@ function ValueRow({
       <th scope="row">
         <LookUpLink at={at} value={value} scope={scope} />{' '}
         {scope === 'Ip' || scope === 'Range' ? null : <span class="soft">{scope}</span>}
+        <Withheld at={at} entry={decisions[0]?.withheld_by ?? null} />
       </th>
       <td class="n">{countOf(total)}</td>
       <td>{types.join(', ')}</td>

@@ -50,6 +50,7 @@ const pages = [
   ['/lookup', 'Look-up'],
   ['/bouncers', 'Bouncers'],
   ['/decisions', 'Decisions'],
+  ['/allow-list', 'Allow-list'],
   ['/engines', 'Engines'],
   ['/hosts', 'Hosts'],
   ['/rotations', 'Rotations'],

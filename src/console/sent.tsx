@@ -186,6 +186,7 @@ const reasons: ReadonlyMap<string, string> = new Map([
   ['request.value', 'it asks for other addresses'],
   ['view.max_decisions', 'its cap has no room for it'],
   ['paused', 'it is paused'],
+  ['allow-list', 'an entry of the allow-list withholds it'],
   ['no-valid-key', 'no key of it is good'],
 ]);
 

@@ -8,7 +8,7 @@ import { byHandles, type Names } from '../mirror/engine-names.ts';
 import { concerning, listed, type Listed } from '../mirror/listing.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
-import { limitsKey, matcher, viewOf, type Filters, type Limits, type View } from '../mirror/view.ts';
+import { limitsKey, matcher, passing, viewOf, type Filters, type Limits, type View } from '../mirror/view.ts';
 import type { Baselines } from './baselines.ts';
 import type { ViewCursor } from './client-records.ts';
 import { placesOf, type Clients, type Place } from './clients.ts';
@@ -31,9 +31,13 @@ const filterNames = [
   'scenarios_not_containing',
 ] as const;
 
-/** `request.…`: what the bouncer asks for leaves it out. `view.…`: its limits do. */
+/**
+ * `request.…`: what the bouncer asks for leaves it out. `view.…`: its limits do. `allow-list`: no bouncer is served it, by
+ * the entry that is named at the decision.
+ */
 export const whys = [
   ...refusals,
+  'allow-list',
   ...filterNames.flatMap((name) => [`request.${name}`, `view.${name}`] as const),
   'request.type',
   'request.value',
@@ -174,7 +178,7 @@ export function createSentTo(
       const counted = { twice: 0, once: 0, 'not-yet': 0, never: 0 };
       const refusedBy = refused ? [refused] : [];
       if (following.length === 0) {
-        const why = [...refusedBy, ...(limits ? leftOutBy('view', limits, row) : [])];
+        const why = [...refusedBy, ...withheld(row), ...(limits ? leftOutBy('view', limits, row) : [])];
         const state = why.length > 0 ? 'never' : clients.length > 0 ? 'asks' : 'unknown';
         return { id: row.id, state, why, insteadId: null, clients: counted };
       }
@@ -246,7 +250,8 @@ function lookAt(
 ): Looks {
   const matches = matcher({ ...view, limits });
   const looked = rows.map((row): Looked => {
-    const why = [...leftOutByRequest(view, row), ...(limits ? leftOutBy('view', limits, row) : [])];
+    const ofView = limits ? leftOutBy('view', limits, row) : [];
+    const why = [...withheld(row), ...leftOutByRequest(view, row), ...ofView];
     const winner = why.length === 0 && view.dedup ? longest(mirror, row, matches) : undefined;
     return { why, target: winner ?? row };
   });
@@ -287,6 +292,10 @@ const everything: View = {
   limits: null,
 };
 
+function withheld(row: Row): Why[] {
+  return row.withheld ? ['allow-list'] : [];
+}
+
 /** Each filter alone. */
 function leftOutBy<Of extends 'request' | 'view'>(of: Of, filters: Filters, row: Row) {
   const { engines, scopes, origins, scenariosContaining, scenariosNotContaining } = filters;
@@ -298,14 +307,14 @@ function leftOutBy<Of extends 'request' | 'view'>(of: Of, filters: Filters, row:
     scenarios_not_containing: { scenariosNotContaining },
   } satisfies Record<(typeof filterNames)[number], Partial<Filters>>;
   return filterNames
-    .filter((name) => !matcher({ ...everything, ...each[name] })(row))
+    .filter((name) => !passing({ ...everything, ...each[name] })(row))
     .map((name) => `${of}.${name}` as const);
 }
 
 function leftOutByRequest(view: View, row: Row): Why[] {
   const { value, within, type } = view;
   const why: Why[] = leftOutBy('request', view, row);
-  if (!matcher({ ...everything, type })(row)) why.push('request.type');
-  if (!matcher({ ...everything, value, within })(row)) why.push('request.value');
+  if (!passing({ ...everything, type })(row)) why.push('request.type');
+  if (!passing({ ...everything, value, within })(row)) why.push('request.value');
   return why;
 }

@@ -58,6 +58,22 @@ describe('a bouncer that follows the stream', () => {
     ]);
   });
 
+  test('is never sent what the allow-list withholds, and the entry is named', async () => {
+    const key = await addBouncer('fw');
+    await addBouncer('new');
+    await ban('192.0.2.1');
+    await start(key);
+    const allowed = await operator('POST', '/allowlist', { value: '192.0.2.0/30', comment: 'office' });
+    const { decisions } = await sent('?value=192.0.2.1');
+    expect(decisions[0].withheld_by).toEqual({ id: allowed.body.entry.id, value: '192.0.2.0/30' });
+    expect(await sentOf('192.0.2.1')).toMatchObject({
+      fw: { sent: 'never', why: ['allow-list'] },
+      new: { sent: 'never', why: ['allow-list'] },
+    });
+    await operator('DELETE', `/allowlist/${allowed.body.entry.id}`);
+    expect((await sentOf('192.0.2.1'))['fw']).toMatchObject({ sent: 'not-yet', why: [] });
+  });
+
   test('is told of by each decision that covers the address, from which engine, until when', async () => {
     const key = await addBouncer('fw');
     engine.add({ value: '192.0.2.0/24', scenario: 'a range', untilMs });
