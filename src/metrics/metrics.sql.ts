@@ -2,6 +2,7 @@
 
 import { asc, gt, sql } from 'drizzle-orm';
 import { askD1 } from '../store/ask.ts';
+import { listed } from '../store/facts.ts';
 import { endOf } from '../bouncers/versions.ts';
 import { hostState } from '../hosts/hosts.sql.ts';
 import { audit, bouncers, hosts } from '../store/schema.ts';
@@ -30,8 +31,8 @@ export interface BouncerRow {
   /** Since when it is paused; null: it is not. */
   readonly pausedMs: number | null;
   readonly versions: readonly Version[];
-  /** Of its newest report, the largest first, as `readEnforced` reads it. */
-  readonly enforcedJson: string;
+  /** When its newest report came; null: it has none, or an old one. */
+  readonly reportedMs: number | null;
 }
 
 const versions = sql`(SELECT json_group_array(json_array(number, created_ms, expires_ms, deadline_ms) ORDER BY number)
@@ -60,14 +61,13 @@ export async function readBouncers(
   limit: number,
   reportedSinceMs: number,
 ): Promise<BouncerRow[]> {
-  const isReported = sql`metrics_ms > ${reportedSinceMs} AND json_valid(metrics_json)`;
   const columns = {
     id: bouncers.id,
     name: bouncers.name,
     viewJson: bouncers.viewJson,
     pausedMs: bouncers.pausedMs,
     versions: sql<string>`${versions}`.as('versions'),
-    enforcedJson: sql<string>`CASE WHEN ${isReported} THEN ${enforced} ELSE '[]' END`.as('enforced'),
+    reportedMs: sql<number | null>`CASE WHEN metrics_ms > ${reportedSinceMs} THEN metrics_ms END`.as('ms'),
   };
   const { id } = bouncers;
   const rows = await askD1(
@@ -78,7 +78,22 @@ export async function readBouncers(
   return rows.map((row) => ({ ...row, versions: versionsOf(row.versions) }));
 }
 
-export function readEnforced(json: string): Enforced[] {
+/** What the newest reports of some bouncers say is enforced, for `enforcedIn`. `reportedMs`: of the report that was read. */
+export function readEnforced(
+  d1: D1Database,
+  ids: readonly number[],
+): Promise<{ readonly id: number; readonly reportedMs: number; readonly json: string }[]> {
+  const columns = {
+    id: bouncers.id,
+    reportedMs: sql<number>`metrics_ms`.as('ms'),
+    json: sql<string>`CASE WHEN json_valid(metrics_json) THEN ${enforced} ELSE '[]' END`.as('enforced'),
+  };
+  const isAsked = sql`${bouncers.id} IN ${listed(ids)} AND metrics_ms IS NOT NULL`;
+  return askD1(d1, (db) => db.select(columns).from(bouncers).where(isAsked), patienceMs);
+}
+
+/** The largest first. */
+export function enforcedIn(json: string): Enforced[] {
   return (JSON.parse(json) as [string, string, number][]).map(([origin, ipType, count]) => {
     return { origin, ipType, count };
   });

@@ -712,7 +712,7 @@ describe('10,000 bouncers', () => {
     const DB = {
       batch: (...given: Parameters<D1Database['batch']>) => env.DB.batch(...given),
       prepare: (sql: string) => {
-        if (sql.includes('json_each') && ++reads === failsAt) throw new Error('D1 went away');
+        if (sql.includes('key_versions') && ++reads === failsAt) throw new Error('D1 went away');
         return env.DB.prepare(sql);
       },
     };
