@@ -54,7 +54,7 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
 }
 
 async function readRows(env: Env, reportsFromMs: number): Promise<store.BouncerRow[]> {
-  const rows = [];
+  const rows: store.BouncerRow[] = [];
   for (let afterId: number | undefined = 0; afterId !== undefined;) {
     const page = await store.readBouncers(env.DB, afterId, pageBouncers, reportsFromMs);
     rows.push(...page);
