@@ -49,7 +49,7 @@ consoleRoutes.post('/sign-in', async (c) => {
   const form = await readForm(c);
   return form instanceof Response ? form : signIn(c, form);
 });
-change('/sign-out', (c) => signOut(c));
+change('/sign-out', signOut);
 show('/', overview);
 show('/lookup', lookUp);
 show('/decisions', decisionList);

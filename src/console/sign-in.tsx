@@ -6,7 +6,7 @@ import { clientAddress, type AppEnv } from '../env.ts';
 import { countRefusal } from '../feed/client.ts';
 import { describeFailure, type Failure } from '../http/failure.ts';
 import { endSession, sessionMs, startSession } from '../operators/sessions.ts';
-import { baseOf } from './at.ts';
+import { baseOf, type At } from './at.ts';
 import { Bare, failurePage, respond } from './frame.tsx';
 
 const cookieName = 'lapidary_session';
@@ -105,9 +105,9 @@ export async function signIn(c: Context<AppEnv>, form: URLSearchParams): Promise
   return c.redirect(c.get('settings').pathPrefix + pathOf(to), 303);
 }
 
-/** The browser's cookie goes in any case. */
-export async function signOut(c: Context<AppEnv>): Promise<Response> {
-  const session = sessionOf(c);
+/** The browser's cookie goes in any case. What is in it ends only where it was what said who asks. */
+export async function signOut(c: Context<AppEnv>, at: At): Promise<Response> {
+  const session = at.bySession ? sessionOf(c) : null;
   const operator = { actor: c.get('actor'), breakGlass: c.get('breakGlass') };
   const ended = session === null ? null : await endSession(c.env, operator, session, Date.now());
   const answer =

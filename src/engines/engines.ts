@@ -185,6 +185,17 @@ export function isKnown(engines: readonly Engine[], store: Store, view: View): b
   return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
 }
 
+/**
+ * Whether a list of a view is whole: a device takes it in place of all that it has. The decisions of every engine of the view
+ * are known; where it has other sources alone, those of one.
+ */
+export function isWhole(engines: readonly Engine[], store: Store, view: View): boolean {
+  const chosen = engines.filter(({ handle }) => isChosen(view, handle));
+  const own = chosen.filter(({ kind }) => kind === 'lapi');
+  if (own.length > 0) return own.every((engine) => hasList(store, engine));
+  return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
+}
+
 /** Whether no first answer of an upstream of a view is worth waiting for. */
 export function isComplete(engines: readonly Engine[], store: Store, view: View): boolean {
   return engines.every((engine) => !isAwaited(store, engine) || !isChosen(view, engine.handle));

@@ -112,7 +112,7 @@ async function readLines(
     onChunk(count);
   });
   lines.end();
-  if (good === 0 && bad > 0) throw new Refused('has no line that begins with an address');
+  if (bad > good) throw new Refused('has more lines that begin with no address than others');
 }
 
 const noValidators: Validators = { etag: null, modified: null };

@@ -28,8 +28,6 @@ const confirmAfterMs = 300_000;
 const leastGapMs = 60_000;
 const firstBackoffMs = 60_000;
 const longestBackoffMs = 3_600_000;
-/** A server that wants to be left alone for longer is asked all the same. */
-const longestRetryMs = 7 * 86_400_000;
 /** So that not all sources are asked at once, nor one by all feeds of the world at the full hour. */
 const jitterShare = 1 / 20;
 const mostJitterMs = 600_000;
@@ -57,7 +55,9 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     const { failures, pull, full } = now();
     const error = `the list ${problem}`;
     const backoffMs = Math.min(intervalMs, longestBackoffMs, firstBackoffMs * 2 ** failures);
-    const nextMs = Math.min(longestRetryMs, Math.max(backoffMs, waitMs ?? 0));
+    // A server that wants to be left alone for longer is asked all the same: the bans must not end meanwhile.
+    const longestMs = Math.max(intervalMs, durationOf(intervalMs) / 8);
+    const nextMs = Math.min(longestMs, Math.max(backoffMs, waitMs ?? 0));
     save({
       full: changedLink(who, full, 'failing', error),
       failures: failures + 1,
@@ -68,9 +68,8 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
 
   const pullAndApply = async (policy: RemovalPolicy): Promise<RoundResult> => {
     const startedMs = Date.now();
-    // Written before the request goes out: an object that ends meanwhile does not ask again at its next start.
-    const jitterMs = Math.random() * Math.min(mostJitterMs, intervalMs * jitterShare);
-    save({ roundMs: startedMs, pull: { atMs: startedMs, waitMs: intervalMs + jitterMs } });
+    // Written before the request goes out: an object that ends meanwhile does not ask again as soon as it starts.
+    save({ roundMs: startedMs, pull: { atMs: startedMs, waitMs: Math.min(intervalMs, confirmAfterMs) } });
     const { mirror } = store;
     const { trusted, held } = state();
     const planner = createPlanner(mirror, {
@@ -107,11 +106,13 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     const full = changedLink(who, now().full, 'ok', plan.warning ?? null);
     const decisions = own.size + plan.add.length - plan.remove.length;
     const known = answer.kind === 'same' ? now().known : knownBy(answer.validators, plan, source, decisions);
+    const jitterMs = Math.random() * Math.min(mostJitterMs, intervalMs * jitterShare);
+    const pull = { atMs: startedMs, waitMs: intervalMs + jitterMs };
     const progress = ({ progress: before }: EngineState): Progress => ({
       ...before,
       full,
       failures: 0,
-      ...doubt(before, plan, intervalMs),
+      ...doubt(before.doubts, pull, plan, intervalMs),
       skipped: answer.kind === 'same' ? before.skipped : skipped,
       leftOut: plan.leftOut,
       known,
@@ -163,13 +164,18 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
  * time is over. What is left after each good pull is more than twice the interval.
  */
 function endOf(row: Row | undefined, intervalMs: number, nowMs: number): number {
-  const durationMs = Math.max(leastDurationMs, 6 * intervalMs);
+  const durationMs = durationOf(intervalMs);
   return row && row.untilMs - nowMs > durationMs / 2 ? row.untilMs : nowMs + durationMs;
+}
+
+function durationOf(intervalMs: number): number {
+  return Math.max(leastDurationMs, 6 * intervalMs);
 }
 
 /** What a plan that has to be confirmed means for the next pull. Only the first doubt hurries. */
 function doubt(
-  { doubts, pull }: Progress,
+  doubts: number,
+  pull: Progress['pull'],
   { held }: Plan,
   intervalMs: number,
 ): Pick<Progress, 'doubts' | 'pull'> {

@@ -202,7 +202,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const { moved, trusted } = start;
     // At a new address, pulled decisions prove nothing: two new engines may have the same ones under the same ids.
     const proves = (row: Row | undefined): boolean =>
-      row !== undefined && row.addedSeq <= trusted.sequence && !(moved && isPulled(row));
+      row !== undefined && (row.provenSeq ?? row.addedSeq) <= trusted.sequence && !(moved && isPulled(row));
     const shared = (!moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
     const isEmpty = seen.size + fresh.size === 0;
     // A machine may have deleted all decisions. High ids prove little: a new database may have come as far.

@@ -15,7 +15,7 @@ import type { ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 import { createFollower, type StreamBody } from './follower.ts';
 import { createLookups } from './lookups.ts';
-import type { LinesAnswer, LinesAsk } from '../lists/lines.ts';
+import type { Busy, LinesAnswer, LinesAsk } from '../lists/lines.ts';
 import type { AnyListAnswer, Cold, ListAnswer, ListAsk, StreamAsk } from './questions.ts';
 import { createUnbanned } from './unbanned.ts';
 
@@ -195,10 +195,10 @@ export function createFeedClient() {
       view: View,
       lines: LinesAsk,
       store: StreamAsk['store'],
-    ): Promise<LinesAnswer | Cold | null> {
+    ): Promise<LinesAnswer | Busy | Cold | null> {
       const query = { view, limit: null, offset: 0, idGreaterThan: 0 };
       const answer = await askAnyList(env, { ...query, lines, poll, ...known(), store });
-      return answer.kind === 'lines' || answer.kind === 'cold' ? answer : null;
+      return answer.kind === 'short' || answer.kind === 'long' ? null : answer;
     },
 
     /** Counts a request of a bouncer, or what it found. */

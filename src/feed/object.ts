@@ -95,17 +95,14 @@ export class DecisionFeed extends DurableObject<Env> {
     const known = this.#stream.clients;
     const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
     this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
-    const parts = {
+    this.#memory = createFeedMemory(env.DB, {
       feed: this,
       store: this.#store,
       stream: this.#stream,
       newKeys: this.#newKeys,
-      ofBouncers,
-    };
-    this.#memory = createFeedMemory(env.DB, {
-      ...parts,
       keys: this.#keys,
       engine: () => engines.defaultOf(this.#engines),
+      ofBouncers,
     });
     this.#keyStore = createKeyStore(sql, env.DB, this.#memory);
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
@@ -179,9 +176,10 @@ export class DecisionFeed extends DurableObject<Env> {
     this.note(ask.sightings, ask.mark, ask);
     clients.noteSighting(this.#stream.clients, ask.poll);
     let nowMs = this.#sweep();
-    // For a lookup one known decision is enough, even if not all engines are known. For a list some are not enough.
+    // For a lookup one known decision is enough. A device takes a list in place of all that it has.
     const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
-    const isCold = (): boolean => !engines.isKnown(this.#engines, this.#store, view) && !isFound();
+    const isKnown = ask.lines ? engines.isWhole : engines.isKnown;
+    const isCold = (): boolean => !isKnown(this.#engines, this.#store, view) && !isFound();
     if (isCold()) {
       await this.#firstSync.wait(view, engines.lookupPatienceMs);
       nowMs = this.#sweep();

@@ -10,7 +10,7 @@ import type { Touched } from '../mirror/touched.ts';
 import type { EngineStatus, Freshness } from '../engines/engines.ts';
 import type { StoreNews } from '../writer/remembered-keys.ts';
 import type { Poll } from '../stream/poll.ts';
-import type { LinesAnswer, LinesAsk } from '../lists/lines.ts';
+import type { Busy, LinesAnswer, LinesAsk } from '../lists/lines.ts';
 import type { LongList, ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
 
@@ -69,7 +69,7 @@ export interface Cold {
 /** To a question without `lines`. */
 export type ListAnswer = Cold | ShortList | LongList;
 
-export type AnyListAnswer = ListAnswer | LinesAnswer;
+export type AnyListAnswer = ListAnswer | LinesAnswer | Busy;
 
 export interface FeedStatus {
   readonly sequence: number;

@@ -33,6 +33,8 @@ export interface Row extends Decision {
   removedMs: number;
   /** It touches the allow-list (mirror/allowed.ts), so no bouncer is served it. */
   readonly withheld?: true;
+  /** When it was added before the allow-list withheld it, or served it again; absent: it did neither since the start. */
+  readonly provenSeq?: number;
 }
 
 /**

@@ -92,6 +92,13 @@ async function reply(asker: Asker, options: ListOptions, engine: EngineSettings 
     const waitSeconds = Math.ceil(settings.syncIntervalMs / 1000);
     return problem({ kind: 'unavailable', problem: 'what the engines ban is not known yet', waitSeconds });
   }
+  if (list.kind === 'busy') {
+    return problem({
+      kind: 'unavailable',
+      problem: 'many other lists are being made; try again',
+      waitSeconds: 5,
+    });
+  }
   count(bouncer.id, counted.omitted, list.omitted);
   return responseOf(list);
 }

@@ -64,7 +64,7 @@ export async function choose(
   const parts: Part[] = [];
   for (const [at, words] of ([1, 4] as const).entries()) {
     await pause();
-    const part = partOf(words, banned[at] as Banned, ends[at] as Float64Array);
+    const part = await partOf(words, banned[at] as Banned, ends[at] as Float64Array, pause);
     await pause();
     part.kept = inOrder(part.networks);
     if (aggregate) joinAll(part);
@@ -109,14 +109,23 @@ function familyOf({ canonicalValue }: Row): 4 | 6 {
   return canonicalValue.includes(':') ? 6 : 4;
 }
 
+/** So many texts of networks are read in some milliseconds. */
+const readAtOnce = 5_000;
+
 /** What is no network is left out: no bouncer can ban it. */
-function partOf(words: 1 | 4, banned: Banned, ends: Float64Array): Part {
+async function partOf(
+  words: 1 | 4,
+  banned: Banned,
+  ends: Float64Array,
+  pause: () => Promise<void>,
+): Promise<Part> {
   const count = banned.rows.length;
   const { addresses, prefixes } = createNetworks(words, count);
   const rows: Row[] = [];
   const own = new Uint8Array(count);
   const untilMs = new Float64Array(count);
   for (const [from, row] of banned.rows.entries()) {
+    if (from % readAtOnce === readAtOnce - 1) await pause();
     const network = parseNetwork(row.canonicalValue);
     if (network?.bytes.length !== 4 * words) continue;
     const at = rows.push(row) - 1;

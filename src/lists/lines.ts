@@ -33,6 +33,11 @@ export interface LinesAnswer extends Validators {
   readonly body: ReadableStream<Uint8Array> | null;
 }
 
+/** Too many lists are being made. */
+export interface Busy {
+  readonly kind: 'busy';
+}
+
 /** A list as it was at one sequence. */
 interface Made {
   readonly digest: string;
@@ -45,7 +50,8 @@ interface Made {
 }
 
 interface Kept {
-  readonly sequence: number;
+  /** As of which it is made, once that has begun. */
+  sequence: number;
   readonly madeMs: number;
   readonly made: Promise<Made>;
   lines: number;
@@ -57,6 +63,8 @@ const keptMs = 60_000;
 /** Of all that are kept, some 15 MB without what is compressed; one that alone is longer is kept, too. */
 const mostKeptLines = 1_000_000;
 const mostKept = 16;
+/** A list that is made takes tens of megabytes, and has all decisions gone through. They are made one after the other. */
+const mostWaiting = 8;
 /** Lists of which it is remembered when they changed. */
 const mostKnown = 2_000;
 
@@ -64,25 +72,33 @@ export function createLists() {
   const kept = new Map<string, Kept>();
   const changes = createGenerations<{ readonly digest: string; readonly seconds: number }>(mostKnown);
 
-  /** The same for all that ask at one sequence. */
+  let newest: Promise<unknown> = Promise.resolve();
+  let waiting = 0;
+
+  /** The same for all that ask at one sequence. Null: too many others are to be made before it. */
   function listOf(
     mirror: Mirror,
     name: string,
     view: View,
     options: ListOptions,
     nowMs: number,
-  ): Promise<Made> {
+  ): Promise<Made> | null {
     for (const [other, { sequence, madeMs }] of kept) {
       if (sequence !== mirror.sequence || sinceMs(madeMs, nowMs) > keptMs) kept.delete(other);
     }
     const known = kept.get(name);
     if (known) return known.made;
-    const entry: Kept = {
-      sequence: mirror.sequence,
-      madeMs: nowMs,
-      made: make(mirror, view, options, nowMs),
-      lines: 0,
-    };
+    if (waiting === mostWaiting) return null;
+    waiting++;
+    const made = newest
+      .catch(() => undefined)
+      .then(() => {
+        entry.sequence = mirror.sequence;
+        return make(mirror, view, options, Date.now());
+      })
+      .finally(() => waiting--);
+    newest = made;
+    const entry: Kept = { sequence: mirror.sequence, madeMs: nowMs, made, lines: 0 };
     kept.set(name, entry);
     const drop = (): void => {
       if (kept.get(name) === entry) kept.delete(name);
@@ -103,10 +119,11 @@ export function createLists() {
   }
 
   /** `view`: with the limits of its bouncer; its engines are named by their handles. */
-  return async (mirror: Mirror, view: View, ask: LinesAsk, nowMs: number): Promise<LinesAnswer> => {
+  return async (mirror: Mirror, view: View, ask: LinesAsk, nowMs: number): Promise<LinesAnswer | Busy> => {
     const { options, head, gzip } = ask;
     const name = `${viewKey(view)} ${JSON.stringify(options)}`;
     const made = await listOf(mirror, name, view, options, nowMs);
+    if (made === null) return { kind: 'busy' };
     const validators = validatorsOf(name, made.digest, gzip, nowMs);
     const answer = {
       kind: 'lines',

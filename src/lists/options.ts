@@ -43,6 +43,7 @@ export function readListOptions(
   if (!asked.ok) return asked;
   const { origins, list, ...options } = asked.value;
   const family = fixed?.family ?? options.family ?? name.family;
+  if (family !== null && !canHave(name, family)) return badInput('family', 'this list can not have it');
   const placeholder = fixed?.placeholder ?? options.placeholder ?? null;
   if (placeholder !== null && !canList(name, family, placeholder)) {
     return badInput('placeholder', 'this list can not have an address of its family');
@@ -65,9 +66,13 @@ export function readPlaceholder(text: string): string | undefined {
   return network && network.prefixBits === 8 * network.bytes.length ? formatNetwork(network) : undefined;
 }
 
-function canList({ format, family: own }: ListName, family: 4 | 6 | null, address: string): boolean {
+function canList(name: ListName, family: 4 | 6 | null, address: string): boolean {
   const its = address.includes(':') ? 6 : 4;
-  return forms[format].families.includes(its) && (family ?? its) === its && (own ?? its) === its;
+  return canHave(name, its) && (family ?? its) === its;
+}
+
+function canHave({ format, family: own }: ListName, family: 4 | 6): boolean {
+  return forms[format].families.includes(family) && (own ?? family) === family;
 }
 
 function readParameters(search: string, format: Format): Result<ReadonlyMap<string, string>> {

@@ -48,9 +48,11 @@ export function setAllowList(store: Store, entries: readonly AllowedEntry[], now
   // The row that was served leaves its tombstone, so the one that goes on is another.
   for (const row of withheld) {
     const rowId = ++state.sequence;
-    added.push({ row: { ...createRow({ ...row, rowId }, row, rowId), withheld: true } });
+    added.push({ row: { ...createRow({ ...row, rowId }, row, rowId), withheld: true, ...provenBy(row) } });
   }
-  for (const row of served) added.push({ row: createRow(row, row, ++state.sequence), renewed: row });
+  for (const row of served) {
+    added.push({ row: { ...createRow(row, row, ++state.sequence), ...provenBy(row) }, renewed: row });
+  }
   // Where no row changes, look-ups do, and isolates remember them by the sequence.
   state.sequence++;
   write(store, { ...removals, added, sequence: state.sequence }, state, (sql) => {
@@ -58,6 +60,11 @@ export function setAllowList(store: Store, entries: readonly AllowedEntry[], now
   });
   mirror.allowed = allowed;
   store.allowList = after;
+}
+
+/** What a row says of its engine's database does not change with the allow-list: the engine added it when it did. */
+function provenBy({ provenSeq, addedSeq }: Row): Pick<Row, 'provenSeq'> {
+  return { provenSeq: provenSeq ?? addedSeq };
 }
 
 /** Ends the entries whose time is over. Called before every answer. */

@@ -29,12 +29,15 @@ export interface Ranges {
 /** Some entries, and their networks. */
 export interface Allowed extends Ranges {
   readonly entries: readonly AllowedEntry[];
+  /** The networks of the entries, each at its place. */
+  readonly networks: readonly (Network | undefined)[];
 }
 
-export const noneAllowed: Allowed = { entries: [], v4: [], v6: [] };
+export const noneAllowed: Allowed = { entries: [], networks: [], v4: [], v6: [] };
 
 export function createAllowed(entries: readonly AllowedEntry[]): Allowed {
-  return { entries, ...rangesOf(networksOf(entries)) };
+  const networks = entries.map(({ value }) => parseNetwork(value));
+  return { entries, networks, ...rangesOf(networks.filter((network) => network !== undefined)) };
 }
 
 export function rangesOf(networks: readonly Network[]): Ranges {
@@ -75,11 +78,17 @@ export function withheldBy<Of extends Row>(allowed: Ranges, row: Of): Of {
 }
 
 /** The entries that share an address with a network. */
-export function touching({ entries }: Pick<Allowed, 'entries'>, network: Network): AllowedEntry[] {
-  return entries.filter(({ value }) => {
-    const own = parseNetwork(value);
-    return own !== undefined && (covers(own, network) || covers(network, own));
-  });
+export function touching({ entries, networks }: Allowed, network: Network): AllowedEntry[] {
+  return entries.filter((_, at) => isShared(networks[at], network));
+}
+
+/** The first of them. */
+export function firstTouching({ entries, networks }: Allowed, network: Network): AllowedEntry | undefined {
+  return entries[networks.findIndex((own) => isShared(own, network))];
+}
+
+function isShared(own: Network | undefined, network: Network): boolean {
+  return own !== undefined && (covers(own, network) || covers(network, own));
 }
 
 /** How many addresses of a network are not allowed. */

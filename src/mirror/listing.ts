@@ -5,7 +5,7 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import { parseNetwork } from '../formats/ip.ts';
-import { touching, type Allowed, type AllowedEntry } from './allowed.ts';
+import { firstTouching, type Allowed, type AllowedEntry } from './allowed.ts';
 import { covering } from './covering.ts';
 import { engineNamer } from './engine-names.ts';
 import { readKnownEngines } from './engines.sql.ts';
@@ -79,7 +79,7 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
 
 function entryOn(allowed: Allowed, { canonicalValue }: Row): Listed['withheldBy'] {
   const network = parseNetwork(canonicalValue);
-  const [entry] = network ? touching(allowed, network) : [];
+  const entry = network && firstTouching(allowed, network);
   return entry ? { id: entry.id, value: entry.value } : null;
 }
 

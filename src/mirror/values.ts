@@ -90,9 +90,11 @@ export async function pageOfValues(
       totals.decisions += own.length;
       totals.madeHere += own.filter(({ engine }) => engine === '').length;
       const found = { key: keyOf(own), id: -mostOf(own, ({ id }) => -id), rows: own };
-      if (after === null || compare(found, after) > 0) first = withFound(first, found, limit + 1);
+      if (after === null || compare(found, after) > 0) first.push(found);
+      if (first.length > 2 * limit + 1) first = first.sort(compare).slice(0, limit + 1);
     }
   }
+  first = first.sort(compare).slice(0, limit + 1);
   const shown = first.slice(0, limit);
   const { key, id } = shown.at(-1) ?? { key: 0, id: 0 };
   return {
@@ -104,17 +106,6 @@ export async function pageOfValues(
 
 function compare(a: Place, b: Place): number {
   return a.key - b.key || a.id - b.id;
-}
-
-/** The first `atMost` in their order, kept sorted: the others are not worth sorting. */
-function withFound(first: Found[], found: Found, atMost: number): Found[] {
-  const last = first.at(-1);
-  if (last && first.length === atMost && compare(found, last) > 0) return first;
-  let at = first.length;
-  while (at > 0 && compare(found, first[at - 1] as Found) < 0) at--;
-  first.splice(at, 0, found);
-  if (first.length > atMost) first.pop();
-  return first;
 }
 
 /** Rows of one canonical value, or of several, by what they are about. Mostly there is one. */

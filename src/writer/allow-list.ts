@@ -56,8 +56,10 @@ export function createAllowListCopy(d1: D1Database, apply: (entries: readonly Al
           (db) => db.batch([selectMark(db), selectAllowed(db)]),
           workMs,
         );
+        // What was asked before a restore is of the D1 before it.
+        if (losses !== before) return;
         learn(entries, mark?.seq ?? 0);
-        isLost = losses !== before;
+        isLost = false;
       } catch (error) {
         console.error(`the allow-list can not be read, and waits: ${causeOf(error).message}`);
       } finally {

@@ -6,7 +6,7 @@ import { addBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { mintedIn } from '../../src/crypto/mint.ts';
 import { auditRows, entryOf, freshIssuer, makeToken, pass, watchOperators } from '../support/operators.ts';
 import { backUp, putBack } from '../support/backup.ts';
-import { formOf, openBrowser, signedIn } from '../support/console.ts';
+import { formOf, openBrowser, pageOf, signedIn } from '../support/console.ts';
 
 watchOperators();
 
@@ -155,6 +155,18 @@ describe('a session', () => {
     // Nor does a restored D1 bring it back.
     await putBack(dump);
     expect((await copied()).status).toBe(401);
+  });
+
+  test('is not ended by whoever has it and signs in otherwise: any text would be noted as ended', async () => {
+    const browser = await signedIn();
+    const { cookie } = browser;
+    const bearer = { authorization: `Bearer ${await makeToken('ann', 'viewer')}` };
+    const form = formOf(await pageOf(await call('/console/', { headers: bearer })), '/sign-out');
+    const headers = { ...bearer, cookie, origin: 'http://edge.example' };
+    const body = new URLSearchParams(form);
+    const answer = await call('/console/sign-out', { method: 'POST', redirect: 'manual', headers, body });
+    expect(answer.status).toBe(303);
+    expect((await call('/console/', { headers: { cookie } })).status).toBe(200);
   });
 
   test('begins with a row in the audit log, with the operator’s name', async () => {

@@ -133,6 +133,8 @@ export const examples: Example[] = [
   { id: 'postDecisions', status: 201, body: { value: '192.0.2.1', duration: '4h' } },
   { id: 'getDecisions', status: 200 },
   { id: 'getDecisions', status: 400, query: { value: '192.0.2.300' } },
+  { id: 'getDecisionsValues', status: 200 },
+  { id: 'getDecisionsValues', status: 400, query: { value: '192.0.2.300' } },
   { id: 'getDecisionsSent', status: 200, query: { value: '192.0.2.1' } },
   { id: 'getDecisionsSent', status: 400 },
   { id: 'deleteDecisions', status: 200, query: { value: '192.0.2.1' } },

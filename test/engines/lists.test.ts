@@ -185,7 +185,11 @@ describe('nobody is unbanned by', () => {
     ['a part', 'answers with status 206', () => new Response('198.51.100.1', { status: 206 })],
     ['a 304 that nobody asked for', 'answers with status 304', () => new Response(null, { status: 304 })],
     ['a web page', 'is a web page', () => text('198.51.100.1', 'text/html; charset=utf-8')],
-    ['a page that says it is text', 'has no line', () => text('<html>\n<p>sign in</p>\n</html>\n')],
+    [
+      'a page that says it is text',
+      'has more lines that begin with no address',
+      () => text('<html>\n<p>sign in</p>\n</html>\n'),
+    ],
     ['a text that is too large', 'has more than 20 addresses', () => text(addresses(200).join('\n'))],
     [
       'a redirect away from https',
