@@ -19,11 +19,18 @@ import { randomFrom } from '../lab/random.ts';
 import { until } from '../lab/wait.ts';
 
 /** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=10 SOAK_DECISIONS=50000. */
-const seconds = Number(process.env['SOAK_SECONDS'] ?? 40);
-const bouncerCount = Number(process.env['SOAK_BOUNCERS'] ?? 500);
-const intervalSeconds = Number(process.env['SOAK_INTERVAL_SECONDS'] ?? 2);
-const listed = Number(process.env['SOAK_DECISIONS'] ?? 5000);
-const seed = Number(process.env['SOAK_SEED'] ?? 20_261_129);
+const seconds = numberOf('SOAK_SECONDS', 40);
+const bouncerCount = numberOf('SOAK_BOUNCERS', 500);
+const intervalSeconds = numberOf('SOAK_INTERVAL_SECONDS', 2);
+const listed = numberOf('SOAK_DECISIONS', 5000);
+const seed = numberOf('SOAK_SEED', 20_261_129);
+
+/** What is no number would be an hour that shows nothing. */
+function numberOf(name: string, otherwise: number): number {
+  const text = process.env[name] ?? String(otherwise);
+  if (!/^\d+(\.\d+)?$/.test(text)) throw new Error(`${name} must be a number`);
+  return Number(text);
+}
 
 /** One in fifty holds everything. */
 const shareOfAll = 50;
