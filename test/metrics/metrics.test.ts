@@ -708,10 +708,12 @@ describe('10,000 bouncers', () => {
   test('are pages of D1, at most 30 MB, 3 MB of gzip, and all or none', async () => {
     await fill();
     let reads = 0;
+    let reportsRead = 0;
     let failsAt = Infinity;
     const DB = {
       batch: (...given: Parameters<D1Database['batch']>) => env.DB.batch(...given),
       prepare: (sql: string) => {
+        if (sql.includes('metrics[#-1]')) reportsRead++;
         if (sql.includes('key_versions') && ++reads === failsAt) throw new Error('D1 went away');
         return env.DB.prepare(sql);
       },
@@ -727,12 +729,15 @@ describe('10,000 bouncers', () => {
     expect(text.match(/^cs_lapi_bouncer_requests_total\{/gm)).toHaveLength(2 * (count - 1));
     // With so many, no origins.
     expect(text.match(/^lapidary_bouncer_usage_total\{/gm)).toHaveLength(4 * (count - 1));
+    expect(reportsRead).toBe(count / 500);
     const gzipped = await ask({ 'accept-encoding': 'gzip' });
     expect(gzipped.headers.get('content-encoding')).toBe('gzip');
     const bytes = await gzipped.arrayBuffer();
     expect(bytes.byteLength).toBeLessThan(3_000_000);
     const unzipped = new Response(bytes).body!.pipeThrough(new DecompressionStream('gzip'));
     expect((await new Response(unzipped).text()).length).toBe(text.length);
+    // D1 takes no report apart twice.
+    expect(reportsRead).toBe(count / 500);
     vi.spyOn(console, 'error').mockReturnValue(undefined);
     failsAt = reads + 7;
     expect((await ask()).status).toBe(503);
