@@ -32,10 +32,11 @@ test('an entry is made, seen with what it withholds, changed and removed', async
   expect((await browser.get('/console/decisions')).text).toContain(`href="/console/allow-list/${id}"`);
   const poll = async () => (await asBouncer(key, '/v1/decisions/stream?startup=true')).json<any>();
   expect((await poll()).new).toEqual([]);
+  const older = await browser.get(`/console/allow-list/${id}`);
   const changed = await browser.submit(page, `/allow-list/${id}`, { comment: 'home', expires_in: 'never' });
   expect(changed.status).toBe(303);
   // The page from before knows another revision.
-  expect((await browser.submit(page, `/allow-list/${id}`, { comment: 'again' })).status).toBe(412);
+  expect((await browser.submit(older, `/allow-list/${id}`, { comment: 'again' })).status).toBe(412);
   const list = await browser.get('/console/allow-list');
   expect(list.text).toMatch(/192\.0\.2\.7<\/code><\/a><\/th><td class="wrap">home/);
   const now = await browser.get(`/console/allow-list/${id}`);
