@@ -70,6 +70,9 @@ describeWith('a scrape of a live Lapidary', ['lab', 'prometheus'], () => {
     const metrics = [{ meta: { window_size_seconds: 900, utc_now_timestamp: 1 }, items }];
     const report = { remediation_components: [{ type: 'fw', version: 'v1', metrics }] };
     await send('/usage-metrics', { method: 'POST', body: JSON.stringify(report) });
+    // One of the two addresses is left out.
+    const list = await fetch(`${lapidary.url}/lists/plain?limit=1`, { headers: { 'x-api-key': key } });
+    expect([list.status, list.headers.get('x-lapidary-omitted') !== null]).toEqual([200, true]);
     await lapidary.addBouncer('paused');
     const latest = { 'if-match': '*' };
     expect((await lapidary.operator('PATCH', '/bouncers/paused', { paused: true }, latest)).status).toBe(200);
