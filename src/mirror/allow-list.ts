@@ -144,7 +144,8 @@ export function effectOf(store: Store, scope: string, value: string): AllowEffec
   for (const row of mirror.byId.values()) if (!isOfAddresses(row.scope)) beyond++;
   const network = isOfAddresses(scope) ? parseNetwork(value) : undefined;
   if (!network) return { entries: [], decisions: 0, ranges: [], beyond };
-  const allowed = rangesOf([...networksOf(mirror.allowed.entries), network]);
+  const known = mirror.allowed.networks.filter((each) => each !== undefined);
+  const allowed = rangesOf([...known, network]);
   const rows = [...touchedBy(mirror, [network])];
   const ranges = rows.flatMap((row) => {
     const own = parseNetwork(row.canonicalValue);
