@@ -8,7 +8,7 @@ import type { SentPage } from '../decisions/sent-api.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, may, type At } from './at.ts';
 import { call } from './call.ts';
-import { DecisionTable } from './decision-table.tsx';
+import { DecisionTable, Withheld } from './decision-table.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { Done, Pages } from './parts.tsx';
 import { countsOf, SentTable } from './sent.tsx';
@@ -149,10 +149,21 @@ function BanLink({ at, value, scope }: { at: At; value: string; scope: string })
   );
 }
 
-/** The decision that lasts longest: a ban, where there is one. */
+/** Of the decisions that bouncers are served, the one that lasts longest: a ban, where there is one. */
 function Verdict({ at, decisions, isCut }: { at: At; decisions: readonly DecisionBody[]; isCut: boolean }) {
-  const bans = decisions.filter(({ type }) => type === 'ban');
-  const counted = bans.length > 0 ? bans : decisions;
+  const served = decisions.filter(({ withheld_by: entry }) => entry === null);
+  if (served.length === 0) {
+    return (
+      <div class="banner warn">
+        <p>
+          <b>Withheld</b>: no bouncer that follows the stream is sent {isCut ? 'any of the first' : 'it'}.{' '}
+          <Withheld at={at} entry={decisions[0]?.withheld_by ?? null} />
+        </p>
+      </div>
+    );
+  }
+  const bans = served.filter(({ type }) => type === 'ban');
+  const counted = bans.length > 0 ? bans : served;
   const longest = counted.reduce((a, b) => (Date.parse(b.until) > Date.parse(a.until) ? b : a));
   const untilMs = Date.parse(longest.until);
   return (

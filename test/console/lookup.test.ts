@@ -84,6 +84,18 @@ test('follows a ban from not yet over sent once to sent twice', async () => {
   expect(textOf(page)).toContain('Nobody can know that an answer arrived');
 });
 
+test('calls nothing banned that the allow-list withholds', async () => {
+  await ban('192.0.2.77');
+  expect(textOf(await lookUp('value=192.0.2.77'))).toContain('Banned until');
+  await operator('POST', '/allowlist', { value: '192.0.2.77', comment: 'office' });
+  const page = textOf(await lookUp('value=192.0.2.77'));
+  expect(page).toContain('Withheld : no bouncer that follows the stream is sent it.');
+  expect(page).not.toContain('Banned until');
+  // A decision that is served stands above one that is not.
+  await operator('POST', '/decisions', { value: 'FR', scope: 'Country', duration: '4h' });
+  expect(textOf(await lookUp('value=FR'))).toContain('Banned until');
+});
+
 test('says of each decision apart what a bouncer was sent', async () => {
   const key = await addBouncer('web-7');
   engine.add({ value: '192.0.2.0/24', scope: 'Range', untilMs });
