@@ -12,6 +12,7 @@ import {
   expectAtRest,
   expectInStep,
   letEndWhatIsEnding,
+  pullOrLose,
   replaceLikeAPull,
   type Ranked,
 } from '../support/in-step.ts';
@@ -244,17 +245,8 @@ async function take(
     default: {
       const client = clients[step.which % clients.length];
       if (!client) return;
-      // One answer may be lost; two in a row are more than anybody promises.
-      if (step.do === 'poll and lose' && client.started && !client.lost) {
-        await client.pullAndLose();
-        client.lost = true;
-        return;
-      }
-      follow();
-      await client.pull(!client.started || step.do === 'restart');
-      client.started = true;
-      client.lost = false;
-      await expectInStep(byHost(client), listedByHost());
+      const how = { lose: step.do === 'poll and lose', startup: step.do === 'restart' };
+      if (await pullOrLose(client, how, follow)) await expectInStep(byHost(client), listedByHost());
     }
   }
 }

@@ -8,7 +8,13 @@ import type { View } from '../../src/mirror/view.ts';
 import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { operator } from '../support/http.ts';
-import { expectAtRest, expectInStep, letEndWhatIsEnding, type Ranked } from '../support/in-step.ts';
+import {
+  expectAtRest,
+  expectInStep,
+  letEndWhatIsEnding,
+  pullOrLose,
+  type Ranked,
+} from '../support/in-step.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { spellings } from '../support/spellings.ts';
 
@@ -178,17 +184,11 @@ async function run(steps: Step[], route: number[]): Promise<void> {
       case 'poll':
       case 'poll and lose': {
         const client = clients[current.which % clients.length];
-        if (current.do === 'poll and lose' && client.started && !client.lost) {
-          await client.pullAndLose();
-          client.lost = true;
-        } else {
-          const follow = isolates !== null && (client.lost || current.which % 2 === 0);
+        const follow = isolates !== null && (client.lost || current.which % 2 === 0);
+        const arrived = await pullOrLose(client, { lose: current.do === 'poll and lose' }, () => {
           if (follow) letIsolatesFollow();
-          await client.pull(!client.started);
-          client.started = true;
-          client.lost = false;
-          if (follow || !isolates) await expectInStep(client, await due());
-        }
+        });
+        if (arrived && (follow || !isolates)) await expectInStep(client, await due());
       }
     }
     vi.setSystemTime(Date.now() + 1);

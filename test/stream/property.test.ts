@@ -18,6 +18,7 @@ import {
   expectAtRest,
   expectInStep,
   letEndWhatIsEnding,
+  pullOrLose,
   replaceLikeAPull,
   type Ranked,
 } from '../support/in-step.ts';
@@ -201,19 +202,13 @@ async function run(steps: Step[], dialect: string, route: number[]): Promise<voi
       case 'restart':
       case 'poll and lose': {
         const client = clients[current.which % clients.length];
-        // One answer may be lost; two in a row are more than anybody promises.
-        if (current.do === 'poll and lose' && client.started && !client.lost) {
-          await client.pullAndLose();
-          client.lost = true;
-        } else {
-          // Within a second an isolate may not have seen a change. Two answers that are lost are not so near.
-          const follow = isolates !== null && (client.lost || current.which % 2 === 0);
+        // Within a second an isolate may not have seen a change. Two answers that are lost are not so near.
+        const follow = isolates !== null && (client.lost || current.which % 2 === 0);
+        const how = { lose: current.do === 'poll and lose', startup: current.do === 'restart' };
+        const arrived = await pullOrLose(client, how, () => {
           if (follow) letIsolatesFollow();
-          await client.pull(!client.started || current.do === 'restart');
-          client.started = true;
-          client.lost = false;
-          if (follow || !isolates) await expectInStep(client, await mirrored());
-        }
+        });
+        if (arrived && (follow || !isolates)) await expectInStep(client, await mirrored());
       }
     }
     vi.setSystemTime(Date.now() + 1);

@@ -64,6 +64,36 @@ interface Client {
   limits(): Limits | null;
 }
 
+/** A bouncer of a long history. */
+interface Fickle {
+  started: boolean;
+  /** Its last answer was lost. */
+  lost: boolean;
+  pull(startup: boolean): Promise<unknown>;
+  pullAndLose(): Promise<void>;
+}
+
+/**
+ * A poll; the first one is a start-up. One answer may be lost; two in a row are more than anybody promises. `before`: runs
+ * before a poll whose answer arrives. Returns whether it did.
+ */
+export async function pullOrLose(
+  client: Fickle,
+  { lose, startup = false }: { lose: boolean; startup?: boolean },
+  before: () => void,
+): Promise<boolean> {
+  if (lose && client.started && !client.lost) {
+    await client.pullAndLose();
+    client.lost = true;
+    return false;
+  }
+  before();
+  await client.pull(!client.started || startup);
+  client.started = true;
+  client.lost = false;
+  return true;
+}
+
 /**
  * Whatever went before, an answer that arrived leaves a bouncer with what the feed has for it, and no more: at once in a
  * kernel's set. By text it may have more: ends that are kept back while the network is banned, or that wait for the next
