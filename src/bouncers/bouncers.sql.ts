@@ -1,6 +1,6 @@
 // SQL on bouncers.
 
-import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { askD1 } from '../store/ask.ts';
 import { factsOf, field, givenRows, listJson, oneJson, rowJson } from '../store/facts.ts';
@@ -122,14 +122,16 @@ export function selectVersions(db: DrizzleD1Database, name: string | SQL) {
     .orderBy(keyVersions.number);
 }
 
-/** A page by id. */
+/** A page by id. `named`: only those whose names have this in them, in any case. */
 export async function listBouncers(
   d1: D1Database,
   afterId: number,
   limit: number,
+  named = '',
 ): Promise<readonly BouncerFacts[]> {
+  const passes = named === '' ? undefined : sql`instr(lower(name), lower(${named})) > 0`;
   const rows = await askD1(d1, (db) =>
-    selectFactsWhere(db, gt(bouncers.id, afterId)).orderBy(asc(bouncers.id)).limit(limit),
+    selectFactsWhere(db, and(gt(bouncers.id, afterId), passes)).orderBy(asc(bouncers.id)).limit(limit),
   );
   return rows.map((row) => row.facts);
 }

@@ -18,12 +18,13 @@ import { some, spanOf, utcOf } from './words.ts';
 const pageRows = 50;
 
 const title = 'Look-up';
+const parameters = ['value', 'scope', 'bouncer'] as const;
 const question = 'Which decisions cover an address, and which bouncers have been sent them.';
 
-/** `GET /lookup?value=&scope=&after=`: the parameters of the API. */
+/** `GET /lookup?value=&scope=&bouncer=&after=`: the parameters of the API. */
 export async function lookUp(c: Context<AppEnv>, at: At): Promise<Response> {
   const { after, done, ...query } = c.req.query();
-  const [value, scope] = [query['value']?.trim() ?? '', query['scope']?.trim() ?? ''];
+  const [value = '', scope = '', bouncer = ''] = parameters.map((name) => query[name]?.trim());
   const form = <LookUpForm at={at} value={value} scope={scope} />;
   if (value === '') {
     return respond(
@@ -38,7 +39,7 @@ export async function lookUp(c: Context<AppEnv>, at: At): Promise<Response> {
   }
   const [answer, feed] = await Promise.all([
     call<SentPage>(c, 'GET', '/decisions/sent', {
-      query: { value, scope: scope === '' ? undefined : scope, after, limit: pageRows },
+      query: { value, scope: scope || null, bouncer: bouncer || null, after, limit: pageRows },
     }),
     call<FeedBody>(c, 'GET', '/feed'),
   ]);
@@ -82,7 +83,7 @@ export async function lookUp(c: Context<AppEnv>, at: At): Promise<Response> {
           {isCut ? (
             <p class="soft pages">The first {decisions.length}, by their ids. There are more.</p>
           ) : null}
-          <Reach at={at} found={answer.body} query={{ value, scope }} after={after} />
+          <Reach at={at} found={answer.body} query={{ value, scope, bouncer }} after={after} />
         </>
       )}
     </Page>,
@@ -182,10 +183,15 @@ function Verdict({ at, decisions, isCut }: { at: At; decisions: readonly Decisio
   );
 }
 
+function noneOf(bouncer: string, after: string | undefined): string {
+  if (after !== undefined) return 'There are no more bouncers.';
+  return bouncer === '' ? 'There is no bouncer yet.' : 'No bouncer’s name has that in it.';
+}
+
 function Reach(props: {
   at: At;
   found: SentPage;
-  query: { readonly value: string; readonly scope: string };
+  query: Readonly<Record<(typeof parameters)[number], string>>;
   after: string | undefined;
 }) {
   const { at, found, query, after } = props;
@@ -194,13 +200,26 @@ function Reach(props: {
   const isPart = after !== undefined || next !== null;
   return (
     <>
-      <h2>Who has been sent it</h2>
+      <h2 id="reach">Who has been sent it</h2>
       <p class="soft">
         This is what answers had in them. Nobody can know that an answer arrived, so each decision goes out in
         two. A bouncer may have been sent more by now, and not less.
       </p>
+      <form class="bar" role="search" method="get" action={`${linkTo(at, '/lookup')}#reach`}>
+        <input type="hidden" name="value" value={query.value} />
+        {query.scope === '' ? null : <input type="hidden" name="scope" value={query.scope} />}
+        <input
+          name="bouncer"
+          value={query.bouncer}
+          placeholder="Bouncer’s name"
+          aria-label="A part of the bouncer’s name"
+          autocomplete="off"
+          spellcheck={false}
+        />
+        <button>Filter</button>
+      </form>
       {bouncers.length === 0 ? (
-        <p class="soft">{after === undefined ? 'There is no bouncer yet.' : 'There are no more bouncers.'}</p>
+        <p class="soft">{noneOf(query.bouncer, after)}</p>
       ) : (
         <>
           <div class="cards">

@@ -72,7 +72,7 @@ export const newDecision = z
   });
 
 /** What is asked for in lists. A text that no decision can have is refused: an empty list would say that nothing is banned. */
-const shortText = (what: string) => {
+export const shortText = (what: string) => {
   const mustBe = 'must be 1 to 256 printable characters';
   return z.string(mustBe).regex(printable(256), mustBe).optional().meta({ description: what });
 };

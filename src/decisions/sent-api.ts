@@ -10,7 +10,7 @@ import { isoTime, nextOf, page, time } from '../operations/fields.ts';
 import { operation } from '../operations/operation.ts';
 import { sentStates, whys, type Sent, type SentAsk, type SentTo } from '../stream/sent.ts';
 import { decisionShape, describeDecision } from './api.ts';
-import { lookUpFields, readLookUp } from './input.ts';
+import { lookUpFields, readLookUp, shortText } from './input.ts';
 
 const count = z.int();
 
@@ -77,6 +77,7 @@ export const sentOperation = operation({
         example: '192.0.2.1',
       }),
       scope: lookUpFields.scope,
+      bouncer: shortText('A part of the bouncer’s name, in any case.'),
       ...page.shape,
     })
     .transform(readLookUp),
@@ -86,9 +87,9 @@ export const sentOperation = operation({
       body: sentPageShape,
     },
   },
-  reply: async (c, { query: { after, limit, ...match } }) => {
+  reply: async (c, { query: { after, limit, bouncer: named, ...match } }) => {
     const nowMs = Date.now();
-    const [rows] = await Promise.all([db.listBouncers(c.env.DB, after, limit), report(c.env)]);
+    const [rows] = await Promise.all([db.listBouncers(c.env.DB, after, limit, named), report(c.env)]);
     const asks = rows.map((facts) => askOf(facts, nowMs));
     const answer = await askFeed(c.env, async (feed) => feed.sentTo(asks, match));
     const isNone = answer.decisions.length === 0;

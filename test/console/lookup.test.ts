@@ -151,6 +151,23 @@ test('shows bouncers in pages, each evaluated by itself', async () => {
   expect(second.text.match(/\/console\/bouncers\/fw-/g)!.length).toBe(10);
 });
 
+test('narrows bouncers to those with a part of a name, and its links keep that', async () => {
+  const row = (at: number) => ({ name: `web-${at}`, api_key: String(at).padStart(128, '0') });
+  const rows = Array.from({ length: 60 }, (_, at) => row(at));
+  await operator('POST', '/bouncers/import', { bouncers: [...rows, { ...row(60), name: 'db-1' }] });
+  await ban('192.0.2.77');
+  const form = formOf(await lookUp('value=192.0.2.77'), '#reach');
+  expect(form).toEqual({ value: '192.0.2.77', bouncer: '' });
+  const one = await lookUp(String(new URLSearchParams({ ...form, bouncer: ' DB ' })));
+  expect([saidOf(one, 'db-1').includes('never seen'), one.text.includes('>web-1</a>')]).toEqual([true, false]);
+  const first = await lookUp('value=192.0.2.77&bouncer=web');
+  expect(formOf(first, '#reach')['bouncer']).toBe('web');
+  const next = plain(/<a href="([^"]*)">next/.exec(first.text)![1]!);
+  const second = await browser.get(next);
+  expect(second.text.match(/\/console\/bouncers\/web-/g)!.length).toBe(10);
+  expect(textOf(await lookUp('value=192.0.2.77&bouncer=mail'))).toContain('No bouncer’s name has that in it.');
+});
+
 test('does not say that nothing covers an address before every list is known', async () => {
   engine.fault = () => new Response(null, { status: 500 });
   await sync();

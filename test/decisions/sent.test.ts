@@ -230,6 +230,24 @@ test('bouncers come in pages; without a decision there is nobody to name', async
   expect(names).toEqual(['a', 'b', 'c']);
 });
 
+test('bouncers are narrowed to those with a part of a name, page by page', async () => {
+  for (const name of ['web-1', 'db-1', 'WEB-2', 'old-web']) await addBouncer(name);
+  await ban('192.0.2.1');
+  const named = async (query: string) => {
+    const { bouncers, next } = await sent(`?value=192.0.2.1&${query}`);
+    return [bouncers.map(({ name }: { name: string }) => name), next === null];
+  };
+  expect(await named('bouncer=web')).toEqual([['web-1', 'WEB-2', 'old-web'], true]);
+  expect(await named('bouncer=Web-1')).toEqual([['web-1'], true]);
+  const { bouncers, next } = await sent('?value=192.0.2.1&bouncer=web&limit=2');
+  expect(bouncers).toHaveLength(2);
+  expect(await named(`bouncer=web&limit=2&after=${next}`)).toEqual([['old-web'], true]);
+  // No character of it stands for others.
+  for (const text of ['%25', '*', 'web_1', 'w.b']) {
+    expect([text, ...(await named(`bouncer=${text}`))]).toEqual([text, [], true]);
+  }
+});
+
 test.each([
   ['value', ''],
   ['value', '?value='],
@@ -237,6 +255,8 @@ test.each([
   ['scope', '?value=x&scope='],
   ['type', '?value=192.0.2.1&type=ban'],
   ['limit', '?value=192.0.2.1&limit=0'],
+  ['bouncer', '?value=192.0.2.1&bouncer='],
+  ['bouncer', `?value=192.0.2.1&bouncer=${'x'.repeat(257)}`],
 ])('refuses %s (%s)', async (field, query) => {
   const { status, body } = await operator('GET', `/decisions/sent${query}`);
   expect([status, body.errors[0].field]).toEqual([400, field]);
