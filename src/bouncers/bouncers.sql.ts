@@ -131,7 +131,9 @@ export async function listBouncers(
 ): Promise<readonly BouncerFacts[]> {
   const passes = named === '' ? undefined : sql`instr(lower(name), lower(${named})) > 0`;
   const rows = await askD1(d1, (db) =>
-    selectFactsWhere(db, and(gt(bouncers.id, afterId), passes)).orderBy(asc(bouncers.id)).limit(limit),
+    selectFactsWhere(db, and(gt(bouncers.id, afterId), passes))
+      .orderBy(asc(bouncers.id))
+      .limit(limit),
   );
   return rows.map((row) => row.facts);
 }

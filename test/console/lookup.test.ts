@@ -159,13 +159,18 @@ test('narrows bouncers to those with a part of a name, and its links keep that',
   const form = formOf(await lookUp('value=192.0.2.77'), '#reach');
   expect(form).toEqual({ value: '192.0.2.77', bouncer: '' });
   const one = await lookUp(String(new URLSearchParams({ ...form, bouncer: ' DB ' })));
-  expect([saidOf(one, 'db-1').includes('never seen'), one.text.includes('>web-1</a>')]).toEqual([true, false]);
+  expect([saidOf(one, 'db-1').includes('never seen'), one.text.includes('>web-1</a>')]).toEqual([
+    true,
+    false,
+  ]);
   const first = await lookUp('value=192.0.2.77&bouncer=web');
   expect(formOf(first, '#reach')['bouncer']).toBe('web');
   const next = plain(/<a href="([^"]*)">next/.exec(first.text)![1]!);
   const second = await browser.get(next);
   expect(second.text.match(/\/console\/bouncers\/web-/g)!.length).toBe(10);
-  expect(textOf(await lookUp('value=192.0.2.77&bouncer=mail'))).toContain('No bouncer’s name has that in it.');
+  expect(textOf(await lookUp('value=192.0.2.77&bouncer=mail'))).toContain(
+    'No bouncer’s name has that in it.',
+  );
 });
 
 test('does not say that nothing covers an address before every list is known', async () => {
