@@ -2,7 +2,9 @@
 
 import type { Child } from 'hono/jsx';
 import type { FeedBody } from '../decisions/feed-api.ts';
+import type { Break } from '../operators/audit.ts';
 import { linkTo, type At } from './at.ts';
+import { breakWords } from './audit.tsx';
 import { stateOf } from './engines.tsx';
 import { BouncerLink, Panel, Tag, type Tone } from './parts.tsx';
 import { describeState, type RosterRow } from './roster.ts';
@@ -18,8 +20,16 @@ export interface Need {
 const mostOfAKind = 5;
 const soonMs = 7 * 86_400_000;
 
-/** The worst first: engines, then bouncers, then what can wait. `suspected`: hosts that may be copies. */
-export function attentionOf(at: At, feed: FeedBody, roster: readonly RosterRow[], suspected: number): Need[] {
+/** `suspected`: hosts that may be copies. `breaks`: of the audit log, which nobody has acknowledged. */
+interface Known {
+  readonly feed: FeedBody;
+  readonly roster: readonly RosterRow[];
+  readonly suspected: number;
+  readonly breaks: readonly Break[];
+}
+
+/** The worst first: engines, then bouncers, then what can wait. */
+export function attentionOf(at: At, { feed, roster, suspected, breaks }: Known): Need[] {
   const needs = feed.engines.flatMap((engine): Need[] => {
     const { tone, word, why } = stateOf(engine);
     if (tone === 'ok') return [];
@@ -39,6 +49,14 @@ export function attentionOf(at: At, feed: FeedBody, roster: readonly RosterRow[]
     ...feed.left_behind.map(({ engine, decisions }): Need => {
       const what = `${some(decisions, 'decision')} of ${engine} that no engine confirms any more stay until they end.`;
       return { tone: 'warn', word: 'left behind', what };
+    }),
+    ...breaks.map((each): Need => {
+      const what = (
+        <>
+          <a href={linkTo(at, '/audit')}>The audit log</a> {breakWords(each)}.
+        </>
+      );
+      return { tone: 'bad', word: 'broken', what };
     }),
     ...ofBouncers(at, roster, 'keyless'),
     ...ofBouncers(at, roster, 'silent'),

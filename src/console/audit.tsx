@@ -3,11 +3,12 @@
 import type { Context } from 'hono';
 import type * as z from 'zod';
 import type { AppEnv } from '../env.ts';
-import type { auditShape, verdictShape } from '../operators/audit.ts';
-import { linkTo, type At } from './at.ts';
-import { call } from './call.ts';
+import { openBreaks, type auditShape, type Break, type verdictShape } from '../operators/audit.ts';
+import { linkTo, may, type At } from './at.ts';
+import { call, onceBy } from './call.ts';
+import { Post } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Pages, Table, Time } from './parts.tsx';
+import { Done, Pages, Table, Time } from './parts.tsx';
 import { countOf } from './words.ts';
 
 type Row = z.input<typeof auditShape>;
@@ -27,16 +28,24 @@ const columns = [
 
 export async function showAudit(c: Context<AppEnv>, at: At): Promise<Response> {
   const given = c.req.query();
-  const { before } = given;
+  const { before, done } = given;
   const asked = filters.map((name) => [name, given[name]?.trim() ?? ''] as const);
   const filter = Object.fromEntries(asked.filter(([, text]) => text !== ''));
-  const answer = await call<{ audit: Row[]; next: number | null }>(c, 'GET', '/audit', {
-    query: { ...filter, before, limit: pageRows },
-  });
+  const [answer, breaks] = await Promise.all([
+    call<{ audit: Row[]; next: number | null }>(c, 'GET', '/audit', {
+      query: { ...filter, before, limit: pageRows },
+    }),
+    openBreaks(c.env),
+  ]);
   if (!answer.ok) return refusedPage(at, answer.refused);
   const { audit, next } = answer.body;
   return respond(
     <Page at={at} title="Audit" nav="/audit" sub="Who did what, the newest first." live>
+      <Done
+        done={done}
+        words={{ acknowledged: 'Acknowledged. The log passes its check again, and lists the break.' }}
+      />
+      <Breaks at={at} breaks={breaks} />
       <div class="bar">
         <form class="bar" role="search" method="get" action={linkTo(at, '/audit')}>
           {filters.map((name) => (
@@ -110,6 +119,7 @@ export async function verifyAudit(c: Context<AppEnv>, at: At): Promise<Response>
   const answer = await call<Verdict>(c, 'GET', '/audit/verify', { query: { after } });
   if (!answer.ok && answer.refused.status !== 409) return refusedPage(at, answer.refused);
   const verdict = answer.ok ? answer.body : (answer.refused.body as Verdict);
+  const { lost = [] } = verdict;
   return respond(
     <Page at={at} title="The audit log" nav="/audit" sub={sentenceOf(verdict)}>
       {verdict.ok ? (
@@ -119,13 +129,21 @@ export async function verifyAudit(c: Context<AppEnv>, at: At): Promise<Response>
             rows up to there.
           </p>
         </div>
-      ) : (
+      ) : isBreak(verdict) ? null : (
         <div class="banner bad" role="alert">
           <p>
-            At row {countOf(verdict.seq)}: {verdict.problem}.
+            <b>
+              At row {countOf(verdict.seq)}: {verdict.problem}.
+            </b>
+          </p>
+          <p>
+            D1 was changed past Lapidary. No acknowledgement ends that: find out who may write to D1, and what
+            the row was before.
           </p>
         </div>
       )}
+      <Breaks at={at} breaks={lost.filter(isOpen)} />
+      <Acknowledged at={at} breaks={lost.filter((each) => !isOpen(each))} />
       <p>
         {verdict.ok && verdict.next !== null ? (
           <a href={linkTo(at, '/audit/verify', { after: verdict.next })}>
@@ -144,4 +162,92 @@ function sentenceOf(verdict: Verdict): string {
   if (!verdict.ok) return 'It is not whole.';
   if (verdict.next !== null) return `It is whole up to row ${countOf(verdict.next)}, and goes on.`;
   return 'It is whole: no row is changed, missing, or cut off at its end.';
+}
+
+const isOpen = (each: Break): boolean => each.acknowledged_at === null;
+
+/** Whether what is wrong is what `Breaks` says. */
+function isBreak({ seq, lost = [] }: Extract<Verdict, { ok: false }>): boolean {
+  return lost.some((each) => isOpen(each) && each.goes_on_at === seq);
+}
+
+/** `had come to row 6, and goes on at row 4` */
+export function breakWords({ ended_at: endedAt, goes_on_at: goesOnAt }: Break): string {
+  return `had come to row ${countOf(endedAt)}, and goes on at row ${countOf(goesOnAt)}`;
+}
+
+/** Where the log breaks off and nobody has said why, and the form by which an admin does. */
+function Breaks({ at, breaks }: { at: At; breaks: readonly Break[] }) {
+  if (breaks.length === 0) return null;
+  const form = (
+    <Post at={at} to="/audit/acknowledge" needs="admin" what="Acknowledging it">
+      <p>
+        Then the log passes its check again. That can not be taken back; the break stays listed, and a row
+        says that you acknowledged it.
+      </p>
+      <button>Acknowledge that D1 was restored</button>
+    </Post>
+  );
+  return (
+    <div class="banner bad" role="alert">
+      {breaks.map((each) => (
+        <p>
+          <b>The log {breakWords(each)}.</b> What it had from there on is lost. Found{' '}
+          <Time at={at} iso={each.found_at} />.
+        </p>
+      ))}
+      <p>
+        A restored backup of D1 looks like that, and so does a log that somebody cut. The check fails until an
+        admin who knows that D1 was restored says so.
+      </p>
+      {may(at, 'admin') ? (
+        <details>
+          <summary>D1 was restored…</summary>
+          {form}
+        </details>
+      ) : (
+        form
+      )}
+    </div>
+  );
+}
+
+const breakColumns = [
+  { title: 'Had come to row', n: true },
+  { title: 'Goes on at row', n: true },
+  { title: 'Found', n: true },
+  { title: 'Acknowledged', n: true },
+];
+
+function Acknowledged({ at, breaks }: { at: At; breaks: readonly Break[] }) {
+  if (breaks.length === 0) return null;
+  return (
+    <>
+      <h2>What restored backups lost of it</h2>
+      <Table label="What restored backups lost of it" columns={breakColumns}>
+        {breaks.map((each) => (
+          <tr>
+            <td class="n">{countOf(each.ended_at)}</td>
+            <td class="n">{countOf(each.goes_on_at)}</td>
+            <td class="n">
+              <Time at={at} iso={each.found_at} />
+            </td>
+            <td class="n">
+              <Time at={at} iso={each.acknowledged_at} />
+            </td>
+          </tr>
+        ))}
+      </Table>
+    </>
+  );
+}
+
+export async function acknowledgeBreaks(
+  c: Context<AppEnv>,
+  at: At,
+  form: URLSearchParams,
+): Promise<Response> {
+  const answer = await call(c, 'POST', '/audit/acknowledge', { body: {}, headers: onceBy(form) });
+  if (!answer.ok) return refusedPage(at, answer.refused);
+  return c.redirect(linkTo(at, '/audit', { done: 'acknowledged' }), 303);
 }

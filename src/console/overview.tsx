@@ -5,6 +5,7 @@ import type { FeedBody } from '../decisions/feed-api.ts';
 import type { AppEnv } from '../env.ts';
 import { askFeed, report } from '../feed/client.ts';
 import { readTotals } from '../metrics/read.ts';
+import { openBreaks } from '../operators/audit.ts';
 import type { Kind } from '../mirror/census.ts';
 import { linkTo, type At } from './at.ts';
 import { attentionOf, AttentionList } from './attention.tsx';
@@ -18,18 +19,19 @@ import { readRoster, type RosterRow } from './roster.ts';
 import { countOf, some, spanOf } from './words.ts';
 
 export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
-  const [feed, kinds, roster, totals, steps] = await Promise.all([
+  const [feed, kinds, roster, totals, breaks, steps] = await Promise.all([
     call<FeedBody>(c, 'GET', '/feed'),
     askFeed(c.env, async (each) => each.census()),
     readRoster(c.env, at.nowMs),
     askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
+    openBreaks(c.env),
     // What this isolate has counted is in them.
     report(c.env).then(() => askFeed(c.env, async (each) => each.steps())),
   ]);
   if (!feed.ok) return refusedPage(at, feed.refused);
   const { engines } = feed.body;
   const suspected = totals.hosts.get('clone-suspected') ?? 0;
-  const needs = attentionOf(at, feed.body, roster, suspected);
+  const needs = attentionOf(at, { feed: feed.body, roster, suspected, breaks });
   // Counted at once with its parts, which may be 5 s old.
   const decisions = kinds.reduce((sum, { count }) => sum + count, 0);
   const isServed = engines.every(({ freshness }) => freshness !== 'cold');

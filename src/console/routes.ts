@@ -25,7 +25,7 @@ import {
   showBouncer,
 } from './bouncer.tsx';
 import { ban, decisionList, showBan, showUnban, unban } from './decisions.tsx';
-import { showAudit, verifyAudit } from './audit.tsx';
+import { acknowledgeBreaks, showAudit, verifyAudit } from './audit.tsx';
 import { showEngines, syncEngines } from './engines.tsx';
 import { createEnrolment, revokeEnrolment, showEnrolments } from './enrolments.tsx';
 import { failurePage } from './frame.tsx';
@@ -83,6 +83,7 @@ show('/rotations', showRotations);
 show('/rotations/:id', showRotation);
 show('/audit', showAudit);
 show('/audit/verify', verifyAudit);
+change('/audit/acknowledge', acknowledgeBreaks);
 show('/operators', showOperators);
 change('/operators', createOperator);
 change('/operators/:name/revoke', revokeOperator);

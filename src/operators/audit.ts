@@ -5,7 +5,7 @@ import * as z from 'zod';
 import { askD1 } from '../store/ask.ts';
 import type { AuditRow } from '../store/audit.sql.ts';
 import { audit } from '../store/schema.ts';
-import type { AuditMemory } from '../writer/revocations.sql.ts';
+import type { AuditMemory, LostTail } from '../writer/revocations.sql.ts';
 import { followChain } from '../writer/verify.ts';
 import { parseJson } from '../http/body.ts';
 import { cursor, isoTime, pageFields, time } from '../operations/fields.ts';
@@ -52,6 +52,19 @@ export const auditShape = z
 
 const headShape = z.object({ seq: z.int(), hash: z.string() });
 
+const lostShape = z
+  .array(
+    z.object({
+      ended_at: z.int().meta({ description: 'The last row that was known.' }),
+      hash: z.string(),
+      goes_on_at: z.int().meta({ description: 'The row at which the log goes on instead.' }),
+      found_at: time,
+      acknowledged_at: time.nullable(),
+    }),
+  )
+  .optional()
+  .meta({ description: 'What restored backups of D1 lost of the log. Null: nobody acknowledged it yet.' });
+
 export const verdictShape = z.union([
   z.object({
     ok: z.literal(true),
@@ -66,20 +79,9 @@ export const verdictShape = z.union([
       .int()
       .nullable()
       .meta({ description: 'Not null: the log goes on; ask again with `after` set to it.' }),
-    lost: z
-      .array(
-        z.object({
-          ended_at: z.int(),
-          hash: z.string(),
-          goes_on_at: z.int(),
-          found_at: time,
-          acknowledged_at: time.nullable(),
-        }),
-      )
-      .optional()
-      .meta({ description: 'What restored backups of D1 lost of the log, as an operator acknowledged.' }),
+    lost: lostShape,
   }),
-  z.object({ ok: z.literal(false), seq: z.int(), problem: z.string() }),
+  z.object({ ok: z.literal(false), seq: z.int(), problem: z.string(), lost: lostShape }),
 ]);
 
 export function describeAudit(row: AuditRow): z.input<typeof auditShape> {
@@ -103,6 +105,9 @@ export function listAudit(d1: D1Database, filter: z.output<typeof auditPage>): P
 
 type Verdict = z.input<typeof verdictShape>;
 
+/** Where the log breaks off. */
+export type Break = NonNullable<z.input<typeof lostShape>>[number];
+
 /** Rows that are verified in one request: a million would take too much CPU and too many queries of D1. */
 export const mostVerified = 50_000;
 const pageRows = 5000;
@@ -117,7 +122,8 @@ export async function verifyLog(
   { removed, anchor, lost }: AuditMemory,
   nowMs: number,
 ): Promise<Verdict> {
-  const fault = (seq: number, problem: string): Verdict => ({ ok: false, seq, problem });
+  const breaks = lost.length === 0 ? {} : { lost: lost.map(describeBreak) };
+  const fault = (seq: number, problem: string): Verdict => ({ ok: false, seq, problem, ...breaks });
   const [start] = after <= removed.seq ? [removed] : await rowsAt(d1, after);
   if (!start) return fault(after, 'a row is missing');
   if (hash !== undefined && start.seq === after && start.hash !== hash) {
@@ -130,15 +136,18 @@ export async function verifyLog(
   const whole = { ok: true, rows: head.seq - removed.seq, head } as const;
   const good = removed.seq === 0 ? whole : { ...whole, removed };
   if (!followed.ended) return { ...good, next: head.seq };
-  if (lost.length === 0) return { ...good, next: null };
-  const acknowledged = lost.map((tail) => ({
-    ended_at: tail.seq,
-    hash: tail.hash,
-    goes_on_at: tail.goesOnAt,
-    found_at: isoTime(tail.foundMs),
-    acknowledged_at: isoTime(tail.acknowledgedMs),
-  }));
-  return { ...good, next: null, lost: acknowledged };
+  return { ...good, next: null, ...breaks };
+}
+
+function describeBreak({ seq, hash, goesOnAt, foundMs, acknowledgedMs }: LostTail): Break {
+  const [found, acknowledged] = [isoTime(foundMs), isoTime(acknowledgedMs)];
+  return { ended_at: seq, hash, goes_on_at: goesOnAt, found_at: found, acknowledged_at: acknowledged };
+}
+
+/** The breaks of the log that nobody has acknowledged. */
+export async function openBreaks(env: Env): Promise<Break[]> {
+  const lost = await askFeed(env, async (feed) => feed.lostTails());
+  return lost.filter(({ acknowledgedMs }) => acknowledgedMs === null).map(describeBreak);
 }
 
 function rowsAt(d1: D1Database, seq: number): Promise<AuditRow[]> {
