@@ -8,6 +8,7 @@ import { breakWords } from './audit.tsx';
 import { stateOf } from './engines.tsx';
 import { BouncerLink, Panel, Tag, type Tone } from './parts.tsx';
 import { describeState, type RosterRow } from './roster.ts';
+import { isFailing, type Webhook } from './webhooks.tsx';
 import { agoOf, countOf, some } from './words.ts';
 
 export interface Need {
@@ -20,16 +21,20 @@ export interface Need {
 const mostOfAKind = 5;
 const soonMs = 7 * 86_400_000;
 
-/** `suspected`: hosts that may be copies. `breaks`: of the audit log, which nobody has acknowledged. */
+/**
+ * `suspected`: hosts that may be copies. `breaks`: of the audit log, which nobody has acknowledged. `webhooks`: none for whom
+ * may not see them.
+ */
 interface Known {
   readonly feed: FeedBody;
   readonly roster: readonly RosterRow[];
   readonly suspected: number;
   readonly breaks: readonly Break[];
+  readonly webhooks: readonly Webhook[];
 }
 
 /** The worst first: engines, then bouncers, then what can wait. */
-export function attentionOf(at: At, { feed, roster, suspected, breaks }: Known): Need[] {
+export function attentionOf(at: At, { feed, roster, suspected, breaks, webhooks }: Known): Need[] {
   const needs = feed.engines.flatMap((engine): Need[] => {
     const { tone, word, why } = stateOf(engine);
     if (tone === 'ok') return [];
@@ -57,6 +62,15 @@ export function attentionOf(at: At, { feed, roster, suspected, breaks }: Known):
         </>
       );
       return { tone: 'bad', word: 'broken', what };
+    }),
+    ...webhooks.filter(isFailing).map(({ name, delivery }): Need => {
+      const what = (
+        <>
+          <a href={linkTo(at, '/webhooks')}>Webhook {name}</a> does not take its messages:{' '}
+          {delivery?.last_try?.problem}.
+        </>
+      );
+      return { tone: 'bad', word: 'fails', what };
     }),
     ...ofBouncers(at, roster, 'keyless'),
     ...ofBouncers(at, roster, 'silent'),

@@ -54,6 +54,7 @@ const pages = [
   ['/engines', 'Engines'],
   ['/hosts', 'Hosts'],
   ['/rotations', 'Rotations'],
+  ['/webhooks', 'Webhooks'],
   ['/audit', 'Audit'],
   ['/operators', 'Operators'],
 ] as const;

@@ -16,22 +16,25 @@ import { Page, refusedPage, respond } from './frame.tsx';
 import { BouncerLink, Moment, Table } from './parts.tsx';
 import { LastDay } from './plots.tsx';
 import { readRoster, type RosterRow } from './roster.ts';
+import type { Webhook } from './webhooks.tsx';
 import { countOf, some, spanOf } from './words.ts';
 
 export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
-  const [feed, kinds, roster, totals, breaks, steps] = await Promise.all([
+  const [feed, kinds, roster, totals, breaks, alarms, steps] = await Promise.all([
     call<FeedBody>(c, 'GET', '/feed'),
     askFeed(c.env, async (each) => each.census()),
     readRoster(c.env, at.nowMs),
     askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
     openBreaks(c.env),
+    call<{ webhooks: Webhook[] }>(c, 'GET', '/webhooks'),
     // What this isolate has counted is in them.
     report(c.env).then(() => askFeed(c.env, async (each) => each.steps())),
   ]);
   if (!feed.ok) return refusedPage(at, feed.refused);
   const { engines } = feed.body;
+  const webhooks = alarms.ok ? alarms.body.webhooks : [];
   const suspected = totals.hosts.get('clone-suspected') ?? 0;
-  const needs = attentionOf(at, { feed: feed.body, roster, suspected, breaks });
+  const needs = attentionOf(at, { feed: feed.body, roster, suspected, breaks, webhooks });
   // Counted at once with its parts, which may be 5 s old.
   const decisions = kinds.reduce((sum, { count }) => sum + count, 0);
   const isServed = engines.every(({ freshness }) => freshness !== 'cold');

@@ -34,6 +34,7 @@ import { createOperator, revokeOperator, showOperators } from './operators.tsx';
 import { showRotation, showRotations } from './rotations.tsx';
 import { lookUp } from './lookup.tsx';
 import { overview } from './overview.tsx';
+import { createWebhook, deleteWebhook, showWebhooks, testWebhook } from './webhooks.tsx';
 import { askToSignIn, sessionOf, signIn, signOut } from './sign-in.tsx';
 
 type Show = (c: Context<AppEnv>, at: At) => Promise<Response> | Response;
@@ -81,6 +82,10 @@ change('/enrolments', createEnrolment);
 change('/enrolments/:id/revoke', revokeEnrolment);
 show('/rotations', showRotations);
 show('/rotations/:id', showRotation);
+show('/webhooks', showWebhooks);
+change('/webhooks', createWebhook);
+change('/webhooks/:name/test', testWebhook);
+change('/webhooks/:name/delete', deleteWebhook);
 show('/audit', showAudit);
 show('/audit/verify', verifyAudit);
 change('/audit/acknowledge', acknowledgeBreaks);
