@@ -36,7 +36,7 @@ export const settings = {
   UPSTREAM_REGISTRATION_TOKEN: registrationToken.optional().meta(secret),
   /** A JSON object of further headers for `default`, such as a Cloudflare Access service token. */
   UPSTREAM_HEADERS: json.pipe(headers).default({}).meta(secret),
-  /** A JSON list of further engines and of public lists. Their fields are in docs/engines.md. */
+  /** A JSON list of further engines, public lists, hosted integrations. Their fields are in docs/engines.md. */
   UPSTREAMS: upstreams.meta(secret),
   /** More engines, since Cloudflare takes 5 KB of a setting. */
   UPSTREAMS_2: upstreams.meta(secret),

@@ -2,7 +2,7 @@
 // what nobody meant to ban, or asks a stranger's server too often.
 
 import * as z from 'zod';
-import { engine, headers, upstreamName, type EngineSettings } from './engines.ts';
+import { engine, engineKey, headers, lapiUrl, upstreamName, type EngineSettings } from './engines.ts';
 import { fields, parsed } from './fields.ts';
 
 /** A text at an address: each line begins with an address or a range to ban. */
@@ -23,11 +23,33 @@ export interface ListSettings {
   readonly maxDecisions: number;
 }
 
+/** A hosted integration of CrowdSec: a start-up of LAPI's stream, once in an interval of its plan. */
+export interface HostedSettings {
+  readonly kind: 'hosted';
+  /** Operators' name for it. */
+  readonly name: string;
+  /** Its address, without a trailing slash and without `/v1`. */
+  readonly url: string;
+  readonly apiKey: string;
+  /** Which setting holds the key, for an operator to read. */
+  readonly keyName: string;
+  /** Sent with every request. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** How long it may be silent, before an answer and within one. */
+  readonly timeoutMs: number;
+  /** How often it may be asked. */
+  readonly intervalMs: number;
+}
+
 /** Anything that decisions are mirrored from. */
-export type UpstreamSettings = EngineSettings | ListSettings;
+export type UpstreamSettings = EngineSettings | ListSettings | HostedSettings;
 
 /** `lapi`: an engine. All others give a complete picture, once in an interval, and nothing between. */
-export const upstreamKinds = ['lapi', 'list'] as const satisfies readonly UpstreamSettings['kind'][];
+export const upstreamKinds = [
+  'lapi',
+  'list',
+  'hosted',
+] as const satisfies readonly UpstreamSettings['kind'][];
 
 export function isEngine(upstream: UpstreamSettings): upstream is EngineSettings {
   return upstream.kind === 'lapi';
@@ -57,8 +79,18 @@ const list = fields({
   max_decisions: integer(1, 1_000_000).default(100_000),
 });
 
+const hosted = fields({
+  kind: z.literal('hosted'),
+  name: upstreamName,
+  url: lapiUrl,
+  key: engineKey,
+  headers: headers.default({}),
+  /** The free plan allows one pull a day. */
+  interval_minutes: intervalMinutes.default(1440),
+});
+
 /** An entry of `UPSTREAMS`. */
-export const upstream = z.discriminatedUnion('kind', [engine, list], {
+export const upstream = z.discriminatedUnion('kind', [engine, list, hosted], {
   error: ({ code }) => (code === 'invalid_union' ? upstreamKinds.join(' or ') : 'a JSON object'),
 });
 
@@ -75,6 +107,11 @@ export function upstreamOf(
     const { interval_minutes, allow_reserved, max_decisions, ...list } = entry;
     const intervalMs = interval_minutes * 60_000;
     return { ...list, timeoutMs, intervalMs, allowReserved: allow_reserved, maxDecisions: max_decisions };
+  }
+  if (entry.kind === 'hosted') {
+    const { interval_minutes, key: apiKey, ...rest } = entry;
+    const keyName = `the key of ${entry.name} in ${setting}`;
+    return { ...rest, apiKey, keyName, timeoutMs, intervalMs: interval_minutes * 60_000 };
   }
   const { key: apiKey, registration_token: registrationToken, ...rest } = entry;
   const keyName = `the key of engine ${entry.name} in ${setting}`;

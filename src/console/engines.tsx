@@ -40,7 +40,11 @@ export function stateOf(engine: Pick<Engine, 'state' | 'freshness'>): {
   return { tone: 'ok', word: 'fresh', why: '' };
 }
 
-const kinds: Readonly<Record<Engine['kind'], string>> = { lapi: 'engine', list: 'list' };
+const kinds: Readonly<Record<Engine['kind'], string>> = {
+  lapi: 'engine',
+  list: 'list',
+  hosted: 'hosted integration',
+};
 
 const columns = [
   { title: 'Engine' },

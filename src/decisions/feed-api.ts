@@ -17,7 +17,9 @@ const flag = z.enum(['true', 'false'], 'must be true or false').default('false')
 const engineShape = z
   .object({
     name: z.string(),
-    kind: z.enum(upstreamKinds).meta({ description: '`lapi`: an engine.' }),
+    kind: z.enum(upstreamKinds).meta({
+      description: '`lapi`: an engine; `list`: a public list; `hosted`: a hosted integration of CrowdSec.',
+    }),
     decisions: z.int(),
     freshness: z.enum(freshnesses),
     age_seconds: z.int().nullable().meta({ description: 'Since it last answered; null: not known.' }),
@@ -59,7 +61,7 @@ const feedShape = z
     cursors: z.int(),
     freshness: z
       .enum(freshnesses)
-      .meta({ description: 'The worst of all engines. A list makes it `stale`, but never `cold`.' }),
+      .meta({ description: 'The worst of all engines. Another source makes it `stale`, but never `cold`.' }),
     age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),

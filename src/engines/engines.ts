@@ -1,6 +1,7 @@
 // The upstreams of the feed: engines, and sources that are none (pictures.ts). Each has its own rounds, an engine its own key
 // and forwarder besides, so one that is silent, wrong or gone does not disturb the others.
 
+import { digestOf } from '../crypto/secret.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
@@ -32,7 +33,8 @@ export function createEngines(store: Store, settings: Settings) {
     if (kind !== 'lapi') {
       const rounds = createPictures(store, settings, { ...each, handle, enter: turns() });
       const intervals = { syncIntervalMs: each.intervalMs, resyncIntervalMs: each.intervalMs };
-      return { kind, name, handle, rounds, intervals, keys: null, forwarder: null };
+      const apiKey = each.kind === 'hosted' ? each.apiKey : null;
+      return { kind, name, handle, rounds, intervals, keys: null, apiKey, forwarder: null };
     }
     const engine = { ...each, handle, enter: turns() };
     const keys = createEngineKeys(store.storage, settings, engine, handle);
@@ -45,6 +47,7 @@ export function createEngines(store: Store, settings: Settings) {
       /** How often it is asked. */
       intervals: settings,
       keys,
+      apiKey: null,
       forwarder: createForwarder(engine, keys),
     };
   });
@@ -57,7 +60,9 @@ export function defaultOf(engines: readonly Engine[]): (Engine & { readonly kind
 
 /** The SHA-512 of each key that the feed pulls with. */
 export async function keyDigests(engines: readonly Engine[]): Promise<string[]> {
-  const all = engines.flatMap(({ keys }) => (keys ? [keys.digests()] : []));
+  const all = engines.map(async ({ keys, apiKey }) =>
+    keys ? keys.digests() : apiKey === null ? [] : [digestOf(apiKey)],
+  );
   return (await Promise.all(all)).flat();
 }
 
@@ -101,9 +106,12 @@ export async function runRounds(
 export type EngineStatus = ReturnType<typeof statusOf>;
 
 export function statusOf(engine: Engine, store: Store, nowMs: number) {
-  const { kind, name, handle, keys, rounds, intervals } = engine;
+  const { kind, name, handle, keys, apiKey, rounds, intervals } = engine;
   const { link, lastError } = rounds.state();
-  const { source: key, pending: keyPending } = keys?.state() ?? { source: null, pending: false };
+  const { source: key, pending: keyPending } = keys?.state() ?? {
+    source: apiKey === null ? null : ('setting' as const),
+    pending: false,
+  };
   const { lastSyncMs, lastResyncMs, progress } = engineState(store, handle);
   const answeredMs = sinceMs(lastSyncMs, nowMs);
   const listMs = sinceMs(lastResyncMs, nowMs);

@@ -12,8 +12,18 @@ import { createDeadline, readBody, type Enter } from './upstream.ts';
 export type Answer =
   | { readonly kind: 'whole'; readonly validators: Validators }
   | { readonly kind: 'same' }
-  /** `problem`: what the list does. `waitMs`: how long its server wants to be left alone; null: it does not say. */
-  | { readonly kind: 'failed'; readonly problem: string; readonly waitMs: number | null };
+  /** It says that there is nothing for us, which may mean that nothing is new. */
+  | { readonly kind: 'nothing' }
+  | Failed;
+
+/** `problem`: what the source does. `waitMs`: how long it wants to be left alone; null: it does not say. */
+export interface Failed {
+  readonly kind: 'failed';
+  readonly problem: string;
+  readonly waitMs: number | null;
+  /** It does not accept our key: an operator has to act. */
+  readonly refused: boolean;
+}
 
 /** Takes what a list says. */
 export interface ListReader {
@@ -46,12 +56,12 @@ export async function pullList(
       await body?.cancel();
       if (status === 304 && validators) return { kind: 'same' };
       const problem = status === 200 ? 'is a web page' : `answers with status ${status}`;
-      return { kind: 'failed', problem, waitMs: retryAfterMs(headers, Date.now()) };
+      return { kind: 'failed', problem, waitMs: retryAfterMs(headers, Date.now()), refused: false };
     }
     if (body) await readLines(list, body, reader, (bytes) => deadline.received(bytes));
     return { kind: 'whole', validators: validatorsOf(headers) };
   } catch (error) {
-    return { kind: 'failed', problem: describe(error, deadline.signal), waitMs: null };
+    return { kind: 'failed', problem: describe(error, deadline.signal), waitMs: null, refused: false };
   } finally {
     deadline.stop();
   }
@@ -115,7 +125,7 @@ async function readLines(
   if (bad > good) throw new Refused('has more lines that begin with no address than others');
 }
 
-const noValidators: Validators = { etag: null, modified: null };
+export const noValidators: Validators = { etag: null, modified: null };
 
 function validatorsOf(headers: Headers): Validators {
   const short = (name: string): string | null => {

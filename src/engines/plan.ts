@@ -99,7 +99,9 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   /** An answer may be larger than memory: only as many new decisions stay as could find room. */
   const leaveOut = (): void => {
     const isNew = (decision: Decision): boolean =>
-      !isOwn(decision) && !own.has(decision.id) && predecessors(mirror, start, decision).length === 0;
+      (start.numbered || !isOwn(decision)) &&
+      !own.has(decision.id) &&
+      predecessors(mirror, start, decision).length === 0;
     const coming = [...fresh.values()].filter(isNew);
     const out = soonest(coming, coming.length - start.most);
     for (const { id } of out) fresh.delete(id);
@@ -117,7 +119,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (known && sameContent(known, decision)) {
       seen.add(decision.id);
       // A decision's end never moves at an engine. Its clock may move, and all durations with it.
-      if (!sameUntil(known, decision, spreadMs)) shifted.set(known, decision);
+      if (sameUntil(known, decision, spreadMs)) shifted.delete(known);
+      else shifted.set(known, decision);
     } else {
       if (known) reused.add(known);
       fresh.set(decision.id, decision);

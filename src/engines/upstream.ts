@@ -118,7 +118,13 @@ async function statusOf(upstream: Reached, path: string, key: string, init: Init
   }
 }
 
-function ask(upstream: EngineSettings, path: string, key: string, { headers, ...init }: Init) {
+/** A request of a path and query of LAPI. */
+export function ask(
+  upstream: Pick<EngineSettings, 'url' | 'headers'>,
+  path: string,
+  key: string,
+  { headers, ...init }: Init,
+): Promise<Response> {
   return fetch(upstream.url + path, {
     ...init,
     // A redirect would send our key to another place, such as the login page of a proxy.
@@ -193,7 +199,8 @@ export function createDeadline(idleMs: number, patienceMs: number) {
   };
 }
 
-async function split(
+/** Reads an answer of LAPI. Throws `SplitError` where it is none. Returns which lists it had. */
+export async function split(
   body: ReadableStream<Uint8Array>,
   startedMs: number,
   { take, passOver }: Reader,

@@ -75,6 +75,13 @@ export function sameContent(a: Said, b: Said): boolean {
 }
 
 /** Equal for rows of one content and engine: each view has all of them or none. */
-export function contentKey({ scope, type, value, origin, scenario, engine }: Row): string {
+export function contentKey({
+  scope,
+  type,
+  value,
+  origin,
+  scenario,
+  engine,
+}: Said & Pick<Row, 'engine'>): string {
   return JSON.stringify([scope, type, value, origin, scenario, engine]);
 }

@@ -54,8 +54,11 @@ export interface Progress {
   readonly skipped: { readonly count: number; readonly sample: string | null };
   /** Decisions of the newest full list and the deltas since for which there is no room. */
   readonly leftOut: number;
-  /** Of a source that is no engine: when its newest pull began (0: never), and how long after that the next one is due. */
-  readonly pull: { readonly atMs: number; readonly waitMs: number };
+  /**
+   * Of a source that is no engine: when its newest pull began or failed (0: never), and how long after that the next one is due.
+   * `from`: the start of the digest of the address and the key that it was asked with.
+   */
+  readonly pull: { readonly atMs: number; readonly waitMs: number; readonly from?: string };
   /** Of its newest accepted picture; null: it has none. */
   readonly known: KnownPicture | null;
 }

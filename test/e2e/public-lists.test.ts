@@ -1,4 +1,5 @@
-// Public lists as upstreams, over real connections: what their servers send, and how they fail, at the built Worker.
+// Sources that are no engine as upstreams, over real connections: what their servers send, and how they fail, at the built
+// Worker.
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -30,6 +31,85 @@ const paths: Record<string, RequestListener> = {
     response.write('203.0.113.7\n', () => response.destroy());
   },
 };
+
+const community = 50_000;
+const hostedKey = 'hosted-key';
+
+function decision(at: number): object {
+  const value = `${10 + (at >> 16)}.${(at >> 8) & 255}.${at & 255}.9`;
+  const said = { origin: 'CAPI', scenario: 'x/scan', scope: 'Ip', type: 'ban', value };
+  return { duration: '72h0m0s', id: at + 1, ...said };
+}
+
+const json = { 'content-type': 'application/json' };
+/** By the paths of integrations: what they answer to a start-up with the key. */
+const integrations: Record<string, RequestListener> = {
+  '/big': (_, response) => {
+    const all = Array.from({ length: community }, (_, at) => decision(at));
+    response.writeHead(200, json).end(JSON.stringify({ new: all, deleted: [] }));
+  },
+  '/mute': () => undefined,
+  '/broken': (_, response) => {
+    response.writeHead(200, json);
+    response.write(`{"new":[${JSON.stringify(decision(1))},`, () => response.destroy());
+  },
+  '/none': (_, response) => response.writeHead(204).end(),
+};
+
+describe('hosted integrations', () => {
+  let server: Server;
+  let lapidary: Lapidary;
+  const asked: string[] = [];
+  const names = Object.keys(integrations).map((path) => path.slice(1));
+
+  beforeAll(async () => {
+    server = createServer((request, response) => {
+      const [path = '', rest] = (request.url ?? '').split('/v1/');
+      asked.push(`${request.method} ${path} ${rest}`);
+      const isOurs = request.headers['x-api-key'] === hostedKey;
+      if (isOurs) integrations[path]?.(request, response);
+      else response.writeHead(401).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const entries = names.map((name) => ({ kind: 'hosted', name, url: `${url}/${name}`, key: hostedKey }));
+    const settings = { UPSTREAMS: JSON.stringify(entries), UPSTREAM_TIMEOUT_SECONDS: '1' };
+    lapidary = await startLapidary({ settings });
+  });
+  afterAll(async () => {
+    await lapidary?.close();
+    server?.closeAllConnections();
+    server?.close();
+  });
+
+  it('give what they have, and those that fail say how', async () => {
+    const engines = async (): Promise<Record<string, any>> => {
+      const all: any[] = (await lapidary.feed()).engines;
+      return Object.fromEntries(all.map((each) => [each.name, each]));
+    };
+    await until('each was asked', async () => {
+      return Object.values(await engines()).every(({ state }) => state !== 'cold');
+    });
+    expect(await engines()).toMatchObject({
+      big: { kind: 'hosted', key: 'setting', freshness: 'fresh', decisions: community, last_error: null },
+      mute: { state: 'failing', last_error: expect.stringContaining('is silent') },
+      broken: { state: 'failing', decisions: 0, last_error: expect.stringContaining('the integration ') },
+      none: { state: 'ok', freshness: 'cold', last_error: expect.stringContaining('there is nothing') },
+    });
+    const key = await lapidary.addBouncer('reader');
+    const { new: added } = await pullStream({ url: lapidary.url, key }, 'startup=true');
+    expect(added).toHaveLength(community);
+  });
+
+  it('are asked for nothing but one start-up each, and not again by a restart', async () => {
+    await lapidary.kill();
+    await lapidary.start();
+    await until('a round has run', async () => (await lapidary.sync()).added === 0);
+    const started = names.map((name) => `GET /${name} decisions/stream?startup=true`);
+    expect(asked.toSorted()).toEqual(started.toSorted());
+    expect((await lapidary.feed()).decisions).toBe(community);
+  });
+});
 
 describe('lists', () => {
   let server: Server;
