@@ -21,6 +21,8 @@ export interface ListSettings {
   readonly allowReserved: boolean;
   /** A list with more networks is refused as a whole. */
   readonly maxDecisions: number;
+  /** One that has become empty is taken as such. */
+  readonly mayBeEmpty: boolean;
 }
 
 /** A hosted integration of CrowdSec: a start-up of LAPI's stream, once in an interval of its plan. */
@@ -77,6 +79,7 @@ const list = fields({
   interval_minutes: intervalMinutes.default(60),
   allow_reserved: z.boolean('true or false').default(false),
   max_decisions: integer(1, 1_000_000).default(100_000),
+  may_be_empty: z.boolean('true or false').default(false),
 });
 
 const hosted = fields({
@@ -104,9 +107,15 @@ export function upstreamOf(
   { timeoutMs, scopes }: Common,
 ): UpstreamSettings {
   if (entry.kind === 'list') {
-    const { interval_minutes, allow_reserved, max_decisions, ...list } = entry;
-    const intervalMs = interval_minutes * 60_000;
-    return { ...list, timeoutMs, intervalMs, allowReserved: allow_reserved, maxDecisions: max_decisions };
+    const { interval_minutes, allow_reserved, max_decisions, may_be_empty, ...list } = entry;
+    return {
+      ...list,
+      timeoutMs,
+      intervalMs: interval_minutes * 60_000,
+      allowReserved: allow_reserved,
+      maxDecisions: max_decisions,
+      mayBeEmpty: may_be_empty,
+    };
   }
   if (entry.kind === 'hosted') {
     const { interval_minutes, key: apiKey, ...rest } = entry;

@@ -45,6 +45,10 @@ const manners: Readonly<Record<Source['kind'], Manner>> = {
   },
 };
 
+/** A publisher's mistake lasts for longer than it takes to fetch the list twice. */
+const isEmpty =
+  'is empty, and what it had stays for now. If it is right: "may_be_empty": true in its entry of UPSTREAMS';
+
 const firstBackoffMs = 60_000;
 const longestBackoffMs = 3_600_000;
 /** So that not all sources are asked at once, nor one by all feeds of the world at the full hour. */
@@ -141,6 +145,9 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     const isEmptied = picture.highestId === 0 && own.size > 0 && policy !== 'force';
     if (answer.kind === 'nothing' || (source.kind === 'hosted' && isEmptied))
       return foundNothing(pull, nowMs);
+    if (isEmptied && source.kind === 'list' && !source.mayBeEmpty) {
+      return failed({ kind: 'failed', problem: isEmpty, waitMs: null, refused: false });
+    }
     const plan = withinCeiling(picture, mirror, maxDecisions);
     const full = changedLink(who, now().full, 'ok', plan.warning ?? null);
     const decisions = own.size + plan.add.length - plan.remove.length;

@@ -20,6 +20,7 @@ test('a list has defaults, and is no engine that machines could reach', () => {
     intervalMs: 3_600_000,
     allowReserved: false,
     maxDecisions: 100_000,
+    mayBeEmpty: false,
   });
   expect(engines.map(({ name }) => name)).toEqual(['paris']);
 });
@@ -53,6 +54,7 @@ test.each([
   ['interval_minutes', { ...drop, interval_minutes: 10_081 }],
   ['allow_reserved', { ...drop, allow_reserved: 'hidden' }],
   ['max_decisions', { ...drop, max_decisions: 1_000_001 }],
+  ['may_be_empty', { ...drop, may_be_empty: 'hidden' }],
   ['headers', { ...drop, headers: { a: 1 } }],
   ['key', { ...cloud, key: undefined }],
   ['key', { ...cloud, key: 'hidden key' }],

@@ -233,11 +233,11 @@ describe('nobody is unbanned by', () => {
   });
 
   test.each<[string, string[]]>([
-    ['an empty list', []],
-    ['a list of comments', ['# gone']],
+    ['an empty list that may be empty', []],
     ['one that shrank by more than half', addresses(4)],
     ['one of other addresses that is less than half as long', addresses(4, 100)],
   ])('%s, until a second fetch has the same', async (_, after) => {
+    const entry = { ...drop, may_be_empty: true };
     await alone(async () => {
       await round();
       list.text = after.join('\n');
@@ -250,7 +250,31 @@ describe('nobody is unbanned by', () => {
       expect((await round()).warning).toBeNull();
       expect(values()).toEqual(after.filter((line) => !line.startsWith('#')).sort());
       expect(list.sent).toBe(3);
-    });
+    }, entry);
+  });
+
+  test.each([
+    ['an empty text', ''],
+    ['a list of comments', '# gone'],
+    ['a list of nobody’s networks alone', '10.0.0.0/8'],
+  ])('%s, however often it comes, unless an operator says that it may', async (_, after) => {
+    const entry = { ...drop, allow_reserved: false };
+    list.text = '9.9.9.9\n';
+    await alone(async () => {
+      await round();
+      list.text = after;
+      for (let times = 0; times < 12; times++) {
+        pass(2 * hour);
+        await round();
+      }
+      expect(values()).toEqual(['9.9.9.9']);
+      expect(status()).toMatchObject({ link: 'failing', freshness: 'stale' });
+      expect(status()?.lastError).toContain('"may_be_empty": true');
+      pass(2 * hour);
+      await sync('drop', { force: true });
+      expect(values()).toEqual([]);
+      expect(status()).toMatchObject({ link: 'ok', freshness: 'fresh', lastError: null });
+    }, entry);
   });
 
   test('one that was empty for a moment', async () => {
