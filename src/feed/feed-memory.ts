@@ -2,7 +2,7 @@
 // are new, and who was seen.
 
 import type { defaultOf } from '../engines/engines.ts';
-import { setAllowList } from '../mirror/allow-list.ts';
+import { setAllowList, type Rim } from '../mirror/allow-list.ts';
 import type { Store } from '../mirror/mirror.ts';
 import * as clients from '../stream/clients.ts';
 import { invalidateAll } from '../stream/invalidated.ts';
@@ -24,6 +24,9 @@ interface Parts {
   /** What keeps something of single bouncers, besides their clients. */
   readonly ofBouncers: () => readonly Pick<FeedMemory, 'forgetBouncer' | 'forgetBouncersAfter'>[];
 }
+
+/** The object's clock, and a pause in which it answers others. */
+export const rim: Rim = { now: () => Date.now(), pause: () => scheduler.wait(0) };
 
 export function createFeedMemory(d1: D1Database, parts: Parts): FeedMemory {
   const { feed, store, stream, newKeys, keys, engine, ofBouncers } = parts;
@@ -48,6 +51,6 @@ export function createFeedMemory(d1: D1Database, parts: Parts): FeedMemory {
     note: (sightings) => feed.note(sightings),
     clientsOf: (bouncerIds) => feed.clientsOf(bouncerIds),
     keys,
-    allowList: createAllowListCopy(d1, (entries) => setAllowList(store, entries, Date.now())),
+    allowList: createAllowListCopy(d1, (entries) => setAllowList(store, entries, rim)),
   };
 }

@@ -32,7 +32,7 @@ import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
 import { createListing } from './list.ts';
 import { settleLocation } from './location.ts';
-import { createFeedMemory } from './feed-memory.ts';
+import { createFeedMemory, rim } from './feed-memory.ts';
 import { createMaintenance } from './maintenance.ts';
 import { openStream } from './open-stream.ts';
 import { writeClients } from './write-behind.ts';
@@ -150,7 +150,7 @@ export class DecisionFeed extends DurableObject<Env> {
   #sweep(): number {
     const nowMs = Date.now();
     mirror.sweep(this.#store, nowMs);
-    sweepAllowList(this.#store, nowMs);
+    sweepAllowList(this.#store, rim);
     void this.#alarm.mend();
     return nowMs;
   }
@@ -385,9 +385,9 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** What an entry of the allow-list for a value withholds, or would, and which entries do. */
-  allowEffect(scope: string, value: string): AllowEffect {
+  allowEffect(scope: string, value: string): Promise<AllowEffect> {
     this.#sweep();
-    return effectOf(this.#store, scope, value);
+    return effectOf(this.#store, scope, value, rim.pause);
   }
 
   /** What some bouncers have been sent of the decisions on a value. */

@@ -2,34 +2,67 @@
 // any other: a withheld decision leaves a tombstone and stays as a row that no view has; one that is served again is added
 // anew. So every bouncer gets `deleted` or `new` with its next poll, whoever answers it.
 //
-// D1 has the truth. The feed's storage has a copy, written in one transaction with what follows from it. Entries end by our
-// clock, as decisions do. One that has ended stays in the copy until D1 deletes it, since the clock may be set back.
+// D1 has the truth. The feed's storage has a copy. Entries end by our clock, as decisions do. One that has ended stays in the
+// copy until D1 deletes it, since the clock may be set back.
+//
+// A change holds at once for look-ups and for decisions that come. Those that are there are judged in slices, each in one
+// transaction, so that polls are answered between them: they get what is judged by then, and the rest with their next poll.
 
 import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
-import { parseNetwork, type Network } from '../formats/ip.ts';
+import type { Network } from '../formats/ip.ts';
 import {
   createAllowed,
   isWithheld,
-  networksOf,
   notAllowed,
   rangesOf,
+  readEntry,
+  readValues,
   touching,
   type Allowed,
   type AllowedEntry,
+  type ReadEntry,
+  type ReadValues,
 } from './allowed.ts';
-import { writeAllowed, type StoredEntry } from './allowed.sql.ts';
+import { isSameEntry, writeAllowed, type StoredEntry } from './allowed.sql.ts';
 import { covering } from './covering.ts';
 import { createRow } from './decisions.sql.ts';
 import { listed, type Listed } from './listing.ts';
 import type { Change, Mirror } from './memory.ts';
-import { removal, write, writeIfPossible, type Store } from './mirror.ts';
+import { asWithheld, hasJustFailed, removal, tryToWrite, write, type Store } from './mirror.ts';
+import { allPieces, type Pieces } from './pieces.ts';
 
-/** Takes all entries as D1 has them. Throws an error that `isUnwritable` recognises. */
-export function setAllowList(store: Store, entries: readonly AllowedEntry[], nowMs: number): void {
-  const { mirror, allowList } = store;
-  const stored = entries.map((entry): StoredEntry => {
-    return { ...entry, applied: entry.expiresMs === null || entry.expiresMs > nowMs };
+/** The clock, and a pause in which others are answered. */
+export interface Rim {
+  readonly now: () => number;
+  readonly pause: () => Promise<unknown>;
+}
+
+/** Of one turn: values that are read, networks that are read to judge their decisions, and decisions that change: 10 ms at most. */
+export const sliceValues = 1_000;
+const sliceScopes = 20_000;
+const sliceCost = 2_000;
+export const sliceChanges = 250;
+
+/** Takes all entries as D1 has them, and judges all decisions by them. Throws an error that `isUnwritable` recognises. */
+export async function setAllowList(store: Store, entries: readonly AllowedEntry[], rim: Rim): Promise<void> {
+  const known = readValues(store.mirror.allowed);
+  let read = 0;
+  for (const entry of entries) {
+    if (known.has(entry.value)) continue;
+    const own = readEntry(entry);
+    if (own) known.set(entry.value, own);
+    if (++read % sliceValues === 0) await rim.pause();
+  }
+  take(store, entries, known, rim.now());
+  await judge(store, rim);
+}
+
+/** From here on what comes is judged by these entries. */
+function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues, nowMs: number): void {
+  const { mirror, allowList, unjudged } = store;
+  const stored = entries.map(({ id, value, expiresMs }): StoredEntry => {
+    return { id, value, expiresMs, applied: expiresMs === null || expiresMs > nowMs };
   });
   const live = stored.filter(({ applied }) => applied);
   const after = { entries: stored, atMs: nowMs, nextMs: nextEnd(live) };
@@ -37,29 +70,79 @@ export function setAllowList(store: Store, entries: readonly AllowedEntry[], now
     store.allowList = after;
     return;
   }
-  const allowed = createAllowed(live);
+  const allowed = createAllowed(live, known);
   const changed = [...difference(mirror.allowed, allowed), ...difference(allowed, mirror.allowed)];
-  const rows = [...touchedBy(mirror, networksOf(changed))];
-  const withheld = rows.filter((row) => !row.withheld && isWithheld(allowed, row));
-  const served = rows.filter((row) => row.withheld && !isWithheld(allowed, row));
-  const state = { ...store.state };
-  const removals = removal(mirror, withheld, state, nowMs);
-  const added: Change['added'][number][] = [];
-  // The row that was served leaves its tombstone, so the one that goes on is another.
-  for (const row of withheld) {
-    const rowId = ++state.sequence;
-    added.push({ row: { ...createRow({ ...row, rowId }, row, rowId), withheld: true, ...provenBy(row) } });
-  }
-  for (const row of served) {
-    added.push({ row: { ...createRow(row, row, ++state.sequence), ...provenBy(row) }, renewed: row });
-  }
   // Where no row changes, look-ups do, and isolates remember them by the sequence.
-  state.sequence++;
-  write(store, { ...removals, added, sequence: state.sequence }, state, (sql) => {
+  const state = { ...store.state, sequence: store.state.sequence + 1 };
+  write(store, { again: [], removed: [], added: [], sequence: state.sequence }, state, (sql) => {
     writeAllowed(sql, allowList.entries, stored);
   });
   mirror.allowed = allowed;
   store.allowList = after;
+  unjudged.pieces.push(piecesOn(mirror, changed));
+}
+
+/** Judges all that is not judged yet; the first slice at once. */
+function judge(store: Store, rim: Rim): Promise<void> {
+  const { unjudged } = store;
+  if (unjudged.judging) return unjudged.judging;
+  let isOver = false;
+  const judgeAll = async (): Promise<void> => {
+    try {
+      while (judgeSlice(store, rim.now())) await rim.pause();
+    } finally {
+      // In the same turn: what comes later must not wait for this.
+      isOver = true;
+      unjudged.judging = null;
+    }
+  };
+  const judging = judgeAll();
+  if (!isOver) unjudged.judging = judging;
+  return judging;
+}
+
+/** Returns whether there is more. */
+function judgeSlice(store: Store, nowMs: number): boolean {
+  const { mirror, unjudged } = store;
+  const changed = new Set<Row>();
+  for (let cost = 0; cost < sliceCost && changed.size < sliceChanges;) {
+    const next = unjudged.pieces[0]?.next();
+    if (!next) break;
+    if (next.done === true) {
+      unjudged.pieces.shift();
+      continue;
+    }
+    cost += next.value.cost;
+    for (const row of next.value.rows) {
+      if ((row.withheld ?? false) !== isWithheld(mirror.allowed, row)) changed.add(row);
+    }
+  }
+  try {
+    if (changed.size > 0) change(store, [...changed], nowMs);
+  } catch (error) {
+    // What was taken from the pieces is not known any more.
+    unjudged.pieces.splice(0, Infinity, allPieces(mirror));
+    throw error;
+  }
+  return unjudged.pieces.length > 0;
+}
+
+/** Withholds those of some rows that are served, and has the others served. */
+function change(store: Store, rows: readonly Row[], nowMs: number): void {
+  const state = { ...store.state };
+  const withheld = rows.filter((row) => !row.withheld);
+  const removals = removal(store.mirror, withheld, state, nowMs);
+  const added: Change['added'][number][] = [];
+  // The row that was served leaves its tombstone, so the one that goes on is another.
+  for (const row of withheld) {
+    const rowId = ++state.sequence;
+    added.push({ row: { ...asWithheld(createRow({ ...row, rowId }, row, rowId)), ...provenBy(row) } });
+  }
+  for (const row of rows) {
+    if (!row.withheld) continue;
+    added.push({ row: { ...createRow(row, row, ++state.sequence), ...provenBy(row) }, renewed: row });
+  }
+  write(store, { ...removals, added, sequence: state.sequence }, state);
 }
 
 /** What a row says of its engine's database does not change with the allow-list: the engine added it when it did. */
@@ -68,11 +151,16 @@ function provenBy({ provenSeq, addedSeq }: Row): Pick<Row, 'provenSeq'> {
 }
 
 /** Ends the entries whose time is over. Called before every answer. */
-export function sweepAllowList(store: Store, nowMs: number): void {
-  const { entries, atMs, nextMs } = store.allowList;
+export function sweepAllowList(store: Store, rim: Rim): void {
+  const { mirror, unjudged, allowList } = store;
+  const nowMs = rim.now();
   // With the clock set back an entry may not have ended yet.
-  if (nowMs >= atMs && nowMs < nextMs) return;
-  writeIfPossible(store, nowMs, () => setAllowList(store, entries, nowMs));
+  const isDue = nowMs < allowList.atMs || nowMs >= allowList.nextMs;
+  if ((!isDue && unjudged.pieces.length === 0) || hasJustFailed(store, nowMs)) return;
+  if (isDue)
+    tryToWrite(store, nowMs, () => take(store, allowList.entries, readValues(mirror.allowed), nowMs));
+  // A write that failed is in the log, and the next sweep goes on.
+  void judge(store, rim).catch(() => undefined);
 }
 
 function nextEnd(entries: readonly AllowedEntry[]): number {
@@ -82,17 +170,12 @@ function nextEnd(entries: readonly AllowedEntry[]): number {
 function isSame(before: readonly StoredEntry[], after: readonly StoredEntry[]): boolean {
   return (
     before.length === after.length &&
-    before.every((entry, at) => {
-      const { id, value, expiresMs, applied } = after[at] as StoredEntry;
-      return (
-        entry.id === id && entry.value === value && entry.expiresMs === expiresMs && entry.applied === applied
-      );
-    })
+    before.every((entry, at) => isSameEntry(entry, after[at] as StoredEntry))
   );
 }
 
 /** The entries of the one whose value no entry of the other has. */
-function difference(of: Allowed, other: Allowed): AllowedEntry[] {
+function difference(of: Allowed, other: Allowed): ReadEntry[] {
   const values = new Set(other.entries.map(({ value }) => value));
   return of.entries.filter(({ value }) => !values.has(value));
 }
@@ -100,18 +183,17 @@ function difference(of: Allowed, other: Allowed): AllowedEntry[] {
 /** So many wide networks are looked for by the beginnings of texts. */
 const mostStarts = 8;
 
-/** Active rows on addresses that share one with some networks. Where all are single addresses, it does not look at every row. */
-function touchedBy(mirror: Mirror, networks: readonly Network[]): Set<Row> {
-  const found = new Set(networks.flatMap((network) => covering(mirror, network)));
-  const wide = networks.filter(({ bytes, prefixBits }) => prefixBits < bytes.length * 8);
-  if (wide.length === 0) return found;
-  const inside = rangesOf(wide);
-  const starts = wide.map(startOf);
+/** Rows on addresses that may share one with some networks. Where all are single addresses, it does not look at every row. */
+function* piecesOn(mirror: Mirror, networks: readonly Pick<ReadEntry, 'network'>[]): Pieces {
+  const { v4, v6 } = mirror.prefixes;
+  for (const { network } of networks) yield { rows: covering(mirror, network), cost: v4.size + v6.size };
+  const wide = networks.filter(({ network }) => network.prefixBits < network.bytes.length * 8);
+  if (wide.length === 0) return;
+  const starts = wide.map(({ network }) => startOf(network));
   const isLikely = ({ canonicalValue }: Row): boolean =>
     starts.length > mostStarts ||
     starts.some((start) => (start === ':' ? canonicalValue.includes(':') : canonicalValue.startsWith(start)));
-  for (const row of mirror.byId.values()) if (isLikely(row) && isWithheld(inside, row)) found.add(row);
-  return found;
+  yield* allPieces(mirror, isLikely);
 }
 
 /** What the texts of all networks inside begin with; `:`: they have one. */
@@ -138,20 +220,51 @@ export interface AllowEffect {
 }
 
 /** What an entry for a value withholds, or would. Nothing unless it is an address or a range. */
-export function effectOf(store: Store, scope: string, value: string): AllowEffect {
+export async function effectOf(
+  store: Store,
+  scope: string,
+  value: string,
+  pause: Rim['pause'],
+): Promise<AllowEffect> {
   const { mirror } = store;
-  let beyond = 0;
-  for (const row of mirror.byId.values()) if (!isOfAddresses(row.scope)) beyond++;
-  const network = isOfAddresses(scope) ? parseNetwork(value) : undefined;
-  if (!network) return { entries: [], decisions: 0, ranges: [], beyond };
-  const known = mirror.allowed.networks.filter((each) => each !== undefined);
-  const allowed = rangesOf([...known, network]);
-  const rows = [...touchedBy(mirror, [network])];
-  const ranges = rows.flatMap((row) => {
-    const own = parseNetwork(row.canonicalValue);
-    if (!own || own.prefixBits >= network.prefixBits) return [];
-    const [decision] = listed(store, [row]) as [Listed];
-    return [{ decision, prefixBits: own.prefixBits, freed: notAllowed(allowed, own).toString() }];
+  const beyond = await countBeyond(mirror, pause);
+  const own = isOfAddresses(scope) ? readEntry({ id: 0, value, expiresMs: null }) : undefined;
+  if (!own) return { entries: [], decisions: 0, ranges: [], beyond };
+  const alone = rangesOf([own]);
+  // By their ids in the log, which stay when one is renewed meanwhile.
+  const rows = new Map<number, Row>();
+  let cost = 0;
+  for (const piece of piecesOn(mirror, [own])) {
+    for (const row of piece.rows) if (isWithheld(alone, row)) rows.set(row.rowId, row);
+    cost += piece.cost;
+    if (cost < sliceCost) continue;
+    cost = 0;
+    await pause();
+  }
+  const allowed = rangesOf([...mirror.allowed.entries, own]);
+  const wider = [...rows.values()].flatMap((row) => {
+    const read = readEntry({ id: 0, value: row.canonicalValue, expiresMs: null });
+    return read && read.network.prefixBits < own.network.prefixBits ? [{ row, network: read.network }] : [];
   });
-  return { entries: touching(mirror.allowed, network), decisions: rows.length, ranges, beyond };
+  const decisions = listed(
+    store,
+    wider.map(({ row }) => row),
+  );
+  const ranges = wider.map(({ network }, at) => {
+    const freed = notAllowed(allowed, network).toString();
+    return { decision: decisions[at] as Listed, prefixBits: network.prefixBits, freed };
+  });
+  const entries = touching(mirror.allowed, own).map(({ id, value, expiresMs }) => ({ id, value, expiresMs }));
+  return { entries, decisions: rows.size, ranges, beyond };
+}
+
+async function countBeyond({ byId }: Mirror, pause: Rim['pause']): Promise<number> {
+  let beyond = 0;
+  let seen = 0;
+  // As it is now: a row that is renewed in a pause would count twice.
+  for (const row of [...byId.values()]) {
+    if (++seen % sliceScopes === 0) await pause();
+    if (!isOfAddresses(row.scope)) beyond++;
+  }
+  return beyond;
 }

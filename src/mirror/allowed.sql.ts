@@ -1,39 +1,82 @@
-// The table `allowed` of the feed's storage: a copy of the entries of D1 that are for every bouncer, and which of them the
-// rows were withheld by. Losing it serves what is withheld until D1 is read again. It is made with the first entry.
+// What the feed's storage has of the allow-list. `allowed`: a copy of the entries of D1 that are for every bouncer, and which of
+// them hold. `withheld`: the decisions that are withheld; that a long change of the list was broken off shows in what differs.
+// Losing `allowed` serves what is withheld until D1 is read again; losing `withheld` repeats removals. Both are made with the
+// first entry.
 
+import type { Row } from '../formats/decision.ts';
 import type { AllowedEntry } from './allowed.ts';
 import { createMissing } from './decisions.sql.ts';
+import type { Change } from './memory.ts';
 
-const createTable = `CREATE TABLE IF NOT EXISTS allowed (
-  id INTEGER PRIMARY KEY, value TEXT NOT NULL, expires_ms INTEGER, applied INTEGER NOT NULL)`;
+const tables = [
+  `CREATE TABLE IF NOT EXISTS allowed (
+     id INTEGER PRIMARY KEY, value TEXT NOT NULL, expires_ms INTEGER, applied INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS withheld (row_id INTEGER PRIMARY KEY)`,
+];
 
 export interface StoredEntry extends AllowedEntry {
-  /** Decisions are withheld by it: it has not ended. */
+  /** It holds: it has not ended. */
   readonly applied: boolean;
 }
 
+function hasTable(sql: SqlStorage, name: string): boolean {
+  return sql.exec(`SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?`, name).toArray().length > 0;
+}
+
 export function readAllowed(sql: SqlStorage): StoredEntry[] {
-  const table = sql.exec(`SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'allowed'`);
-  if (table.toArray().length === 0) return [];
+  if (!hasTable(sql, 'allowed')) return [];
   const rows = sql
     .exec(`SELECT id, value, expires_ms AS expiresMs, applied FROM allowed ORDER BY id`)
     .toArray();
   return rows.map((row) => ({ ...(row as unknown as StoredEntry), applied: row['applied'] === 1 }));
 }
 
-/** Writes the difference. */
+/** The `rowId`s of the decisions that are withheld. */
+export function readWithheld(sql: SqlStorage): Set<number> {
+  if (!hasTable(sql, 'withheld')) return new Set();
+  return new Set([...sql.exec(`SELECT row_id FROM withheld`).raw()].map(([rowId]) => rowId as number));
+}
+
+/** Writes the difference. One statement for all: there may be 10,000. */
 export function writeAllowed(
   sql: SqlStorage,
   before: readonly StoredEntry[],
   after: readonly StoredEntry[],
 ): void {
-  createMissing(sql, [createTable]);
+  createMissing(sql, tables);
   const known = new Map(before.map((entry) => [entry.id, entry]));
-  for (const { id, value, expiresMs, applied } of after) {
-    const old = known.get(id);
-    known.delete(id);
-    if (old?.value === value && old.expiresMs === expiresMs && old.applied === applied) continue;
-    sql.exec(`INSERT OR REPLACE INTO allowed VALUES (?, ?, ?, ?)`, id, value, expiresMs, Number(applied));
+  const changed = after.filter((entry) => {
+    const old = known.get(entry.id);
+    known.delete(entry.id);
+    return !old || !isSameEntry(old, entry);
+  });
+  sql.exec(
+    `DELETE FROM allowed WHERE id IN (SELECT value FROM json_each(?))`,
+    JSON.stringify([...known.keys()]),
+  );
+  const cells = changed.map(({ id, value, expiresMs, applied }) => [id, value, expiresMs, Number(applied)]);
+  sql.exec(
+    `INSERT OR REPLACE INTO allowed SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)`,
+    JSON.stringify(cells),
+  );
+}
+
+export function isSameEntry(a: StoredEntry, b: StoredEntry): boolean {
+  return a.id === b.id && a.value === b.value && a.expiresMs === b.expiresMs && a.applied === b.applied;
+}
+
+/** Writes what a change withholds, and what it does not withhold any more. */
+export function writeWithheld(sql: SqlStorage, { removed, added }: Change): void {
+  const before = [...removed.map(({ row }) => row), ...added.flatMap(({ renewed }) => renewed ?? [])];
+  const after = added.map(({ row }) => row);
+  const idsOf = (rows: readonly Row[]): number[] => {
+    return rows.filter(({ withheld }) => withheld).map(({ rowId }) => rowId);
+  };
+  const [was, is] = [idsOf(before), idsOf(after)];
+  if (was.length > 0) {
+    sql.exec(`DELETE FROM withheld WHERE row_id IN (SELECT value FROM json_each(?))`, JSON.stringify(was));
   }
-  for (const id of known.keys()) sql.exec(`DELETE FROM allowed WHERE id = ?`, id);
+  if (is.length > 0) {
+    sql.exec(`INSERT INTO withheld SELECT value FROM json_each(?)`, JSON.stringify(is));
+  }
 }

@@ -3,7 +3,7 @@
 
 import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
-import { covers, parseNetwork, type Network } from '../formats/ip.ts';
+import { parseNetwork, type Network } from '../formats/ip.ts';
 
 /** An entry for every bouncer. */
 export interface AllowedEntry {
@@ -20,96 +20,103 @@ interface Bounds {
   readonly last: bigint;
 }
 
-/** Some networks, without those that others hold, in order. */
+/** An entry and its addresses. */
+export interface ReadEntry extends AllowedEntry, Bounds {
+  readonly network: Network;
+}
+
+/** Some entries, without those whose addresses others hold, in the order of their addresses. */
 export interface Ranges {
-  readonly v4: readonly Bounds[];
-  readonly v6: readonly Bounds[];
+  readonly v4: readonly ReadEntry[];
+  readonly v6: readonly ReadEntry[];
 }
 
-/** Some entries, and their networks. */
+/** Some entries: all of them, and as ranges. */
 export interface Allowed extends Ranges {
-  readonly entries: readonly AllowedEntry[];
-  /** The networks of the entries, each at its place. */
-  readonly networks: readonly (Network | undefined)[];
+  readonly entries: readonly ReadEntry[];
 }
 
-export const noneAllowed: Allowed = { entries: [], networks: [], v4: [], v6: [] };
+export const noneAllowed: Allowed = { entries: [], v4: [], v6: [] };
 
-export function createAllowed(entries: readonly AllowedEntry[]): Allowed {
-  const networks = entries.map(({ value }) => parseNetwork(value));
-  return { entries, networks, ...rangesOf(networks.filter((network) => network !== undefined)) };
+/** What is read of values, by them: to read one takes some microseconds, and a list may have 10,000. */
+export type ReadValues = ReadonlyMap<string, ReadEntry>;
+
+export function readValues({ entries }: Allowed): Map<string, ReadEntry> {
+  return new Map(entries.map((entry) => [entry.value, entry]));
 }
 
-export function rangesOf(networks: readonly Network[]): Ranges {
-  const outermost = (length: number): Bounds[] => {
-    const all = networks.filter(({ bytes }) => bytes.length === length).map(boundsOf);
+/** Undefined: its value is no network. */
+export function readEntry(entry: AllowedEntry, known?: ReadValues): ReadEntry | undefined {
+  const { id, value, expiresMs } = entry;
+  const read = known?.get(value);
+  if (read) return { ...read, id, expiresMs };
+  const network = parseNetwork(value);
+  return network && { id, value, expiresMs, network, ...boundsOf(network) };
+}
+
+/** `known`: what is read of their values already. */
+export function createAllowed(entries: readonly AllowedEntry[], known?: ReadValues): Allowed {
+  const read = entries.map((entry) => readEntry(entry, known)).filter((entry) => entry !== undefined);
+  return { entries: read, ...rangesOf(read) };
+}
+
+export function rangesOf(entries: readonly ReadEntry[]): Ranges {
+  const outermost = (length: number): ReadEntry[] => {
+    const all = entries.filter(({ network }) => network.bytes.length === length);
     all.sort((a, b) => order(a.first, b.first) || order(b.last, a.last));
-    const outer: Bounds[] = [];
+    const outer: ReadEntry[] = [];
     // Of two networks one holds the other, or they share nothing.
-    for (const bounds of all) if (bounds.last > (outer.at(-1)?.last ?? -1n)) outer.push(bounds);
+    for (const entry of all) if (entry.last > (outer.at(-1)?.last ?? -1n)) outer.push(entry);
     return outer;
   };
   return { v4: outermost(4), v6: outermost(16) };
 }
 
-export function networksOf(values: readonly { readonly value: string }[]): Network[] {
-  return values.map(({ value }) => parseNetwork(value)).filter((network) => network !== undefined);
-}
-
-/** Whether some address of a network is allowed. */
-export function touches({ v4, v6 }: Ranges, network: Network): boolean {
+/** An entry that shares an address with a network: of several the widest one, or the one with the lowest addresses. */
+export function entryOn({ v4, v6 }: Ranges, network: Network): ReadEntry | undefined {
   const ranges = network.bytes.length === 4 ? v4 : v6;
-  if (ranges.length === 0) return false;
+  if (ranges.length === 0) return undefined;
   const { first, last } = boundsOf(network);
   const next = ranges[firstEndingFrom(ranges, first)];
-  return next !== undefined && next.first <= last;
+  return next && next.first <= last ? next : undefined;
 }
 
-/** Whether a decision is withheld. */
+/** Whether a decision is to be withheld. */
 export function isWithheld(allowed: Ranges, row: Pick<Row, 'scope' | 'canonicalValue'>): boolean {
   if (allowed.v4.length + allowed.v6.length === 0 || !isOfAddresses(row.scope)) return false;
   const network = parseNetwork(row.canonicalValue);
-  return network !== undefined && touches(allowed, network);
+  return network !== undefined && entryOn(allowed, network) !== undefined;
 }
 
-/** A row as it is served: withheld or not. */
-export function withheldBy<Of extends Row>(allowed: Ranges, row: Of): Of {
-  return isWithheld(allowed, row) ? { ...row, withheld: true } : row;
-}
-
-/** The entries that share an address with a network. */
-export function touching({ entries, networks }: Allowed, network: Network): AllowedEntry[] {
-  return entries.filter((_, at) => isShared(networks[at], network));
-}
-
-/** The first of them. */
-export function firstTouching({ entries, networks }: Allowed, network: Network): AllowedEntry | undefined {
-  return entries[networks.findIndex((own) => isShared(own, network))];
-}
-
-function isShared(own: Network | undefined, network: Network): boolean {
-  return own !== undefined && (covers(own, network) || covers(network, own));
+/** The entries that share an address with one. */
+export function touching({ entries }: Allowed, { network, first, last }: ReadEntry): ReadEntry[] {
+  const { length } = network.bytes;
+  return entries.filter(
+    (entry) => entry.network.bytes.length === length && entry.first <= last && entry.last >= first,
+  );
 }
 
 /** How many addresses of a network are not allowed. */
 export function notAllowed({ v4, v6 }: Ranges, network: Network): bigint {
   const { first, last } = boundsOf(network);
   let count = last - first + 1n;
-  for (const range of network.bytes.length === 4 ? v4 : v6) {
+  const ranges = network.bytes.length === 4 ? v4 : v6;
+  for (let at = firstEndingFrom(ranges, first); at < ranges.length; at++) {
+    const range = ranges[at] as Bounds;
+    if (range.first > last) break;
     const from = range.first > first ? range.first : first;
     const to = range.last < last ? range.last : last;
-    if (to >= from) count -= to - from + 1n;
+    count -= to - from + 1n;
   }
   return count;
 }
 
 /** What is left of a network without the allowed addresses: the fewest networks, in order. */
 export function withoutAllowed(allowed: Ranges, network: Network): Network[] {
-  if (!touches(allowed, network)) return [network];
+  const next = entryOn(allowed, network);
+  if (!next) return [network];
   const { bytes, prefixBits } = network;
   const { first, last } = boundsOf(network);
-  const ranges = bytes.length === 4 ? allowed.v4 : allowed.v6;
-  const next = ranges[firstEndingFrom(ranges, first)] as Bounds;
   if (next.first <= first && next.last >= last) return [];
   const upper = [...bytes];
   upper[prefixBits >> 3] = (bytes[prefixBits >> 3] as number) | (128 >> (prefixBits & 7));

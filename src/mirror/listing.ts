@@ -5,7 +5,7 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import { parseNetwork } from '../formats/ip.ts';
-import { firstTouching, type Allowed, type AllowedEntry } from './allowed.ts';
+import { entryOn, type AllowedEntry } from './allowed.ts';
 import { covering } from './covering.ts';
 import { engineNamer } from './engine-names.ts';
 import { readKnownEngines } from './engines.sql.ts';
@@ -20,7 +20,7 @@ export interface Listed extends Decision {
   readonly engine: string | null;
   /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
-  /** The entry of the allow-list that withholds it, the first of several. Null: it is served. */
+  /** The entry of the allow-list that withholds it, one of several. Null: it is served. */
   readonly withheldBy: Pick<AllowedEntry, 'id' | 'value'> | null;
 }
 
@@ -73,13 +73,13 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
     ...decisionOf(row),
     engine: row.engine === '' ? null : nameOf(row.engine),
     leftBehind: whyLeftBehind(store, row) !== null,
-    withheldBy: row.withheld ? entryOn(store.mirror.allowed, row) : null,
+    withheldBy: row.withheld ? withheldBy(store.mirror, row) : null,
   }));
 }
 
-function entryOn(allowed: Allowed, { canonicalValue }: Row): Listed['withheldBy'] {
+function withheldBy({ allowed }: Mirror, { canonicalValue }: Row): Listed['withheldBy'] {
   const network = parseNetwork(canonicalValue);
-  const entry = network && firstTouching(allowed, network);
+  const entry = network && entryOn(allowed, network);
   return entry ? { id: entry.id, value: entry.value } : null;
 }
 

@@ -6,8 +6,8 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { isEngine } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
-import { createAllowed, withheldBy } from './allowed.ts';
-import { readAllowed, type StoredEntry } from './allowed.sql.ts';
+import { createAllowed, isWithheld } from './allowed.ts';
+import { readAllowed, readWithheld, writeWithheld, type StoredEntry } from './allowed.sql.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
 import type { EngineState } from './engines.sql.ts';
@@ -25,6 +25,7 @@ import {
   type Mirror,
   type Watched,
 } from './memory.ts';
+import { allPieces, type Unjudged } from './pieces.ts';
 import type { Progress } from './progress.ts';
 import { isKeptBack, mostAtOnce, outlastingUpTo } from './tombstones.ts';
 
@@ -38,6 +39,7 @@ export interface Store extends Watched {
   readonly namesMoved: boolean;
   /** As it was last learnt from D1 (allow-list.ts). `atMs`: when it was applied. `nextMs`: no applied entry ends before. */
   allowList: { readonly entries: readonly StoredEntry[]; readonly atMs: number; readonly nextMs: number };
+  readonly unjudged: Unjudged;
 }
 
 export function openStore(
@@ -64,10 +66,10 @@ export function openStore(
   const tooMany = log.tombstoneBefore(sql, mostAtOnce(maxDecisions));
   const entries = readAllowed(sql);
   const allowed = createAllowed(entries.filter(({ applied }) => applied));
-  const isServed = ({ removedSeq }: Row): boolean => removedSeq > 0 || allowed.entries.length === 0;
+  const withheld = readWithheld(sql);
   const rows = log.readRows(sql, tooMany ?? 0);
   const mirror = createMirror(
-    rows.map((row) => (isServed(row) ? row : withheldBy(allowed, row))),
+    withheld.size === 0 ? rows : rows.map((row) => (withheld.has(row.rowId) ? asWithheld(row) : row)),
     state,
     {
       values: () => log.readKeptBackValues(sql),
@@ -83,6 +85,11 @@ export function openStore(
     names: enginesLog.readNames(sql),
     namesMoved,
     allowList: { entries, atMs: 0, nextMs: 0 },
+    // A change of the list may have been broken off.
+    unjudged: {
+      pieces: allowed.entries.length + withheld.size === 0 ? [] : [allPieces(mirror)],
+      judging: null,
+    },
     clockMs: 0,
     syncIntervalMs,
     failedWriteMs: null,
@@ -139,18 +146,18 @@ export function commitSync(store: Store, sync: Sync, nowMs: number): void {
   for (const row of sync.orphan) {
     const id = row.id < firstLocalId ? giveId() : row.id;
     const place = { rowId: row.rowId, engine: row.engine, engineId: 0 };
-    added.push({ row: newRow(store, place, { ...row, id }, ++state.sequence), renewed: row });
+    added.push({ row: newRow(store, [place, { ...row, id }, ++state.sequence], row), renewed: row });
   }
   for (const { row, decision } of sync.renew) {
     // Bouncers keep the id that they know, unless the engine's own id is used here.
     const id = isOwn(decision) ? decision.id : row.id >= firstLocalId ? row.id : giveId();
     const place = { rowId: row.rowId, engine: sync.engine, engineId: decision.id };
-    added.push({ row: newRow(store, place, { ...decision, id }, ++state.sequence), renewed: row });
+    added.push({ row: newRow(store, [place, { ...decision, id }, ++state.sequence], row), renewed: row });
   }
   for (const decision of sync.add) {
     const id = isOwn(decision) ? decision.id : giveId();
     const place = { rowId: ++state.sequence, engine: sync.engine, engineId: decision.id };
-    added.push({ row: newRow(store, place, { ...decision, id }, state.sequence) });
+    added.push({ row: newRow(store, [place, { ...decision, id }, state.sequence]) });
   }
   // Orphans mean another database: its highest id is that of the rows that stay.
   if (sync.orphan.length > 0) {
@@ -205,9 +212,18 @@ export function engineState(store: Store, handle: string): EngineState {
   return store.engines.get(handle) as EngineState;
 }
 
-/** A row that is added; the allow-list may withhold it. */
-function newRow({ mirror }: Store, ...[place, decision, sequence]: Parameters<typeof log.createRow>): Row {
-  return withheldBy(mirror.allowed, log.createRow(place, decision, sequence));
+/** A row that is added; the allow-list may withhold it. One that is renewed stays as it is: bouncers may have it. */
+function newRow(
+  { mirror }: Store,
+  [place, decision, sequence]: Parameters<typeof log.createRow>,
+  renewed?: Row,
+): Row {
+  const row = log.createRow(place, decision, sequence);
+  return (renewed ? renewed.withheld : isWithheld(mirror.allowed, row)) ? asWithheld(row) : row;
+}
+
+export function asWithheld(row: Row): Row {
+  return { ...row, withheld: true };
 }
 
 /** Adds a decision that was made here; it gets an id. `alongside` writes in the same transaction. */
@@ -219,7 +235,7 @@ export function addLocal(
   const state = { ...store.state };
   const place = { rowId: ++state.sequence, engine: '', engineId: 0 };
   const local = { ...decision, id: createIds(store.mirror, state)(), origin: localOrigin };
-  const row = newRow(store, place, local, state.sequence);
+  const row = newRow(store, [place, local, state.sequence]);
   const change = { again: [], removed: [], added: [{ row }], sequence: state.sequence };
   write(store, change, state, () => alongside(row));
   return row;
@@ -261,6 +277,7 @@ export function write(
   writeDown(store, (sql) => {
     log.deleteKeptBack(sql, change.again);
     log.writeChange(sql, change);
+    writeWithheld(sql, change);
     // Where nothing changed there is no counter to write.
     if (state.sequence !== store.state.sequence) log.writeState(sql, state);
     alongside?.(sql);
@@ -298,7 +315,7 @@ export function sweep(store: Store, nowMs: number): void {
 
 const retryWriteMs = 1_000;
 
-function hasJustFailed({ failedWriteMs }: Store, nowMs: number): boolean {
+export function hasJustFailed({ failedWriteMs }: Store, nowMs: number): boolean {
   return failedWriteMs !== null && sinceMs(failedWriteMs, nowMs) < retryWriteMs;
 }
 

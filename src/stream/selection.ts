@@ -3,7 +3,7 @@
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Decision, type Row } from '../formats/decision.ts';
 import { covering } from '../mirror/covering.ts';
-import { touches } from '../mirror/allowed.ts';
+import { entryOn } from '../mirror/allowed.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import { matcher, passing, type Matches, type View } from '../mirror/view.ts';
 
@@ -84,10 +84,11 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
   const lookUp = view.within?.covering ? view.within : undefined;
   const candidates = lookUp ? covering(mirror, lookUp.network) : mirror.byId.values();
   const rows: Row[] = [];
+  // All that cover an allowed address are withheld.
+  if (lookUp && entryOn(mirror.allowed, lookUp.network)) return rows;
   // Those that cover the address need not be matched with it again. A range that is withheld since another address of it is
   // allowed covers this one all the same.
-  const isFree = lookUp && !touches(mirror.allowed, lookUp.network);
-  const matches = isFree ? passing({ ...view, within: null }) : matcher(view);
+  const matches = lookUp ? passing({ ...view, within: null }) : matcher(view);
   for (const row of candidates) if (matches(row)) rows.push(row);
   const most = view.limits?.maxDecisions ?? Infinity;
   return (rows.length > most ? chosen(rows, most) : rows).sort((a, b) => a.id - b.id);

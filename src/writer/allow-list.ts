@@ -2,6 +2,7 @@
 // acknowledged. Where that fails, or D1 was restored, the whole list is read again. A mistake here goes on banning an address
 // that an operator exempted.
 
+import { shared } from '../runtime/shared.ts';
 import { askD1, workMs } from '../store/ask.ts';
 import { selectAllowed } from '../store/allow-list.sql.ts';
 import { selectMark } from '../store/epoch.sql.ts';
@@ -10,12 +11,17 @@ import type { AllowedEntry } from '../mirror/allowed.ts';
 
 export type AllowListCopy = ReturnType<typeof createAllowListCopy>;
 
-/** `apply` writes the copy, and throws where it can't. */
-export function createAllowListCopy(d1: D1Database, apply: (entries: readonly AllowedEntry[]) => void) {
+/** `apply` has the feed go by some entries, and throws where it can't. */
+export function createAllowListCopy(
+  d1: D1Database,
+  apply: (entries: readonly AllowedEntry[]) => Promise<void>,
+) {
   /** After a start it is not known what the object before it had missed. */
   let isLost = true;
   /** The row of the audit log that the newest copy has. */
   let newestSeq = -1;
+  let newest: readonly AllowedEntry[] = [];
+  const applying = shared(() => apply(newest));
   let losses = 0;
   let isReading = false;
 
@@ -25,12 +31,14 @@ export function createAllowListCopy(d1: D1Database, apply: (entries: readonly Al
     losses++;
   };
 
-  const learn = (entries: readonly AllowedEntry[], seq: number): void => {
+  const learn = async (entries: readonly AllowedEntry[], seq: number): Promise<void> => {
     // Of two answers of D1 the later one counts.
-    if (seq < newestSeq) return;
-    newestSeq = seq;
+    if (seq >= newestSeq) {
+      newestSeq = seq;
+      newest = entries;
+    }
     try {
-      apply(entries);
+      await applying.next();
     } catch (error) {
       lose();
       // Not the error itself: it would say that nothing was written.
@@ -39,7 +47,7 @@ export function createAllowListCopy(d1: D1Database, apply: (entries: readonly Al
   };
 
   return {
-    /** All entries as of a row of the audit log. */
+    /** All entries as of a row of the audit log. Settles when the feed goes by them. */
     learn,
 
     /** What the feed has may not be what D1 has. */
@@ -58,8 +66,8 @@ export function createAllowListCopy(d1: D1Database, apply: (entries: readonly Al
         );
         // What was asked before a restore is of the D1 before it.
         if (losses !== before) return;
-        learn(entries, mark?.seq ?? 0);
-        isLost = false;
+        await learn(entries, mark?.seq ?? 0);
+        isLost = losses !== before;
       } catch (error) {
         console.error(`the allow-list can not be read, and waits: ${causeOf(error).message}`);
       } finally {

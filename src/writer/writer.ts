@@ -186,7 +186,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     record(pending, { seq: row.seq, hash: digest });
     if (pending.length === restore.pageRows) await settleAndRecord();
     void seal();
-    inform(news, done, row.seq);
+    await inform(news, done, row.seq);
     const { bouncerIds, blockedMachines } = changedOf(done, news.changed);
     return {
       kind: 'done',
@@ -197,12 +197,11 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
     };
   };
 
-  const inform = (
+  const inform = async (
     { gone, noEngineOn, imported }: News,
     { newKeys = [], ids = [], allowed }: Pick<RowsDone, 'newKeys' | 'ids' | 'allowed'>,
     seq: number,
-  ): void => {
-    if (allowed) feed.allowList.learn(allowed, seq);
+  ): Promise<void> => {
     for (const key of newKeys) feed.noteNewKey(key);
     if (gone !== undefined) feed.forgetBouncer(gone);
     if (noEngineOn !== undefined) feed.forgetEngineKey(noEngineOn);
@@ -211,6 +210,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
       const own = idsOf.get(name);
       if (own) feed.note(uses.map((use) => ({ ...own, ...use })));
     }
+    if (allowed) await feed.allowList.learn(allowed, seq);
   };
 
   const clientsOf = ({ clientsOf: ids }: News): Done['clients'] => (ids?.length ? feed.clientsOf(ids) : []);
@@ -223,7 +223,7 @@ export function createKeyStore(sql: SqlStorage, d1: D1Database, feed: FeedMemory
         const { blocked, ...rest } = selectDone(d, seqOf(digest), news);
         return byName({ blocked, ...rest }, await d.batch([blocked, ...Object.values(rest)]));
       });
-      inform(news, done, mark.seq);
+      await inform(news, done, mark.seq);
       return { kind: 'done', mark, changed: changedOf(done), bodyJson: null, clients: clientsOf(news) };
     } catch (error) {
       return unreachable(error);

@@ -2,7 +2,15 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { covers, formatNetwork, parseNetwork, type Network } from '../../src/formats/ip.ts';
-import { createAllowed, notAllowed, touches, touching, withoutAllowed } from '../../src/mirror/allowed.ts';
+import {
+  createAllowed,
+  entryOn,
+  notAllowed,
+  readEntry,
+  touching,
+  withoutAllowed,
+  type ReadEntry,
+} from '../../src/mirror/allowed.ts';
 
 const v4 = fc.record({ last: fc.nat(255), prefixBits: fc.integer({ min: 24, max: 32 }) });
 const v6 = fc.record({ last: fc.nat(255), prefixBits: fc.integer({ min: 120, max: 128 }) });
@@ -57,8 +65,12 @@ test('a network is touched if an entry is in it, or it is in an entry', () => {
     fc.property(fc.array(network, { maxLength: 12 }), network, (entries, range) => {
       const shares = entries.filter((entry) => covers(entry, range) || covers(range, entry));
       const allowed = allowedFrom(entries);
-      expect(touches(allowed, range)).toBe(shares.length > 0);
-      expect(touching(allowed, range).map(({ value }) => value)).toEqual(shares.map(formatNetwork));
+      const texts = shares.map(formatNetwork);
+      const asked = readEntry({ id: 0, value: formatNetwork(range), expiresMs: null }) as ReadEntry;
+      expect(touching(allowed, asked).map(({ value }) => value)).toEqual(texts);
+      const one = entryOn(allowed, range);
+      if (one) expect(texts).toContain(one.value);
+      else expect(texts).toEqual([]);
     }),
     { numRuns: 300 },
   );

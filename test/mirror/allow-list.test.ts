@@ -1,0 +1,213 @@
+// A change of the allow-list that takes many turns of the object: what each turn does at most, and what is answered between
+// two of them, whatever else happens there.
+import { runInDurableObject } from 'cloudflare:test';
+import { env } from 'cloudflare:workers';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { readSettings } from '../../src/config/settings.ts';
+import type { Row } from '../../src/formats/decision.ts';
+import { parseNetwork, type Network } from '../../src/formats/ip.ts';
+import {
+  effectOf,
+  setAllowList,
+  sliceChanges,
+  sliceValues,
+  sweepAllowList,
+} from '../../src/mirror/allow-list.ts';
+import { isWithheld, type AllowedEntry } from '../../src/mirror/allowed.ts';
+import { commitSync, openStore, remove, type Store, type Sync } from '../../src/mirror/mirror.ts';
+import { changesSince } from '../../src/stream/delta.ts';
+import { activeRows } from '../../src/stream/selection.ts';
+import { everything, feed } from '../support/bouncer.ts';
+
+const settings = readSettings({ ...env });
+const entry = (id: number, value: string, expiresMs: number | null = null): AllowedEntry => ({
+  id,
+  value,
+  expiresMs,
+});
+const decision = (id: number, value: string) => ({
+  id,
+  origin: 'CAPI',
+  scenario: 'test',
+  scope: 'Ip',
+  type: 'ban',
+  value,
+  untilMs: Date.now() + 3_600_000,
+});
+/** Of 198.18.0.0/15. */
+const addressOf = (id: number): string => `198.${18 + (id & 1)}.${(id >> 8) & 255}.${id & 255}`;
+
+function sync(store: Store, { add = [], renew = [], remove = [] }: Partial<Sync>): void {
+  const [engine] = store.engines.keys();
+  const plan = { engine: engine as string, url: 'http://engine.example', held: null, orphan: [] };
+  commitSync(store, { ...plan, add, renew, remove, progress: ({ progress }) => progress }, Date.now());
+}
+
+const fill = (store: Store, count: number): void => {
+  const ids = Array.from({ length: count }, (_, at) => at + 1);
+  sync(store, { add: ids.map((id) => decision(id, addressOf(id))) });
+};
+
+/** In the storage of an object that nobody asks meanwhile. */
+const inStorage = (work: (storage: DurableObjectStorage) => Promise<void>) =>
+  runInDurableObject(feed(), (_, { storage }) => work(storage));
+
+/** A bouncer that has what it was sent, by text. */
+function client(store: Store) {
+  const has = new Set([...store.mirror.byId.values()].filter(isServed).map(({ value }) => value));
+  let { sequence } = store.mirror;
+  return {
+    has,
+    poll({ mirror }: Store): void {
+      const answer = changesSince(mirror, everything, sequence);
+      for (const { value } of answer.removed) has.delete(value);
+      for (const { value } of answer.added) has.add(value);
+      sequence = answer.sequence;
+      expect([...has].sort()).toEqual(servedBy(mirror));
+    },
+  };
+}
+const isServed = ({ withheld }: Row): boolean => !withheld;
+const servedBy = ({ byId }: Store['mirror']): string[] =>
+  [...byId.values()]
+    .filter(isServed)
+    .map(({ value }) => value)
+    .sort();
+
+test('each turn changes a few hundred decisions, and polls and look-ups between them are right', () =>
+  inStorage(async (storage) => {
+    const store = openStore(storage, settings);
+    const count = 2_000;
+    fill(store, count);
+    const bouncer = client(store);
+    const lookUp = (value: string) =>
+      activeRows(store.mirror, {
+        ...everything,
+        within: { network: parseNetwork(value) as Network, covering: true },
+      });
+    expect(lookUp(addressOf(1))).toHaveLength(1);
+    let before = store.mirror.sequence;
+    let pauses = 0;
+    const rim = {
+      now: () => Date.now(),
+      pause: async () => {
+        // A withheld decision has a tombstone and another row.
+        expect(store.mirror.sequence - before).toBeLessThanOrEqual(2 * sliceChanges + 100);
+        before = store.mirror.sequence;
+        bouncer.poll(store);
+        expect(lookUp(addressOf(1))).toEqual([]);
+        pauses++;
+      },
+    };
+    await setAllowList(store, [entry(1, '198.18.0.0/15')], rim);
+    bouncer.poll(store);
+    expect(bouncer.has.size).toBe(0);
+    expect(pauses).toBeGreaterThanOrEqual(count / sliceChanges - 1);
+    // Ended by the clock, too: what a poll does itself is one slice.
+    before = store.mirror.sequence;
+    await setAllowList(store, [entry(1, '198.18.0.0/15', Date.now() + 1)], rim);
+    before = store.mirror.sequence;
+    const later = { ...rim, now: () => Date.now() + 1_000, pause: () => scheduler.wait(0) };
+    sweepAllowList(store, later);
+    expect(store.mirror.sequence - before).toBeLessThanOrEqual(sliceChanges + 100);
+    bouncer.poll(store);
+    await store.unjudged.judging;
+    bouncer.poll(store);
+    expect(bouncer.has.size).toBe(count);
+  }));
+
+test('entries are read, and looked for, in slices', () =>
+  inStorage(async (storage) => {
+    const store = openStore(storage, settings);
+    fill(store, 1);
+    const entries = Array.from({ length: 10_000 }, (_, id) => entry(id + 1, addressOf(2 * id)));
+    let pauses = 0;
+    const rim = { now: () => Date.now(), pause: async () => void pauses++ };
+    await setAllowList(store, entries, rim);
+    expect(pauses).toBeGreaterThanOrEqual(entries.length / sliceValues);
+    // What was read is not read again.
+    const [read] = store.mirror.allowed.entries;
+    await setAllowList(store, [...entries, entry(10_001, addressOf(1))], rim);
+    expect(store.mirror.allowed.entries[0]?.network).toBe(read?.network);
+    expect(isWithheld(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
+    pauses = 0;
+    sync(store, {
+      add: Array.from({ length: 6_000 }, (_, at) => decision(at + 2, `203.0.${at >> 8}.${at & 255}`)),
+    });
+    const effect = await effectOf(store, 'Range', '203.0.0.0/16', rim.pause);
+    expect([effect.decisions, pauses >= 2]).toEqual([6_000, true]);
+  }));
+
+type Step = { do: 'poll' | 'die' | 'allow' | 'end' } | { do: 'add' | 'renew' | 'remove'; at: number };
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({ do: fc.constantFrom('poll' as const, 'die' as const, 'allow' as const, 'end' as const) }),
+  fc.record({ do: fc.constantFrom('add' as const, 'renew' as const, 'remove' as const), at: fc.nat(9999) }),
+);
+
+test(
+  'whatever happens in a pause, a crash as well: who polls on has what is served, and no more',
+  () =>
+    inStorage(async (storage) => {
+      let nextId = 1;
+      let store = openStore(storage, settings);
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(fc.array(step, { minLength: 2, maxLength: 5 }), { minLength: 4, maxLength: 8 }),
+          async (pauses) => {
+            remove(store, [...store.mirror.byId.values()], Date.now());
+            const first = nextId;
+            nextId += 1_500;
+            const ids = Array.from({ length: 1_500 }, (_, at) => first + at);
+            sync(store, { add: ids.map((id) => decision(id, addressOf(id))) });
+            const left = [...pauses];
+            const bouncer = client(store);
+            let entries = [entry(1, '198.18.0.0/15')];
+            const changes: Promise<void>[] = [];
+            const rim = {
+              now: () => Date.now(),
+              pause: async () => {
+                for (const each of left.shift() ?? []) act(each);
+                await scheduler.wait(0);
+              },
+            };
+            const allow = (): void => void changes.push(setAllowList(store, entries, rim));
+            const act = (each: Step): void => {
+              const rows = [...store.mirror.byId.values()];
+              const row = 'at' in each ? rows[each.at % rows.length] : undefined;
+              if (each.do === 'poll') bouncer.poll(store);
+              else if (each.do === 'add') {
+                const id = nextId++;
+                sync(store, { add: [decision(id, addressOf(id))] });
+              } else if (each.do === 'renew' && row) {
+                sync(store, { renew: [{ row, decision: { ...decision(nextId++, row.value) } }] });
+              } else if (each.do === 'remove' && row) sync(store, { remove: [row] });
+              else if (each.do === 'allow' || each.do === 'end') {
+                entries = each.do === 'end' ? [] : [entry(2, '198.18.0.0/16')];
+                allow();
+              } else if (each.do === 'die') {
+                // What goes on in the one that died has nothing to judge any more.
+                store.unjudged.pieces.splice(0);
+                store = openStore(storage, settings);
+                sweepAllowList(store, rim);
+                allow();
+              }
+            };
+            allow();
+            for (let at = 0; at < changes.length; at++) await changes[at];
+            await store.unjudged.judging;
+            await setAllowList(store, entries, rim);
+            bouncer.poll(store);
+            for (const row of store.mirror.byId.values()) {
+              expect(row.withheld ?? false).toBe(isWithheld(store.mirror.allowed, row));
+            }
+            // A start has the same.
+            expect(servedBy(openStore(storage, settings).mirror)).toEqual(servedBy(store.mirror));
+          },
+        ),
+        { numRuns: 10 },
+      );
+    }),
+  90_000,
+);
