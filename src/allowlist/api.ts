@@ -19,7 +19,7 @@ export const allowlistOperations = [
     summary: 'Allow an address or a range: no bouncer is served a decision on it',
     description:
       'Bouncers that have such a decision are told with their next poll that it ended. A banned range is withheld as a ' +
-      'whole where an allowed address is in it; look-ups still find it for its other addresses. Decisions on countries ' +
+      'whole where an allowed address is in it; look-ups and `/lists` still have its other addresses. Decisions on countries ' +
       'and AS numbers are served as before: a bouncer matches them itself.',
     body: entries.newEntry,
     answers: { 201: { description: 'Allowed.', body: described.extend(entries.effectShape) } },

@@ -123,7 +123,7 @@ export function describeEffect(value: string, { decisions, ranges, beyond }: All
   const warnings = shown.map(
     (range) =>
       `${value} is in the banned range ${range.value} (decision ${range.id}), which is withheld as a whole: ` +
-      `${range.addresses_freed} other addresses are let free`,
+      `${range.addresses_freed} other addresses are let free, but for look-ups and /lists`,
   );
   if (beyond > 0) {
     warnings.push(

@@ -1,20 +1,21 @@
-// Which networks a list has, in which order: those of a view, merged if that is asked for, then cut. What was chosen stays as
-// it is while it is sent, whatever changes meanwhile: rows do not change but in what no list says.
+// Which networks a list has, in which order: those that a view bans, merged if that is asked for, then cut. What was chosen
+// stays as it is while it is sent, whatever changes meanwhile: rows do not change but in what no list says.
 
-import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
-import { parseNetwork } from '../formats/ip.ts';
-import { endOf, type Mirror } from '../mirror/memory.ts';
-import { matcher, type View } from '../mirror/view.ts';
-import { isOwn, outlives } from '../stream/selection.ts';
+import { formatNetwork } from '../formats/ip.ts';
+import type { Mirror } from '../mirror/memory.ts';
+import type { View } from '../mirror/view.ts';
+import { bannedBy, familyOf, type Part } from './banned.ts';
 import { forms, type Entry } from './formats.ts';
-import { createNetworks, inOrder, merge, setNetwork, type Networks } from './merge.ts';
+import { addressAt, distinct, inOrder, merge, type Joined } from './merge.ts';
 import type { ListOptions } from './options.ts';
 
 /** The networks of a list, in their order. 13 bytes for each besides its row, which the mirror has. */
 export interface Chosen {
   /** The decision on each that lasts longest; of a merged one that of its first part. */
   readonly rows: readonly Row[];
+  /** The first addresses of those that are left of a range, whose row is withheld: one word for each, of IPv6 four. */
+  readonly left: Uint32Array;
   readonly prefixes: Uint8Array;
   readonly untilMs: Float64Array;
   /** How many there is no line for: the list was cut, or its form can not have them. */
@@ -36,121 +37,67 @@ export function listView(origins: View['origins']): View {
   };
 }
 
-/** What a view bans, of one family: the decision on each network that lasts longest, and whether any on it is our own. */
-interface Banned {
-  readonly rows: Row[];
-  readonly own: boolean[];
-}
-
-/** Networks of one family, and what is known of each by its number. */
-interface Part {
-  readonly networks: Networks;
-  readonly rows: readonly Row[];
-  readonly own: Uint8Array;
-  readonly untilMs: Float64Array;
-  /** The numbers of those that stay, in their order. */
+/** Networks in their order. */
+interface Sorted extends Part {
+  /** The numbers of those that stay. */
   kept: Uint32Array;
 }
 
-/** `pause`: lets others go on. Nothing of the mirror is read after it, but rows, which do not change. */
+/** `pause`: lets others go on. */
 export async function choose(
   mirror: Mirror,
   view: View,
   { format, family, limit, aggregate, hostsOnly }: ListOptions,
   pause: () => Promise<void>,
 ): Promise<Chosen> {
-  const banned = bannedBy(mirror, view, family);
-  const ends = banned.map(({ rows }) => Float64Array.from(rows, (row) => endOf(mirror, row)));
-  const parts: Part[] = [];
-  for (const [at, words] of ([1, 4] as const).entries()) {
+  const parts: Sorted[] = [];
+  for (const part of await bannedBy(mirror, view, family, pause)) {
+    const { networks, rows } = part;
+    const sorted = { ...part, kept: await inOrder(networks, rows.length, pause) };
+    const join = (into: number, other: number): void => keepLonger(sorted, into, other);
+    sorted.kept = await distinct(networks, sorted.kept, join, pause);
+    if (aggregate) await joinAll(sorted, pause);
+    parts.push(sorted);
     await pause();
-    const part = await partOf(words, banned[at] as Banned, ends[at] as Float64Array, pause);
-    await pause();
-    part.kept = inOrder(part.networks);
-    if (aggregate) joinAll(part);
-    parts.push(part);
   }
-  await pause();
   const all = countOf(parts);
   for (const part of parts) {
     const { words, prefixes } = part.networks;
     const isWritten = forms[format].families.includes(words === 1 ? 4 : 6);
     part.kept = part.kept.filter((at) => isWritten && (!hostsOnly || prefixes[at] === 32 * words));
   }
-  cut(parts, Math.min(limit ?? Infinity, view.limits?.maxDecisions ?? Infinity));
+  await cut(parts, Math.min(limit ?? Infinity, view.limits?.maxDecisions ?? Infinity), pause);
+  await pause();
   const lines = countOf(parts);
-  return { ...joined(parts, lines), omitted: all - lines };
+  return { ...(await joined(parts, lines, pause)), omitted: all - lines };
 }
 
-/** The networks of IPv4, and those of IPv6. One that is spelled in several ways is one. */
-function bannedBy(mirror: Mirror, view: View, family: 4 | 6 | null): [v4: Banned, v6: Banned] {
-  const matches = matcher(view);
-  const v4: Banned = { rows: [], own: [] };
-  const v6: Banned = { rows: [], own: [] };
-  for (const siblings of mirror.byCanonicalValue.values()) {
-    let longest: Row | undefined;
-    let own = false;
-    for (const row of siblings) {
-      if (!isOfAddresses(row.scope) || !matches(row)) continue;
-      own ||= isOwn(row);
-      if (!longest || outlives(row, longest)) longest = row;
-    }
-    if (!longest) continue;
-    const its = familyOf(longest);
-    if ((family ?? its) !== its) continue;
-    const banned = its === 4 ? v4 : v6;
-    banned.rows.push(longest);
-    banned.own.push(own);
-  }
-  return [v4, v6];
-}
-
-function familyOf({ canonicalValue }: Row): 4 | 6 {
-  return canonicalValue.includes(':') ? 6 : 4;
-}
-
-/** So many texts of networks are read in some milliseconds. */
-const readAtOnce = 5_000;
-
-/** What is no network is left out: no bouncer can ban it. */
-async function partOf(
-  words: 1 | 4,
-  banned: Banned,
-  ends: Float64Array,
-  pause: () => Promise<void>,
-): Promise<Part> {
-  const count = banned.rows.length;
-  const { addresses, prefixes } = createNetworks(words, count);
-  const rows: Row[] = [];
-  const own = new Uint8Array(count);
-  const untilMs = new Float64Array(count);
-  for (const [from, row] of banned.rows.entries()) {
-    if (from % readAtOnce === readAtOnce - 1) await pause();
-    const network = parseNetwork(row.canonicalValue);
-    if (network?.bytes.length !== 4 * words) continue;
-    const at = rows.push(row) - 1;
-    setNetwork({ words, addresses, prefixes }, at, network.bytes, network.prefixBits);
-    own[at] = Number(banned.own[from]);
-    untilMs[at] = ends[from] as number;
-  }
-  const networks = { words, addresses, prefixes: prefixes.subarray(0, rows.length) };
-  return { networks, rows, own, untilMs, kept: new Uint32Array() };
+/** Of two equal networks, what is known of the one that lasts longer. */
+function keepLonger({ rows, own, untilMs }: Part, into: number, other: number): void {
+  if (own[other] === 1) own[into] = 1;
+  if ((untilMs[other] as number) <= (untilMs[into] as number)) return;
+  rows[into] = rows[other] as Row;
+  untilMs[into] = untilMs[other] as number;
 }
 
 /** A ban is as much our own as a part of it, and two halves stand together until the first of them ends. */
-function joinAll(part: Part): void {
+async function joinAll(part: Sorted, pause: () => Promise<void>): Promise<void> {
   const { networks, own, untilMs } = part;
-  part.kept = merge(networks, part.kept, (into, other, how) => {
+  const join = (into: number, other: number, how: Joined): void => {
     if (own[other] === 1) own[into] = 1;
     if (how === 'half') untilMs[into] = Math.min(untilMs[into] as number, untilMs[other] as number);
-  });
+  };
+  part.kept = await merge(networks, part.kept, join, pause);
 }
 
 /** Keeps the `most` that count most: own ones first, then those that last longest. Their order stays. */
-function cut(parts: readonly Part[], most: number): void {
+async function cut(parts: readonly Sorted[], most: number, pause: () => Promise<void>): Promise<void> {
   if (countOf(parts) <= most) return;
+  await pause();
   const own = taking(parts, 1, most);
+  await pause();
   const others = taking(parts, 0, most - own.count);
+  await pause();
   for (const part of parts) {
     // One after the other: of equal ends the first ones are taken.
     part.kept = part.kept.filter((at) => own.takes(part, at) || others.takes(part, at));
@@ -158,7 +105,7 @@ function cut(parts: readonly Part[], most: number): void {
 }
 
 /** Which of those that are our own, or are not, are among the `most` of them that last longest. */
-function taking(parts: readonly Part[], wanted: 0 | 1, most: number) {
+function taking(parts: readonly Sorted[], wanted: 0 | 1, most: number) {
   const ends = new Float64Array(countOf(parts));
   let length = 0;
   for (const { kept, own, untilMs } of parts) {
@@ -179,36 +126,63 @@ function taking(parts: readonly Part[], wanted: 0 | 1, most: number) {
   };
 }
 
-function countOf(parts: readonly Part[]): number {
+function countOf(parts: readonly Sorted[]): number {
   return parts.reduce((sum, { kept }) => sum + kept.length, 0);
 }
 
-function joined(parts: readonly Part[], lines: number): Omit<Chosen, 'omitted'> {
+/** Lines that are put together in one turn. */
+const sliceLines = 20_000;
+
+async function joined(
+  parts: readonly Sorted[],
+  lines: number,
+  pause: () => Promise<void>,
+): Promise<Omit<Chosen, 'omitted'>> {
   const rows: Row[] = [];
+  const left: number[] = [];
   const prefixes = new Uint8Array(lines);
   const untilMs = new Float64Array(lines);
-  for (const part of parts) {
-    for (const at of part.kept) {
-      const to = rows.push(part.rows[at] as Row) - 1;
-      prefixes[to] = part.networks.prefixes[at] as number;
+  for (const { kept, networks, ...part } of parts) {
+    for (const at of kept) {
+      const row = part.rows[at] as Row;
+      const to = rows.push(row) - 1;
+      prefixes[to] = networks.prefixes[at] as number;
       untilMs[to] = part.untilMs[at] as number;
+      if (row.withheld === true) left.push(...addressAt(networks, at));
+      if (to % sliceLines === sliceLines - 1) await pause();
     }
   }
-  return { rows, prefixes, untilMs };
+  return { rows, left: Uint32Array.from(left), prefixes, untilMs };
 }
 
 /** What is written of each, as of a time. */
-export function* entriesOf({ rows, prefixes, untilMs }: Chosen, asOfMs: number): Generator<Entry> {
+export function* entriesOf({ rows, left, prefixes, untilMs }: Chosen, asOfMs: number): Generator<Entry> {
+  let place = 0;
   for (const [at, row] of rows.entries()) {
     const { canonicalValue, id, scenario } = row;
+    const family = familyOf(row);
+    const isLeft = row.withheld === true;
     const slash = canonicalValue.indexOf('/');
     yield {
-      address: slash < 0 ? canonicalValue : canonicalValue.slice(0, slash),
+      address: isLeft
+        ? textOf(left.subarray(place, (place += family === 4 ? 1 : 4)))
+        : canonicalValue.slice(0, slash < 0 ? undefined : slash),
       prefixBits: prefixes[at] as number,
-      family: familyOf(row),
+      family,
       id,
+      isLeft,
       scenario,
       leftMs: (untilMs[at] as number) - asOfMs,
     };
   }
+}
+
+function textOf(words: Uint32Array): string {
+  const bytes = [...words].flatMap((word) => [
+    word >>> 24,
+    (word >>> 16) & 255,
+    (word >>> 8) & 255,
+    word & 255,
+  ]);
+  return formatNetwork({ bytes, prefixBits: 8 * bytes.length });
 }

@@ -14,8 +14,10 @@ export interface Entry {
   readonly address: string;
   readonly prefixBits: number;
   readonly family: 4 | 6;
-  /** Of the decision. No two entries of a list have the same. */
+  /** Of the decision. Two entries have the same only where both are left of one range. */
   readonly id: number;
+  /** It is left of a range with an allowed address in it. */
+  readonly isLeft: boolean;
   readonly scenario: string;
   /** How long the ban still lasts. */
   readonly leftMs: number;
@@ -58,9 +60,11 @@ export const forms: Readonly<Record<Format, Form>> = {
     // Its two types of addresses are of IPv4.
     families: [4],
     line: (entry) => {
-      const { id, scenario } = entry;
+      const { id, isLeft, scenario } = entry;
+      // No two lines may have the same name.
+      const name = isLeft ? `${id}-${entry.address.replaceAll('.', '-')}` : id;
       const value = isHost(entry) ? `${entry.address},IP` : `${entry.address}-${lastOf(entry)},IP Range`;
-      return `lapidary-${id},${value},high,high,AB,${plainText(scenario)}\n`;
+      return `lapidary-${name},${value},high,high,AB,${plainText(scenario)}\n`;
     },
   },
   mikrotik: {

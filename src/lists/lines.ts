@@ -57,7 +57,8 @@ interface Kept {
   lines: number;
 }
 
-const sliceLength = 256 * 1024;
+/** Some milliseconds to write. */
+const sliceLength = 64 * 1024;
 /** A timeout in a list is never older than this. */
 const keptMs = 60_000;
 /** Of all that are kept, some 15 MB without what is compressed; one that alone is longer is kept, too. */
@@ -141,8 +142,20 @@ export function createLists() {
 }
 
 function compressed(made: Made): Promise<Uint8Array[]> {
-  made.compressed ??= gzip(made.slices());
+  made.compressed ??= gzip(inTurns(made.slices()));
   return made.compressed;
+}
+
+/** Each in a turn of its own. */
+async function* inTurns(slices: Iterable<string>): AsyncGenerator<string> {
+  for (const slice of slices) {
+    yield slice;
+    await pause();
+  }
+}
+
+function pause(): Promise<void> {
+  return scheduler.wait(0);
 }
 
 function dropOldest(kept: Map<string, Kept>): void {
@@ -154,7 +167,6 @@ function dropOldest(kept: Map<string, Kept>): void {
 }
 
 async function make(mirror: Mirror, view: View, options: ListOptions, nowMs: number): Promise<Made> {
-  const pause = (): Promise<void> => scheduler.wait(0);
   const chosen = await choose(mirror, view, options, pause);
   const slices = (): Iterable<string> => {
     return textOf(forms[options.format], linesOf(chosen, options, nowMs), options.listName, sliceLength);
@@ -177,6 +189,6 @@ async function make(mirror: Mirror, view: View, options: ListOptions, nowMs: num
 function linesOf(chosen: Chosen, { placeholder }: ListOptions, nowMs: number): Iterable<Entry> {
   if (chosen.rows.length > 0 || placeholder === null) return entriesOf(chosen, nowMs);
   const isV6 = placeholder.includes(':');
-  const lasting = { id: 0, scenario: 'placeholder', leftMs: 3_600_000 };
+  const lasting = { id: 0, isLeft: false, scenario: 'placeholder', leftMs: 3_600_000 };
   return [{ ...lasting, address: placeholder, prefixBits: isV6 ? 128 : 32, family: isV6 ? 6 : 4 }];
 }

@@ -20,6 +20,12 @@ interface Bounds {
   readonly last: bigint;
 }
 
+/** Some addresses, in order. */
+interface Addresses {
+  readonly v4: readonly Bounds[];
+  readonly v6: readonly Bounds[];
+}
+
 /** An entry and its addresses. */
 export interface ReadEntry extends AllowedEntry, Bounds {
   readonly network: Network;
@@ -111,18 +117,35 @@ export function notAllowed({ v4, v6 }: Ranges, network: Network): bigint {
   return count;
 }
 
+/** The addresses that are allowed, with entries side by side as one: between two of these some address is not allowed. */
+export function joined({ v4, v6 }: Ranges): Addresses {
+  const join = (ranges: readonly Bounds[]): Bounds[] => {
+    const wider: Bounds[] = [];
+    for (const { first, last } of ranges) {
+      const before = wider.at(-1);
+      if (before && first === before.last + 1n) wider[wider.length - 1] = { first: before.first, last };
+      else wider.push({ first, last });
+    }
+    return wider;
+  };
+  return { v4: join(v4), v6: join(v6) };
+}
+
 /** What is left of a network without the allowed addresses: the fewest networks, in order. */
-export function withoutAllowed(allowed: Ranges, network: Network): Network[] {
-  const next = entryOn(allowed, network);
-  if (!next) return [network];
-  const { bytes, prefixBits } = network;
-  const { first, last } = boundsOf(network);
-  if (next.first <= first && next.last >= last) return [];
-  const upper = [...bytes];
-  upper[prefixBits >> 3] = (bytes[prefixBits >> 3] as number) | (128 >> (prefixBits & 7));
-  return [bytes, upper].flatMap((half) =>
-    withoutAllowed(allowed, { bytes: half, prefixBits: prefixBits + 1 }),
-  );
+export function* withoutAllowed({ v4, v6 }: Addresses, network: Network): Generator<Network> {
+  const ranges = network.bytes.length === 4 ? v4 : v6;
+  const waiting = [network];
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    const { bytes, prefixBits } = next;
+    const { first, last } = boundsOf(next);
+    const range = ranges[firstEndingFrom(ranges, first)];
+    if (range === undefined || range.first > last) yield next;
+    else if (range.first > first || range.last < last) {
+      const upper = [...bytes];
+      upper[prefixBits >> 3] = (bytes[prefixBits >> 3] as number) | (128 >> (prefixBits & 7));
+      waiting.push({ bytes: upper, prefixBits: prefixBits + 1 }, { bytes, prefixBits: prefixBits + 1 });
+    }
+  }
 }
 
 function boundsOf({ bytes, prefixBits }: Network): Bounds {

@@ -182,7 +182,7 @@ export function expired(mirror: Mirror, nowMs: number): Row[] {
 }
 
 /** When an active row ends: its own end, or the end of a hold if that is later. */
-export function endOf({ holds }: Mirror, row: Row): number {
+export function endOf({ holds }: Pick<Mirror, 'holds'>, row: Row): number {
   const hold = holds.size === 0 || isLocal(row) ? undefined : holds.get(row.engine);
   return hold && row.addedSeq <= hold.sequence ? Math.max(row.untilMs, hold.untilMs) : row.untilMs;
 }

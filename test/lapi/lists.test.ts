@@ -157,6 +157,30 @@ describe('what a list has', () => {
     ]);
   });
 
+  test('of a range with an allowed address in it the rest, until the entry goes', async () => {
+    await ban('192.0.2.0/29', '198.51.100.9');
+    const before = await get('plain');
+    await before.text();
+    for (const value of ['192.0.2.3', '198.51.100.9']) {
+      const { status } = await operator('POST', '/allowlist', { value, comment: 'office' });
+      expect(status).toBe(201);
+    }
+    const rest = ['192.0.2.0/31', '192.0.2.2', '192.0.2.4/30'];
+    expect(await lines('plain')).toEqual(rest);
+    expect(await lines('cisco?aggregate=1')).toEqual(rest);
+    expect(await lines('sophos')).toEqual(['192.0.2.2']);
+    expect((await lines('checkpoint')).slice(1).map((line) => line.split(',').slice(0, 3))).toEqual([
+      [expect.stringMatching(/^lapidary-\d+-192-0-2-0$/), '192.0.2.0-192.0.2.1', 'IP Range'],
+      [expect.stringMatching(/^lapidary-\d+-192-0-2-2$/), '192.0.2.2', 'IP'],
+      [expect.stringMatching(/^lapidary-\d+-192-0-2-4$/), '192.0.2.4-192.0.2.7', 'IP Range'],
+    ]);
+    const etag = before.headers.get('etag')!;
+    expect((await get('plain', { 'if-none-match': etag })).status).toBe(200);
+    const { body } = await operator('GET', '/allowlist');
+    for (const { id } of body.entries) await operator('DELETE', `/allowlist/${id}`);
+    expect((await get('plain', { 'if-none-match': etag })).status).toBe(304);
+  });
+
   test('a view of its bouncer holds, and the query narrows it', async () => {
     engine.add({ value: '192.0.2.1', origin: 'CAPI', untilMs: Date.now() + hour });
     engine.add({ value: '192.0.2.2', origin: 'crowdsec', untilMs: Date.now() + hour });

@@ -5,6 +5,7 @@ import { covers, formatNetwork, parseNetwork, type Network } from '../../src/for
 import {
   createAllowed,
   entryOn,
+  joined,
   notAllowed,
   readEntry,
   touching,
@@ -38,7 +39,7 @@ test('what is left has each address that is not allowed once, and no other', () 
       const allowed = allowedFrom(entries);
       const isAllowed = (address: Network) => entries.some((entry) => covers(entry, address));
       const due = addresses.filter((address) => covers(range, address) && !isAllowed(address));
-      const left = withoutAllowed(allowed, range);
+      const left = [...withoutAllowed(allowed, range)];
       const held = addresses.filter((address) => left.some((part) => covers(part, address)));
       expect(held).toEqual(due);
       expect(left.every((part) => covers(range, part))).toBe(true);
@@ -77,9 +78,18 @@ test('a network is touched if an entry is in it, or it is in an entry', () => {
 });
 
 test('one address of the whole internet leaves one range for each bit', () => {
+  const left = (allowed: Parameters<typeof withoutAllowed>[0], range: string) =>
+    [...withoutAllowed(allowed, read(range))].map(formatNetwork);
   const one = allowedFrom([read('192.0.2.1')]);
-  expect(withoutAllowed(one, read('0.0.0.0/0'))).toHaveLength(32);
-  expect(withoutAllowed(one, read('192.0.2.0/30')).map(formatNetwork)).toEqual(['192.0.2.0', '192.0.2.2/31']);
-  expect(withoutAllowed(one, read('::/0'))).toEqual([read('::/0')]);
-  expect(withoutAllowed(allowedFrom([read('0.0.0.0/0')]), read('192.0.2.0/24'))).toEqual([]);
+  expect(left(one, '0.0.0.0/0')).toHaveLength(32);
+  expect(left(one, '192.0.2.0/30')).toEqual(['192.0.2.0', '192.0.2.2/31']);
+  expect(left(one, '::/0')).toEqual(['::/0']);
+  expect(left(allowedFrom([read('0.0.0.0/0')]), '192.0.2.0/24')).toEqual([]);
+});
+
+test('entries side by side are one range', () => {
+  const side = Array.from({ length: 256 }, (_, last) => read(`192.0.2.${last}`));
+  const { v4 } = joined(allowedFrom([...side.toReversed(), read('192.0.3.0/24'), read('198.51.100.1')]));
+  expect(v4).toHaveLength(2);
+  expect(v4[0]!.last - v4[0]!.first).toBe(511n);
 });
