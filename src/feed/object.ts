@@ -116,7 +116,10 @@ export class DecisionFeed extends DurableObject<Env> {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
     });
     void ctx.blockConcurrencyWhile(async () => {
-      await settleLocation(sql, env.DB, this.#settings.feedLocation, this.#store.state.sequence === 0);
+      const isNew = this.#store.state.sequence === 0;
+      await settleLocation(sql, env.DB, this.#settings.feedLocation, isNew);
+      // Until it is known what is never banned, nobody is answered.
+      if (isNew) await this.#memory.allowList.read();
       await this.#alarm.load();
       await this.#alarm.mend();
     });
@@ -251,8 +254,7 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   status(): FeedStatus {
-    const nowMs = this.#sweep();
-    return statusOf(this.#store, this.#engines, this.#stream.clients, nowMs);
+    return statusOf(this.#store, this.#engines, this.#stream.clients, this.#sweep());
   }
 
   /** Active decisions by kind, as they were at most 5 s ago. */

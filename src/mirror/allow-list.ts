@@ -66,7 +66,8 @@ function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues,
   });
   const live = stored.filter(({ applied }) => applied);
   const after = { entries: stored, atMs: nowMs, nextMs: nextEnd(live) };
-  if (isSame(allowList.entries, stored)) {
+  // The first list of a feed takes a sequence, even if it is empty: from then on the feed has one.
+  if (isSame(allowList.entries, stored) && store.state.sequence > 0) {
     store.allowList = after;
     return;
   }

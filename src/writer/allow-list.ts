@@ -2,6 +2,7 @@
 // acknowledged. Where that fails, or D1 was restored, the whole list is read again. A mistake here goes on banning an address
 // that an operator exempted.
 
+import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { shared } from '../runtime/shared.ts';
 import { askD1, workMs } from '../store/ask.ts';
 import { selectAllowed } from '../store/allow-list.sql.ts';
@@ -46,6 +47,17 @@ export function createAllowListCopy(
     }
   };
 
+  /** Throws where D1 does not answer. */
+  const read = async (limitMs?: number): Promise<void> => {
+    const before = losses;
+    const ask = (db: DrizzleD1Database) => db.batch([selectMark(db), selectAllowed(db)]);
+    const [[mark], entries] = await askD1(d1, ask, limitMs);
+    // What was asked before a restore is of the D1 before it.
+    if (losses !== before) return;
+    await learn(entries, mark?.seq ?? 0);
+    isLost = losses !== before;
+  };
+
   return {
     /** All entries as of a row of the audit log. Settles when the feed goes by them. */
     learn,
@@ -53,21 +65,14 @@ export function createAllowListCopy(
     /** What the feed has may not be what D1 has. */
     lose,
 
+    read,
+
     /** Reads the list again if need be. Runs in every round. */
     async mend(): Promise<void> {
       if (!isLost || isReading) return;
       isReading = true;
-      const before = losses;
       try {
-        const [[mark], entries] = await askD1(
-          d1,
-          (db) => db.batch([selectMark(db), selectAllowed(db)]),
-          workMs,
-        );
-        // What was asked before a restore is of the D1 before it.
-        if (losses !== before) return;
-        await learn(entries, mark?.seq ?? 0);
-        isLost = losses !== before;
+        await read(workMs);
       } catch (error) {
         console.error(`the allow-list can not be read, and waits: ${causeOf(error).message}`);
       } finally {

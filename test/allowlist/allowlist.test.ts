@@ -277,7 +277,7 @@ describe('the copy in the feed', () => {
     vi.spyOn(console, 'error').mockReturnValue();
     const inObject = (sql: string) =>
       runInDurableObject(feed(), (_, state) => void state.storage.sql.exec(sql));
-    await inObject('CREATE TABLE allowed (id TEXT)');
+    await inObject('DROP TABLE allowed; CREATE TABLE allowed (id TEXT)');
     expect((await allow('192.0.2.1')).status).toBe(503);
     await inObject('DROP TABLE allowed');
     await runDurableObjectAlarm(feed());
@@ -292,6 +292,38 @@ describe('the copy in the feed', () => {
       `INSERT INTO allowed_networks (value, comment, created_ms, actor) VALUES ('192.0.2.1', 'x', 1, 'x')`,
     );
     await evictDurableObject(feed());
+    await runDurableObjectAlarm(feed());
+    const client = bouncer();
+    await client.pull(true);
+    expect(client.banned()).toEqual([]);
+  });
+
+  test('that is lost with all else is read before anybody is answered; who polls meanwhile gets an error', async () => {
+    ban('192.0.2.1');
+    ban('192.0.2.2');
+    const key = await addBouncer('web-1');
+    await sync();
+    await allow('192.0.2.1');
+    const rename = (from: string, to: string) => env.DB.exec(`ALTER TABLE ${from} RENAME TO ${to}`);
+    await rename('allowed_networks', 'unreadable');
+    await runInDurableObject(feed(), (_, { storage }) => storage.deleteAll());
+    await evictDurableObject(feed());
+    vi.spyOn(console, 'error').mockReturnValue();
+    const polls = ['/stream?startup=true', '/stream', '?ip=192.0.2.1', ''];
+    for (const query of polls) expect((await asBouncer(key, `/v1/decisions${query}`)).status).toBe(503);
+    await rename('unreadable', 'allowed_networks');
+    const { new: added } = await (await asBouncer(key, '/v1/decisions/stream?startup=true')).json<any>();
+    expect(added.map(({ value }: any) => value)).toEqual(['192.0.2.2']);
+    expect(await (await asBouncer(key, '/v1/decisions?ip=192.0.2.1')).json()).toBeNull();
+  });
+
+  test('goes on where D1 does not answer, with what was known', async () => {
+    ban('192.0.2.1');
+    await sync();
+    await allow('192.0.2.1');
+    await env.DB.exec('ALTER TABLE allowed_networks RENAME TO unreadable');
+    await evictDurableObject(feed());
+    vi.spyOn(console, 'error').mockReturnValue();
     await runDurableObjectAlarm(feed());
     const client = bouncer();
     await client.pull(true);
