@@ -25,7 +25,7 @@ import {
   type ReadValues,
 } from './allowed.ts';
 import { isSameEntry, writeAllowed, type StoredEntry } from './allowed.sql.ts';
-import { covering } from './covering.ts';
+import { countOfAddresses, covering } from './covering.ts';
 import { createRow } from './decisions.sql.ts';
 import { listed, type Listed } from './listing.ts';
 import type { Change, Mirror } from './memory.ts';
@@ -40,7 +40,6 @@ export interface Rim {
 
 /** Of one turn: values that are read, networks that are read to judge their decisions, and decisions that change: 10 ms at most. */
 export const sliceValues = 1_000;
-const sliceScopes = 20_000;
 const sliceCost = 2_000;
 export const sliceChanges = 250;
 
@@ -228,7 +227,7 @@ export async function effectOf(
   pause: Rim['pause'],
 ): Promise<AllowEffect> {
   const { mirror } = store;
-  const beyond = await countBeyond(mirror, pause);
+  const beyond = mirror.byId.size - countOfAddresses(mirror.prefixes);
   const own = isOfAddresses(scope) ? readEntry({ id: 0, value, expiresMs: null }) : undefined;
   if (!own) return { entries: [], decisions: 0, ranges: [], beyond };
   const alone = rangesOf([own]);
@@ -257,15 +256,4 @@ export async function effectOf(
   });
   const entries = touching(mirror.allowed, own).map(({ id, value, expiresMs }) => ({ id, value, expiresMs }));
   return { entries, decisions: rows.size, ranges, beyond };
-}
-
-async function countBeyond({ byId }: Mirror, pause: Rim['pause']): Promise<number> {
-  let beyond = 0;
-  let seen = 0;
-  // As it is now: a row that is renewed in a pause would count twice.
-  for (const row of [...byId.values()]) {
-    if (++seen % sliceScopes === 0) await pause();
-    if (!isOfAddresses(row.scope)) beyond++;
-  }
-  return beyond;
 }

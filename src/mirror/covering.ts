@@ -23,6 +23,11 @@ export function countPrefix(counts: PrefixCounts, { scope, canonicalValue }: Row
   else ofFamily.set(prefixBits, count);
 }
 
+/** How many active decisions are on addresses and ranges. */
+export function countOfAddresses({ v4, v6 }: PrefixCounts): number {
+  return [...v4.values(), ...v6.values()].reduce((sum, count) => sum + count, 0);
+}
+
 function prefixOf(text: string): number | undefined {
   // Not more digits, or texts that are no networks could make any number of lengths.
   const digits = text.includes('/') ? /\/(\d{1,3})$/.exec(text)?.[1] : undefined;
