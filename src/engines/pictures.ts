@@ -56,8 +56,10 @@ const jitterShare = 1 / 20;
 const mostJitterMs = 600_000;
 /** An integration that wants to be left alone for longer is asked all the same. */
 const longestRetryMs = 7 * 86_400_000;
-/** Bans outlast a list that is gone for so long. What it removes ends at once all the same. */
+/** Bans of a list outlast a feed that is gone for half of it. What the list removes ends at once all the same. */
 const leastDurationMs = 2 * 86_400_000;
+/** They outlast a list that is gone for so long. */
+const leastKeptMs = 7 * 86_400_000;
 
 const nothing: RoundResult = { ok: true, added: 0, removed: 0, error: null, warning: null };
 
@@ -92,7 +94,22 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
       failures: failures + 1,
       pull: { ...pull, atMs: Date.now(), waitMs: nextMs },
     });
+    if (source.kind === 'list') keepOn(Date.now());
     return { ...nothing, ok: false, error };
+  };
+
+  /** What a list bans has no end of its own: while it fails it stands on, for a week after the last good fetch. */
+  const keepOn = (nowMs: number): void => {
+    const mostMs = state().lastResyncMs + keptMsOf(intervalMs);
+    const renew = [...rowsOf(store.mirror, handle).values()].flatMap((row) => {
+      const untilMs = Math.min(endOf(row, intervalMs, nowMs), mostMs);
+      if (untilMs <= row.untilMs) return [];
+      return [{ row, decision: { ...decisionOf(row), id: row.engineId, untilMs } }];
+    });
+    if (renew.length === 0) return;
+    const plan = { add: [], renew, remove: [], orphan: [], held: null, isSilent: true as const };
+    const progress = ({ progress: same }: EngineState): Progress => same;
+    commitSync(store, { ...plan, engine: handle, url: source.url, progress }, nowMs);
   };
 
   /** It may mean that nothing is new. So it takes nothing back, and what is known ends when it ends. */
@@ -264,6 +281,11 @@ function endOf(row: Row | undefined, intervalMs: number, nowMs: number): number 
 
 function durationOf(intervalMs: number): number {
   return Math.max(leastDurationMs, 6 * intervalMs);
+}
+
+/** No shorter than a duration: nothing ends sooner since its list has failed. */
+function keptMsOf(intervalMs: number): number {
+  return Math.max(leastKeptMs, durationOf(intervalMs));
 }
 
 function spanOf(ms: number): string {

@@ -128,6 +128,8 @@ export interface Sync extends Pick<Plan, 'add' | 'renew' | 'remove' | 'orphan'> 
   readonly url: string;
   /** Of a full list: `Plan.held`. Null: it was no full list. */
   readonly held: ReadonlySet<number> | null;
+  /** It did not answer: what it has said before is kept for longer. */
+  readonly isSilent?: true;
   readonly progress: (state: EngineState) => Progress;
 }
 
@@ -166,7 +168,7 @@ export function commitSync(store: Store, sync: Sync, nowMs: number): void {
     engine.highestId = left.reduce((highest, { engineId }) => Math.max(highest, engineId), 0);
   }
   for (const { row } of added) engine.highestId = Math.max(engine.highestId, row.engineId);
-  engine.lastSyncMs = nowMs;
+  if (!sync.isSilent) engine.lastSyncMs = nowMs;
   const heldBefore = engine.held;
   if (sync.held) engine.held = sync.held;
   if (sync.held?.size === 0) {
