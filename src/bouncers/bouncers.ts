@@ -51,9 +51,10 @@ export const bouncerShape = z
     type: z.string().nullable().meta({ description: 'The first half of the User-Agent, as in LAPI.' }),
     version: z.string().nullable(),
     ...policyShape,
-    clients: z
-      .array(z.object({ address: z.string(), last_pull: time.nullable() }))
-      .meta({ description: 'Each address from which its keys are used; the newest first.' }),
+    clients: z.array(z.object({ address: z.string(), last_pull: time.nullable() })).meta({
+      description:
+        'The addresses from which its keys are used, the newest first. Of more than 1,000 the oldest are left out.',
+    }),
     key_versions: z.array(versionShape),
     host: z.string().optional().meta({ description: 'The host that registers its key.' }),
     rotation_asked_at: time.nullable().optional().meta({

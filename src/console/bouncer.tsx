@@ -5,6 +5,7 @@ import type { AppEnv } from '../env.ts';
 import { limitsIn as limitsOfView } from '../bouncers/policy.ts';
 import { askFeed } from '../feed/client.ts';
 import { etagOf } from '../operations/mutate.ts';
+import { mostRead } from '../stream/clients.ts';
 import { linkTo, may, type At } from './at.ts';
 import { keyPage, type BouncerBody } from './bouncers.tsx';
 import { call, filledIn, onceBy, part, type Answered } from './call.ts';
@@ -145,7 +146,8 @@ function Clients({ at, bouncer }: { at: At; bouncer: BouncerBody }) {
       </Table>
       {clients.length > mostClients ? (
         <p class="soft">
-          The last {mostClients} of {countOf(clients.length)}.
+          The last {mostClients} of {countOf(clients.length)}
+          {clients.length < mostRead ? '' : ' or more'}.
         </p>
       ) : null}
     </>

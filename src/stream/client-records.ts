@@ -54,10 +54,17 @@ export function createClientRecords() {
 
   const pendingKey = (name: string, view: string): string => `${name} ${view}`;
 
+  /** The last use, then the earlier ones. */
+  const usesOf = (entry: number): Use[] => {
+    const at = (index: number): number => records.numberOf(entry, index);
+    const earlier = useAt.map((use): Use => [at(use), at(use + 1)]).filter(([, usedMs]) => usedMs > 0);
+    return [[at(versionAt), at(seenAt)], ...earlier];
+  };
+
   const read = (entry: number, name = records.keyOf(entry)): Client => {
     const at = (index: number): number => records.numberOf(entry, index);
     const end = records.countOf(entry);
-    const earlierUses = useAt.map((use): Use => [at(use), at(use + 1)]).filter(([, usedMs]) => usedMs > 0);
+    const earlierUses = usesOf(entry).slice(1);
     const cursors: ViewCursor[] = [];
     for (let next = cursorsAt; next < end; next += cursorLength) {
       const view = texts.textOf(at(next));
@@ -136,6 +143,8 @@ export function createClientRecords() {
     rowOf: (entry: number): number => records.numberOf(entry, rowAt),
     bouncerOf: (entry: number): number => records.numberOf(entry, bouncerAt),
     seenMsOf: (entry: number): number => records.numberOf(entry, seenAt),
+    hasCursor: (entry: number): boolean => records.countOf(entry) > cursorsAt,
+    usesOf,
     /** Adds the baselines that its cursors refer to. */
     addBaselines(entry: number, to: Set<number>): void {
       const end = records.countOf(entry);

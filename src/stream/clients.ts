@@ -213,15 +213,46 @@ export interface SeenClient {
   readonly versions: Readonly<Record<number, number>>;
 }
 
-/** The clients of each of some bouncers, the one seen last first. */
+/** Of one bouncer so many clients are read, those that were seen last: a key may be used from 50,000 addresses. */
+export const mostRead = 1_000;
+
+/**
+ * The clients of each of some bouncers, the one seen last first: `mostRead` of each, and those beyond that used a version of
+ * its key last.
+ */
 export function clientsOf(clients: Clients, bouncerIds: readonly number[]): SeenClient[][] {
   const { records } = clients;
-  const found = new Map<number, SeenClient[]>(bouncerIds.map((id) => [id, []]));
-  for (const entry of entriesOf(clients)) {
-    const seen = found.get(records.bouncerOf(entry));
-    if (seen) seen.push(seenClient(records.read(entry)));
+  return [...entriesOfEach(clients, bouncerIds).values()].map((entries) => {
+    const read = new Set(latest(clients, entries));
+    if (read.size < entries.length) for (const entry of lastUsers(clients, entries)) read.add(entry);
+    const seen = [...read].map((entry) => seenClient(records.read(entry)));
+    return seen.sort((a, b) => b.seenMs - a.seenMs);
+  });
+}
+
+function entriesOfEach(clients: Clients, bouncerIds: readonly number[]): Map<number, number[]> {
+  const found = new Map<number, number[]>(bouncerIds.map((id) => [id, []]));
+  for (const entry of entriesOf(clients)) found.get(clients.records.bouncerOf(entry))?.push(entry);
+  return found;
+}
+
+/** Those that were seen last, `mostRead` of them. */
+function latest({ records }: Clients, entries: readonly number[]): readonly number[] {
+  if (entries.length <= mostRead) return entries;
+  const times = Float64Array.from(entries, records.seenMsOf).sort();
+  const least = times[times.length - mostRead] as number;
+  return entries.filter((entry) => records.seenMsOf(entry) >= least).slice(0, mostRead);
+}
+
+/** For each version of the key the client that used it last. */
+function lastUsers({ records }: Clients, entries: readonly number[]): Iterable<number> {
+  const last = new Map<number, { readonly entry: number; readonly usedMs: number }>();
+  for (const entry of entries) {
+    for (const [versionId, usedMs] of records.usesOf(entry)) {
+      if (usedMs > (last.get(versionId)?.usedMs ?? 0)) last.set(versionId, { entry, usedMs });
+    }
   }
-  return [...found.values()].map((seen) => seen.sort((a, b) => b.seenMs - a.seenMs));
+  return last.values().map(({ entry }) => entry);
 }
 
 function seenClient({ name, seenMs, userAgent, versionId, earlierUses }: Client): SeenClient {
@@ -232,12 +263,23 @@ function seenClient({ name, seenMs, userAgent, versionId, earlierUses }: Client)
 /** A client, and how far it has come in each of its views; the view that moved last comes last. */
 export type Place = Pick<Client, 'seenMs' | 'cursors'>;
 
-/** Where the clients of some bouncers stand, by bouncer. */
-export function placesOf(clients: Clients, bouncerIds: readonly number[]): Map<number, Place[]> {
+/** Where the clients of a bouncer stand. */
+export interface Places {
+  readonly clients: number;
+  /** When one was last seen; null: there is none. */
+  readonly seenMs: number | null;
+  /** Those with a place in the stream, `mostRead` at most. */
+  readonly following: readonly Place[];
+}
+
+/** Where the clients of each of some bouncers stand, in the order of the question. */
+export function placesOf(clients: Clients, bouncerIds: readonly number[]): Places[] {
   const { records } = clients;
-  const found = new Map<number, Place[]>(bouncerIds.map((id) => [id, []]));
-  for (const entry of entriesOf(clients)) found.get(records.bouncerOf(entry))?.push(records.read(entry));
-  return found;
+  return [...entriesOfEach(clients, bouncerIds).values()].map((entries) => {
+    const seenMs = entries.reduce((newest, entry) => Math.max(newest, records.seenMsOf(entry)), 0) || null;
+    const following = latest(clients, entries.filter(records.hasCursor)).map((entry) => records.read(entry));
+    return { clients: entries.length, seenMs, following };
+  });
 }
 
 /** Forgets the cursors of some views. */

@@ -11,7 +11,7 @@ import type { Store } from '../mirror/mirror.ts';
 import { limitsKey, matcher, passing, viewOf, type Filters, type Limits, type View } from '../mirror/view.ts';
 import type { Baselines } from './baselines.ts';
 import type { ViewCursor } from './client-records.ts';
-import { placesOf, type Clients, type Place } from './clients.ts';
+import { placesOf, type Clients, type Place, type Places } from './clients.ts';
 import { longest, outlives } from './selection.ts';
 
 /**
@@ -85,10 +85,8 @@ export interface SentMatch {
 }
 
 const mostDecisions = 100;
-/** Of one bouncer those that were seen last count: a key may be used from 50,000 addresses. */
-const mostClients = 1_000;
 const recentMs = 86_400_000;
-/** Decisions of clients between two pauses: a few milliseconds. */
+/** Decisions, each of each client of a bouncer, between two pauses: a few milliseconds. */
 const sliceSteps = 2_000;
 
 /** What some bouncers have been sent of the decisions on a value. `pause` lets others run. */
@@ -111,16 +109,24 @@ export async function answerSent(
   const sentTo = createSentTo(mirror, baselines, names, rows);
   const bouncers: SentTo[] = [];
   let steps = 0;
-  for (const ask of asks) {
-    const known = places.get(ask.bouncerId) ?? [];
-    steps += known.length * rows.length;
-    bouncers.push(sentTo(ask, known, nowMs));
-    if (steps < sliceSteps) continue;
-    steps = 0;
-    await pause();
+  for (const [index, ask] of asks.entries()) {
+    const known = places[index] as Places;
+    const { sentOf, ...seen } = sentTo(ask, known, nowMs);
+    const sent: Sent[] = [];
+    for (const at of rows.keys()) {
+      sent.push(sentOf(at));
+      steps += Math.max(1, known.following.length);
+      if (steps < sliceSteps) continue;
+      steps = 0;
+      await pause();
+    }
+    bouncers.push({ ...seen, decisions: sent });
   }
   return { decisions, isCut, bouncers };
 }
+
+/** A bouncer's answer, of which each decision is evaluated when it is asked for, by its place among the rows. */
+type SentOf = Omit<SentTo, 'decisions'> & { readonly sentOf: (at: number) => Sent };
 
 /** A decision in a view. */
 interface Looked {
@@ -150,7 +156,7 @@ export function createSentTo(
   baselines: Baselines,
   names: Names,
   rows: readonly Row[],
-): (ask: SentAsk, clients: readonly Place[], nowMs: number) => SentTo {
+): (ask: SentAsk, places: Places, nowMs: number) => SentOf {
   const byLimits = new Map<string, Map<string, Looks>>();
   const onValues = siblingsOf(mirror, rows);
 
@@ -166,20 +172,19 @@ export function createSentTo(
     };
   };
 
-  return ({ limits: named, refused }, clients, nowMs) => {
+  return ({ limits: named, refused }, { clients, seenMs, following: all }, nowMs) => {
     const limits = named && byHandles({ ...everything, limits: named }, names).limits;
     const looksOf = looksWith(limits);
-    const following = latest(
-      clients.filter(({ cursors }) => cursors.length > 0),
-      nowMs,
-    );
-    const seenMs = clients.reduce((newest, client) => Math.max(newest, client.seenMs), 0) || null;
-    const decisions = rows.map((row, at): Sent => {
+    const following = recentOf(all, nowMs);
+    return { seenMs, clients, sentOf };
+
+    function sentOf(at: number): Sent {
+      const row = rows[at] as Row;
       const counted = { twice: 0, once: 0, 'not-yet': 0, never: 0 };
       const refusedBy = refused ? [refused] : [];
       if (following.length === 0) {
         const why = [...refusedBy, ...withheld(row), ...(limits ? leftOutBy('view', limits, row) : [])];
-        const state = why.length > 0 ? 'never' : clients.length > 0 ? 'asks' : 'unknown';
+        const state = why.length > 0 ? 'never' : clients > 0 ? 'asks' : 'unknown';
         return { id: row.id, state, why, insteadId: null, clients: counted };
       }
       let least: Got | undefined;
@@ -191,8 +196,7 @@ export function createSentTo(
       const { state, why, target } = least as Got;
       const insteadId = target === row ? null : target.id;
       return { id: row.id, state, why, insteadId, clients: counted };
-    });
-    return { seenMs, clients: clients.length, decisions };
+    }
 
     /** In the view that brought most of it: a client that was set up anew leaves the places of its old views behind. */
     function gotBy(cursors: readonly ViewCursor[], at: number): Got {
@@ -222,14 +226,10 @@ function isLess(a: Got, b: Got): boolean {
   return ranks[a.state] < ranks[b.state];
 }
 
-/** The clients that count: those of the last day, or all where there are none; of many the ones that were seen last. */
-function latest(clients: readonly Place[], nowMs: number): readonly Place[] {
+/** The clients that count: those of the last day, or all where there are none. */
+function recentOf(clients: readonly Place[], nowMs: number): readonly Place[] {
   const recent = clients.filter(({ seenMs }) => nowMs - seenMs < recentMs);
-  const counted = recent.length > 0 ? recent : clients;
-  if (counted.length <= mostClients) return counted;
-  const times = Float64Array.from(counted, ({ seenMs }) => seenMs).sort();
-  const least = times[times.length - mostClients] as number;
-  return counted.filter(({ seenMs }) => seenMs >= least).slice(0, mostClients);
+  return recent.length > 0 ? recent : clients;
 }
 
 /** All rows of the rows' values, by value: the active ones, and the tombstones. */

@@ -3,6 +3,8 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { DecisionFeed } from '../../src/feed/object.ts';
 import { requestKey, type View } from '../../src/mirror/view.ts';
+import type { SeenClient } from '../../src/stream/clients.ts';
+import type { SentAnswer } from '../../src/stream/sent.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, operator } from '../support/http.ts';
 import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
@@ -25,8 +27,12 @@ function sightings(count: number, { bouncerId = 1, seenMs = Date.now(), userAgen
   });
 }
 
-/** The clients of a bouncer that are known. */
-const known = async (bouncerId: number) => (await feed().clientsOf([bouncerId]))[0].length;
+/** How many clients of some bouncers are known, where 192.0.2.1 is banned. */
+async function known(...bouncerIds: readonly number[]): Promise<number> {
+  const asks = bouncerIds.map((bouncerId) => ({ bouncerId, limits: null, refused: null }));
+  const { bouncers } = (await feed().sentTo(asks, { value: '192.0.2.1' })) as SentAnswer;
+  return bouncers.reduce((sum, { clients }) => sum + clients, 0);
+}
 
 /** Ends the process of the object after all that waits is written, and answers what a poll then costs. */
 async function afterRestart(client: ReturnType<typeof bouncer>) {
@@ -44,6 +50,20 @@ const refuse = (which: string) =>
 const accept = () => inFeed((_, sql) => void sql.exec('DROP TRIGGER full'));
 
 const nothing = { added: [], ended: [] };
+
+test('of a thousand and more clients operators read the newest, and when each version of the key was last used', async () => {
+  const nowMs = Date.now();
+  const all = sightings(1_500).map((each, at) => ({
+    ...each,
+    seenMs: nowMs + at,
+    versionId: at < 3 ? 1 : 2,
+  }));
+  await inFeed((object) => object.note(all));
+  const [clients] = (await feed().clientsOf([1])) as SeenClient[][];
+  const addresses = clients?.map(({ address }) => address);
+  expect(addresses).toEqual([...all.slice(500).reverse(), all[2]].map((each) => each?.address));
+  expect(clients?.at(-1)?.versions).toEqual({ 1: nowMs + 2 });
+});
 
 describe('with more clients than there is room for', () => {
   test('a key that is used from everywhere costs its own bouncer clients, and nobody else', async () => {
@@ -65,8 +85,7 @@ describe('with more clients than there is room for', () => {
         object.note(sightings(50_000, { bouncerId, seenMs: Date.now() - hour }));
       }
     });
-    let all = 0;
-    for (let bouncerId = 1; bouncerId <= 8; bouncerId++) all += await known(bouncerId);
+    const all = await known(1, 2, 3, 4, 5, 6, 7, 8);
     expect(all).toBeGreaterThan(200_000);
     expect(all).toBeLessThan(350_000);
     expect(await other.pull(false)).toEqual(nothing);

@@ -167,3 +167,20 @@ async function run(all: readonly Step[], route: readonly number[]): Promise<void
     await expectNoMore();
   }
 }
+
+test('of a bouncer with many clients is found out in pieces, so that others are answered meanwhile', async () => {
+  startModelEngine();
+  await feed().sync({ full: true, force: true });
+  const [bouncerId, clients, decisions] = [9_999, 250, 40];
+  for (let at = 0; at < decisions; at++) {
+    const ban = { value: '203.0.113.1', scope: 'Ip', type: 'ban', scenario: `by hand ${at}` };
+    await feed().addLocal({ ...ban, untilMs: Date.now() + 3_600_000 });
+  }
+  for (let at = 0; at < clients; at++) await bouncer({ bouncerId, address: `2001:db8::${at}` }).pull(true);
+  const wait = vi.spyOn(scheduler, 'wait');
+  const ask = { bouncerId, limits: null, refused: null };
+  const { bouncers } = (await feed().sentTo([ask], { value: '203.0.113.1' })) as SentAnswer;
+  expect(bouncers[0]?.decisions.map((sent) => sent.clients.twice)).toEqual(Array(decisions).fill(clients));
+  // 2,000 at once.
+  expect(wait.mock.calls.filter(([ms]) => ms === 0)).toHaveLength((clients * decisions) / 2_000);
+});
