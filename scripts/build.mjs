@@ -45,10 +45,11 @@ async function migrations() {
   );
 }
 
-/** One compatibility date for Cloudflare and for here: wrangler.toml's. */
+/** One compatibility date for Cloudflare and for here, and the same flags: wrangler.toml's. */
 async function configuration(settingNames) {
   const wrangler = await readFile(new URL('wrangler.toml', root), 'utf8');
   const date = /^compatibility_date = "(.+)"$/m.exec(wrangler)[1];
+  const flags = /^compatibility_flags = (\[.+\])$/m.exec(wrangler)[1];
   const variables = settingNames
     .map((name) => `      (name = "${name}", fromEnvironment = "${name}"),`)
     .join('\n');
@@ -71,6 +72,7 @@ const config :Workerd.Config = (
 
 const lapidary :Workerd.Worker = (
   compatibilityDate = "${date}",
+  compatibilityFlags = ${flags},
   modules = [(name = "worker.js", esModule = embed "worker.js")],
   bindings = [
 ${variables}

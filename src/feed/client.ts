@@ -13,11 +13,12 @@ import { viewKey, type View } from '../mirror/view.ts';
 import { clientName, type Sighting } from '../stream/clients.ts';
 import type { ShortList } from '../stream/list.ts';
 import type { ListQuery } from '../stream/query.ts';
-import { createFollower, type StreamBody } from './follower.ts';
+import { createFollower, type Changes, type StreamBody, type Told } from './follower.ts';
 import { createLookups } from './lookups.ts';
 import type { Busy, LinesAnswer, LinesAsk } from '../lists/lines.ts';
 import type { AnyListAnswer, Cold, ListAnswer, ListAsk, StreamAsk } from './questions.ts';
 import { createUnbanned } from './unbanned.ts';
+import { createWaiting } from './waiting.ts';
 
 type Feed = DurableObjectStub<DecisionFeed>;
 
@@ -42,6 +43,7 @@ export function createFeedClient() {
   const lookups = createLookups();
   const unbanned = createUnbanned();
   const counting = createCounting();
+  const waiters = createWaiting();
   /** How many changes were made through this isolate. */
   let changes = 0;
 
@@ -64,12 +66,14 @@ export function createFeedClient() {
   async function follow(env: Env, store: Besides['store']): Promise<void> {
     const asked = follower.ask(Date.now());
     const before = changes;
-    const ask = { ...known(), ...asked.ask, store: store() };
+    const ask = { ...known(), ...asked.ask, store: store(), waiting: waiters.size(asked.askedMs) };
     const followed = await counting.send(asked.askedMs, (counts) =>
       askFeed(env, async (feed) => feed.follow({ ...ask, counts })),
     );
     // After a change through this isolate it is not known whether the answer has it.
+    const isNews = followed.sequence !== follower.known()?.part.sequence;
     follower.take(asked, followed, before === changes);
+    if (isNews) waiters.wakeAll();
     lookups.learnLatest(followed.sequence, asked.askedMs);
   }
 
@@ -136,7 +140,45 @@ export function createFeedClient() {
     return answer;
   }
 
+  /** For polls that wait for a change. */
+  const waiting = {
+    /** A place to wait. Null: there is none. */
+    enter: waiters.enter,
+
+    /** How long an answer to a client is put off that could only repeat what it was answered a moment ago. */
+    pauseMs(client: string, nowMs: number): number {
+      return waiters.pauseMs(client, follower.known()?.part.sequence ?? Infinity, nowMs);
+    },
+
+    /** Notes that a client was answered with changes. */
+    noteAnswer(client: string, nowMs: number): void {
+      const sequence = follower.known()?.part.sequence;
+      if (sequence !== undefined) waiters.noteAnswer(client, sequence, nowMs);
+    },
+
+    /** Up to where a client was told of everything, which there was nothing for just now. Null: nobody knows. */
+    told: follower.told,
+
+    /** What has changed since. Follows the feed if nobody did within the last second. */
+    async changes(
+      env: Env,
+      poll: Sighting,
+      view: View,
+      told: Told,
+      { gzip, store }: Besides,
+      key: string,
+    ): Promise<Changes> {
+      const look = (): Changes => follower.changesSince(poll, key, view, told, Date.now(), gzip);
+      const atOnce = look();
+      if (atOnce.kind !== 'unknown') return atOnce;
+      await refresh(env, poll, store);
+      return look();
+    },
+  };
+
   return {
+    waiting,
+
     /** The answer to a poll of the stream: at once where this isolate has it. `key`: the view's, if the caller has it. */
     stream(
       env: Env,
@@ -219,6 +261,7 @@ export function createFeedClient() {
       changes++;
       follower.forgetLatest();
       lookups.forget(nowMs);
+      waiters.wakeAll();
     },
 
     /** How many changes were made through this isolate: what the feed said at another count may be out of date. */
@@ -226,7 +269,7 @@ export function createFeedClient() {
   };
 }
 
-export const { stream, list, lines, count, countRefusal, report, forgetLatest, changesHere } =
+export const { stream, waiting, list, lines, count, countRefusal, report, forgetLatest, changesHere } =
   createFeedClient();
 
 function feedOf(env: Env): Feed {

@@ -7,13 +7,14 @@ import type { Store } from '../mirror/mirror.ts';
 import { sizesOf } from '../mirror/view-sizes.ts';
 import { viewOf, type Limits, type View } from '../mirror/view.ts';
 import { sinceMs } from '../runtime/clock.ts';
-import type { Clients } from '../stream/clients.ts';
+import type { Stream } from '../stream/poll.ts';
+import { waitingIn } from '../stream/settled.ts';
 import type { FeedStatus } from './questions.ts';
 
 export function statusOf(
   store: Store,
   all: readonly engines.Engine[],
-  clients: Clients,
+  { clients, settled }: Pick<Stream, 'clients' | 'settled'>,
   nowMs: number,
 ): FeedStatus {
   const { mirror, failedWriteMs } = store;
@@ -26,6 +27,7 @@ export function statusOf(
     tombstones: mirror.removed.length,
     clients: clients.records.size(),
     cursors: clients.cursors,
+    waiting: waitingIn(settled, nowMs),
     freshness: engines.worstOf(each),
     ageSeconds: engines.oldestOf(asked.map(({ ageSeconds }) => ageSeconds)),
     fullAgeSeconds: engines.oldestOf(asked.map(({ fullAgeSeconds }) => fullAgeSeconds)),

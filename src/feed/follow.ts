@@ -18,7 +18,7 @@ export function answerFollow(
 ): Followed {
   const { sequence, holds } = mirror;
   const mark = markOf(invalidated);
-  if (ask.isolate !== undefined) noteFollowed(settled, ask.isolate, sequence, nowMs);
+  if (ask.isolate !== undefined) noteFollowed(settled, ask.isolate, sequence, nowMs, ask.waiting);
   return {
     mark,
     forget: ask.mark ? invalidatedSince(invalidated, ask.mark) : 'all',

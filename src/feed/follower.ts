@@ -16,6 +16,7 @@ import { createGenerations } from '../runtime/generations.ts';
 import { clientName, type ReportedSighting, type Sighting } from '../stream/clients.ts';
 import { advancePlain, samePlainCursor } from '../stream/cursor.ts';
 import { mostAgeMs, type Mark } from '../stream/invalidated.ts';
+import { changesSince } from '../stream/delta.ts';
 import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
 import { bodyOf, smallBody } from '../stream/render.ts';
 import { createCursors } from './cursors.ts';
@@ -47,6 +48,22 @@ export interface Following {
   readonly ask: Pick<FollowAsk, 'since' | 'mark'>;
   readonly askedMs: number;
 }
+
+/** A moment up to which a bouncer has been told of every change. */
+export interface Told {
+  /** The object whose sequence it is (invalidated.ts in stream). */
+  readonly instance: string;
+  readonly sequence: number;
+}
+
+/**
+ * What has changed for a bouncer. `nothing`: that is certain up to `told`. `unknown`: this isolate has to follow the feed
+ * first. `elsewhere`: perhaps something, and only the object can say what.
+ */
+export type Changes =
+  | { readonly kind: 'nothing'; readonly told: Told }
+  | { readonly kind: 'changed'; readonly body: StreamBody | Promise<StreamBody> }
+  | { readonly kind: 'unknown' | 'elsewhere' };
 
 type Learnt = Pick<StreamAnswer, 'sequence'> & Partial<Pick<StreamAnswer, 'mark' | 'cursor'>>;
 
@@ -185,6 +202,47 @@ export function createFollower() {
       // Not kept for others: a request must not wait for what another one makes.
       const rendering = { name: '', gzip: gzip(), nowMs, endOf: endsMs };
       return bodyOf(new Map(), { answer, pending: [] }, rendering, undo);
+    },
+
+    /** Up to where a client was told of everything, if there was nothing for it just now. Null: no feed is known here. */
+    told(poll: Sighting, viewKey: string): Told | null {
+      if (!part || !mark) return null;
+      const sequence = cursors.get(keyOf(poll, viewKey))?.beforeSequence ?? part.sequence;
+      return { instance: mark.instance, sequence };
+    },
+
+    /**
+     * What has changed since for a client that waits. It moves no cursor: nobody knows whether the client is still there, and
+     * one that has gone must not count as told.
+     */
+    changesSince(
+      poll: Sighting,
+      viewKey: string,
+      view: View,
+      told: Told,
+      nowMs: number,
+      gzip: () => boolean,
+    ): Changes {
+      if (!part || !mark || !isCurrent(poll, nowMs)) return { kind: 'unknown' };
+      const { instance } = mark;
+      const { sequence, purgedSequence } = part;
+      const isSame =
+        instance === told.instance ? told.sequence >= purgedSequence : told.sequence === sequence;
+      if (!isSame) return { kind: 'elsewhere' };
+      if (told.sequence === sequence) return { kind: 'nothing', told: { instance, sequence } };
+      // The object was ahead when it answered.
+      if (told.sequence > sequence) return { kind: 'nothing', told };
+      const translated = byHandles(view, names);
+      const { added, removed } = changesSince(part, translated, told.sequence);
+      if (added.length + removed.length === 0) return { kind: 'nothing', told: { instance, sequence } };
+      const { baseline } = cursors.get(keyOf(poll, viewKey)) ?? {};
+      const from = { baseline: baseline ?? 0, beforeSequence: told.sequence, lastSequence: told.sequence };
+      const answer = baseline === undefined ? null : changesInPart(part, translated, from);
+      if (!answer) return { kind: 'elsewhere' };
+      const mirror = part;
+      const rendering = { name: '', gzip: gzip(), nowMs, endOf: (row: Row) => endOf(mirror, row) };
+      const body = bodyOf(new Map(), { answer, pending: [] }, rendering, () => undefined);
+      return { kind: 'changed', body };
     },
 
     /** Learns from the object's answer to a poll where its client stands. An object of the release before does not say it. */

@@ -254,7 +254,7 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   status(): FeedStatus {
-    return statusOf(this.#store, this.#engines, this.#stream.clients, this.#sweep());
+    return statusOf(this.#store, this.#engines, this.#stream, this.#sweep());
   }
 
   /** Active decisions by kind, as they were at most 5 s ago. */

@@ -35,6 +35,8 @@ interface Polled extends Asked {
 /** `since`: the sequence up to which the isolate has followed the feed; -1: it has not. */
 export interface FollowAsk extends Asked {
   readonly since: number;
+  /** How many polls wait in the isolate for a change. Left out by the release before. */
+  readonly waiting?: number;
 }
 
 export interface Followed {
@@ -77,6 +79,8 @@ export interface FeedStatus {
   readonly tombstones: number;
   readonly clients: number;
   readonly cursors: number;
+  /** Polls that wait for a change, in all isolates. Left out by the release before. */
+  readonly waiting?: number;
   /** The worst of all engines. */
   readonly freshness: Freshness;
   /** The oldest of all engines; null: not known. */

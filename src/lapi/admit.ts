@@ -8,6 +8,7 @@ import {
   forgetRefusals,
   isStoreFailing,
   learnFirstUse,
+  recogniseBouncer,
   type BouncerIdentity,
 } from '../bouncers/authenticate.ts';
 import { noteFirstUse } from '../bouncers/bouncers.ts';
@@ -15,7 +16,7 @@ import { saveFirstUse } from '../bouncers/keys.sql.ts';
 import { isAllowed } from '../bouncers/policy.ts';
 import { clientAddress, type AppEnv } from '../env.ts';
 import { askFeed, countRefusal } from '../feed/client.ts';
-import { causeOf, fail, succeed, type Result } from '../http/failure.ts';
+import { causeOf, fail, lapiError, succeed, type Failure, type Result } from '../http/failure.ts';
 import { consumeRateLimit } from '../http/rate-limit.ts';
 import { withinMs } from '../runtime/wait.ts';
 import { answerMs } from '../store/ask.ts';
@@ -27,20 +28,42 @@ export async function admit(c: Context<AppEnv>, key: string): Promise<Result<Ask
   const request = c.req.raw;
   const address = clientAddress(request, settings);
   const found = await whoAsks(c, key, address);
+  const admitted = judge(found, key, address);
+  if (!admitted.ok) return admitted;
+  const bouncer = admitted.value;
+  const waitSeconds = await consumeRateLimit(c.env, bouncer.id, bouncer.policy.perMinute, Date.now());
+  if (waitSeconds !== null) return fail({ kind: 'rate-limited', waitSeconds });
+  return succeed({ request, env: c.env, settings, address, bouncer, nowMs: Date.now() });
+}
+
+/** What has become of the key of a request that waits. Its rate is not asked again: it is one request. */
+export function admitAgain(
+  { env, address, bouncer }: Asker,
+  key: string,
+): Result<BouncerIdentity> | Promise<Result<BouncerIdentity>> {
+  const nowMs = Date.now();
+  const known = recogniseBouncer(env, key, nowMs);
+  // Nearly always the same: nothing of it has to be judged anew.
+  if (known === bouncer) return succeed(bouncer);
+  if (known) return judge(succeed(known), key, address);
+  return authenticate(env, key, address, nowMs).then((found) => judge(found, key, address));
+}
+
+/** One answer for all: whoever found a key does not learn where it is valid. */
+export function refusalOf(failure: Failure): Response {
+  return lapiError(failure.kind === 'key-refused' ? { kind: 'forbidden' } : failure);
+}
+
+function judge(found: Result<BouncerIdentity>, key: string, address: string): Result<BouncerIdentity> {
   if (!found.ok) {
     if (found.failure.kind !== 'forbidden') return found;
     countRefusal('bouncer', key === '' ? 'no-key' : 'unknown-key');
     return fail({ kind: 'key-refused' });
   }
-  const bouncer = found.value;
-  const { id, policy } = bouncer;
-  if (!isAllowed(policy, address)) {
-    countRefusal('bouncer', policy.paused ? 'paused' : 'address');
-    return fail({ kind: 'forbidden' });
-  }
-  const waitSeconds = await consumeRateLimit(c.env, id, policy.perMinute, Date.now());
-  if (waitSeconds !== null) return fail({ kind: 'rate-limited', waitSeconds });
-  return succeed({ request, env: c.env, settings, address, bouncer, nowMs: Date.now() });
+  const { policy } = found.value;
+  if (isAllowed(policy, address)) return found;
+  countRefusal('bouncer', policy.paused ? 'paused' : 'address');
+  return fail({ kind: 'forbidden' });
 }
 
 async function whoAsks(c: Context<AppEnv>, key: string, address: string): Promise<Result<BouncerIdentity>> {

@@ -14,8 +14,9 @@ import type { UsageReport } from '../counters/usage.sql.ts';
 import { windowsOf } from '../counters/usage.ts';
 import { counted, type Counted } from '../counters/counting.ts';
 import { askFeed, count } from '../feed/client.ts';
-import { admit, noteUse } from './admit.ts';
-import { answerList, answerPoll, apiKey, readStreamQuery, type Asker } from './poll.ts';
+import { admit, noteUse, refusalOf } from './admit.ts';
+import { answerList, apiKey, readStreamQuery, type Asker } from './poll.ts';
+import { answerStream } from './waiting.ts';
 
 export const bouncerRoutes = new Hono<AppEnv>();
 
@@ -44,9 +45,7 @@ async function answer(
     return lapiError({ kind: 'method-not-allowed', allow: withMachines(c, Object.keys(methods)) });
   }
   const asker = await admit(c, apiKey(c.req.raw.headers));
-  // One answer for all: whoever found a key does not learn where it is valid.
-  if (!asker.ok)
-    return lapiError(asker.failure.kind === 'key-refused' ? { kind: 'forbidden' } : asker.failure);
+  if (!asker.ok) return refusalOf(asker.failure);
   count(asker.value.bouncer.id, method);
   // A HEAD only asks whether a key is valid, and is no use of it.
   const used = c.req.method === 'HEAD' ? null : noteUse(c, asker.value);
@@ -58,7 +57,7 @@ function pollStream(c: Context<AppEnv>, asker: Asker): Response | Promise<Respon
   // AppSec asks this way whether a key is valid, with 200 ms of patience. It is no poll, and moves no cursor.
   if (c.req.method === 'HEAD') return emptyHead();
   const query = readStreamQuery(searchOf(c.req.url), c.get('engine'));
-  return query.ok ? answerPoll(asker, query.value) : lapiError(query.failure);
+  return query.ok ? answerStream(asker, query.value) : lapiError(query.failure);
 }
 
 function listDecisions(c: Context<AppEnv>, asker: Asker): Response | Promise<Response> {

@@ -37,6 +37,8 @@ export function apiKey(headers: Headers): string {
 /** What an address asks of the stream, whoever asks. */
 export interface StreamQuery {
   readonly startup: boolean;
+  /** How long its answer may wait for a change; 0: not at all. */
+  readonly waitMs: number;
   /** Without the limits of a bouncer. */
   readonly view: View;
   readonly viewKey: string;
@@ -46,8 +48,9 @@ export interface StreamQuery {
 export function readStreamQuery(search: string, engine: EngineSettings | null): Result<StreamQuery> {
   const query = parseStreamQuery(search);
   if (!query.ok) return query;
+  const { startup, waitMs } = query.value;
   const view = limited(query.value.view, engine, null);
-  return succeed({ startup: query.value.startup, view, viewKey: viewKey(view) });
+  return succeed({ startup, waitMs, view, viewKey: viewKey(view) });
 }
 
 /** A view of what a request asks for: of the engine that its address names, and within a bouncer's limits. */
@@ -75,15 +78,22 @@ const gzipped = {
 
 /** The answer to a poll by a bouncer that may ask: at once if nothing has changed for it. */
 export function answerPoll(asker: Asker, query: StreamQuery): Response | Promise<Response> {
-  const { request, env, settings, bouncer } = asker;
+  const { settings } = asker;
+  const { poll, view, besides, key } = questionOf(asker, query);
+  const answer = stream(asker.env, poll, view, query.startup, besides, key);
+  return answer instanceof Promise
+    ? answer.then((late) => responseOf(late, settings))
+    : responseOf(answer, settings);
+}
+
+/** What a poll asks of the feed, within its bouncer's limits. */
+export function questionOf(asker: Asker, query: Pick<StreamQuery, 'view' | 'viewKey'>) {
+  const { request, bouncer } = asker;
   const { limits } = bouncer.policy;
   const poll = sighting(asker);
   const view = limits ? { ...query.view, limits } : query.view;
   const besides = { gzip: () => acceptsGzip(request), store: () => storeNews(bouncer, poll.seenMs) };
-  const answer = stream(env, poll, view, query.startup, besides, limits ? viewKey(view) : query.viewKey);
-  return answer instanceof Promise
-    ? answer.then((late) => responseOf(late, settings))
-    : responseOf(answer, settings);
+  return { poll, view, besides, key: limits ? viewKey(view) : query.viewKey };
 }
 
 /** The answer to a look-up, or the list of a view: at once where the feed's object need not be asked. */
@@ -112,7 +122,7 @@ function shortBody(decisions: ShortList['decisions']): string {
   return decisions.length === 0 ? emptyList : [...renderList(decisions, Date.now())].join('');
 }
 
-function responseOf(answer: StreamBody | Cold, settings: Settings): Response {
+export function responseOf(answer: StreamBody | Cold, settings: Settings): Response {
   if (answer && 'kind' in answer) return cold(settings);
   return new Response(answer?.body ?? emptyStream, answer?.gzip ? gzipped : plain);
 }

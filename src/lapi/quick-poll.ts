@@ -11,7 +11,8 @@ import { count } from '../feed/client.ts';
 import { hasHost, readAddress, searchOf, type Address } from '../http/address.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { parseListQuery } from '../stream/query.ts';
-import { answerList, answerPoll, apiKey, readStreamQuery, type StreamQuery } from './poll.ts';
+import { answerList, apiKey, readStreamQuery, type StreamQuery } from './poll.ts';
+import { answerStream } from './waiting.ts';
 
 /** As routed: `readAddress`. */
 const streamPath = '/v1/decisions/stream';
@@ -47,7 +48,7 @@ export function quickPoll(
   const query = url.includes(streamPath) ? queryOf(url, settings) : null;
   if (query) {
     count(bouncer.id, counted.polls);
-    return answerPoll(asker, query);
+    return answerStream(asker, query);
   }
   const place = placeOf(url, settings);
   if (place?.path !== listPath) return null;

@@ -141,6 +141,7 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
       [noLabels, status.tombstones],
     ]),
     gauge('lapidary_feed_clients', 'Clients of bouncers that the feed knows.', [[noLabels, status.clients]]),
+    gauge('lapidary_feed_waiting_polls', 'Polls that wait for a change.', [[noLabels, status.waiting ?? 0]]),
     gauge(
       'lapidary_hosts',
       'Hosts by state.',

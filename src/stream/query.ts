@@ -14,12 +14,30 @@ export interface ListQuery {
   readonly idGreaterThan: number;
 }
 
-/** `search` with or without its `?`. */
-export function parseStreamQuery(search: string): Result<{ startup: boolean; view: View }> {
+/** Below the minute after which proxies cut a silent connection. */
+const longestWaitSeconds = 55;
+
+/** `search` with or without its `?`. `waitMs`: how long the answer may wait for a change; 0: not at all. */
+export function parseStreamQuery(search: string): Result<{ startup: boolean; view: View; waitMs: number }> {
   const query = parseQuery(search);
   const view = readView(query, ['Ip', 'Range'], query.get('dedup') !== 'false');
   if (!view.ok) return view;
-  return succeed({ startup: query.get('startup') === 'true', view: view.value });
+  const waitMs = readWait(query, search);
+  if (!waitMs.ok) return waitMs;
+  return succeed({ startup: query.get('startup') === 'true', view: view.value, waitMs: waitMs.value });
+}
+
+/** Our own parameter. LAPI ignores it. */
+function readWait(query: Query, search: string): Result<number> {
+  const text = query.get('wait');
+  if (text === undefined) return succeed(0);
+  const pairs = search.replace('?', '').split('&');
+  if (pairs.filter((pair) => parseQuery(pair).has('wait')).length > 1) {
+    return badInput('wait', 'given more than once');
+  }
+  const seconds = /^\d{1,2}$/.test(text) ? Number(text) : Infinity;
+  if (seconds <= longestWaitSeconds) return succeed(seconds * 1000);
+  return badInput('wait', `not a whole number of seconds from 0 to ${longestWaitSeconds}`);
 }
 
 export function parseListQuery(search: string): Result<ListQuery> {

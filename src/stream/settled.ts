@@ -5,12 +5,32 @@
 import { sinceMs } from '../runtime/clock.ts';
 import { oldAnswersMs } from './invalidated.ts';
 
+interface FollowedTo {
+  readonly sequence: number;
+  readonly atMs: number;
+  /** How many polls waited in it for a change. */
+  readonly waiting: number;
+}
+
 /** Isolate → the sequence that it was last brought to, and when. */
-export type Settled = Map<string, { readonly sequence: number; readonly atMs: number }>;
+export type Settled = Map<string, FollowedTo>;
 
 /** Notes that an isolate has followed the feed. */
-export function noteFollowed(settled: Settled, isolate: string, sequence: number, nowMs: number): void {
-  settled.set(isolate, { sequence, atMs: nowMs });
+export function noteFollowed(
+  settled: Settled,
+  isolate: string,
+  sequence: number,
+  nowMs: number,
+  waiting = 0,
+): void {
+  settled.set(isolate, { sequence, atMs: nowMs, waiting });
+}
+
+/** How many polls wait in all isolates: each that has some follows the feed once a second. */
+export function waitingIn(settled: Settled, nowMs: number): number {
+  let sum = 0;
+  for (const { atMs, waiting } of settled.values()) if (sinceMs(atMs, nowMs) <= oldAnswersMs) sum += waiting;
+  return sum;
 }
 
 /**

@@ -189,3 +189,59 @@ describe('an isolate that follows the feed', () => {
     expect(follower.takeSightings()).toEqual([]);
   });
 });
+
+describe('what has changed for a client that waits', () => {
+  const changes = (follower: Follower, told = follower.told(one, view)!, asked = everything) =>
+    follower.changesSince(one, view, asked, told, nowMs, () => false);
+
+  test('is told, and moves no cursor', async () => {
+    const follower = following();
+    const told = follower.told(one, view)!;
+    expect(changes(follower)).toEqual({ kind: 'nothing', told });
+    follow(follower, 11, [row(11)]);
+    for (let times = 0; times < 3; times++) {
+      const found = changes(follower, told);
+      expect(found.kind).toBe('changed');
+      if (found.kind === 'changed') expect(values(await found.body).added).toEqual(['192.0.2.11']);
+    }
+    for (let times = 0; times < 2; times++) expect(values(answer(follower)).added).toEqual(['192.0.2.11']);
+    expect(answer(follower)).toBeNull();
+  });
+
+  test('is nothing outside of its view, and that is remembered', () => {
+    const follower = following();
+    const countries = { ...everything, scopes: ['Country'] };
+    follow(follower, 11, [row(11)]);
+    const found = changes(follower, { instance: 'one', sequence: 10 }, countries);
+    expect(found).toEqual({ kind: 'nothing', told: { instance: 'one', sequence: 11 } });
+  });
+
+  test('is not known where the feed was not followed', () => {
+    const follower = following();
+    follower.forgetLatest();
+    expect(changes(follower)).toEqual({ kind: 'unknown' });
+  });
+
+  test('only the object can say under a cap, without a cursor, and where it was missed', () => {
+    const told = { instance: 'one', sequence: 10 };
+    const capped = { ...everything, limits: limitsOf({ maxDecisions: 1 }) };
+    const follower = following();
+    follow(follower, 11, [row(11)]);
+    expect(changes(follower, told, capped)).toEqual({ kind: 'elsewhere' });
+    follow(follower, 12, [], { forget: 'all' });
+    expect(changes(follower, told)).toEqual({ kind: 'elsewhere' });
+    follow(follower, 20, [], { touched: null });
+    expect(changes(follower, told)).toEqual({ kind: 'elsewhere' });
+  });
+
+  test('after a restart of the object is nothing if it has no change that was missed', () => {
+    const follower = following();
+    const told = follower.told(one, view)!;
+    follow(follower, 10, [], { mark: mark(0, 'two') });
+    expect(changes(follower, told)).toEqual({ kind: 'nothing', told: { instance: 'two', sequence: 10 } });
+    follow(follower, 12, [], { mark: mark(0, 'three') });
+    expect(changes(follower, told)).toEqual({ kind: 'elsewhere' });
+    follow(follower, 3, [], { mark: mark(0, 'four') });
+    expect(changes(follower, told)).toEqual({ kind: 'elsewhere' });
+  });
+});
