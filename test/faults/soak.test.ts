@@ -18,7 +18,7 @@ import { pullList } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
 import { until } from '../lab/wait.ts';
 
-/** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=10 SOAK_DECISIONS=50000. */
+/** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=60 SOAK_DECISIONS=50000. */
 const seconds = numberOf('SOAK_SECONDS', 40);
 const bouncerCount = numberOf('SOAK_BOUNCERS', 500);
 const intervalSeconds = numberOf('SOAK_INTERVAL_SECONDS', 2);
