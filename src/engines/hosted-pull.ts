@@ -36,7 +36,7 @@ export async function pullHosted(
     }
     const lists = await split(body, startedMs, reader, (bytes) => deadline.received(bytes));
     return lists.has('new')
-      ? { kind: 'whole', validators: noValidators }
+      ? { kind: 'whole', validators: noValidators, isMeasured: true }
       : failed('answers with another kind of list');
   } catch (error) {
     if (deadline.signal.aborted) return failed(String(deadline.signal.reason));

@@ -10,7 +10,8 @@ import { createDeadline, readBody, type Enter } from './upstream.ts';
 
 /** What came of a pull. `whole`: the reader has all of it. `same`: it is what it was. */
 export type Answer =
-  | { readonly kind: 'whole'; readonly validators: Validators }
+  /** `isMeasured`: it shows if it was cut. Where its server names no length, the end may only look like one. */
+  | { readonly kind: 'whole'; readonly validators: Validators; readonly isMeasured: boolean }
   | { readonly kind: 'same' }
   /** It says that there is nothing for us, which may mean that nothing is new. */
   | { readonly kind: 'nothing' }
@@ -59,7 +60,7 @@ export async function pullList(
       return { kind: 'failed', problem, waitMs: retryAfterMs(headers, Date.now()), refused: false };
     }
     if (body) await readLines(list, body, reader, (bytes) => deadline.received(bytes));
-    return { kind: 'whole', validators: validatorsOf(headers) };
+    return { kind: 'whole', validators: validatorsOf(headers), isMeasured: headers.has('content-length') };
   } catch (error) {
     return { kind: 'failed', problem: describe(error, deadline.signal), waitMs: null, refused: false };
   } finally {

@@ -158,7 +158,7 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     const own = rowsOf(mirror, handle);
     const jitterMs = Math.random() * Math.min(mostJitterMs, intervalMs * jitterShare);
     const pull = { atMs: startedMs, waitMs: intervalMs + jitterMs, from };
-    const picture = planner.finish(nowMs);
+    const picture = planner.finish(nowMs, answer.kind !== 'whole' || answer.isMeasured);
     const isEmptied = picture.highestId === 0 && own.size > 0 && policy !== 'force';
     if (answer.kind === 'nothing' || (source.kind === 'hosted' && isEmptied))
       return foundNothing(pull, nowMs);

@@ -48,8 +48,11 @@ export interface Planner {
   take(list: 'new' | 'deleted', decision: Decision, spreadMs?: number): void;
   /** An element that can't be read. Its id is active; without an id it may be any of the missing decisions. */
   passOver(list: 'new' | 'deleted', id: number | null): void;
-  /** To be called in the same turn as the plan is applied. */
-  finish(nowMs: number): Plan;
+  /**
+   * To be called in the same turn as the plan is applied. `isMeasured`: an answer that was cut would have shown it. Engines'
+   * JSON does.
+   */
+  finish(nowMs: number, isMeasured?: boolean): Plan;
 }
 
 /** Rounding of durations moves `until` by this much at most. */
@@ -59,6 +62,8 @@ const untilToleranceMs = 30_000;
 const largeShare = 1 / 3;
 /** A list that nobody's database is behind may change as a whole from day to day. It has to be confirmed if it shrinks so. */
 const shrunkShare = 1 / 2;
+/** One that nobody measured may have been cut: if it shrinks so. */
+const unmeasuredShare = 9 / 10;
 
 /** What a full list says about the decisions that it misses. */
 type Verdict =
@@ -92,6 +97,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
   const reused = new Set<Row>();
   const fresh = new Map<number, Decision>();
   const shifted = new Map<Row, Decision>();
+  let leastShare = shrunkShare;
   let highestId = 0;
   let leftOut = 0;
   let mostFresh = 1.5 * start.most;
@@ -218,7 +224,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (isConfirmed) return 'same';
     if (unreadWithoutId > 0) return 'unreadable';
     const all = seen.size + replacements + missing.length;
-    if (start.numbered) return seen.size + fresh.size >= all * shrunkShare ? 'same' : 'gap';
+    if (start.numbered) return seen.size + fresh.size >= all * leastShare ? 'same' : 'gap';
     return isCertain || missing.length <= all * largeShare ? 'same' : 'gap';
   };
 
@@ -274,7 +280,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     }
   };
 
-  const finish: Planner['finish'] = (nowMs) => {
+  const finish: Planner['finish'] = (nowMs, isMeasured = true) => {
+    leastShare = isMeasured ? shrunkShare : unmeasuredShare;
     settleWithheld();
     if (start.kind === 'full') {
       settleMeanwhile();

@@ -26,6 +26,10 @@ const paths: Record<string, RequestListener> = {
     };
     more();
   },
+  '/cut-chunks': (_, response) => {
+    response.writeHead(200);
+    response.write('203.0.113.8\n', () => response.destroy());
+  },
   '/cut': (_, response) => {
     response.writeHead(200, { 'content-length': '1000' });
     response.write('203.0.113.7\n', () => response.destroy());
@@ -123,7 +127,7 @@ describe('lists', () => {
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const entries = ['moved', 'silent', 'endless', 'cut'].map((name) => {
+    const entries = ['moved', 'silent', 'endless', 'cut', 'cut-chunks'].map((name) => {
       return { kind: 'list', name, url: `${url}/${name}`, allow_reserved: true };
     });
     lapidary = await startLapidary({
@@ -149,6 +153,7 @@ describe('lists', () => {
       silent: { freshness: 'cold', decisions: 0, last_error: expect.stringContaining('is silent') },
       endless: { decisions: 0, last_error: expect.stringContaining('more than 100000 addresses') },
       cut: { decisions: 0, last_error: expect.stringContaining('out of reach') },
+      'cut-chunks': { decisions: 0, last_error: expect.stringContaining('out of reach') },
     });
     await closed.promise;
     const key = await lapidary.addBouncer('reader');

@@ -278,6 +278,24 @@ describe('nobody is unbanned by', () => {
     }, entry);
   });
 
+  test.each([
+    ['eight of ten are left where a length says that they are all', true, 8, 8],
+    ['eight of ten, where nothing says whether it was cut', false, 8, 10],
+    ['nine of ten, likewise', false, 9, 9],
+  ])('a cut: of %s', async (_, lengths, left, kept) => {
+    await alone(async () => {
+      await round();
+      list.lengths = lengths;
+      list.text = addresses(left).join('\n');
+      pass(2 * hour);
+      await round();
+      expect(values()).toHaveLength(kept);
+      pass(6 * minute);
+      await round();
+      expect(values()).toHaveLength(left);
+    });
+  });
+
   test('one that was empty for a moment', async () => {
     await alone(async () => {
       const client = reader();

@@ -5,8 +5,9 @@ import { vi } from 'vitest';
 export interface ModelList {
   /** What is at the address now. */
   text: string;
-  /** Whether it has an ETag. */
+  /** Whether it has an ETag, and whether its length is named. */
   etags: boolean;
+  lengths: boolean;
   /** What the next requests get instead; undefined: the file. */
   fault: ((request: Request) => Response | Promise<Response>) | undefined;
   readonly requests: Request[];
@@ -16,7 +17,7 @@ export interface ModelList {
 
 /** Serves a list at a host, beside the model engines that were started before. */
 export function startModelList(host: string, text = ''): ModelList {
-  const list: ModelList = { text, etags: true, fault: undefined, requests: [], sent: 0 };
+  const list: ModelList = { text, etags: true, lengths: true, fault: undefined, requests: [], sent: 0 };
   const others = vi.isMockFunction(fetch) ? vi.mocked(fetch).getMockImplementation() : undefined;
   vi.spyOn(globalThis, 'fetch').mockImplementation(async (input, init) => {
     const request = new Request(input as RequestInfo, init as RequestInit);
@@ -29,7 +30,11 @@ export function startModelList(host: string, text = ''): ModelList {
     const etag = `"${list.text.length}-${[...list.text].reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) | 0, 7)}"`;
     if (request.headers.get('if-none-match') === etag) return new Response(null, { status: 304 });
     list.sent++;
-    const headers = { 'content-type': 'text/plain', ...(list.etags ? { etag } : {}) };
+    const headers = {
+      'content-type': 'text/plain',
+      ...(list.etags ? { etag } : {}),
+      ...(list.lengths ? { 'content-length': String(list.text.length) } : {}),
+    };
     return new Response(list.text, { headers });
   });
   return list;
