@@ -165,7 +165,7 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     if (isEmptied && source.kind === 'list' && !source.mayBeEmpty) {
       return failed({ kind: 'failed', problem: isEmpty, waitMs: null, refused: false });
     }
-    const plan = withinCeiling(picture, mirror, maxDecisions);
+    const plan = withinCeiling(picture, handle, store, maxDecisions);
     const full = changedLink(who, now().full, 'ok', plan.warning ?? null);
     const decisions = own.size + plan.add.length - plan.remove.length;
     const known = answer.kind === 'same' ? now().known : knownBy(answer.validators, plan, source, decisions);

@@ -10,7 +10,7 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { isLocal, sameContent, type Decision, type Row } from '../formats/decision.ts';
 import { isActive, removedSince, rowsOf, type Mirror } from '../mirror/memory.ts';
-import type { Plan, Renewal } from '../mirror/mirror.ts';
+import type { Plan, Renewal, Store } from '../mirror/mirror.ts';
 import type { Trusted } from '../mirror/progress.ts';
 import { isOwn } from '../stream/selection.ts';
 
@@ -350,18 +350,27 @@ function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: D
 
 /**
  * The plan without the decisions for which there is no room: an object that outgrows its memory dies, and dies again at
- * each start. Decisions of lists that end soonest are left out, since they are worth least. What an engine or an operator
- * decided itself always stays.
+ * each start. Those of sources that are no engine are left out first, then those that engines have of lists; of each the
+ * ones that end soonest, since they are worth least. What an engine or an operator decided itself always stays.
+ * `engine`: the handle of whom the plan is.
  */
-export function withinCeiling(plan: Plan, mirror: Mirror, most: number): Plan {
-  if (mirror.byId.size - plan.remove.length + plan.add.length <= most) return plan;
+export function withinCeiling(
+  plan: Plan,
+  engine: string,
+  { mirror, sources }: Pick<Store, 'mirror' | 'sources'>,
+  most: number,
+): Plan {
+  const excess = mirror.byId.size - plan.remove.length + plan.add.length - most;
+  if (excess <= 0) return plan;
   const leaving = new Set<Row>(plan.remove);
   for (const { row } of plan.renew) leaving.add(row);
   const staying = [...mirror.byId.values()].filter((row) => !leaving.has(row));
   const coming = [...plan.renew.map(({ decision }) => decision), ...plan.add];
-  const listed = [...staying, ...coming].filter((decision) => !isOwn(decision));
-  const room = Math.max(0, most - (staying.length + coming.length - listed.length));
-  const out = new Set<Decision>(soonest(listed, listed.length - room));
+  const [ofSources, others] = sources.has(engine) ? [coming, []] : [[], coming];
+  const isOfSource = (row: Row): boolean => sources.has(row.engine);
+  const first = [...staying.filter(isOfSource), ...ofSources];
+  const then = [...staying.filter((row) => !isOfSource(row)), ...others].filter((each) => !isOwn(each));
+  const out = new Set<Decision>([...soonest(first, excess), ...soonest(then, excess - first.length)]);
   return {
     ...plan,
     add: plan.add.filter((decision) => !out.has(decision)),

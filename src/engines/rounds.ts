@@ -141,7 +141,7 @@ export function createRounds(
     if (!pull.ok) return failed(kind, pull);
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
-    const plan = withinCeiling(planner.finish(nowMs), store.mirror, settings.maxDecisions);
+    const plan = withinCeiling(planner.finish(nowMs), handle, store, settings.maxDecisions);
     logUnreadable(unreadable);
     const answered = {
       kind,

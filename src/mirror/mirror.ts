@@ -35,6 +35,8 @@ export interface Store extends Watched {
   failedWriteMs: number | null;
   state: log.FeedState;
   readonly names: Names;
+  /** The handles of upstreams that are no engine. */
+  readonly sources: ReadonlySet<string>;
   /** A name means another engine than when the object last woke. */
   readonly namesMoved: boolean;
   /** As it was last learnt from D1 (allow-list.ts). `atMs`: when it was applied. `nextMs`: no applied entry ends before. */
@@ -82,6 +84,9 @@ export function openStore(
     state,
     mirror,
     engines: new Map(engines),
+    sources: new Set(
+      settings.filter((each) => !isEngine(each)).map(({ name }) => handles.get(name) as string),
+    ),
     names: enginesLog.readNames(sql),
     namesMoved,
     allowList: { entries, atMs: 0, nextMs: 0 },

@@ -4,7 +4,8 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, expect, test } from 'vitest';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { bouncer } from '../support/bouncer.ts';
-import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { startModelEngine, startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { addresses, startModelList } from '../support/model-list.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -97,3 +98,36 @@ test('what was left out comes in when there is room again', () =>
     expect(client.banned()).toEqual(['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']);
     expect(feed.status().engines).toMatchObject([{ leftOut: 0 }]);
   }));
+
+test('leaves out public lists before what an engine has of community lists, whichever comes first', () => {
+  const { 'a.example': paris } = startModelEngines('a.example');
+  startModelList('lists.example', addresses(3).join('\n'));
+  const drop = { kind: 'list', name: 'drop', url: 'https://lists.example/drop', allow_reserved: true };
+  const settings = {
+    MAX_DECISIONS: '4',
+    UPSTREAM_URL: 'http://a.example',
+    UPSTREAMS: JSON.stringify([drop]),
+  };
+  return runInDurableObject(env.DECISION_FEED.getByName('full'), async (_, state) => {
+    const feed = new DecisionFeed(state, { ...env, ...settings } as Env);
+    const client = bouncer({ asks: () => feed });
+    const add = (host: number) =>
+      paris.add({ value: `192.0.2.${host}`, origin: 'CAPI', untilMs: Date.now() + hour });
+    await feed.sync({ engine: 'drop', full: true, force: false });
+    for (const host of [1, 2]) add(host);
+    await feed.sync({ engine: 'default', full: true, force: false });
+    await client.pull(true);
+    expect(client.banned().filter((value) => value.startsWith('192.'))).toEqual(['192.0.2.1', '192.0.2.2']);
+    expect(client.banned()).toHaveLength(4);
+    for (const host of [3, 4, 5]) add(host);
+    await feed.sync({ engine: 'default', full: true, force: false });
+    await client.pull(false);
+    expect(client.banned().filter((value) => !value.startsWith('192.'))).toEqual([]);
+    expect(client.banned()).toHaveLength(4);
+    paris.add({ value: '192.0.2.9', untilMs: Date.now() + hour });
+    await feed.sync({ engine: 'default', full: true, force: false });
+    await client.pull(false);
+    expect(client.banned()).toContain('192.0.2.9');
+    expect(client.banned()).toHaveLength(4);
+  });
+});
