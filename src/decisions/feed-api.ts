@@ -61,7 +61,10 @@ const feedShape = z
     cursors: z.int(),
     freshness: z
       .enum(freshnesses)
-      .meta({ description: 'The worst of all engines. Another source makes it `stale`, but never `cold`.' }),
+      .meta({
+        description:
+          'The worst of all engines. Where there is an engine, another source makes it `stale`, but never `cold`.',
+      }),
     age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),

@@ -153,12 +153,27 @@ export function oldestOf(ages: readonly (number | null)[]): number | null {
   }, 0);
 }
 
-/** The worst freshness. Without an engine: fresh. A source that is no engine makes nothing cold (`isKnown`). */
+/**
+ * The worst freshness. Without an engine: fresh. A source that is no engine makes nothing cold, unless there is nothing else
+ * (`decisive`).
+ */
 export function worstOf(all: readonly Pick<EngineStatus, 'kind' | 'freshness'>[]): Freshness {
+  const isNothingKnown = decisive(all).length > 0 && all.every(({ freshness }) => freshness === 'cold');
+  if (isNothingKnown) return 'cold';
   const states = all.map(({ kind, freshness }) =>
     kind !== 'lapi' && freshness === 'cold' ? 'stale' : freshness,
   );
   return freshnesses.findLast((each) => states.includes(each)) ?? 'fresh';
+}
+
+/**
+ * Those of some upstreams that decide whether nobody knows what is banned. Other sources don't where there is an engine: one
+ * that is pulled once a day would else be a day of errors, when the feed's storage is lost. Where there is none, an empty
+ * answer would say that nobody is banned.
+ */
+function decisive<T extends { readonly kind: Engine['kind'] }>(upstreams: readonly T[]): readonly T[] {
+  const own = upstreams.filter(({ kind }) => kind === 'lapi');
+  return own.length > 0 ? own : upstreams;
 }
 
 /**
@@ -174,22 +189,14 @@ function hasList(store: Store, { handle }: Engine): boolean {
   return engineState(store, handle).lastResyncMs > 0;
 }
 
-/**
- * Whether nobody knows what an engine bans. Never of other sources: one that is pulled once a day would else be a day of
- * errors, when the feed's storage is lost.
- */
-function isCold(store: Store, engine: Engine): boolean {
-  return engine.kind === 'lapi' && !hasList(store, engine);
-}
-
 /** Whether a first answer may come soon. */
 function isAwaited(store: Store, engine: Engine): boolean {
   return engine.kind === 'lapi' ? !hasList(store, engine) : !wasPulled(engineState(store, engine.handle));
 }
 
-/** Whether the decisions of at least one engine of a view are known. A view without an engine is known. */
+/** Whether the decisions of at least one upstream of a view that counts are known. A view without an upstream is known. */
 export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
-  const chosen = engines.filter(({ kind, handle }) => kind === 'lapi' && isChosen(view, handle));
+  const chosen = decisive(engines.filter(({ handle }) => isChosen(view, handle)));
   return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
 }
 
@@ -198,10 +205,8 @@ export function isKnown(engines: readonly Engine[], store: Store, view: View): b
  * are known; where it has other sources alone, those of one.
  */
 export function isWhole(engines: readonly Engine[], store: Store, view: View): boolean {
-  const chosen = engines.filter(({ handle }) => isChosen(view, handle));
-  const own = chosen.filter(({ kind }) => kind === 'lapi');
-  if (own.length > 0) return own.every((engine) => hasList(store, engine));
-  return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
+  const own = engines.filter(({ kind, handle }) => kind === 'lapi' && isChosen(view, handle));
+  return own.every((engine) => hasList(store, engine)) && isKnown(engines, store, view);
 }
 
 /** Whether no first answer of an upstream of a view is worth waiting for. */
@@ -209,9 +214,16 @@ export function isComplete(engines: readonly Engine[], store: Store, view: View)
   return engines.every((engine) => !isAwaited(store, engine) || !isChosen(view, engine.handle));
 }
 
-/** Whether the decisions of every engine are known. */
+/** Whether the decisions of every engine are known; without an engine, those of another source. */
 export function areKnown(engines: readonly Engine[], store: Store): boolean {
-  return !engines.some((engine) => isCold(store, engine));
+  const own = engines.filter(({ kind }) => kind === 'lapi');
+  if (own.length > 0) return own.every((engine) => hasList(store, engine));
+  return engines.length === 0 || engines.some((engine) => hasList(store, engine));
+}
+
+/** Whether the decisions of every upstream are: then those of any view are. */
+export function areAllKnown(engines: readonly Engine[], store: Store): boolean {
+  return engines.every((engine) => hasList(store, engine));
 }
 
 /**
@@ -230,7 +242,9 @@ export async function awaitKnown(
   const lists = (some: readonly Engine[]): Promise<void>[] => some.map(({ rounds }) => rounds.known);
   const leftMs = (limitMs: number): number => Math.max(0, limitMs - sinceMs(firstRequestMs, Date.now()));
   await withinMs(Promise.all(lists(missing)), leftMs(Math.min(patienceMs, lookupPatienceMs)));
-  const cold = missing.filter((engine) => isCold(store, engine));
-  if (!isKnown(engines, store, view)) await withinMs(Promise.race(lists(cold)), leftMs(patienceMs));
+  const cold = decisive(missing);
+  if (cold.length > 0 && !isKnown(engines, store, view)) {
+    await withinMs(Promise.race(lists(cold)), leftMs(patienceMs));
+  }
   return isKnown(engines, store, view);
 }

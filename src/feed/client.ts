@@ -100,13 +100,14 @@ export function createFeedClient() {
   function lookForNone(
     env: Env,
     poll: Sighting,
-    { within }: View,
+    { within, engines, limits }: View,
     store: Besides['store'],
     nowMs: number,
   ): ShortList | 'follow' | 'ask' {
     if (!within?.covering) return 'ask';
     const known = follower.known();
-    const result = unbanned.look(within.network, known, follower.isCurrent(poll, nowMs));
+    const isOfSome = Boolean(engines ?? limits?.engines);
+    const result = unbanned.look(within.network, known, follower.isCurrent(poll, nowMs), isOfSome);
     if (unbanned.isWanted(nowMs)) waitUntil(fetchFilter(env, poll, store));
     if (result !== 'unbanned' || !known) return result === 'follow' ? 'follow' : 'ask';
     return { kind: 'short', sequence: known.part.sequence, decisions: [] };

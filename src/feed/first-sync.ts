@@ -12,7 +12,7 @@ export function createFirstSync(all: readonly engines.Engine[], store: Store) {
   return {
     /** Whether a view is known, if need be after a wait. */
     async wait(view: View, patienceMs: number): Promise<boolean> {
-      if (engines.isComplete(all, store, view)) return true;
+      if (engines.isComplete(all, store, view)) return engines.isKnown(all, store, view);
       if (firstRequestMs === 0) {
         firstRequestMs = Date.now();
         for (const engine of all) void engines.syncEngine(engine);

@@ -220,7 +220,8 @@ export class DecisionFeed extends DurableObject<Env> {
    */
   async lookupFilter(): Promise<Filtered | null> {
     if (!engines.areKnown(this.#engines, this.#store)) return null;
-    return { instance: this.#stream.invalidated.instance, filter: await this.#filter() };
+    const isForAll = engines.areAllKnown(this.#engines, this.#store);
+    return { instance: this.#stream.invalidated.instance, filter: await this.#filter(), isForAll };
   }
 
   /**

@@ -56,6 +56,8 @@ export interface Followed {
 export interface Filtered {
   readonly instance: string;
   readonly filter: LookupFilter;
+  /** Every upstream is known, and with it every view. */
+  readonly isForAll: boolean;
 }
 
 export type StreamAsk = Polled & Pick<Poll, 'view' | 'startup' | 'again' | 'gzip'>;

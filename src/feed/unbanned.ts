@@ -31,11 +31,16 @@ export function createUnbanned() {
   return {
     /**
      * Whether no decision covers all of a network. `follow`: this isolate has to follow the feed first. `ask`: only the
-     * object knows. `isFresh`: `known` has all that others have followed.
+     * object knows. `isFresh`: `known` has all that others have followed. `isOfSome`: for a view of some upstreams.
      */
-    look(network: Network, known: Known | null, isFresh: boolean): 'unbanned' | 'follow' | 'ask' {
+    look(
+      network: Network,
+      known: Known | null,
+      isFresh: boolean,
+      isOfSome = false,
+    ): 'unbanned' | 'follow' | 'ask' {
       if (copy && known && !goesWith(copy, known)) copy = null;
-      if (!copy) return 'ask';
+      if (!copy || (isOfSome && !copy.isForAll)) return 'ask';
       const isComplete = known !== null && extend(copy.filter, known.part, mostAtOnce);
       if (mayCover(copy.filter, network)) return 'ask';
       if (!known || !isFresh) return 'follow';

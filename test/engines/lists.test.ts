@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { parseDuration } from '../../src/formats/duration.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { addresses, startModelList, type ModelList } from '../support/model-list.ts';
+import { everything } from '../support/bouncer.ts';
 import { awakeFeed, engineStatus, hour, listed, reader, sync, until, wake } from '../support/several.ts';
 
 const minute = 60_000;
@@ -410,6 +411,45 @@ describe('a list that was never read', () => {
       },
       [drop],
     );
+  });
+
+  test('leaves a view cold that has nothing else, whether it waits for it or not', async () => {
+    fail();
+    engine.add({ value: '192.0.2.1', untilMs: until() });
+    const ofDrop = () => reader({ view: { ...everything, engines: ['drop'] } });
+    await wake(
+      { default: 'a.example' },
+      async () => {
+        await sync('default');
+        await expect(ofDrop().pull(true)).rejects.toThrow();
+        await round();
+        await expect(ofDrop().pull(true)).rejects.toThrow();
+        expect(await awakeFeed().lookupFilter()).toMatchObject({ isForAll: false });
+        list.fault = undefined;
+        pass(2 * minute);
+        await round();
+        const client = ofDrop();
+        await client.pull(true);
+        expect(client.banned()).toEqual(addresses(10));
+        // Read once, it is known from then on.
+        fail();
+        pass(2 * hour);
+        await round();
+        await client.pull(true);
+        expect(client.banned()).toEqual(addresses(10));
+        expect(await awakeFeed().lookupFilter()).toMatchObject({ isForAll: true });
+      },
+      [drop],
+    );
+  });
+
+  test('is all that there is: nobody knows who is banned', async () => {
+    fail();
+    await alone(async () => {
+      await expect(reader().pull(true)).rejects.toThrow();
+      expect(awakeFeed().status().freshness).toBe('cold');
+      expect(await awakeFeed().lookupFilter()).toBeNull();
+    });
   });
 
   test('is waited for by the first start-up', async () => {

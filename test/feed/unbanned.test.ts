@@ -30,7 +30,7 @@ function startObject(decisions: readonly Spelled[], instance: string, mostTouche
     filtered() {
       if (isWorn(filter, mirror)) filter = createLookupFilter(0);
       while (!extend(filter, mirror, 3));
-      return structuredClone({ instance, filter });
+      return structuredClone({ instance, filter, isForAll: true });
     },
     follow({ since, mark }: Pick<FollowAsk, 'since' | 'mark'>) {
       const touched = mark?.instance === instance ? touchedSince(mirror, since, mostTouched) : null;
@@ -111,6 +111,20 @@ test('not before it has put in all that it followed', () => {
     'ask',
     'unbanned',
   ]);
+});
+
+test('not for a view of some upstreams, of which one may not be known', () => {
+  const object = startObject([], '0');
+  const follower = createFollower();
+  const asking = follower.ask(0);
+  follower.take(asking, object.follow(asking.ask), true);
+  const network = parseNetwork('192.0.2.1') as Network;
+  for (const isForAll of [false, true]) {
+    const unbanned = createUnbanned();
+    unbanned.take({ ...object.filtered(), isForAll });
+    const look = (isOfSome: boolean) => unbanned.look(network, follower.known(), true, isOfSome);
+    expect([look(false), look(true)]).toEqual(['unbanned', isForAll ? 'unbanned' : 'ask']);
+  }
 });
 
 describe('an isolate before the feed', () => {
