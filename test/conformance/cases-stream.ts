@@ -13,6 +13,14 @@ function quiet(name: string, query: string, shows?: Case['shows']): Case {
   return { name: `delta: ${name}`, path: `${streamPath}${query}`, before, ...(shows && { shows }) };
 }
 
+/** LAPI ignores the parameter, and answers. */
+const refusedWait: Case['shows'] = {
+  wait: [
+    'status 200 against 400',
+    'body a stream answer against message "wait: not a whole number of seconds from 0 to 55"',
+  ],
+};
+
 export const streamCases: Case[] = [
   startup('the default scopes', ''),
   startup('with the parameters of Go bouncers', '&community_pull=false&additional_pull=false'),
@@ -90,6 +98,11 @@ export const streamCases: Case[] = [
   startup('an invalid range', '&range=192.0.2.0/33', refusedStream('range')),
   startup('an invalid contains', '&ip=192.0.2.1&contains=zz', refusedStream('contains')),
   quiet('an invalid ip', '?ip=zz', refusedStream('ip')),
+  startup('wait', '&wait=55'),
+  quiet('wait', '?wait=1'),
+  quiet('wait=0', '?wait=0'),
+  startup('a wait that is none', '&wait=soon', refusedWait),
+  quiet('a wait that is too long', '?wait=56', refusedWait),
   startup('limit', '&limit=1&value=192.0.2.4', (engine) =>
     engine.since('1.7.8') ? {} : { 'stream-pages': ['new: only Lapidary has Ip 192.0.2.4 captcha cscli 4h'] },
   ),

@@ -239,6 +239,11 @@ const rows = {
     lapidary: 'sends `no-store, no-transform`',
     why: 'whatever stands between must not keep one bouncer’s answer for another, nor compress it unasked',
   },
+  wait: {
+    lapi: 'knows no `wait`: answers at once, whatever it says',
+    lapidary: 'with `wait=SECONDS` (up to 55) answers when something changes; refuses another value',
+    why: 'a ban is at a bouncer within a second or two, and it asks less often ([long polling](long-polling.md))',
+  },
   gzip: {
     lapi: 'never compresses',
     lapidary: 'compresses a long stream answer for clients that ask for gzip',

@@ -53,6 +53,20 @@ test('a bouncer may be silent for three of its intervals, and for two minutes at
   expect(isSilent(0, patienceMs(10_000), 0, 2 * minute + 1)).toBe(true);
 });
 
+test('one that waits for changes is not silent after a burst of them, when it waits for long again', () => {
+  // It is looked at every 10 s. In a burst it was seen a moment before each look; then it waits 55 s at a time.
+  const looksMs = Array.from({ length: 60 }, (_, at) => at * 10_000);
+  const seenMsAt = (nowMs: number): number =>
+    nowMs < 200_000 ? nowMs : nowMs - ((nowMs - 200_000) % 55_000);
+  let known = seen(undefined, 0, 0);
+  for (const nowMs of looksMs) {
+    known = seen(known, seenMsAt(nowMs), 0);
+    expect(isSilent(known.seenMs, patienceMs(known.expectedMs ?? 0), 0, nowMs)).toBe(false);
+    if (nowMs === 190_000) expect(known.expectedMs).toBe(10_000);
+  }
+  expect(known.expectedMs).toBeGreaterThan(40_000);
+});
+
 test('after our own absence each has its whole patience again', () => {
   expect(isSilent(0, 2 * minute, 600 * minute, 601 * minute)).toBe(false);
   expect(isSilent(0, 2 * minute, 600 * minute, 603 * minute)).toBe(true);
