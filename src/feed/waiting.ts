@@ -18,7 +18,7 @@ const lookMs = 1_000;
 export interface Place {
   /** Waits until something may have changed, a second or `mostMs` at most. */
   sleep(mostMs: number): Promise<void>;
-  wake(): void;
+  /** Also wakes it: its client may have gone. */
   leave(): void;
 }
 
@@ -76,8 +76,10 @@ export function createWaiting() {
       ofBouncers.set(bouncerId, own + 1);
       return {
         sleep: (mostMs) => sleep(waiter, mostMs),
-        wake: () => (waiter.isWoken = true),
-        leave: () => remove(waiter),
+        leave(): void {
+          remove(waiter);
+          waiter.isWoken = true;
+        },
       };
     },
 

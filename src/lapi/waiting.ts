@@ -21,11 +21,12 @@ async function answerLate(asker: Asker, query: StreamQuery): Promise<Response> {
   const place = waiting.enter(asker.bouncer.id, asker.nowMs);
   if (!place) return answerPoll(asker, query);
   const { signal } = asker.request;
-  signal.addEventListener('abort', place.wake);
+  // The runtime may end a request whose client has gone right after this, and then nothing below runs any more.
+  signal.addEventListener('abort', place.leave);
   try {
     return await answerChange(asker, query, place);
   } finally {
-    signal.removeEventListener('abort', place.wake);
+    signal.removeEventListener('abort', place.leave);
     place.leave();
   }
 }
