@@ -2,7 +2,7 @@
 
 import type { DecisionBody } from '../decisions/api.ts';
 import { linkTo, may, type At } from './at.ts';
-import { LookUpLink, Table } from './parts.tsx';
+import { EngineLink, LookUpLink, Table } from './parts.tsx';
 import { spanOf, utcOf } from './words.ts';
 
 const columns = [
@@ -33,7 +33,7 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
             <td class="wrap">{decision.origin}</td>
             <td class="wrap mono">{decision.scenario}</td>
             <td>
-              {engine ?? 'decided here'}
+              {engine === null ? 'decided here' : <EngineLink at={at} name={engine} />}
               {leftBehind ? <span class="soft">, which does not confirm it any more</span> : null}
             </td>
             <td class="n">

@@ -8,7 +8,7 @@ import { call } from './call.ts';
 import { FirstEngine } from './first-steps.tsx';
 import { Post, SelectField } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Table, Tag, Time, type Tone } from './parts.tsx';
+import { EngineLink, Table, Tag, Time, type Tone } from './parts.tsx';
 import { countOf, some } from './words.ts';
 
 type Engine = FeedBody['engines'][number];
@@ -53,17 +53,24 @@ const columns = [
   { title: 'Decisions', n: true },
   { title: 'Last answer', n: true },
   { title: 'Last full list', n: true },
-  { title: 'Why' },
 ];
 
 export function EngineTable({ at, engines }: { at: At; engines: readonly Engine[] }) {
+  const rows = engines.map((engine) => {
+    const { tone, word, why } = stateOf(engine);
+    const error = engine.last_error === null ? '' : `${engine.last_error}.`;
+    return { engine, tone, word, why: `${why} ${error}`.trim() };
+  });
+  // Where all is well there is no why.
+  const hasWhy = rows.some(({ why }) => why !== '');
   return (
-    <Table label="Engines" columns={columns}>
-      {engines.map((engine) => {
-        const { tone, word, why } = stateOf(engine);
+    <Table label="Engines" columns={hasWhy ? [...columns, { title: 'Why' }] : columns}>
+      {rows.map(({ engine, tone, word, why }) => {
         return (
           <tr>
-            <th scope="row">{engine.name}</th>
+            <th scope="row">
+              <EngineLink at={at} name={engine.name} />
+            </th>
             <td>{kinds[engine.kind]}</td>
             <td>
               <Tag tone={tone}>{word}</Tag>
@@ -75,9 +82,7 @@ export function EngineTable({ at, engines }: { at: At; engines: readonly Engine[
             <td class="n">
               <Time at={at} iso={engine.last_resync_at} />
             </td>
-            <td class="wrap">
-              {why} {engine.last_error === null ? '' : `${engine.last_error}.`}
-            </td>
+            {hasWhy ? <td class="wrap">{why}</td> : null}
           </tr>
         );
       })}
@@ -164,7 +169,7 @@ function Details({ engine }: { engine: Engine }) {
   } = engine;
   return (
     <>
-      <h2>{name}</h2>
+      <h2 id={`engine-${name}`}>{name}</h2>
       <div class="panel pad">
         <dl>
           <dt>Key</dt>

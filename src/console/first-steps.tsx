@@ -20,17 +20,19 @@ export function FirstSteps({ at, engines }: { at: At; engines: number }) {
   );
 }
 
+/** Both lines as they are: the key is in no list of processes, and the second line is that of each later start, too. */
+export const engineLines = `(umask 077; cscli bouncers add lapidary -o raw > .lapidary/engine-key)
+UPSTREAM_URL=http://127.0.0.1:8080 UPSTREAM_API_KEY="$(cat .lapidary/engine-key)" npm start`;
+
 export function FirstEngine() {
   return (
     <>
       <p>
-        On its machine make a key that nothing but Lapidary uses, and start Lapidary with it. Without an
-        engine, what operators ban here is served.
+        Stop Lapidary. In its folder, on the engine’s machine and as root, the first line makes a key that
+        nothing but Lapidary uses, and the second starts Lapidary with it, now and at each later start. Until
+        then, what operators ban here is served.
       </p>
-      <Lines
-        id="first-engine"
-        text={'cscli bouncers add lapidary\nUPSTREAM_URL=http://127.0.0.1:8080 UPSTREAM_API_KEY=… npm start'}
-      />
+      <Lines id="first-engine" text={engineLines} />
     </>
   );
 }
@@ -42,10 +44,11 @@ export function FirstBouncer({ at }: { at: At }) {
         A bouncer asks Lapidary for decisions as it asked its engine, with a key of its own.{' '}
         {may(at, 'operator') ? (
           <>
-            <a href={linkTo(at, '/new-bouncer')}>Make one here</a>, or on the command line:
+            <a href={linkTo(at, '/new-bouncer')}>Make one here</a>, or on the command line, in the folder of
+            Lapidary:
           </>
         ) : (
-          'An operator makes one here, or on the command line:'
+          'An operator makes one here, or on the command line, in the folder of Lapidary:'
         )}
       </p>
       <Lines

@@ -6,13 +6,14 @@ import type { DecisionBody } from '../decisions/api.ts';
 import type { FeedBody } from '../decisions/feed-api.ts';
 import type { SentPage } from '../decisions/sent-api.ts';
 import type { AppEnv } from '../env.ts';
+import { parseNetwork } from '../formats/ip.ts';
 import { linkTo, may, type At } from './at.ts';
 import { call } from './call.ts';
 import { DecisionTable, Withheld } from './decision-table.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Done, Pages } from './parts.tsx';
+import { Done, EngineLink, Pages } from './parts.tsx';
 import { countsOf, SentTable } from './sent.tsx';
-import { some, spanOf, utcOf } from './words.ts';
+import { listOf, some, spanOf, utcOf } from './words.ts';
 
 /** Of bouncers: each page is evaluated by itself. */
 const pageRows = 50;
@@ -113,11 +114,11 @@ function coveredBy(value: string, decisions: readonly DecisionBody[], isCut: boo
   const makers = [...new Set(decisions.map(({ engine }) => engine))];
   const engines = makers.filter((engine) => engine !== null);
   const parts = [
-    ...(engines.length > 0 ? [engines.length > 3 ? some(engines.length, 'engine') : engines.join(', ')] : []),
+    ...(engines.length > 3 ? [some(engines.length, 'engine')] : engines),
     ...(makers.includes(null) ? ['operators of Lapidary'] : []),
   ];
   const count = `${isCut ? 'More than ' : ''}${some(decisions.length, 'decision')}`;
-  return `Covered by ${count}, of ${parts.join(' and ')}.`;
+  return `Covered by ${count}, of ${listOf(parts)}.`;
 }
 
 /** What keeps the page from knowing all. */
@@ -141,12 +142,12 @@ function Unknown({ at, engines }: { at: At; engines: FeedBody['engines'] }) {
 }
 
 function BanLink({ at, value, scope }: { at: At; value: string; scope: string }) {
-  return may(at, 'operator') ? (
-    <p>
+  if (!may(at, 'operator')) return <p class="soft">Banning takes the role operator; yours is {at.role}.</p>;
+  return (
+    <p class="bar">
       <a href={linkTo(at, '/ban', { value, scope })}>Ban it…</a>
+      {parseNetwork(value) ? <a href={linkTo(at, '/allow-list', { value })}>Allow it…</a> : null}
     </p>
-  ) : (
-    <p class="soft">Banning takes the role operator; yours is {at.role}.</p>
   );
 }
 
@@ -177,7 +178,14 @@ function Verdict({ at, decisions, isCut }: { at: At; decisions: readonly Decisio
       </p>
       <p class="wide">
         By the longest{isCut ? ' of the first' : ''}: <code>{longest.scenario}</code>,{' '}
-        {longest.engine === null ? 'decided here' : `engine ${longest.engine}`}.
+        {longest.engine === null ? (
+          'decided here'
+        ) : (
+          <>
+            engine <EngineLink at={at} name={longest.engine} />
+          </>
+        )}
+        .
       </p>
     </div>
   );

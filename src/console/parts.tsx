@@ -128,6 +128,11 @@ export function BouncerLink({ at, name }: { at: At; name: string }) {
   return <a href={linkTo(at, `/bouncers/${encodeURIComponent(name)}`)}>{name}</a>;
 }
 
+/** An engine's part of the page of engines. */
+export function EngineLink({ at, name }: { at: At; name: string }) {
+  return <a href={`${linkTo(at, '/engines')}#engine-${encodeURIComponent(name)}`}>{name}</a>;
+}
+
 /** Where a decision's value is looked up. An address is of its scope by itself: what covers it has others, too. */
 export function lookUpLink(at: At, value: string, scope?: string, done?: string): string {
   const needed = scope === undefined || isOfAddresses(scope) ? undefined : scope;

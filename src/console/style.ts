@@ -28,9 +28,9 @@ nav a:hover{background:var(--bg);text-decoration:none;color:var(--ink)}
 nav a[aria-current]{color:var(--ink);background:var(--accent-soft)}
 main{max-width:1120px;margin:0 auto;padding:28px 24px 64px}
 h1{font-size:22px;line-height:1.25;margin:0 0 4px;font-weight:650;letter-spacing:-.015em;overflow-wrap:anywhere}
-h2{font-size:15px;margin:32px 0 10px;font-weight:600}h3{font-size:14px;margin:0 0 4px;font-weight:600}
+h2{scroll-margin-top:110px;font-size:15px;margin:32px 0 10px;font-weight:600}h3{font-size:14px;margin:0 0 4px;font-weight:600}
 p{margin:0 0 12px}.sub{color:var(--soft);margin:0 0 20px}.soft{color:var(--soft)}
-code,pre,.mono{font-family:var(--mono);font-size:.93em}code{overflow-wrap:anywhere}.wrap{overflow-wrap:break-word;min-width:150px;max-width:420px}
+code,pre,.mono{font-family:var(--mono);font-size:.93em}code{overflow-wrap:anywhere}.wrap{overflow-wrap:break-word;min-width:110px;max-width:420px}
 pre{margin:0 0 12px;padding:12px 14px;background:var(--bg);border:1px solid var(--line);border-radius:6px;overflow-x:auto}
 .panel{background:var(--panel);border:1px solid var(--line);border-radius:var(--r);overflow-x:auto}
 .pad{padding:14px 16px}.pad>:last-child,.banner>:last-child{margin-bottom:0}
@@ -49,13 +49,13 @@ tbody tr:last-child>*{border-bottom:0}td.n,th.n{text-align:right;white-space:now
 input,select,textarea,button{font:inherit;color:inherit;background:var(--bg);border:1px solid var(--line);border-radius:6px;
  padding:6px 10px;max-width:100%}
 input,select,textarea{border-color:var(--soft)}textarea{width:100%;min-height:64px;font-family:var(--mono);font-size:.93em}
-button{background:var(--panel);cursor:pointer}button:hover{border-color:var(--soft)}
+button{background:var(--panel);cursor:pointer;white-space:nowrap}button:hover{border-color:var(--soft)}
 button.primary{background:var(--accent);border-color:var(--accent);color:var(--on-accent)}button.danger{color:var(--bad)}
 .fields{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(230px,1fr));margin:0 0 14px}
 .field label,legend{display:block;font-weight:500;padding:0;margin:0 0 3px}.field input,.field select{width:100%}
 .field small,fieldset small{display:block;color:var(--soft);margin-top:3px}.field .wrong{color:var(--bad)}
 [aria-invalid=true]{border-color:var(--bad);outline:1px solid var(--bad)}
-fieldset{border:0;margin:0;padding:0;min-width:0}fieldset label{display:inline-flex;gap:6px;align-items:center;margin-right:14px}
+fieldset{border:0;margin:0 0 14px;padding:0;min-width:0}form>.field{margin:0 0 14px}.bar input{width:180px}fieldset label{display:inline-flex;gap:6px;align-items:center;margin-right:14px}
 .bar{display:flex;gap:10px;flex-wrap:wrap;align-items:center;margin:0 0 12px}.bar .end{margin-left:auto}.bar a[aria-current]{color:var(--ink);font-weight:600}
 details{margin:0 0 8px}details.panel{margin-top:12px}summary{cursor:pointer;color:var(--accent);width:max-content;max-width:100%}
 details[open]>summary{margin-bottom:10px}
@@ -72,8 +72,8 @@ figure{margin:0;display:flex;flex-direction:column}figcaption{flex:1}figcaption 
 .attention li:last-child{border:0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:6px 20px;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .pages{display:flex;gap:14px;margin:12px 0 0}
-@media (max-width:1240px){header .find{display:none}}
-@media (max-width:640px){header{flex-wrap:wrap;gap:4px 12px;padding:8px 14px;position:static}nav{order:1;flex-basis:100%}
+@media (max-width:1600px){header{flex-wrap:wrap;gap:4px 20px;padding:8px 24px}header .find{margin-left:auto}header nav{order:1;flex-basis:100%;margin:0 -10px}}
+@media (max-width:640px){header{gap:4px 12px;padding:8px 14px;position:static}header .find{display:none}
  header form{margin-left:auto}main{padding:20px 14px 48px}dl{grid-template-columns:1fr;gap:0}dd{margin:0 0 8px}}
 @media (prefers-reduced-motion:no-preference){html{scroll-behavior:smooth}}
 `;

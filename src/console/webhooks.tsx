@@ -175,7 +175,7 @@ function NewWebhook({ at, sent }: { at: At; sent?: Sent | undefined }) {
             hint="It gets signed messages after the Standard Webhooks specification."
           />
         </div>
-        <fieldset class="field">
+        <fieldset>
           <legend>Only these events</legend>
           {eventTypes.map((type) => (
             <label>
