@@ -14,12 +14,15 @@ const pictures = process.env['CONSOLE_PICTURES'];
 
 describeWith('the console', ['chromium', 'lab'], () => {
   let engine: Engine;
+  let second: Engine;
   let lapidary: Lapidary;
   let browser: Browser;
   beforeAll(async () => {
-    engine = await startEngine();
+    [engine, second] = await Promise.all([startEngine(), startEngine()]);
+    const paris = { name: 'paris', url: second.url, key: await second.addBouncer('lapidary') };
     lapidary = await startLapidary({
       upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
+      settings: { UPSTREAMS: JSON.stringify([paris]) },
     });
     await until('the list is there', async () => (await lapidary.health()).feed === 'fresh');
     browser = await startChromium();
@@ -27,7 +30,7 @@ describeWith('the console', ['chromium', 'lab'], () => {
   afterAll(async () => {
     await browser.close();
     await lapidary.close();
-    await engine.close();
+    await Promise.all([engine.close(), second.close()]);
   });
 
   const operatorToken = async (): Promise<string> =>
@@ -60,8 +63,12 @@ describeWith('the console', ['chromium', 'lab'], () => {
     await page.screenshot({ path: join(pictures, `${name}.png`), fullPage: true });
   }
 
-  const asBouncer = async (key: string, startup = true): Promise<any> => {
-    const headers = { 'x-api-key': key, 'user-agent': 'crowdsec-firewall-bouncer/v0.0.34' };
+  const asBouncer = async (
+    key: string,
+    startup = true,
+    agent = 'crowdsec-firewall-bouncer/v0.0.34',
+  ): Promise<any> => {
+    const headers = { 'x-api-key': key, 'user-agent': agent };
     const response = await fetch(`${lapidary.url}/v1/decisions/stream?startup=${startup}`, { headers });
     return { status: response.status, body: response.status === 200 ? await response.json() : null };
   };
@@ -169,32 +176,143 @@ describeWith('the console', ['chromium', 'lab'], () => {
     await page.close();
   });
 
-  test('markup that engines and operators write runs nowhere on the look-up', async () => {
+  test('a viewer reads which role each change takes; a token that ends, ends its session', async () => {
+    const tokenOf = async (role: string, expiresIn: string): Promise<string> => {
+      const body = { name: `${role}-${expiresIn}`, role, expires_in: expiresIn };
+      return (await lapidary.operator('POST', '/operator-tokens', body)).body.token;
+    };
+    const page = await open();
+    await signIn(page, await tokenOf('viewer', '1h'));
+    await page.goto(`${lapidary.url}/console/lookup?value=192.0.2.5`);
+    await page.getByText('Banning takes the role operator; yours is viewer.').waitFor();
+    expect(await page.getByRole('link', { name: /^(Ban|Unban)/ }).count()).toBe(0);
+    for (const path of ['/ban', '/new-bouncer', '/operators', '/webhooks']) {
+      await page.goto(`${lapidary.url}/console${path}`);
+      await page.getByText(/the role (operator|admin)/).waitFor();
+      expect(await page.locator('main form[method=post]').count()).toBe(0);
+    }
+    await lapidary.operator('DELETE', '/operator-tokens/viewer-1h');
+    await page.getByRole('navigation', { name: 'Pages' }).getByText('Bouncers').click();
+    await page.getByText('this operator token is revoked').waitFor();
+    await signIn(page, await tokenOf('operator', '20s'));
+    await until('its time is over', async () => (await page.reload())?.status() === 401);
+    await page.getByText('this operator token is expired').waitFor();
+    await page.close();
+  });
+
+  test('markup that others write runs on no page', async () => {
     const markup = '<img src=x onerror=alert(1)><script>alert(2)</script>"\'>';
     const decision = { value: markup, scope: 'Session', scenario: markup, duration: '4h' };
-    expect((await lapidary.operator('POST', '/decisions', decision)).status).toBe(201);
+    const made = [
+      await lapidary.operator('POST', '/decisions', decision),
+      await lapidary.operator('POST', '/allowlist', { value: '192.0.2.200', comment: markup }),
+      await lapidary.operator('POST', '/webhooks', { name: 'markup', url: `https://127.0.0.1:9/${markup}` }),
+    ];
+    expect(made.map(({ status }) => status)).toEqual([201, 201, 201]);
     await engine.ban('198.51.100.99', { reason: markup });
     await lapidary.sync();
+    const key = await lapidary.addBouncer('markup');
+    await asBouncer(key, true, `${markup}/${markup}`);
+    const metrics = { name: markup, type: markup, version: markup, os: { name: markup, version: markup } };
+    await fetch(`${lapidary.url}/v1/usage-metrics`, {
+      method: 'POST',
+      headers: { 'x-api-key': key, 'user-agent': `${markup}/${markup}` },
+      body: JSON.stringify({
+        remediation_components: [{ ...metrics, metrics: [], feature_flags: [markup] }],
+      }),
+    });
+    // What can have no markup is refused where it is made.
+    for (const [path, body] of [
+      ['/bouncers', { name: markup }],
+      ['/enrolments', { hosts: markup }],
+      ['/enrolments', { hosts: 'web-*', bouncer: markup }],
+      ['/operator-tokens', { name: markup, role: 'viewer', expires_in: '1h' }],
+      ['/webhooks', { name: markup, url: 'https://127.0.0.1:9/' }],
+    ] as const) {
+      expect([path, (await lapidary.operator('POST', path, body)).status]).toEqual([path, 400]);
+    }
     const page = await open();
     page.on('dialog', (dialog) => troubles.push(dialog.message()));
     await signIn(page, await operatorToken());
-    for (const value of [markup, '198.51.100.99']) {
-      await page.goto(`${lapidary.url}/console/lookup?value=${encodeURIComponent(value)}`);
-      await page.getByText('Covered by 1 decision').waitFor();
-      await page.locator('td', { hasText: markup }).first().waitFor();
-      expect(await page.locator('main img, main script').count()).toBe(0);
+    const text = encodeURIComponent(markup);
+    const showing = [
+      ...[
+        `/lookup?value=${text}`,
+        '/lookup?value=198.51.100.99',
+        '/decisions',
+        '/bouncers',
+        '/bouncers/markup',
+      ],
+      ...['/allow-list', '/webhooks', '/audit?action=decision.ban'],
+    ];
+    for (const path of showing) {
+      await page.goto(`${lapidary.url}/console${path}`);
+      expect([path, await page.locator('main').textContent()]).toEqual([
+        path,
+        expect.stringContaining('<img'),
+      ]);
+      expect([path, await page.locator('main img, main script').count()]).toEqual([path, 0]);
+    }
+    const given = [
+      '/bouncers?q',
+      '/decisions?scenario',
+      '/lookup?scope',
+      '/audit?actor',
+      '/hosts?state',
+      '/ban?value',
+    ];
+    for (const path of given) {
+      await page.goto(`${lapidary.url}/console${path}=${text}`);
+      expect([path, await page.locator('main img, main script').count()]).toEqual([path, 0]);
     }
     expect(troubles).toEqual([]);
     await page.close();
-    await lapidary.operator('DELETE', `/decisions?value=${encodeURIComponent(markup)}`);
+    await lapidary.operator('DELETE', `/decisions?value=${text}`);
+    await lapidary.operator('DELETE', `/allowlist/${made[1]!.body.entry.id}`);
+    await lapidary.operator('DELETE', '/webhooks/markup');
+    await lapidary.operator('DELETE', '/bouncers/markup');
     await engine.unban('198.51.100.99');
   });
 
+  test('a day is drawn', async () => {
+    const key = await lapidary.addBouncer('draws');
+    await lapidary.ban('192.0.2.90');
+    for (const startup of [true, false, false]) await asBouncer(key, startup);
+    expect((await asBouncer('no-key')).status).toBe(403);
+    const page = await open();
+    await signIn(page, await operatorToken());
+    // What is counted in five minutes is drawn once they are over.
+    const counted = /in all, at most|None\.|no five minutes are over/;
+    for (const [name, words] of [
+      ['Decisions', /^\d+ now, /],
+      ['Changes', counted],
+      ['Polls and look-ups', counted],
+      ['Refused attempts', counted],
+    ] as const) {
+      const plot = page.getByRole('img', { name: `${name} in the last 24 hours` });
+      await plot.waitFor();
+      expect([name, await plot.locator('desc').textContent()]).toEqual([name, expect.stringMatching(words)]);
+    }
+    const decisions = page.getByRole('img', { name: 'Decisions in the last 24 hours' });
+    expect(await decisions.locator('path.curve').count()).toBe(1);
+    await page.getByText('The same hour by hour').click();
+    await page
+      .getByRole('table')
+      .filter({ hasText: 'Decisions at its end' })
+      .getByRole('row')
+      .nth(1)
+      .waitFor();
+    expect(await faultsOf(page)).toEqual([]);
+    await page.close();
+    await lapidary.unban('192.0.2.90');
+    await lapidary.operator('DELETE', '/bouncers/draws');
+  });
+
   const paths = [
-    ...['/', '/lookup', '/lookup?value=192.0.2.77', '/lookup?value=203.0.113.200', '/lookup?value=1.2'],
+    ...['/', '/lookup', '/lookup?value=192.0.2.77', '/lookup?value=203.0.113.7', '/lookup?value=1.2'],
     ...['/bouncers', '/bouncers/web-7', '/bouncers/paused', '/new-bouncer', '/decisions', '/ban', '/unban'],
-    '/engines',
-    ...['/hosts', '/rotations', '/rotations/1', '/audit', '/audit/verify', '/operators'],
+    ...['/engines', '/allow-list', '/allow-list/1', '/hosts', '/enrolments', '/rotations', '/rotations/1'],
+    ...['/webhooks', '/audit', '/audit/verify', '/operators'],
   ];
 
   test.each([
@@ -210,16 +328,16 @@ describeWith('the console', ['chromium', 'lab'], () => {
       for (const fault of await faultsOf(page)) faults.push(`${name}: ${fault}`);
       const scrolls = await page.evaluate('document.documentElement.scrollWidth > innerWidth');
       if (scrolls) faults.push(`${name} is wider than the screen`);
-      await picture(
-        page,
-        `${name.replaceAll(/[^\w-]/g, '-').replace(/^-/, '') || 'overview'}-${colorScheme}-${width}`,
-      );
     };
     await page.goto(`${lapidary.url}/console/`);
     await look('sign-in');
     await signIn(page, await operatorToken());
     for (const path of paths) {
       await page.goto(`${lapidary.url}/console${path}`);
+      await picture(
+        page,
+        `${path.replaceAll(/[^\w-]/g, '-').replace(/^-/, '') || 'overview'}-${colorScheme}-${width}`,
+      );
       // What is folded away is read, too.
       for (const summary of await page.locator('main summary').all()) await summary.click();
       await look(path);
@@ -260,6 +378,24 @@ describeWith('the console', ['chromium', 'lab'], () => {
       await asBouncer(edge);
       await lapidary.ban('192.0.2.0/24', { duration: '1h' });
       await asBouncer(edge, false);
+      await second.ban('203.0.113.7', { reason: 'crowdsecurity/http-cve-2021-41773', duration: '9h' });
+      await lapidary.sync();
+      await asBouncer(edge, false);
+      const nginx = {
+        'x-api-key': await lapidary.addBouncer('shop-nginx'),
+        'user-agent': 'crowdsec-nginx-bouncer/v1.1.3',
+      };
+      await fetch(`${lapidary.url}/v1/decisions?ip=203.0.113.7`, { headers: nginx });
+      await lapidary.operator('POST', '/allowlist', {
+        value: '198.51.100.0/28',
+        comment: 'the office in Lyon',
+      });
+      const events = ['bouncer.silent', 'bouncer.recovered'];
+      await lapidary.operator('POST', '/webhooks', {
+        name: 'ops',
+        url: 'https://127.0.0.1:9/lapidary',
+        events,
+      });
       await lapidary.operator('POST', '/rotations', {
         selector: { names: ['mail-*', 'edge-*'] },
         spread: '1h',
