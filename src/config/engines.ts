@@ -19,12 +19,20 @@ export interface EngineSettings {
   readonly headers: Readonly<Record<string, string>>;
   /** With it the engine (1.6.3 on) validates the machines that are registered for hosts. Null: `cscli` has to. */
   readonly registrationToken: string | null;
+  /** The machine's account by which its own allow-lists are read (1.6.8 on). Null: they are not read. */
+  readonly allowLists: MachineAccount | null;
   /** The host names by which requests reach it, in lower case. */
   readonly hosts: readonly string[];
   /** How long it may be silent, before an answer and within one. */
   readonly timeoutMs: number;
   /** The scopes that deltas ask for. The stream has no wildcard; the full list has all scopes. */
   readonly scopes: readonly string[];
+}
+
+export interface MachineAccount {
+  /** LAPI's `machine_id`. */
+  readonly machine: string;
+  readonly password: string;
 }
 
 /** The address of an engine's LAPI, without a trailing slash. */
@@ -60,6 +68,11 @@ export const upstreamName = text(
   'up to 32 lower-case letters, digits and hyphens',
 );
 
+const account = fields({
+  machine: text(/^[\x21-\x7e]{1,255}$/, 'the name of a machine of this engine'),
+  password: text(/^[\x20-\x7e]{1,255}$/, 'the password of that machine'),
+});
+
 /** An entry of `UPSTREAMS` that is an engine. */
 export const engine = fields({
   kind: z.literal('lapi').optional(),
@@ -67,6 +80,7 @@ export const engine = fields({
   url: lapiUrl,
   key: engineKey,
   registration_token: registrationToken.nullable().default(null),
+  allowlists: account.nullable().default(null),
   headers: headers.default({}),
   hosts: z.array(hostName, 'a list of host names').default([]),
 });

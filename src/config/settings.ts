@@ -179,6 +179,7 @@ function readUpstreams(given: Given): readonly UpstreamSettings[] {
       apiKey: given.UPSTREAM_API_KEY ?? null,
       keyName: 'UPSTREAM_API_KEY',
       registrationToken: given.UPSTREAM_REGISTRATION_TOKEN ?? null,
+      allowLists: null,
       headers: given.UPSTREAM_HEADERS,
       hosts: [],
       ...common,

@@ -57,6 +57,11 @@ export function isEngine(upstream: UpstreamSettings): upstream is EngineSettings
   return upstream.kind === 'lapi';
 }
 
+/** Whether its own allow-lists are read. */
+export function readsAllowLists(upstream: UpstreamSettings): boolean {
+  return isEngine(upstream) && upstream.allowLists !== null;
+}
+
 const sourceUrl = parsed('an http:// or https:// address without user and fragment', (address) => {
   if (!URL.canParse(address)) return null;
   const { protocol, username, password, hash } = new URL(address);
@@ -122,9 +127,9 @@ export function upstreamOf(
     const keyName = `the key of ${entry.name} in ${setting}`;
     return { ...rest, apiKey, keyName, timeoutMs, intervalMs: interval_minutes * 60_000 };
   }
-  const { key: apiKey, registration_token: registrationToken, ...rest } = entry;
+  const { key: apiKey, registration_token: registrationToken, allowlists: allowLists, ...rest } = entry;
   const keyName = `the key of engine ${entry.name} in ${setting}`;
-  return { ...rest, kind: 'lapi', apiKey, keyName, registrationToken, timeoutMs, scopes };
+  return { ...rest, kind: 'lapi', apiKey, keyName, registrationToken, allowLists, timeoutMs, scopes };
 }
 
 /** The field of an upstream that another one has already; undefined: none. */

@@ -60,6 +60,9 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
 /** The entry of the allow-list for which no bouncer is served a decision. */
 export function Withheld({ at, entry }: { at: At; entry: DecisionBody['withheld_by'] }) {
   if (entry === null) return null;
+  if (entry.id === null) {
+    return <span class="soft">{`withheld: allow-list ${entry.list} of ${entry.engine}`}</span>;
+  }
   return (
     <a class="soft" href={linkTo(at, `/allow-list/${entry.id}`)}>
       withheld: allow-list

@@ -5,8 +5,7 @@
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
 import { conflict, problem, type Failure } from '../http/failure.ts';
-import type { AllowedEntry } from '../mirror/allowed.ts';
-import type { Listed } from '../mirror/listing.ts';
+import type { Listed, ListedEntry } from '../mirror/listing.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionFilter, decisionMatch, newDecision } from './input.ts';
 import { isoTime, time, nextOf, pageOf } from '../operations/fields.ts';
@@ -30,9 +29,17 @@ export const decisionShape = z
     left_behind: z.boolean().meta({
       description: 'No engine confirms it any more: it stays until it expires.',
     }),
-    withheld_by: z.object({ id: z.int(), value: z.string() }).nullable().meta({
-      description: 'The entry of the allow-list by which no bouncer is served it; null: it is served.',
-    }),
+    withheld_by: z
+      .object({
+        id: z.int().nullable().meta({ description: 'Null: it is an engine’s own.' }),
+        value: z.string(),
+        engine: z.string().nullable().meta({ description: 'Null: operators made it here.' }),
+        list: z.string().nullable().meta({ description: 'Which of the engine’s allow-lists has it.' }),
+      })
+      .nullable()
+      .meta({
+        description: 'The entry of the allow-list by which no bouncer is served it; null: it is served.',
+      }),
   })
   .meta({ id: 'Decision' });
 
@@ -135,9 +142,10 @@ export const decisionOperations = [
   }),
 ];
 
-function isAllowed(value: string, entry: Pick<AllowedEntry, 'id' | 'value'>): string {
+function isAllowed(value: string, entry: ListedEntry): string {
   const where = entry.value === value ? 'is' : `shares addresses with ${entry.value}, which is`;
-  return `${where} on the allow-list (entry ${entry.id}), so no bouncer would be served it: remove the entry first`;
+  const list = entry.engine === null ? `entry ${entry.id}` : `${entry.list} of the engine ${entry.engine}`;
+  return `${where} on the allow-list (${list}), so no bouncer would be served it: remove the entry first`;
 }
 
 export const noEngine: Failure = {

@@ -4,6 +4,7 @@ import * as z from 'zod';
 import { upstreamKinds } from '../config/upstreams.ts';
 import { askFeed } from '../feed/client.ts';
 import { problem } from '../http/failure.ts';
+import { allowListStates } from '../engines/allow-lists.ts';
 import { freshnesses } from '../engines/engines.ts';
 import { leftBehindReasons } from '../mirror/local.ts';
 import { linkStates } from '../mirror/progress.ts';
@@ -41,6 +42,18 @@ const engineShape = z
     skipped: z.int().meta({ description: 'Elements of its newest answers that could not be read.' }),
     skipped_sample: z.string().nullable().meta({ description: 'What is wrong with one of them.' }),
     left_out: z.int().meta({ description: 'Decisions of it for which there is no room (MAX_DECISIONS).' }),
+    allowlists: z
+      .object({
+        state: z.enum(allowListStates).meta({ description: '`none`: the engine knows no allow-lists.' }),
+        entries: z.int().meta({ description: 'That hold.' }),
+        skipped: z
+          .int()
+          .meta({ description: 'Entries that were unreadable, or wider than a /8 (IPv6: a /32).' }),
+        error: z.string().nullable().meta({ description: 'Why they could not be read: the last ones hold.' }),
+        read_at: time.nullable(),
+      })
+      .nullable()
+      .meta({ description: 'The engine’s own allow-lists. Null: they are not read.' }),
   })
   .meta({ id: 'Engine' });
 
@@ -125,6 +138,13 @@ export const feedOperations = [
           skipped: engine.skipped,
           skipped_sample: engine.skippedSample,
           left_out: engine.leftOut,
+          allowlists: engine.allowLists && {
+            state: engine.allowLists.state,
+            entries: engine.allowLists.entries,
+            skipped: engine.allowLists.skipped,
+            error: engine.allowLists.error,
+            read_at: isoTime(engine.allowLists.readMs || null),
+          },
         })),
         left_behind: [...leftBehind],
         public_urls: await describePublicUrls(c.env.DB, c.get('settings')),

@@ -6,7 +6,9 @@ import { sinceMs } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
 import { isUnwritable } from '../store/unwritable.ts';
+import { createAllowLists } from './allow-lists.ts';
 import { createEngineKeys } from './keys.ts';
+import type { Rim } from '../mirror/allow-list.ts';
 import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder } from './metrics.ts';
 import { listIntervalMs } from '../mirror/progress.ts';
@@ -25,7 +27,7 @@ export type Engine = ReturnType<typeof createEngines>[number];
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
 
-export function createEngines(store: Store, settings: Settings) {
+export function createEngines(store: Store, settings: Settings, rim: Rim) {
   const turns = createTurns();
   return settings.upstreams.map((each) => {
     const handle = handleOf(store.names, each.name);
@@ -34,9 +36,10 @@ export function createEngines(store: Store, settings: Settings) {
       const rounds = createPictures(store, settings, { ...each, handle, enter: turns() });
       const intervals = { syncIntervalMs: each.intervalMs, resyncIntervalMs: each.intervalMs };
       const apiKey = each.kind === 'hosted' ? each.apiKey : null;
-      return { kind, name, handle, rounds, intervals, keys: null, apiKey, forwarder: null };
+      return { kind, name, handle, rounds, intervals, keys: null, apiKey, forwarder: null, allowLists: null };
     }
     const engine = { ...each, handle, enter: turns() };
+    const { allowLists } = engine;
     const keys = createEngineKeys(store.storage, settings, engine, handle);
     return {
       kind,
@@ -49,6 +52,7 @@ export function createEngines(store: Store, settings: Settings) {
       keys,
       apiKey: null,
       forwarder: createForwarder(engine, keys),
+      allowLists: allowLists && createAllowLists(store, { ...engine, allowLists }, rim),
     };
   });
 }
@@ -67,7 +71,8 @@ export async function keyDigests(engines: readonly Engine[]): Promise<string[]> 
 }
 
 /** Runs a round with one engine. Never throws. */
-export async function syncEngine({ name, rounds, forwarder }: Engine): Promise<void> {
+export async function syncEngine({ name, rounds, forwarder, allowLists }: Engine): Promise<void> {
+  void allowLists?.run();
   try {
     const { ok } = await rounds.run();
     // Not waited for: it must not delay the next round.
@@ -106,7 +111,7 @@ export async function runRounds(
 export type EngineStatus = ReturnType<typeof statusOf>;
 
 export function statusOf(engine: Engine, store: Store, nowMs: number) {
-  const { kind, name, handle, keys, apiKey, rounds, intervals } = engine;
+  const { kind, name, handle, keys, apiKey, rounds, intervals, allowLists } = engine;
   const { link, lastError } = rounds.state();
   const { source: key, pending: keyPending } = keys?.state() ?? {
     source: apiKey === null ? null : ('setting' as const),
@@ -139,6 +144,8 @@ export function statusOf(engine: Engine, store: Store, nowMs: number) {
     skippedSample: progress.skipped.sample,
     /** Its decisions for which there is no room (`MAX_DECISIONS`). */
     leftOut: progress.leftOut,
+    /** Its own allow-lists; null: they are not read. */
+    allowLists: allowLists?.status() ?? null,
   };
 }
 

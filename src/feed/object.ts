@@ -106,7 +106,7 @@ export class DecisionFeed extends DurableObject<Env> {
     });
     this.#keyStore = createKeyStore(sql, env.DB, this.#memory);
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    this.#engines = engines.createEngines(this.#store, this.#settings);
+    this.#engines = engines.createEngines(this.#store, this.#settings, rim);
     this.#firstSync = createFirstSync(this.#engines, this.#store);
     this.#census = createCensus(this.#store);
     const [audit, head] = [() => this.sealAudit(), () => this.storeHead()];

@@ -27,7 +27,7 @@ import {
 import { isSameEntry, writeAllowed, type StoredEntry } from './allowed.sql.ts';
 import { countOfAddresses, covering } from './covering.ts';
 import { createRow } from './decisions.sql.ts';
-import { listed, type Listed } from './listing.ts';
+import { listed, listedEntry, type Listed, type ListedEntry } from './listing.ts';
 import type { Change, Mirror } from './memory.ts';
 import { asWithheld, hasJustFailed, removal, tryToWrite, write, type Store } from './mirror.ts';
 import { allPieces, type Pieces } from './pieces.ts';
@@ -44,7 +44,60 @@ const sliceCost = 2_000;
 export const sliceChanges = 250;
 
 /** Takes all entries as D1 has them, and judges all decisions by them. Throws an error that `isUnwritable` recognises. */
-export async function setAllowList(store: Store, entries: readonly AllowedEntry[], rim: Rim): Promise<void> {
+export function setAllowList(store: Store, entries: readonly AllowedEntry[], rim: Rim): Promise<void> {
+  return replace(store, entries, (before) => [...before.filter(({ from }) => from), ...entries], rim);
+}
+
+/** The same with all entries of one engine's own lists. */
+export function setEngineAllowLists(
+  store: Store,
+  engine: string,
+  found: readonly EngineEntry[],
+  rim: Rim,
+): Promise<void> {
+  const entries = found.map(({ list, value, expiresMs }) => ({
+    id: 0,
+    value,
+    expiresMs,
+    from: { engine, list },
+  }));
+  return replace(
+    store,
+    entries,
+    (before) => {
+      const others = before.filter(({ from }) => from?.engine !== engine);
+      const ids = new Map(
+        before
+          .filter(({ from }) => from?.engine === engine)
+          .map(({ id, value, from }) => [`${from?.list}\n${value}`, id]),
+      );
+      let lowest = before.reduce((least, { id }) => Math.min(least, id), 0);
+      const numbered = entries.map((entry) => ({
+        ...entry,
+        id: ids.get(`${entry.from.list}\n${entry.value}`) ?? --lowest,
+      }));
+      return [...others, ...numbered].sort((a, b) => a.id - b.id);
+    },
+    rim,
+  );
+}
+
+/** An entry of an engine's own allow-list. */
+export interface EngineEntry extends Pick<AllowedEntry, 'value' | 'expiresMs'> {
+  readonly list: string;
+}
+
+/** How many entries an engine has that hold. */
+export function countEngineEntries({ mirror }: Store, engine: string): number {
+  return mirror.allowed.entries.filter(({ from }) => from?.engine === engine).length;
+}
+
+async function replace(
+  store: Store,
+  entries: readonly AllowedEntry[],
+  all: (before: readonly StoredEntry[]) => readonly AllowedEntry[],
+  rim: Rim,
+): Promise<void> {
   const known = readValues(store.mirror.allowed);
   let read = 0;
   for (const entry of entries) {
@@ -53,15 +106,15 @@ export async function setAllowList(store: Store, entries: readonly AllowedEntry[
     if (own) known.set(entry.value, own);
     if (++read % sliceValues === 0) await rim.pause();
   }
-  take(store, entries, known, rim.now());
+  take(store, all(store.allowList.entries), known, rim.now());
   await judge(store, rim);
 }
 
 /** From here on what comes is judged by these entries. */
 function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues, nowMs: number): void {
   const { mirror, allowList, unjudged } = store;
-  const stored = entries.map(({ id, value, expiresMs }): StoredEntry => {
-    return { id, value, expiresMs, applied: expiresMs === null || expiresMs > nowMs };
+  const stored = entries.map(({ id, value, expiresMs, from }): StoredEntry => {
+    return { id, value, expiresMs, applied: expiresMs === null || expiresMs > nowMs, from };
   });
   const live = stored.filter(({ applied }) => applied);
   const after = { entries: stored, atMs: nowMs, nextMs: nextEnd(live) };
@@ -206,7 +259,7 @@ function startOf({ bytes, prefixBits }: Network): string {
 /** What an entry withholds. */
 export interface AllowEffect {
   /** The entries that share an address with it. */
-  readonly entries: readonly AllowedEntry[];
+  readonly entries: readonly ListedEntry[];
   /** How many decisions touch it, whether another entry withholds them already or not. */
   readonly decisions: number;
   /** The ranges among them that are wider, and how many of their addresses are let free though nobody allowed them. */
@@ -254,6 +307,6 @@ export async function effectOf(
     const freed = notAllowed(allowed, network).toString();
     return { decision: decisions[at] as Listed, prefixBits: network.prefixBits, freed };
   });
-  const entries = touching(mirror.allowed, own).map(({ id, value, expiresMs }) => ({ id, value, expiresMs }));
+  const entries = touching(mirror.allowed, own).map((entry) => listedEntry(store, entry));
   return { entries, decisions: rows.size, ranges, beyond };
 }

@@ -1,16 +1,18 @@
-// What the feed's storage has of the allow-list. `allowed`: a copy of the entries of D1 that are for every bouncer, and which of
-// them hold. `withheld`: the decisions that are withheld; that a long change of the list was broken off shows in what differs.
-// Losing `allowed` serves what is withheld until D1 is read again; losing `withheld` repeats removals. Both are made with the
+// What the feed's storage has of the allow-list. `allowed`: a copy of the entries of D1 that are for every bouncer and of those
+// of engines, and which of them hold. `allow_lists`: of which list those of engines are. `withheld`: the decisions that are withheld; that a long change of the list was broken off shows in what differs.
+// Losing `allowed` serves what is withheld until D1 and the engines are read again; losing `withheld` repeats removals. They are made with the
 // first entry.
 
 import type { Row } from '../formats/decision.ts';
-import type { AllowedEntry } from './allowed.ts';
+import type { AllowedEntry, EngineList } from './allowed.ts';
 import { createMissing } from './decisions.sql.ts';
 import type { Change } from './memory.ts';
 
 const tables = [
   `CREATE TABLE IF NOT EXISTS allowed (
      id INTEGER PRIMARY KEY, value TEXT NOT NULL, expires_ms INTEGER, applied INTEGER NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS allow_lists (
+     id INTEGER PRIMARY KEY, engine TEXT NOT NULL, list TEXT NOT NULL)`,
   `CREATE TABLE IF NOT EXISTS withheld (row_id INTEGER PRIMARY KEY)`,
 ];
 
@@ -25,10 +27,20 @@ function hasTable(sql: SqlStorage, name: string): boolean {
 
 export function readAllowed(sql: SqlStorage): StoredEntry[] {
   if (!hasTable(sql, 'allowed')) return [];
+  const lists = hasTable(sql, 'allow_lists')
+    ? sql.exec(`SELECT id, engine, list FROM allow_lists`).toArray()
+    : [];
+  const from = new Map(lists.map(({ id, ...list }) => [id, list as unknown as EngineList]));
   const rows = sql
     .exec(`SELECT id, value, expires_ms AS expiresMs, applied FROM allowed ORDER BY id`)
     .toArray();
-  return rows.map((row) => ({ ...(row as unknown as StoredEntry), applied: row['applied'] === 1 }));
+  return rows.map((row) => {
+    return {
+      ...(row as unknown as StoredEntry),
+      applied: row['applied'] === 1,
+      from: from.get(row['id'] as number),
+    };
+  });
 }
 
 /** The `rowId`s of the decisions that are withheld. */
@@ -47,22 +59,27 @@ export function writeAllowed(
   const known = new Map(before.map((entry) => [entry.id, entry]));
   const changed = after.filter((entry) => {
     const old = known.get(entry.id);
-    known.delete(entry.id);
     return !old || !isSameEntry(old, entry);
   });
-  sql.exec(
-    `DELETE FROM allowed WHERE id IN (SELECT value FROM json_each(?))`,
-    JSON.stringify([...known.keys()]),
-  );
+  const ids = JSON.stringify(after.map(({ id }) => id));
+  for (const table of ['allowed', 'allow_lists']) {
+    sql.exec(`DELETE FROM ${table} WHERE id NOT IN (SELECT value FROM json_each(?))`, ids);
+  }
   const cells = changed.map(({ id, value, expiresMs, applied }) => [id, value, expiresMs, Number(applied)]);
   sql.exec(
     `INSERT OR REPLACE INTO allowed SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)`,
     JSON.stringify(cells),
   );
+  const lists = changed.flatMap(({ id, from }) => (from ? [[id, from.engine, from.list]] : []));
+  sql.exec(
+    `INSERT OR REPLACE INTO allow_lists SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)`,
+    JSON.stringify(lists),
+  );
 }
 
 export function isSameEntry(a: StoredEntry, b: StoredEntry): boolean {
-  return a.id === b.id && a.value === b.value && a.expiresMs === b.expiresMs && a.applied === b.applied;
+  if (a.id !== b.id || a.value !== b.value || a.applied !== b.applied) return false;
+  return a.expiresMs === b.expiresMs && a.from?.engine === b.from?.engine && a.from?.list === b.from?.list;
 }
 
 /** Writes what a change withholds, and what it does not withhold any more. */

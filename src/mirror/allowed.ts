@@ -7,11 +7,20 @@ import { parseNetwork, type Network } from '../formats/ip.ts';
 
 /** An entry for every bouncer. */
 export interface AllowedEntry {
+  /** Below 0: it is an engine's. */
   readonly id: number;
   /** An address or a CIDR range, as `formatNetwork` writes it. */
   readonly value: string;
   /** Null: it does not end. */
   readonly expiresMs: number | null;
+  /** Whose it is; absent: operators made it here. */
+  readonly from?: EngineList | undefined;
+}
+
+/** One of the allow-lists of an engine, which is named by its handle. */
+export interface EngineList {
+  readonly engine: string;
+  readonly list: string;
 }
 
 /** The first and the last address of a network, as numbers. */
@@ -53,11 +62,11 @@ export function readValues({ entries }: Allowed): Map<string, ReadEntry> {
 
 /** Undefined: its value is no network. */
 export function readEntry(entry: AllowedEntry, known?: ReadValues): ReadEntry | undefined {
-  const { id, value, expiresMs } = entry;
+  const { id, value, expiresMs, from } = entry;
   const read = known?.get(value);
-  if (read) return { ...read, id, expiresMs };
+  if (read) return { ...read, id, expiresMs, from };
   const network = parseNetwork(value);
-  return network && { id, value, expiresMs, network, ...boundsOf(network) };
+  return network && { id, value, expiresMs, from, network, ...boundsOf(network) };
 }
 
 /** `known`: what is read of their values already. */

@@ -21,7 +21,17 @@ export interface Listed extends Decision {
   /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
   /** The entry of the allow-list that withholds it, one of several. Null: it is served. */
-  readonly withheldBy: Pick<AllowedEntry, 'id' | 'value'> | null;
+  readonly withheldBy: ListedEntry | null;
+}
+
+/** An entry of the allow-list, or of a list of an engine's own. */
+export interface ListedEntry {
+  /** Null: it is an engine's. */
+  readonly id: number | null;
+  readonly value: string;
+  /** The engine's name, and that of its list. Null: it was made here. */
+  readonly engine: string | null;
+  readonly list: string | null;
 }
 
 /** What a list is narrowed to. Absent: all. */
@@ -73,14 +83,19 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
     ...decisionOf(row),
     engine: row.engine === '' ? null : nameOf(row.engine),
     leftBehind: whyLeftBehind(store, row) !== null,
-    withheldBy: row.withheld ? withheldBy(store.mirror, row) : null,
+    withheldBy: row.withheld ? withheldBy(store, row) : null,
   }));
 }
 
-function withheldBy({ allowed }: Mirror, { canonicalValue }: Row): Listed['withheldBy'] {
+function withheldBy(store: Store, { canonicalValue }: Row): Listed['withheldBy'] {
   const network = parseNetwork(canonicalValue);
-  const entry = network && entryOn(allowed, network);
-  return entry ? { id: entry.id, value: entry.value } : null;
+  const entry = network && entryOn(store.mirror.allowed, network);
+  return entry ? listedEntry(store, entry) : null;
+}
+
+export function listedEntry({ names }: Store, { id, value, from }: AllowedEntry): ListedEntry {
+  if (!from) return { id, value, engine: null, list: null };
+  return { id: null, value, engine: engineNamer(names)(from.engine), list: from.list };
 }
 
 /** A filter as a predicate. Null: there is and was no engine of its name. */

@@ -4,7 +4,7 @@
 
 import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
-import { isEngine } from '../config/upstreams.ts';
+import { isEngine, readsAllowLists } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
 import { createAllowed, isWithheld } from './allowed.ts';
 import { readAllowed, readWithheld, writeWithheld, type StoredEntry } from './allowed.sql.ts';
@@ -66,7 +66,8 @@ export function openStore(
   });
   const state = log.readState(sql);
   const tooMany = log.tombstoneBefore(sql, mostAtOnce(maxDecisions));
-  const entries = readAllowed(sql);
+  const reads = new Set(settings.filter(readsAllowLists).map(({ name }) => handles.get(name)));
+  const entries = readAllowed(sql).filter(({ from }) => !from || reads.has(from.engine));
   const allowed = createAllowed(entries.filter(({ applied }) => applied));
   const withheld = readWithheld(sql);
   const rows = log.readRows(sql, tooMany ?? 0);

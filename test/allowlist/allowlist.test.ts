@@ -155,7 +155,7 @@ describe('an entry', () => {
     const { entry } = (await allow('192.0.2.1')).body;
     const { decisions } = (await operator('GET', '/decisions')).body;
     expect(decisions.map(({ value, withheld_by }: any) => [value, withheld_by])).toEqual([
-      ['192.0.2.1', { id: entry.id, value: '192.0.2.1' }],
+      ['192.0.2.1', { id: entry.id, value: '192.0.2.1', engine: null, list: null }],
       ['192.0.2.2', null],
     ]);
     expect((await operator('GET', `/allowlist/${entry.id}`)).body).toMatchObject({ ...entry, decisions: 1 });

@@ -229,6 +229,7 @@ describe('adoption', () => {
     name: 'default',
     keyName: 'UPSTREAM_API_KEY',
     registrationToken: null,
+    allowLists: null,
     hosts: [],
     url: 'http://engine.example',
     apiKey: 'feed-key-of-the-tests',

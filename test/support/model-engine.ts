@@ -30,6 +30,12 @@ export interface ModelEngine {
   /** What it answers to usage metrics (404: an engine before 1.6.3), and what it was sent. */
   metricsStatus: number;
   readonly metrics: { readonly headers: Headers; readonly body: any }[];
+  /** Its own allow-lists (null: an engine before 1.6.6), and the password of the machine that may read them. */
+  allowLists:
+    { name: string; items: { value: string; expiration?: string; description?: string }[] | null }[] | null;
+  machinePassword: string;
+  /** Tokens that it has given out. Without them its machines log in again. */
+  readonly tokens: Set<string>;
   add(decision: Partial<ModelDecision> & { value: string; untilMs: number }): ModelDecision;
   /** A soft delete: it is announced to the next delta. */
   expire(id: number): void;
@@ -77,6 +83,9 @@ function createModelEngine(): { readonly engine: ModelEngine; readonly handle: t
     answer: (target) => answer(new URL(target, 'http://engine.example'), 'GET', ''),
     metricsStatus: 201,
     metrics: [],
+    allowLists: null,
+    machinePassword: 'pass',
+    tokens: new Set(),
     add(decision) {
       const row = {
         id: nextId++,
@@ -128,6 +137,23 @@ function createModelEngine(): { readonly engine: ModelEngine; readonly handle: t
     return Response.json(rows.length === 0 ? null : encode(rows));
   };
 
+  const refuse = (code: number, message: string) => Response.json({ code, message }, { status: code });
+  const answerMachine = async (path: string, init?: RequestInit): Promise<Response | undefined> => {
+    if (path === '/v1/watchers/login') {
+      const { password } = JSON.parse(String(init?.body));
+      if (password !== engine.machinePassword) return refuse(401, 'incorrect Username or Password');
+      const token = `jwt-${engine.requests.length}`;
+      engine.tokens.add(token);
+      return Response.json({ code: 200, expire: '2026-11-22T12:11:11Z', token });
+    }
+    if (path !== '/v1/allowlists') return undefined;
+    const token = new Headers(init?.headers).get('authorization')?.slice('Bearer '.length) ?? '';
+    if (!engine.tokens.has(token)) return refuse(401, 'cookie token is empty');
+    return engine.allowLists
+      ? Response.json(engine.allowLists)
+      : new Response('404 page not found', { status: 404 });
+  };
+
   const handle: typeof fetch = async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     engine.requests.push(url.pathname + url.search);
@@ -137,6 +163,8 @@ function createModelEngine(): { readonly engine: ModelEngine; readonly handle: t
       engine.metrics.push({ headers: new Headers(init?.headers), body });
       return new Response(null, { status: engine.metricsStatus });
     }
+    const machines = engine.fault ? undefined : await answerMachine(url.pathname, init);
+    if (machines) return machines;
     return engine.fault
       ? engine.fault(url.pathname, url.pathname + url.search)
       : answer(url, init?.method ?? 'GET', key);
