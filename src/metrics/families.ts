@@ -129,6 +129,16 @@ export function ofFeed(status: FeedStatus, kinds: readonly Kind[], totals: Total
       'Decisions of the engine for which there is no room (MAX_DECISIONS).',
       ofEngines(({ leftOut }) => leftOut),
     ),
+    gauge(
+      'lapidary_engine_allowlists_up',
+      'Whether the own allow-lists of the engine could be read: 1 or 0. Of engines whose lists are read.',
+      ofEngines(({ allowLists }) => allowLists && Number(['ok', 'none'].includes(allowLists.state))),
+    ),
+    gauge(
+      'lapidary_engine_allowlist_entries',
+      'Entries of the own allow-lists of the engine that hold.',
+      ofEngines(({ allowLists }) => allowLists && allowLists.entries),
+    ),
     gauge('lapidary_feed_sequence', 'The latest sequence of the feed: it counts changes.', [
       [noLabels, status.sequence],
     ]),

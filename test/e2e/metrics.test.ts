@@ -44,9 +44,10 @@ describeWith('a scrape of a live Lapidary', ['lab', 'prometheus'], () => {
   let token: string;
   beforeAll(async () => {
     engine = await startEngine();
-    lapidary = await startLapidary({
-      upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
-    });
+    const { login, password } = engine.machine;
+    const entry = { name: 'default', url: engine.url, key: await engine.addBouncer('lapidary') };
+    const upstreams = [{ ...entry, allowlists: { machine: login, password } }];
+    lapidary = await startLapidary({ settings: { UPSTREAMS: JSON.stringify(upstreams) } });
     const body = { name: 'prometheus', role: 'metrics', expires_in: '1h' };
     ({ token } = (await lapidary.operator('POST', '/operator-tokens', body)).body);
     await engine.ban('192.0.2.1');
