@@ -6,7 +6,11 @@ import { cursor, nextOf, pageFields, pageOf } from '../operations/fields.ts';
 import * as rotations from './rotations.ts';
 import { mutation, operation } from '../operations/operation.ts';
 
-const planned = z.object({ rotation: rotations.rotationShape, members: z.array(rotations.memberShape) });
+const planned = z.object({
+  rotation: rotations.rotationShape,
+  members: z.array(rotations.memberShape),
+  slower_than_grace: rotations.slowShape,
+});
 
 export const rotationOperations = [
   mutation({

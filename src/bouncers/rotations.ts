@@ -90,6 +90,22 @@ export const memberShape = z.object({
   old_last_used: time.nullable(),
 });
 
+/** So many of those that pull less often than the grace are named. */
+const mostNamed = 100;
+
+export const slowShape = z
+  .object({
+    count: z.int().meta({ description: 'How many.' }),
+    bouncers: z
+      .array(z.object({ name: z.string(), interval_seconds: z.int() }))
+      .meta({ description: `Those that pull least often: ${mostNamed} at most.` }),
+  })
+  .meta({
+    description:
+      'Bouncers on the old key, or on both, between whose pulls more time was seen than the grace has. Where several devices share such a key, one may ' +
+      'find its old key expired before it has the new one.',
+  });
+
 export const rotationShape = z
   .object({
     id: z.int().nullable().meta({ description: 'Null for a dry run.' }),
@@ -105,6 +121,7 @@ export const rotationShape = z
 
 type Rotation = z.input<typeof rotationShape>;
 type Member = z.input<typeof memberShape>;
+type Slow = z.input<typeof slowShape>;
 
 /** When each of `count` bouncers is due: the first now, the others evenly after it. */
 export function dueTimes(count: number, spreadMs: number, nowMs: number): number[] {
@@ -224,8 +241,11 @@ export async function rotateMany(
   if (!input.dry_run) return mutate(mutation, reads, decide, shown);
   const draft = await decide(await askD1(env.DB, (d) => d.batch(reads(d))));
   if (!draft.ok) return draft;
-  const { rotation, members } = describeAll(draft.value.answer.body.facts, () => [], nowMs);
-  return succeed({ status: 200, body: { rotation: { ...rotation, id: null }, members } });
+  const { facts } = draft.value.answer.body;
+  const ids = facts.members.map(({ bouncerId }) => bouncerId);
+  const clientsOf = clientsById(ids, await askFeed(env, async (feed) => feed.clientsOf(ids)));
+  const { rotation, ...described } = describeAll(facts, clientsOf, nowMs);
+  return succeed({ status: 200, body: { rotation: { ...rotation, id: null }, ...described } });
 }
 
 /** A bouncer as its rotation leaves it. The id of the new version comes from D1. */
@@ -282,7 +302,14 @@ export async function showRotation(
   env: Env,
   id: number,
   nowMs: number,
-): Promise<Result<{ rotation: Rotation; counts: Record<string, number>; members: Member[] }>> {
+): Promise<
+  Result<{
+    rotation: Rotation;
+    counts: Record<string, number>;
+    members: Member[];
+    slower_than_grace: Slow;
+  }>
+> {
   const found = await db.findRotation(env.DB, id);
   if (!found) return fail({ kind: 'not-found', what: `rotation ${id}` });
   const ids = found.members.map(({ bouncerId }) => bouncerId);
@@ -297,10 +324,37 @@ export async function showRotation(
 }
 
 function describeAll({ rotation, members }: RotationFacts, clientsOf: ClientsOf, nowMs: number) {
+  const described = members.map((member) => describeMember(member, clientsOf(member.bouncerId), nowMs));
+  const onTheirWay = members.filter((_, at) => /^(?:waiting|grace)$/.test(described[at]?.state ?? ''));
   return {
     rotation: describeRotation(rotation, members.length),
-    members: members.map((member) => describeMember(member, clientsOf(member.bouncerId), nowMs)),
+    members: described,
+    slower_than_grace: slowerThan(rotation.graceMs, onTheirWay, clientsOf, nowMs),
   };
+}
+
+/** Those between whose pulls, or since whose last one, more time has passed. Nothing is known of those that were never seen. */
+function slowerThan(
+  graceMs: number,
+  members: readonly MemberFacts[],
+  clientsOf: ClientsOf,
+  nowMs: number,
+): Slow {
+  const slow = members
+    .map(({ name, bouncerId }) => ({ name, intervalMs: intervalOf(clientsOf(bouncerId), nowMs) }))
+    .filter(({ intervalMs }) => intervalMs > graceMs)
+    .sort((a, b) => b.intervalMs - a.intervalMs);
+  const named = slow.slice(0, mostNamed).map(({ name, intervalMs }) => {
+    return { name, interval_seconds: Math.floor(intervalMs / 1000) };
+  });
+  return { count: slow.length, bouncers: named };
+}
+
+/** 0: it was never seen. `clients`: the one that was seen last first. */
+function intervalOf(clients: readonly SeenClient[], nowMs: number): number {
+  const [newest] = clients;
+  if (!newest) return 0;
+  return clients.reduce((most, { intervalMs }) => Math.max(most, intervalMs), nowMs - newest.seenMs);
 }
 
 function describeMember(

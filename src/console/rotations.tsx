@@ -2,7 +2,7 @@
 
 import type { Context } from 'hono';
 import type * as z from 'zod';
-import type { memberShape, rotationShape } from '../bouncers/rotations.ts';
+import type { memberShape, rotationShape, slowShape } from '../bouncers/rotations.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, type At } from './at.ts';
 import { call, part } from './call.ts';
@@ -12,6 +12,7 @@ import { countOf, some, spanOf } from './words.ts';
 
 type Rotation = z.input<typeof rotationShape>;
 type Member = z.input<typeof memberShape>;
+type Slow = z.input<typeof slowShape>;
 
 const pageRows = 50;
 
@@ -98,17 +99,38 @@ const memberColumns = [
   { title: 'Old key last used', n: true },
 ];
 
+const mostSlow = 10;
+
+/** Those that may be refused before they have their new key. */
+function SlowOnes({ at, slow, graceMs }: { at: At; slow: Slow; graceMs: number }) {
+  const shown = slow.bouncers.slice(0, mostSlow);
+  return (
+    <p>
+      <Tag tone="warn">{some(slow.count, 'bouncer')}</Tag> {slow.count === 1 ? 'pulls' : 'pull'} less often
+      than the grace of {spanOf(graceMs)}, so a device may find its old key expired before it has the new one:{' '}
+      {shown.map(({ name, interval_seconds }, index) => (
+        <>
+          {index > 0 && ', '}
+          <BouncerLink at={at} name={name} /> ({spanOf(1000 * interval_seconds)})
+        </>
+      ))}
+      {slow.count > shown.length && ` and ${countOf(slow.count - shown.length)} more`}.
+    </p>
+  );
+}
+
 /** `GET /rotations/{id}?state=&page=`: a rotation has at most 1,000 bouncers. */
 export async function showRotation(c: Context<AppEnv>, at: At): Promise<Response> {
   const { state = '', page: pageText = '1' } = c.req.query();
   const id = c.req.param('id') ?? '';
-  const answer = await call<{ rotation: Rotation; members: Member[]; counts: Record<string, number> }>(
-    c,
-    'GET',
-    `/rotations/${part(id)}`,
-  );
+  const answer = await call<{
+    rotation: Rotation;
+    members: Member[];
+    counts: Record<string, number>;
+    slower_than_grace: Slow;
+  }>(c, 'GET', `/rotations/${part(id)}`);
   if (!answer.ok) return refusedPage(at, answer.refused);
-  const { rotation, members, counts } = answer.body;
+  const { rotation, members, counts, slower_than_grace: slow } = answer.body;
   const found = members.filter((member) => state === '' || member.state === state);
   const last = Math.max(1, Math.ceil(found.length / pageRows));
   const page = Math.min(last, /^\d{1,4}$/.test(pageText) ? Math.max(1, Number(pageText)) : 1);
@@ -133,6 +155,7 @@ export async function showRotation(c: Context<AppEnv>, at: At): Promise<Response
           </a>
         ))}
       </p>
+      {slow.count > 0 && <SlowOnes at={at} slow={slow} graceMs={1000 * rotation.grace_seconds} />}
       <Table label="Bouncers of the rotation" columns={memberColumns}>
         {found.slice((page - 1) * pageRows, page * pageRows).map((member) => (
           <tr>

@@ -17,6 +17,8 @@ export interface Client {
   readonly earlierUses: readonly Use[];
   /** The one that moved last comes last. */
   readonly cursors: readonly ViewCursor[];
+  /** How long it waited before it was last seen (`intervalAfter`); 0: not known. */
+  readonly intervalMs: number;
   /** The id of the row that it is stored in. */
   readonly row: number;
 }
@@ -38,11 +40,20 @@ const agentAt = 3;
 const rowAt = 4;
 /** The earlier uses. Those that there are not were at 0. */
 const useAt = [5, 7] as const;
-const cursorsAt = 9;
+const intervalAt = 9;
+const cursorsAt = 10;
 const cursorLength = 5;
 
 const none: readonly never[] = [];
 const noUse: Use = [0, 0];
+
+/** Requests that are closer are one pull: some devices ask whether a list has changed, and then for it. */
+const onePullMs = 5_000;
+
+/** The time between the last two pulls, after one more. */
+export function intervalAfter(intervalMs: number, beforeMs: number, seenMs: number): number {
+  return seenMs - beforeMs < onePullMs ? intervalMs : seenMs - beforeMs;
+}
 
 /** `entry`: the number of a client's record as long as it is kept. */
 export function createClientRecords() {
@@ -85,16 +96,17 @@ export function createClientRecords() {
       versionId: at(versionAt),
       earlierUses,
       cursors,
+      intervalMs: at(intervalAt),
       row: at(rowAt),
     };
   };
 
   /** Holds the texts that it refers to. */
   const numbersOf = (client: Client): number[] => {
-    const { bouncerId, seenMs, versionId, userAgent, row, earlierUses, cursors } = client;
+    const { bouncerId, seenMs, versionId, userAgent, row, earlierUses, cursors, intervalMs } = client;
     const [[firstId, firstMs] = noUse, [secondId, secondMs] = noUse] = earlierUses;
     const numbers = [bouncerId, seenMs, versionId, texts.hold(userAgent), row];
-    numbers.push(firstId, firstMs, secondId, secondMs);
+    numbers.push(firstId, firstMs, secondId, secondMs, intervalMs);
     for (const { view, beforeSequence, beforeBaseline, lastSequence, lastBaseline } of cursors) {
       numbers.push(texts.hold(view), beforeSequence, beforeBaseline, lastSequence, lastBaseline);
     }
@@ -135,8 +147,12 @@ export function createClientRecords() {
       const isSame =
         records.numberOf(entry, versionAt) === versionId &&
         texts.textOf(records.numberOf(entry, agentAt)) === userAgent;
-      if (isSame) records.setNumber(entry, seenAt, Math.max(seenMs, records.numberOf(entry, seenAt)));
-      return isSame;
+      if (!isSame) return false;
+      const beforeMs = records.numberOf(entry, seenAt);
+      const intervalMs = records.numberOf(entry, intervalAt);
+      records.setNumber(entry, intervalAt, intervalAfter(intervalMs, beforeMs, seenMs));
+      records.setNumber(entry, seenAt, Math.max(seenMs, beforeMs));
+      return true;
     },
 
     // Single numbers, for those who look at many clients at once.

@@ -24,7 +24,16 @@ const rowLength = 256 * 1024;
 
 /** The texts that clients share, and the clients. A view and a user agent are indexes into the texts. */
 type Body = [texts: string[], entries: Entry[]];
-type Entry = [name: string, seenMs: number, versionId: number, agent: number, cursors: Stored[], uses: Use[]];
+type Entry = [
+  name: string,
+  seenMs: number,
+  versionId: number,
+  agent: number,
+  cursors: Stored[],
+  uses: Use[],
+  /** Absent where the release before wrote it. */
+  intervalMs?: number,
+];
 type Stored = [view: number, before: number, beforeBaseline: number, last: number, lastBaseline: number];
 
 /** Reads all clients. */
@@ -49,22 +58,22 @@ function encode(clients: Clients, row: ClientRow): string {
     return known;
   };
   const entries = memory.clientsIn(clients, row).map((client): Entry => {
-    const { name, seenMs, versionId, userAgent, cursors, earlierUses } = client;
+    const { name, seenMs, versionId, userAgent, cursors, earlierUses, intervalMs } = client;
     const stored = cursors
       .filter(({ pending }) => pending.length === 0)
       .map((at): Stored => {
         return [indexOf(at.view), at.beforeSequence, at.beforeBaseline, at.lastSequence, at.lastBaseline];
       });
-    return [name, seenMs, versionId, indexOf(userAgent), stored, [...earlierUses]];
+    return [name, seenMs, versionId, indexOf(userAgent), stored, [...earlierUses], intervalMs];
   });
   return JSON.stringify([[...indexes.keys()], entries] satisfies Body);
 }
 
 function decode(body: string): KeptClient[] {
   const [texts, entries] = JSON.parse(body) as Body;
-  return entries.map(([name, seenMs, versionId, agent, stored, earlierUses]) => {
+  return entries.map(([name, seenMs, versionId, agent, stored, earlierUses, intervalMs = 0]) => {
     const cursors = stored.map(([view, ...at]) => cursorFrom(texts[view] as string, ...at));
-    return { name, seenMs, versionId, userAgent: texts[agent] as string, cursors, earlierUses };
+    return { name, seenMs, versionId, userAgent: texts[agent] as string, cursors, earlierUses, intervalMs };
   });
 }
 
@@ -180,5 +189,5 @@ function ofShard([name, seenMs, userAgent, stored, versions = {}]: ShardEntry): 
   const uses = Object.entries(versions).map(([id, usedMs]): Use => [Number(id), usedMs]);
   uses.sort(([, a], [, b]) => a - b);
   const [versionId] = uses.pop() ?? [0];
-  return { name, seenMs, userAgent, versionId, earlierUses: uses.slice(-2), cursors };
+  return { name, seenMs, userAgent, versionId, earlierUses: uses.slice(-2), cursors, intervalMs: 0 };
 }

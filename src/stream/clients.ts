@@ -3,7 +3,7 @@
 // held in memory and written behind (clients.sql.ts).
 
 import { cut } from '../formats/texts.ts';
-import { createClientRecords, type Client } from './client-records.ts';
+import { createClientRecords, intervalAfter, type Client } from './client-records.ts';
 import { merge, type Cursor, type PlainCursor } from './cursor.ts';
 
 /** Clients that are written together, as one row. */
@@ -142,13 +142,18 @@ export function noteSighting(clients: Clients, sighting: Sighting): string {
     makeRoom(clients, client);
   } else if (!clients.records.noteSame(entry, versionId, userAgent, seenMs)) {
     const client = clients.records.read(entry);
-    put(clients, { ...client, ...usedAgain(client, versionId, seenMs), userAgent }, client);
+    const intervalMs = intervalAfter(client.intervalMs, client.seenMs, seenMs);
+    put(clients, { ...client, ...usedAgain(client, versionId, seenMs), userAgent, intervalMs }, client);
   }
   clients.seen.add(rowOf(clients, name) as ClientRow);
   return name;
 }
 
-const firstSeen: Pick<Client, 'earlierUses' | 'cursors'> = { earlierUses: [], cursors: [] };
+const firstSeen: Pick<Client, 'earlierUses' | 'cursors' | 'intervalMs'> = {
+  earlierUses: [],
+  cursors: [],
+  intervalMs: 0,
+};
 
 function roomyRow(clients: Clients): ClientRow {
   for (const row of clients.roomy) {
@@ -209,6 +214,8 @@ export interface SeenClient {
   readonly address: string;
   readonly seenMs: number;
   readonly userAgent: string;
+  /** The time between its last two pulls; 0: not known. */
+  readonly intervalMs: number;
   /** Version id → when it was last used from here. */
   readonly versions: Readonly<Record<number, number>>;
 }
@@ -255,9 +262,9 @@ function lastUsers({ records }: Clients, entries: readonly number[]): Iterable<n
   return last.values().map(({ entry }) => entry);
 }
 
-function seenClient({ name, seenMs, userAgent, versionId, earlierUses }: Client): SeenClient {
+function seenClient({ name, seenMs, userAgent, intervalMs, versionId, earlierUses }: Client): SeenClient {
   const versions = Object.fromEntries<number>([...earlierUses, [versionId, seenMs]]);
-  return { address: name.slice(name.indexOf(' ') + 1), seenMs, userAgent, versions };
+  return { address: name.slice(name.indexOf(' ') + 1), seenMs, userAgent, intervalMs, versions };
 }
 
 /** A client, and how far it has come in each of its views; the view that moved last comes last. */

@@ -153,6 +153,43 @@ describe('a rotation of many', () => {
     expect((await operator('GET', '/rotations')).body.rotations).toHaveLength(1);
   });
 
+  test('names those that pull less often than the grace, also where they pull lists', async () => {
+    const basic = (key: string | undefined) => ({ authorization: `Basic ${btoa(`device:${key}`)}` });
+    const pullList = async (key: string | undefined, method = 'GET') =>
+      (await (await call('/lists/juniper.txt', { method, headers: basic(key) })).text()).length;
+    await operator('POST', '/feed/sync?full=true');
+    const dry = async (grace: string) => {
+      const { body } = await rotate({ selector: { names: ['*'] }, grace, dry_run: true });
+      return body.slower_than_grace;
+    };
+    expect(await dry('1h')).toEqual({ count: 0, bouncers: [] });
+    await pullList(old['db-1']);
+    await use(old['web-1']);
+    pass(24 * hour);
+    // A device asks whether it changed, and then for the list.
+    await pullList(old['db-1'], 'HEAD');
+    pass(200);
+    await pullList(old['db-1']);
+    for (let time = 0; time < 3; time++) {
+      await use(old['web-1']);
+      pass(10_000);
+    }
+    expect(await dry('1h')).toEqual({
+      count: 1,
+      bouncers: [{ name: 'db-1', interval_seconds: 86_400 }],
+    });
+    expect(await dry('2d')).toEqual({ count: 0, bouncers: [] });
+    // Who has been away for longer than the grace is one of them, and `web-2` was never seen.
+    pass(2 * hour);
+    const { count, bouncers } = await dry('1h');
+    expect([count, bouncers.map(({ name }: any) => name)]).toEqual([2, ['db-1', 'web-1']]);
+    const made = await rotate({ selector: { names: ['*'] }, grace: '1h' });
+    expect(made.body.slower_than_grace.count).toBe(2);
+    expect((await operator('GET', `/rotations/${made.body.rotation.id}`)).body.slower_than_grace.count).toBe(
+      2,
+    );
+  });
+
   test('says when D1 is out of reach, also to a dry run', async () => {
     vi.spyOn(console, 'error').mockImplementation(() => undefined);
     const outOfReach = (): never => {

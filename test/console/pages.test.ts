@@ -1,5 +1,5 @@
 // Engines, hosts, rotations, the audit log and operators in the console.
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, operator } from '../support/http.ts';
 import { enrolmentToken, knownHost } from '../support/hosts.ts';
@@ -132,6 +132,16 @@ test('a rotation shows how far each bouncer has come', async () => {
   expect(text).toContain('1 of 2 bouncers on the new key. Of fw-*, by operator-token.');
   expect((await browser.get('/console/rotations/1?state=waiting')).text).not.toContain('/bouncers/fw-1"');
   expect((await browser.get('/console/rotations/7')).status).toBe(404);
+  expect(text).not.toContain('less often than');
+});
+
+test('a rotation names those that pull less often than its grace', async () => {
+  await asBouncer(await addBouncer('fw-1'), '/v1/decisions/stream');
+  vi.useFakeTimers({ toFake: ['Date'] });
+  vi.setSystemTime(Date.now() + 3 * 3_600_000);
+  await operator('POST', '/rotations', { selector: { names: ['fw-*'] } });
+  const { text } = await browser.get('/console/rotations/1');
+  expect(text).toMatch(/1 bouncer<\/span> pulls less often than the grace of 15 min.*>fw-1<\/a> \(3 h\)\./);
 });
 
 describe('the audit log', () => {
