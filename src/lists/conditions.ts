@@ -9,7 +9,7 @@ export interface Conditions {
 /** What names a list, in the coding in which it would be sent. */
 export interface Validators {
   readonly etag: string;
-  /** Null: it changed within this second, and might do so again. */
+  /** Null: it changed within this second, and might do so again: who has no date can not ask by it (RFC 9110, 8.8.2.2). */
   readonly lastModified: string | null;
 }
 
@@ -32,7 +32,7 @@ export function changedAt(beforeSeconds: number | undefined, nowMs: number): num
   return Math.max(Math.floor(nowMs / 1000), (beforeSeconds ?? -1) + 1);
 }
 
-/** As HTTP writes it; null: it lies ahead, so no client may have it yet. */
+/** As HTTP writes it; null: its second is not over. */
 export function lastModified(changedSeconds: number, nowMs: number): string | null {
-  return changedSeconds * 1000 > nowMs ? null : new Date(changedSeconds * 1000).toUTCString();
+  return (changedSeconds + 1) * 1000 > nowMs ? null : new Date(changedSeconds * 1000).toUTCString();
 }

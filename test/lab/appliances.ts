@@ -158,7 +158,9 @@ export function startAppliance(base: string, kind: Kind, key: string): Appliance
     async refresh() {
       if (kind.probe === 'head') {
         const head = await send({}, 'HEAD');
-        if (head.status === 200 && probed.every((name) => head.headers[name] === known[name])) return;
+        // A list has no date in the second in which it changed.
+        const isSame = probed.every((name) => (known[name] ?? head.headers[name]) === head.headers[name]);
+        if (head.status === 200 && known['etag'] !== undefined && isSame) return;
       }
       const etag = kind.probe === 'etag' ? known['etag'] : undefined;
       const answer = await send(etag === undefined ? {} : { 'if-none-match': etag });

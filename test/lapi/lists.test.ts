@@ -351,7 +351,17 @@ test('other names are a 404 that says which there are, other methods a 405', asy
 });
 
 describe('caching', () => {
-  beforeEach(() => ban('192.0.2.1', '198.51.100.0/24'));
+  beforeEach(async () => {
+    await ban('192.0.2.1', '198.51.100.0/24');
+    vi.useFakeTimers({ toFake: ['Date'] });
+  });
+
+  /** An answer once the second in which its list changed is over: it has a date then. */
+  async function dated(file: string): Promise<Response> {
+    await (await get(file)).text();
+    vi.setSystemTime(Date.now() + 1_000);
+    return get(file);
+  }
 
   const named = (response: Response) =>
     ['etag', 'last-modified', 'content-length', 'content-type', 'cache-control', 'vary'].map((name) =>
@@ -360,7 +370,7 @@ describe('caching', () => {
 
   test('a HEAD has the headers of the GET, and no body', async () => {
     for (const file of ['plain', 'checkpoint', 'json', 'juniper.txt']) {
-      const [whole, head] = [await get(file), await get(file, {}, 'HEAD')];
+      const [whole, head] = [await dated(file), await get(file, {}, 'HEAD')];
       const text = await whole.text();
       expect([head.status, await head.text()]).toEqual([200, '']);
       expect(named(head)).toEqual(named(whole));
@@ -372,7 +382,7 @@ describe('caching', () => {
   });
 
   test('who has it already gets a 304 without a body', async () => {
-    const first = await get('plain');
+    const first = await dated('plain');
     await first.text();
     const etag = first.headers.get('etag')!;
     const modified = first.headers.get('last-modified')!;
@@ -404,28 +414,46 @@ describe('caching', () => {
     expect((await get('plain', { 'if-none-match': etag })).status).toBe(304);
   });
 
-  test('two changes in one second: nobody keeps the first list for the second', async () => {
-    vi.useFakeTimers({ toFake: ['Date'] });
-    vi.setSystemTime(Math.floor(Date.now() / 1000) * 1000);
-    const first = await get('plain');
-    await first.text();
-    const modified = first.headers.get('last-modified')!;
+  test('a list has a date when the second in which it changed is over', async () => {
+    vi.setSystemTime(Math.floor(Date.now() / 1000) * 1000 + 60_000);
+    const changedMs = Date.now();
+    const dateAt = async (ms: number): Promise<number | null> => {
+      vi.setSystemTime(changedMs + ms);
+      const response = await get('plain');
+      await response.text();
+      const date = response.headers.get('last-modified');
+      return date === null ? null : Date.parse(date) - changedMs;
+    };
+    expect([await dateAt(0), await dateAt(999), await dateAt(1_000), await dateAt(9_000)]).toEqual([
+      null,
+      null,
+      0,
+      0,
+    ]);
+    // Another change in the next second has that one.
     await operator('POST', '/decisions', { value: '203.0.113.1', duration: '1h' });
-    const second = await get('plain', { 'if-modified-since': modified });
-    expect([second.status, (await second.text()).includes('203.0.113.1')]).toEqual([200, true]);
-    expect(second.headers.get('last-modified')).toBeNull();
+    expect([await dateAt(9_100), await dateAt(10_000)]).toEqual([null, 9_000]);
+  });
+
+  test('two changes in one second: nobody keeps the first list for the second', async () => {
+    vi.setSystemTime(Math.floor(Date.now() / 1000) * 1000 + 60_000);
+    const date = new Date().toUTCString();
+    const modifiedSince = async (since: string) => {
+      const response = await get('plain', { 'if-modified-since': since });
+      return [response.status, (await response.text()).includes('203.0.113.1')];
+    };
+    expect(await modifiedSince(date)).toEqual([200, false]);
+    await operator('POST', '/decisions', { value: '203.0.113.1', duration: '1h' });
+    expect(await modifiedSince(date)).toEqual([200, true]);
     vi.setSystemTime(Date.now() + 2_000);
-    const third = await get('plain');
-    await third.text();
-    const later = third.headers.get('last-modified')!;
-    expect(Date.parse(later)).toBeGreaterThan(Date.parse(modified));
-    expect((await get('plain', { 'if-modified-since': later })).status).toBe(304);
-    expect((await get('plain', { 'if-modified-since': modified })).status).toBe(200);
+    const later = (await dated('plain')).headers.get('last-modified')!;
+    expect(Date.parse(later)).toBeGreaterThan(Date.parse(date));
+    expect(await modifiedSince(later)).toEqual([304, false]);
+    expect(await modifiedSince(date)).toEqual([200, true]);
   });
 
   test('with the clock set back, what changed since goes out', async () => {
-    vi.useFakeTimers({ toFake: ['Date'] });
-    const first = await get('plain');
+    const first = await dated('plain');
     await first.text();
     const modified = first.headers.get('last-modified')!;
     vi.setSystemTime(Date.now() - 30 * 60_000);

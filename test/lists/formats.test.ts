@@ -96,6 +96,13 @@ test.each(formats)('%s, line by line', (format) => {
   expect(written(format)).toBe(`${golden[format].join('\n')}\n`);
 });
 
+test('no comment begins like a formula of a spreadsheet', () => {
+  for (const scenario of ['=1+1', '+1+1', '-1+1', '@SUM(1)', '\t=1']) {
+    const [, line] = written('checkpoint', [{ ...entries[0], scenario }]).split('\n');
+    expect(line.split(',')[6]).toMatch(/^_/);
+  }
+});
+
 test('an empty list is no line', () => {
   const empty = formats.map((format) => [format, written(format, [])]);
   expect(Object.fromEntries(empty)).toEqual({
