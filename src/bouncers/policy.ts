@@ -207,7 +207,8 @@ function writeView(limits: Limits | null, list: FixedOptions | null): string | n
   return JSON.stringify({ ...(limits ?? noLimits), list });
 }
 
-function readView(viewJson: string | null): Pick<Policy, 'limits' | 'list'> {
+/** What is stored of a view. */
+export function readView(viewJson: string | null): Pick<Policy, 'limits' | 'list'> {
   if (viewJson === null) return { limits: null, list: null };
   const { list = null, ...limits } = JSON.parse(viewJson) as Limits & { readonly list?: FixedOptions };
   return { limits: Object.values(limits).every((limit) => limit === null) ? null : limits, list };

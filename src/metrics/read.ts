@@ -1,5 +1,6 @@
 // Reads what a scrape says: pages of D1, and what the feed's object knows. All of it, or an error.
 
+import { readView } from '../bouncers/policy.ts';
 import { addTriples } from '../counters/counting.ts';
 import type { Counts } from '../counters/counters.sql.ts';
 import { readUsage } from '../counters/usage.sql.ts';
@@ -92,7 +93,8 @@ const mostViews = 16;
 
 /** Equal for views that are equal, with their limits; empty: it has none. */
 function viewNamed(request: string | null, viewJson: string | null): string {
-  return request === null ? '' : JSON.stringify([request, viewJson]);
+  // What is fixed of lists is stored beside the limits, and makes no other view.
+  return request === null ? '' : JSON.stringify([request, readView(viewJson).limits]);
 }
 
 /** How many values the views have that most bouncers use, by the names of the views. */
@@ -101,8 +103,8 @@ async function readSizes(env: Env, names: readonly string[]): Promise<Map<string
   used.sort(([, a], [, b]) => b.length - a.length);
   const most = used.slice(0, mostViews).map(([name]) => name);
   const asked = most.map((name): LimitedView => {
-    const [request, viewJson] = JSON.parse(name) as [string, string | null];
-    return { request, limits: viewJson === null ? null : (JSON.parse(viewJson) as Limits) };
+    const [request, limits] = JSON.parse(name) as [string, Limits | null];
+    return { request, limits };
   });
   const sizes = asked.length === 0 ? [] : await askFeed(env, async (feed) => feed.viewSizes(asked));
   return new Map(most.map((name, at) => [name, sizes[at] ?? null]));
