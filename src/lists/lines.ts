@@ -64,8 +64,11 @@ const keptMs = 60_000;
 /** Of all that are kept, some 15 MB without what is compressed; one that alone is longer is kept, too. */
 const mostKeptLines = 1_000_000;
 const mostKept = 16;
-/** A list that is made takes tens of megabytes, and has all decisions gone through. They are made one after the other. */
-const mostWaiting = 8;
+/**
+ * A list that is made takes tens of megabytes, and has all decisions gone through. They are made one after the other, and
+ * each vendor's name may be asked for at once.
+ */
+const mostWaiting = 16;
 /** Lists of which it is remembered when they changed. */
 const mostKnown = 2_000;
 
