@@ -9,6 +9,7 @@ import { describeWith } from '../lab/ability.ts';
 import { ask, kinds, startAppliance, type Appliance } from '../lab/appliances.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { nftCommand, openNamespace } from '../lab/netns.ts';
+import { ipsetCommand, proxyNames, startProxy } from '../lab/readers.ts';
 import { until } from '../lab/wait.ts';
 
 const basic = (key: string) => ({ authorization: `Basic ${Buffer.from(`any:${key}`).toString('base64')}` });
@@ -195,12 +196,17 @@ describe(`an engine with ${count} decisions`, () => {
 
       engine.trouble = false;
       await until('the feed is fresh', async () => (await lapidary.health()).feed === 'fresh', patienceMs);
+      const residentMb = async (): Promise<number> =>
+        Math.round(residentBytes((await lapidary.pids()).workerd) / 1e6);
+      const beforeMb = await residentMb();
       const startedMs = Date.now();
       const list = await ask(url, basic(key));
       const lines = list.body.toString().split('\n').slice(0, -1);
       const seconds = Math.round((Date.now() - startedMs) / 1000);
-      const mb = Math.round(residentBytes((await lapidary.pids()).workerd) / 1e6);
-      console.log(`a list of ${count} lines: after ${seconds} s; the process has ${mb} MB`);
+      const mb = await residentMb();
+      console.log(
+        `a list of ${count} lines: after ${seconds} s; the process has ${mb} MB, ${beforeMb} MB before`,
+      );
       expect([list.status, lines.length, list.headers['content-length']]).toEqual([
         200,
         count,
@@ -255,5 +261,81 @@ describeWith('a set of nftables', ['netns'], () => {
       await namespace.close();
       await lapidary.close();
     }
+  });
+});
+
+describeWith('programs of hosts', ['readers'], () => {
+  let lapidary: Lapidary;
+  let key: string;
+  beforeAll(async () => {
+    lapidary = await startLapidary();
+    key = await lapidary.addBouncer('host');
+  });
+  afterAll(() => lapidary.close());
+
+  const list = async (search = '') =>
+    (await ask(`${lapidary.url}/lists/plain${search}`, basic(key))).body.toString();
+
+  test.each(proxyNames)(
+    '%s refuses whom a list bans, and nobody who is allowed or unbanned',
+    async (name) => {
+      await lapidary.ban('198.51.100.0/24', { scope: 'Range' });
+      for (const value of ['192.0.2.1', '2001:db8::1']) await lapidary.ban(value);
+      const comment = 'office';
+      const { body } = await lapidary.operator('POST', '/allowlist', {
+        value: '198.51.100.7',
+        comment,
+        force: true,
+      });
+      const clients = [
+        '192.0.2.1',
+        '192.0.2.2',
+        '198.51.100.6',
+        '198.51.100.7',
+        '198.51.100.8',
+        '2001:db8::1',
+        '2001:db8::2',
+      ];
+      const refused = async () => {
+        const proxy = await startProxy(name, await list());
+        const found: string[] = [];
+        for (const client of clients) if (await proxy.refuses(client)) found.push(client);
+        await proxy.close();
+        return found;
+      };
+      expect(await refused()).toEqual(['192.0.2.1', '198.51.100.6', '198.51.100.8', '2001:db8::1']);
+      for (const value of ['192.0.2.1', '198.51.100.0/24', '2001:db8::1']) await lapidary.unban(value);
+      expect(await refused()).toEqual([]);
+      await lapidary.operator('DELETE', `/allowlist/${body.entry.id}`);
+    },
+  );
+
+  describeWith('a set of ipset', ['netns'], () => {
+    test('takes a list in one restore', async () => {
+      const values = ['192.0.2.0', '192.0.2.1', '203.0.113.9', '2001:db8::1'];
+      for (const value of values) await lapidary.ban(value);
+      const namespace = await openNamespace(Number(new URL(lapidary.url).port));
+      try {
+        const [env = '', ...command] = await ipsetCommand();
+        for (const [family, version] of [
+          ['inet', 4],
+          ['inet6', 6],
+        ] as const) {
+          const lines = (await list(`?family=${version}&aggregate=1`)).split('\n').slice(0, -1);
+          const script = [
+            `create bans${version} hash:net family ${family}`,
+            ...lines.map((line) => `add bans${version} ${line}`),
+          ];
+          const restore = ['-c', 'printf "%s\\n" "$0" | "$@"', script.join('\n'), env, ...command, 'restore'];
+          await namespace.run('sh', restore);
+          const saved = await namespace.run(env, [...command, 'save', `bans${version}`]);
+          expect([...saved.matchAll(/^add \S+ (\S+)/gm)].map(([, line]) => line).sort()).toEqual(
+            lines.toSorted(),
+          );
+        }
+      } finally {
+        await namespace.close();
+      }
+    });
   });
 });

@@ -27,6 +27,8 @@ export interface Abilities {
   schemathesis: Ability;
   /** Debian's Prometheus is here. */
   prometheus: Ability;
+  /** Debian's HAProxy, nginx and ipset are here. */
+  readers: Ability;
   /** Debian's Chromium is here. */
   chromium: Ability;
 }

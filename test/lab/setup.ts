@@ -9,6 +9,7 @@ import { canMount } from './mount.ts';
 import { canUseNetns } from './netns.ts';
 import { canRunChromium } from './chromium.ts';
 import { canRunPrometheus } from './prometheus.ts';
+import { canRunReaders } from './readers.ts';
 import { canRunSchemathesis } from './schemathesis.ts';
 
 export default async function setup(project: TestProject): Promise<void> {
@@ -32,6 +33,7 @@ export default async function setup(project: TestProject): Promise<void> {
     mounts: optional(await canMount()),
     schemathesis: await canRunSchemathesis(),
     prometheus: await canRunPrometheus(),
+    readers: await canRunReaders(),
     chromium: await canRunChromium(),
   });
 }
