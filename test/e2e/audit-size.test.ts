@@ -1,13 +1,10 @@
 // A long audit log is verified in pages that stay within what Cloudflare gives a request, from its beginning or from a
 // head that was kept. AUDIT_ROWS asks for more rows: 1,000,000 take some minutes.
-import { createHash } from 'node:crypto';
-import { readdirSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { cpuSeconds } from '../bench/cpu.ts';
 import { limitMb, watch, type Watched } from '../bench/watched.ts';
 import { describeWith } from '../lab/ability.ts';
+import { fillAudit, writeD1 } from '../lab/d1-file.ts';
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 
 const count = Number(process.env['AUDIT_ROWS'] ?? 60_000);
@@ -22,9 +19,7 @@ describeWith(`an audit log of ${count} rows`, ['sqlite'], () => {
     // D1's file is made at its first use.
     await lapidary.addBouncer('first');
     await lapidary.stop();
-    await fill(lapidary.stateDir, count);
-    // A new object takes the log from D1; the old one would seal all of it anew.
-    await rm(join(lapidary.stateDir, 'feed'), { recursive: true });
+    await writeD1(lapidary.stateDir, (database) => fillAudit(database, count));
     await lapidary.start();
     watched = await watch(lapidary);
   }, patienceMs);
@@ -62,37 +57,3 @@ describeWith(`an audit log of ${count} rows`, ['sqlite'], () => {
     patienceMs,
   );
 });
-
-/** Writes sealed rows of today, as operators and bouncers leave them. */
-async function fill(stateDir: string, rows: number): Promise<void> {
-  const sqlite = process.getBuiltinModule('node:sqlite');
-  const folder = join(stateDir, 'd1/lapidary-d1');
-  const file = readdirSync(folder).find((name) => /^[0-9a-f]{64}\.sqlite$/.test(name)) as string;
-  const database = new sqlite.DatabaseSync(join(folder, file));
-  database.exec('DELETE FROM audit; BEGIN');
-  const insert = database.prepare(
-    `INSERT INTO audit (seq, at_ms, actor, action, target, detail_json, digest, previous_hash, hash)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  );
-  const nowMs = Date.now();
-  let previousHash = '0'.repeat(64);
-  for (let seq = 1; seq <= rows; seq++) {
-    const said = [
-      nowMs - rows + seq,
-      `token:operator-${seq % 7}`,
-      'bouncer.rotate',
-      `bouncer-${seq % 10_000}`,
-      JSON.stringify({ number: seq, start: 'a1b2c3d4', grace_seconds: 900, expires_at: null }),
-    ] as const;
-    const digest = sha256(said);
-    const hash = sha256([previousHash, seq, digest]);
-    insert.run(seq, ...said, digest, previousHash, hash);
-    previousHash = hash;
-  }
-  database.exec('COMMIT');
-  database.close();
-}
-
-function sha256(value: unknown): string {
-  return createHash('sha256').update(JSON.stringify(value)).digest('hex');
-}
