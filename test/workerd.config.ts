@@ -13,6 +13,7 @@ export default defineConfig({
       miniflare: {
         bindings: {
           MIGRATIONS: await readD1Migrations(resolve(root, 'migrations')),
+          PROPERTY_RUNS: process.env['PROPERTY_RUNS'] ?? '',
           OPERATOR_TOKEN: 'operator-token-of-the-tests',
           BOOTSTRAP_SECRET: 'bootstrap-secret-of-the-tests-0123',
           PUBLIC_URL: 'http://edge.example',

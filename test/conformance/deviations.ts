@@ -60,7 +60,7 @@ const rows = {
     why: 'bouncers keep a ban for its duration: they would ban the value for as long as the deleted decision said',
   },
   'hard-deletes': {
-    lapi: 'never announces what is deleted with its alert, by a flush, or by a list refresh',
+    lapi: 'never announces what is deleted with its alert, by a flush (to 1.7.8), or by a list refresh',
     lapidary: 'announces the removal, found by comparing the full list',
     why: 'the value would stay banned until the decision expires',
   },

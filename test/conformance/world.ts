@@ -38,9 +38,11 @@ export async function seedWorld(engine: Engine): Promise<void> {
 /** One decision that was taken back and one that ran out, after Lapidary has seen both. */
 export async function endSome(pair: Pair): Promise<void> {
   await pair.ban('203.0.113.50');
-  await pair.ban('203.0.113.51', { duration: '3s' });
+  // On a machine that has much else to do a few seconds pass before Lapidary has seen it.
+  await pair.ban('203.0.113.51', { duration: '10s' });
+  const endMs = Date.now() + 10_000;
   await pair.sync();
+  await pair.pauseMs(Math.max(0, endMs - Date.now()));
   await pair.unban('203.0.113.50');
-  await pair.pauseMs(3_000);
   await pair.sync();
 }

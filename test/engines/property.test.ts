@@ -18,6 +18,7 @@ import {
 } from '../support/in-step.ts';
 import { startModelEngines, type ModelDatabase, type ModelEngine } from '../support/model-engine.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
+import { patienceMs, runsOf } from '../support/runs.ts';
 import { spellings } from '../support/spellings.ts';
 import { awakeFeed, down, listed, reader, sync, wake, type Engines } from '../support/several.ts';
 
@@ -87,11 +88,11 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 5, arbitrary: fc.record({ do: names('sync', 'resync', 'alarm') }) },
 );
 
-test('every bouncer has what the engines have together', { timeout: 300_000 }, async () => {
+test('every bouncer has what the engines have together', { timeout: patienceMs }, async () => {
   // Most runs go through isolates that follow the feed; an empty route is the feed itself.
   const route = fc.array(fc.nat(2), { maxLength: 20 });
   const steps = fc.array(step, { minLength: 5, maxLength: 40 });
-  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: 200 });
+  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: runsOf(200) });
 });
 
 let runs = 0;

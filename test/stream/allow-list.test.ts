@@ -16,6 +16,7 @@ import {
   type Ranked,
 } from '../support/in-step.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { patienceMs, runsOf } from '../support/runs.ts';
 import { spellings } from '../support/spellings.ts';
 
 const views: View[] = [
@@ -85,16 +86,20 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 
 const steps = fc.array(step, { minLength: 5, maxLength: 30 });
 
-test('no bouncer has an address that is allowed, and each has all others', { timeout: 300_000 }, async () => {
-  await fc.assert(
-    fc.asyncProperty(steps, (all) => run(all, [])),
-    { numRuns: 30 },
-  );
-});
+test(
+  'no bouncer has an address that is allowed, and each has all others',
+  { timeout: patienceMs },
+  async () => {
+    await fc.assert(
+      fc.asyncProperty(steps, (all) => run(all, [])),
+      { numRuns: runsOf(30) },
+    );
+  },
+);
 
-test('the same through isolates that follow the feed', { timeout: 300_000 }, async () => {
+test('the same through isolates that follow the feed', { timeout: patienceMs }, async () => {
   const route = fc.array(fc.nat(2), { minLength: 3, maxLength: 20 });
-  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: 30 });
+  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: runsOf(30) });
 });
 
 interface Entry {

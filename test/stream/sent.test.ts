@@ -7,6 +7,7 @@ import type { SentAnswer } from '../../src/stream/sent.ts';
 import { bouncer, everything, feed, limitsOf, type Pulled } from '../support/bouncer.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { startModelEngine } from '../support/model-engine.ts';
+import { patienceMs, runsOf } from '../support/runs.ts';
 
 const views: View[] = [
   everything,
@@ -52,16 +53,16 @@ const step = fc.oneof(
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never;
 const steps = fc.array(step, { minLength: 5, maxLength: 40 });
 
-test('is never more than went out, and right about the next poll', { timeout: 300_000 }, async () => {
+test('is never more than went out, and right about the next poll', { timeout: patienceMs }, async () => {
   await fc.assert(
     fc.asyncProperty(steps, (all) => run(all, [])),
-    { numRuns: 150 },
+    { numRuns: runsOf(150) },
   );
 });
 
-test('is never more than went out, also through isolates', { timeout: 300_000 }, async () => {
+test('is never more than went out, also through isolates', { timeout: patienceMs }, async () => {
   const route = fc.array(fc.nat(2), { minLength: 2, maxLength: 10 });
-  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: 100 });
+  await fc.assert(fc.asyncProperty(steps, route, run), { numRuns: runsOf(100) });
 });
 
 let runs = 0;
