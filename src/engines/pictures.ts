@@ -10,7 +10,8 @@ import { contentKey, decisionOf, sameContent, type Row, type Said } from '../for
 import { intern } from '../formats/texts.ts';
 import type { EngineState } from '../mirror/engines.sql.ts';
 import { rowsOf, type Mirror } from '../mirror/memory.ts';
-import { commitSync, engineState, saveProgress, type Plan, type Store } from '../mirror/mirror.ts';
+import { engineState, saveProgress, type Store } from '../mirror/mirror.ts';
+import { commitSync, type Plan } from '../mirror/sync.ts';
 import type { KnownPicture, Progress, Validators } from '../mirror/progress.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { changedLink } from './link.ts';

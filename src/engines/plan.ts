@@ -10,7 +10,8 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { isLocal, sameContent, type Decision, type Row } from '../formats/decision.ts';
 import { isActive, removedSince, rowsOf, type Mirror } from '../mirror/memory.ts';
-import type { Plan, Renewal, Store } from '../mirror/mirror.ts';
+import type { Store } from '../mirror/mirror.ts';
+import type { Plan, Renewal } from '../mirror/sync.ts';
 import type { Trusted } from '../mirror/progress.ts';
 import { isOwn } from '../stream/selection.ts';
 

@@ -11,7 +11,8 @@ import type { EngineState } from '../mirror/engines.sql.ts';
 import * as progress from '../mirror/progress.ts';
 import type { Link, LinkState, Progress } from '../mirror/progress.ts';
 import { shared } from '../runtime/shared.ts';
-import { commitSync, engineState, saveProgress, type Plan, type Store } from '../mirror/mirror.ts';
+import { engineState, saveProgress, type Store } from '../mirror/mirror.ts';
+import { commitSync, type Plan } from '../mirror/sync.ts';
 import { createPlanner, removalPolicies, withinCeiling, type RemovalPolicy, type RoundKind } from './plan.ts';
 import * as upstream from './upstream.ts';
 

@@ -92,9 +92,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#counters = openCounters(sql, this.#store.mirror);
     this.#usage = openUsage(sql, this.#counters.isDeleted);
     this.#stream = openStream(storage, this.#store);
-    const known = this.#stream.clients;
-    const ofBouncers = () => [this.#newKeys, this.#counters, this.#usage, this.#watch];
-    this.#maintain = createMaintenance(this.#store, known, this.#newKeys, this.#settings);
+    this.#maintain = createMaintenance(this.#store, this.#stream.clients, this.#newKeys, this.#settings);
     this.#memory = createFeedMemory(env.DB, {
       feed: this,
       store: this.#store,
@@ -102,7 +100,7 @@ export class DecisionFeed extends DurableObject<Env> {
       newKeys: this.#newKeys,
       keys: this.#keys,
       engine: () => engines.defaultOf(this.#engines),
-      ofBouncers,
+      ofBouncers: () => [this.#newKeys, this.#counters, this.#usage, this.#watch],
     });
     this.#keyStore = createKeyStore(sql, env.DB, this.#memory);
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
@@ -110,7 +108,7 @@ export class DecisionFeed extends DurableObject<Env> {
     this.#firstSync = createFirstSync(this.#engines, this.#store);
     this.#census = createCensus(this.#store);
     const [audit, head] = [() => this.sealAudit(), () => this.storeHead()];
-    const sights = { store: this.#store, engines: this.#engines, clients: known, audit, head };
+    const sights = { store: this.#store, engines: this.#engines, clients: this.#stream.clients, audit, head };
     this.#watch = createWatch(storage, env, sights, this.#settings);
     this.#alarm = createAlarm(storage, this.#settings.syncIntervalMs, (error) => {
       mirror.noteFailedWrite(this.#store, Date.now(), error);
@@ -384,7 +382,7 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A page of them by what they are about. */
   values(ask: ValuesAsk): Promise<ValuesPage | null> {
     this.#sweep();
-    return pageOfValues(this.#store, ask, () => scheduler.wait(0));
+    return pageOfValues(this.#store, ask, rim.pause);
   }
 
   /** What an entry of the allow-list for a value withholds, or would, and which entries do. */
@@ -396,6 +394,6 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What some bouncers have been sent of the decisions on a value. */
   sentTo(asks: readonly SentAsk[], match: SentMatch): Promise<SentAnswer> {
     const nowMs = this.#sweep();
-    return answerSent(this.#store, this.#stream, asks, match, nowMs, () => scheduler.wait(0));
+    return answerSent(this.#store, this.#stream, asks, match, nowMs, rim.pause);
   }
 }

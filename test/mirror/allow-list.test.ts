@@ -15,7 +15,8 @@ import {
   sweepAllowList,
 } from '../../src/mirror/allow-list.ts';
 import { isWithheld, type AllowedEntry } from '../../src/mirror/allowed.ts';
-import { commitSync, openStore, remove, type Store, type Sync } from '../../src/mirror/mirror.ts';
+import { openStore, remove, type Store } from '../../src/mirror/mirror.ts';
+import { commitSync, type Sync } from '../../src/mirror/sync.ts';
 import { changesSince } from '../../src/stream/delta.ts';
 import { activeRows } from '../../src/stream/selection.ts';
 import { everything, feed } from '../support/bouncer.ts';
