@@ -72,12 +72,10 @@ const feedShape = z
     decisions: z.int(),
     tombstones: z.int().meta({ description: 'Ended decisions that are still remembered.' }),
     cursors: z.int(),
-    freshness: z
-      .enum(freshnesses)
-      .meta({
-        description:
-          'The worst of all engines. Where there is an engine, another source makes it `stale`, but never `cold`.',
-      }),
+    freshness: z.enum(freshnesses).meta({
+      description:
+        'The worst of all engines. Where there is an engine, another source makes it `stale`, but never `cold`.',
+    }),
     age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     full_age_seconds: z.int().nullable().meta({ description: 'The oldest of all engines; null: not known.' }),
     engines: z.array(engineShape),
