@@ -309,7 +309,7 @@ describe('the feed', () => {
     engine.add({ value: '192.0.2.9', untilMs: Date.now() + 3_600_000 });
     expect((await operator('POST', '/feed/sync?full=true')).body).toMatchObject({ ok: true, added: 1 });
     const { body } = await operator('GET', '/feed');
-    expect(body).toMatchObject({ sequence: 1, decisions: 1, tombstones: 0, cursors: 0, freshness: 'fresh' });
+    expect(body).toMatchObject({ sequence: 2, decisions: 1, tombstones: 0, cursors: 0, freshness: 'fresh' });
     const [shown] = body.engines;
     expect(shown).toMatchObject({ name: 'default', decisions: 1, state: 'ok', last_error: null });
     expect(Date.parse(shown.last_resync_at)).toBeGreaterThan(0);
