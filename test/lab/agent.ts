@@ -35,11 +35,13 @@ export async function startAgent(account: MachineAccount | string): Promise<Agen
   if (typeof account === 'string') await symlink(account, credentialsFile);
   else await writeFile(credentialsFile, credentials(account));
   const child: Child = startChild(tools.crowdsec, ['-c', join(dir, 'config.yaml')], { cwd: dir });
-  await until('the agent reads its log file', (saw) => {
+  const starts = (saw: (thing: unknown) => void): boolean => {
     saw(child.log().slice(-1000));
     if (!child.running()) throw new Error('the agent has ended');
     return child.log().includes('Starting processing data');
-  });
+  };
+  // An agent that was built without libre2 compiles its patterns for seconds of computing.
+  await until('the agent reads its log file', starts, 90_000);
 
   return {
     attackFrom: (address) => appendFile(join(dir, agentLogFile), guessesFrom(address)),
