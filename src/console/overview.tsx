@@ -7,7 +7,7 @@ import { askFeed, report } from '../feed/client.ts';
 import { readTotals } from '../metrics/read.ts';
 import { openBreaks } from '../operators/audit.ts';
 import type { Kind } from '../mirror/census.ts';
-import { linkTo, type At } from './at.ts';
+import { linkTo, may, type At } from './at.ts';
 import { attentionOf, AttentionList } from './attention.tsx';
 import { call } from './call.ts';
 import { EngineTable } from './engines.tsx';
@@ -20,19 +20,20 @@ import type { Webhook } from './webhooks.tsx';
 import { countOf, some, spanOf } from './words.ts';
 
 export async function overview(c: Context<AppEnv>, at: At): Promise<Response> {
-  const [feed, kinds, roster, totals, breaks, alarms, steps] = await Promise.all([
+  const [feed, kinds, roster, totals, breaks, hooks, steps] = await Promise.all([
     call<FeedBody>(c, 'GET', '/feed'),
     askFeed(c.env, async (each) => each.census()),
     readRoster(c.env, at.nowMs),
     askFeed(c.env, async (each) => each.counts()).then((counts) => readTotals(c.env, counts)),
     openBreaks(c.env),
-    call<{ webhooks: Webhook[] }>(c, 'GET', '/webhooks'),
+    // Asked by one who may not, it would count as a refusal.
+    may(at, 'operator') ? call<{ webhooks: Webhook[] }>(c, 'GET', '/webhooks') : null,
     // What this isolate has counted is in them.
     report(c.env).then(() => askFeed(c.env, async (each) => each.steps())),
   ]);
   if (!feed.ok) return refusedPage(at, feed.refused);
   const { engines } = feed.body;
-  const webhooks = alarms.ok ? alarms.body.webhooks : [];
+  const webhooks = hooks?.ok ? hooks.body.webhooks : [];
   const suspected = totals.hosts.get('clone-suspected') ?? 0;
   const needs = attentionOf(at, { feed: feed.body, roster, suspected, breaks, webhooks });
   // Counted at once with its parts, which may be 5 s old.

@@ -50,9 +50,9 @@ interface Made {
 }
 
 interface Kept {
-  /** As of which it is made, once that has begun. */
-  sequence: number;
-  readonly madeMs: number;
+  /** As of which it is made. Null: that has not begun, so it will have what changes until then. */
+  sequence: number | null;
+  madeMs: number;
   readonly made: Promise<Made>;
   lines: number;
 }
@@ -79,7 +79,7 @@ export function createLists() {
   let newest: Promise<unknown> = Promise.resolve();
   let waiting = 0;
 
-  /** The same for all that ask at one sequence. Null: too many others are to be made before it. */
+  /** The same for all that ask before it is begun, and at its sequence. Null: too many others are to be made before it. */
   function listOf(
     mirror: Mirror,
     name: string,
@@ -88,6 +88,7 @@ export function createLists() {
     nowMs: number,
   ): Promise<Made> | null {
     for (const [other, { sequence, madeMs }] of kept) {
+      if (sequence === null) continue;
       if (sequence !== mirror.sequence || sinceMs(madeMs, nowMs) > keptMs) kept.delete(other);
     }
     const known = kept.get(name);
@@ -98,11 +99,12 @@ export function createLists() {
       .catch(() => undefined)
       .then(() => {
         entry.sequence = mirror.sequence;
-        return make(mirror, view, options, Date.now());
+        entry.madeMs = Date.now();
+        return make(mirror, view, options, entry.madeMs);
       })
       .finally(() => waiting--);
     newest = made;
-    const entry: Kept = { sequence: mirror.sequence, madeMs: nowMs, made, lines: 0 };
+    const entry: Kept = { sequence: null, madeMs: nowMs, made, lines: 0 };
     kept.set(name, entry);
     const drop = (): void => {
       if (kept.get(name) === entry) kept.delete(name);

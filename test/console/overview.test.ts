@@ -101,3 +101,16 @@ test('bouncers that were not seen are counted by why, and keys by their age', as
   expect(words).toContain('up to 30 d ago 2 30 to 90 d ago 0 90 to 365 d ago 1 over 365 d ago 0');
   expect(words).toContain('No key that is good now has an end.');
 });
+
+test('a viewer who looks is no refusal', async () => {
+  const { body } = await operator('POST', '/operator-tokens', {
+    name: 'eve',
+    role: 'viewer',
+    expires_in: '1d',
+  });
+  expect((await (await signedIn(body.token)).get('/console/')).status).toBe(200);
+  const scrape = await (
+    await call('/metrics', { headers: { authorization: `Bearer ${operatorToken}` } })
+  ).text();
+  expect(scrape).not.toMatch(/lapidary_auth_failures_total\{.*reason="role"/);
+});

@@ -13,10 +13,8 @@ import { nftCommand, openNamespace, relayPort, type Namespace } from '../lab/net
 import { type StreamAnswer, valuesOf } from '../lab/poller.ts';
 import { until } from '../lab/wait.ts';
 
-/** How many bans are measured; the figures of docs/long-polling.md have 30. */
+/** How many bans are measured; the figures of docs/long-polling.md have 12. */
 const bans = Number(process.env['WAIT_BANS'] ?? 2);
-/** A wait that nothing has ended takes longer. */
-const patienceMs = 30_000;
 
 let isolates: Isolates;
 /** Of what scrapes metrics. */
@@ -59,7 +57,6 @@ test('a ban through one isolate is at those who wait, in both', async () => {
     bannedMs = performance.now();
     await Promise.all(waits);
   }
-  for (const late of lateMs) for (const ms of late) expect(ms).toBeLessThan(patienceMs);
   if (process.env['WAIT_BANS'])
     console.log(['the same isolate', 'another one'].map((where, at) => figures(where, lateMs[at]!)));
 });
@@ -86,10 +83,9 @@ test('a client that hangs up gives its place back, and is told of the change whe
     return now === count;
   };
   await until('all of them wait', isWaiting(4));
-  // A fifth of one bouncer does not wait.
-  const startedMs = performance.now();
+  // A fifth of one bouncer does not wait: it is answered before any of them.
   expect(isNothing(await poll(first, key, 'wait=50'))).toBe(true);
-  expect(performance.now() - startedMs).toBeLessThan(patienceMs);
+  expect(await waitingPolls(first)).toBe(4);
   for (const socket of sockets) socket.resetAndDestroy();
   await until('none waits', isWaiting(0));
   const gone = connect(Number(new URL(first.url).port), '127.0.0.1');
