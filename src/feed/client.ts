@@ -157,6 +157,9 @@ export function createFeedClient() {
       if (sequence !== undefined) waiters.noteAnswer(client, sequence, nowMs);
     },
 
+    /** Up to where this isolate has followed the feed: an answer that is asked for now has all of that. Null: no feed is known. */
+    followedTo: follower.followedTo,
+
     /** Up to where a client was told of everything, which there was nothing for just now. Null: nobody knows. */
     told: follower.told,
 

@@ -204,11 +204,15 @@ export function createFollower() {
       return bodyOf(new Map(), { answer, pending: [] }, rendering, undo);
     },
 
-    /** Up to where a client was told of everything, if there was nothing for it just now. Null: no feed is known here. */
+    /** Up to where this isolate has followed the feed. Null: no feed is known here. */
+    followedTo(): Told | null {
+      return part && mark ? { instance: mark.instance, sequence: part.sequence } : null;
+    },
+
+    /** Up to where a client was told of everything, if there was nothing for it just now. Null: that is not known here. */
     told(poll: Sighting, viewKey: string): Told | null {
-      if (!part || !mark) return null;
-      const sequence = cursors.get(keyOf(poll, viewKey))?.beforeSequence ?? part.sequence;
-      return { instance: mark.instance, sequence };
+      const cursor = cursors.get(keyOf(poll, viewKey));
+      return mark && cursor ? { instance: mark.instance, sequence: cursor.beforeSequence } : null;
     },
 
     /**

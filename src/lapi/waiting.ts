@@ -42,11 +42,12 @@ async function answerChange(asker: Asker, query: StreamQuery, place: Place): Pro
   const pauseMs = waiting.pauseMs(client, asker.nowMs);
   if (pauseMs > 0) await place.sleep(Math.min(pauseMs, query.waitMs));
   const { poll, view, besides, key } = questionOf({ ...asker, nowMs: Date.now() }, query);
+  const followed = waiting.followedTo();
   const first = await stream(env, poll, view, false, besides, key);
   if (first && 'kind' in first) return responseOf(first, settings);
   if (first && first.body !== emptyStream) return answered(first);
 
-  let told = waiting.told(poll, key);
+  let told = waiting.told(poll, key) ?? followed;
   if (!told) return nothing(asker);
   const presented = apiKey(request.headers);
   for (;;) {
