@@ -40,7 +40,7 @@ export async function canRunReaders(): Promise<Ability> {
 
 export const ipsetCommand = (): Promise<string[]> => commandOf('ipset');
 
-/** How a proxy is told of a list, each with the lines of docs/lists.md. */
+/** How a proxy is told of a list, each with the lines of docs/lists/hosts.md. */
 const configurations = {
   haproxy: {
     list: (text: string) => text,
