@@ -54,7 +54,8 @@ export function readListOptions(
     family,
     origins,
     limit: fixed?.limit ?? options.limit ?? name.limit,
-    aggregate: fixed?.aggregate ?? options.aggregate ?? false,
+    // A list of addresses alone could not have what they are merged into.
+    aggregate: !name.hostsOnly && (fixed?.aggregate ?? options.aggregate ?? false),
     placeholder: placeholder ?? own,
     listName: list ?? 'crowdsec',
   });
