@@ -352,8 +352,9 @@ function predecessors(mirror: Mirror, { engine, moved }: RoundStart, decision: D
 /**
  * The plan without the decisions for which there is no room: an object that outgrows its memory dies, and dies again at
  * each start. Those of sources that are no engine are left out first, then those that engines have of lists; of each the
- * ones that end soonest, since they are worth least. What an engine or an operator decided itself always stays.
- * `engine`: the handle of whom the plan is.
+ * ones that end soonest, since they are worth least. What an engine or an operator decided itself always stays. What is
+ * new of a source comes in where there is room, and takes nobody's: it ends later than what is there, so each pull would
+ * put others out. `engine`: the handle of whom the plan is.
  */
 export function withinCeiling(
   plan: Plan,
@@ -366,12 +367,19 @@ export function withinCeiling(
   const leaving = new Set<Row>(plan.remove);
   for (const { row } of plan.renew) leaving.add(row);
   const staying = [...mirror.byId.values()].filter((row) => !leaving.has(row));
-  const coming = [...plan.renew.map(({ decision }) => decision), ...plan.add];
-  const [ofSources, others] = sources.has(engine) ? [coming, []] : [[], coming];
+  const renewed = plan.renew.map(({ decision }) => decision);
   const isOfSource = (row: Row): boolean => sources.has(row.engine);
-  const first = [...staying.filter(isOfSource), ...ofSources];
+  const isSource = sources.has(engine);
+  const newest = isSource ? soonest(plan.add, excess) : [];
+  const restCount = excess - newest.length;
+  const first = [...staying.filter(isOfSource), ...(isSource ? renewed : [])];
+  const others = isSource ? [] : [...renewed, ...plan.add];
   const then = [...staying.filter((row) => !isOfSource(row)), ...others].filter((each) => !isOwn(each));
-  const out = new Set<Decision>([...soonest(first, excess), ...soonest(then, excess - first.length)]);
+  const out = new Set<Decision>([
+    ...newest,
+    ...soonest(first, restCount),
+    ...soonest(then, restCount - first.length),
+  ]);
   return {
     ...plan,
     add: plan.add.filter((decision) => !out.has(decision)),

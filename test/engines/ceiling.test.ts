@@ -1,7 +1,7 @@
 // A feed that is full, in workerd: what ends soonest of community lists stays out, and is said to; nobody's own ban does.
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
-import { beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { bouncer } from '../support/bouncer.ts';
 import { startModelEngine, startModelEngines, type ModelEngine } from '../support/model-engine.ts';
@@ -12,6 +12,10 @@ let engine: ModelEngine;
 
 beforeEach(() => {
   engine = startModelEngine();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
 });
 
 /** A feed that holds four decisions. */
@@ -124,6 +128,49 @@ test('leaves out public lists before what an engine has of community lists, whic
     await client.pull(false);
     expect(client.banned().filter((value) => !value.startsWith('192.'))).toEqual([]);
     expect(client.banned()).toHaveLength(4);
+    paris.add({ value: '192.0.2.9', untilMs: Date.now() + hour });
+    await feed.sync({ engine: 'default', full: true, force: false });
+    await client.pull(false);
+    expect(client.banned()).toContain('192.0.2.9');
+    expect(client.banned()).toHaveLength(4);
+  });
+});
+
+test('public lists for which there is no room change nothing with each pull, and push no other list out', () => {
+  const { 'a.example': paris } = startModelEngines('a.example');
+  startModelList('drop.example', addresses(6).slice(0, 3).join('\n'));
+  startModelList('edge.example', addresses(6).slice(3).join('\n'));
+  const entry = (name: string) => ({
+    kind: 'list',
+    name,
+    url: `https://${name}.example/list`,
+    allow_reserved: true,
+  });
+  const settings = {
+    MAX_DECISIONS: '4',
+    UPSTREAM_URL: 'http://a.example',
+    UPSTREAMS: JSON.stringify([entry('drop'), entry('edge')]),
+  };
+  vi.useFakeTimers({ toFake: ['Date'] });
+  return runInDurableObject(env.DECISION_FEED.getByName('full'), async (_, state) => {
+    const feed = new DecisionFeed(state, { ...env, ...settings } as Env);
+    const client = bouncer({ asks: () => feed });
+    const pull = async () => {
+      vi.setSystemTime(Date.now() + 2 * hour);
+      for (const name of ['drop', 'edge']) await feed.sync({ engine: name, full: true, force: false });
+    };
+    await feed.sync({ engine: 'default', full: true, force: false });
+    await pull();
+    await client.pull(true);
+    const banned = client.banned();
+    expect(banned).toEqual(addresses(4));
+    const { sequence } = feed.status();
+    for (let pulls = 0; pulls < 3; pulls++) await pull();
+    expect(feed.status()).toMatchObject({ sequence, engines: [{}, { leftOut: 0 }, { leftOut: 2 }] });
+    // For two days and more, in which all of them are renewed.
+    for (let pulls = 0; pulls < 30; pulls++) await pull();
+    await client.pull(false);
+    expect(client.banned()).toEqual(banned);
     paris.add({ value: '192.0.2.9', untilMs: Date.now() + hour });
     await feed.sync({ engine: 'default', full: true, force: false });
     await client.pull(false);
