@@ -7,6 +7,7 @@ import type { HostedSettings, ListSettings } from '../config/upstreams.ts';
 import { digestOf } from '../crypto/secret.ts';
 import { canonicalValue } from '../formats/canonical.ts';
 import { contentKey, decisionOf, sameContent, type Row, type Said } from '../formats/decision.ts';
+import { SplitError } from '../formats/json-split.ts';
 import { intern } from '../formats/texts.ts';
 import type { EngineState } from '../mirror/engines.sql.ts';
 import { rowsOf, type Mirror } from '../mirror/memory.ts';
@@ -61,6 +62,8 @@ const longestRetryMs = 7 * 86_400_000;
 const leastDurationMs = 2 * 86_400_000;
 /** They outlast a list that is gone for so long. */
 const leastKeptMs = 7 * 86_400_000;
+/** An integration that gives more decisions is read no further, where `MAX_DECISIONS` sets no bound. As a list's most. */
+const mostHosted = 1_000_000;
 
 const nothing: RoundResult = { ok: true, added: 0, removed: 0, error: null, warning: null };
 
@@ -152,7 +155,9 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
       skipped.sample ??= problem;
     };
     const reading = { mirror, state: state(), planner, startedMs, passOver };
-    const answer = await (source.kind === 'list' ? readList(source, reading) : readHosted(source, reading));
+    const answer = await (source.kind === 'list'
+      ? readList(source, reading)
+      : readHosted(source, reading, maxDecisions));
     if (answer.kind === 'failed') return failed(answer);
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
@@ -250,18 +255,20 @@ async function readList(source: In<ListSettings>, reading: Reading): Promise<Ans
 }
 
 /** An integration's decisions are as it gives them. Of two that say the same the longer one counts. */
-function readHosted(source: In<HostedSettings>, reading: Reading): Promise<Answer> {
+function readHosted(source: In<HostedSettings>, reading: Reading, maxDecisions: number): Promise<Answer> {
   const { mirror, state, planner, passOver } = reading;
   const { handle } = source;
   const numbered = createNumbers(mirror, state, handle, (said) => contentKey({ ...said, engine: handle }));
   const ends = new Map<number, number>();
+  const most = maxDecisions === Infinity ? mostHosted : 2 * maxDecisions;
   return pullHosted(source, {
     take(list, decision, spreadMs) {
       if (list === 'deleted') return;
       const { id } = numbered(decision);
-      if ((ends.get(id) ?? 0) >= decision.untilMs) return;
-      ends.set(id, decision.untilMs);
-      planner.take('new', { ...decision, id }, spreadMs);
+      const endMs = ends.get(id) ?? 0;
+      ends.set(id, Math.max(endMs, decision.untilMs));
+      if (ends.size > most) throw new SplitError(`more than ${most} decisions (see MAX_DECISIONS)`);
+      if (endMs < decision.untilMs) planner.take('new', { ...decision, id }, spreadMs);
     },
     passOver(list, { problem }) {
       passOver(`an element ${problem}`);

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import { bouncer } from '../support/bouncer.ts';
 import { startModelEngine, startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { communityList, startModelHosted } from '../support/model-hosted.ts';
 import { addresses, startModelList } from '../support/model-list.ts';
 
 const hour = 3_600_000;
@@ -176,5 +177,55 @@ test('public lists for which there is no room change nothing with each pull, and
     await client.pull(false);
     expect(client.banned()).toContain('192.0.2.9');
     expect(client.banned()).toHaveLength(4);
+  });
+});
+
+test('a hosted integration that gives more than twice what there is room for is read no further', () => {
+  startModelEngines('a.example');
+  const hosted = startModelHosted('hosted.example', 'hidden-key');
+  hosted.planMs = 0;
+  const cloud = { kind: 'hosted', name: 'cloud', url: 'https://hosted.example/v1/i/1', key: 'hidden-key' };
+  const settings = { MAX_DECISIONS: '4', UPSTREAM_URL: '', UPSTREAMS: JSON.stringify([cloud]) };
+  vi.useFakeTimers({ toFake: ['Date'] });
+  return runInDurableObject(env.DECISION_FEED.getByName('full'), async (_, state) => {
+    const feed = new DecisionFeed(state, { ...env, ...settings } as Env);
+    const client = bouncer({ asks: () => feed });
+    const pull = () => {
+      vi.setSystemTime(Date.now() + 25 * hour);
+      return feed.sync({ full: false, force: false });
+    };
+    // What it gives twice counts once.
+    hosted.decisions = [...communityList(8), ...communityList(8)];
+    expect(await pull()).toMatchObject({ ok: true });
+    await client.pull(true);
+    const banned = client.banned();
+    expect(banned).toHaveLength(4);
+    let cancelled = false;
+    let sent = 0;
+    for (const duration of ['72h0m0s', '-900000h']) {
+      sent = 0;
+      cancelled = false;
+      hosted.fault = () => {
+        // It never ends by itself; the test does, if nobody stops it.
+        const body = new ReadableStream({
+          type: 'bytes',
+          pull(controller) {
+            const [each] = communityList(1, { value: `203.0.113.${sent}`, duration });
+            const text = `${sent === 0 ? '{"new":[' : ','}${JSON.stringify(each)}`;
+            controller.enqueue(new TextEncoder().encode(text));
+            if (++sent === 250) controller.error(new Error('too much was read'));
+          },
+          cancel() {
+            cancelled = true;
+          },
+        });
+        return new Response(body);
+      };
+      const { ok, error } = await pull();
+      expect([ok, error]).toEqual([false, expect.stringContaining('more than 8 decisions')]);
+      expect(cancelled).toBe(true);
+    }
+    await client.pull(false);
+    expect(client.banned()).toEqual(banned);
   });
 });
