@@ -8,7 +8,7 @@
 // meanwhile, and what they changed since the list was asked for stands.
 
 import { canonicalValue } from '../formats/canonical.ts';
-import { isLocal, sameContent, type Decision, type Row } from '../formats/decision.ts';
+import { isLocal, knownSince, sameContent, type Decision, type Row } from '../formats/decision.ts';
 import { isActive, removedSince, rowsOf, type Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
 import type { Plan, Renewal } from '../mirror/sync.ts';
@@ -190,7 +190,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const candidates = [...own.values(), ...(start.policy === 'force' ? orphans(mirror, start) : [])];
     return candidates.filter(
       (row) =>
-        row.addedSeq <= start.sequence &&
+        knownSince(row) <= start.sequence &&
         !seen.has(row.engineId) &&
         !unread.has(row.engineId) &&
         !replaced.has(row),
@@ -212,7 +212,7 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     const { moved, trusted } = start;
     // At a new address, pulled decisions prove nothing: two new engines may have the same ones under the same ids.
     const proves = (row: Row | undefined): boolean =>
-      row !== undefined && (row.provenSeq ?? row.addedSeq) <= trusted.sequence && !(moved && isPulled(row));
+      row !== undefined && knownSince(row) <= trusted.sequence && !(moved && isPulled(row));
     const shared = (!moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
     const isEmpty = seen.size + fresh.size === 0;
     // A machine may have deleted all decisions. High ids prove little: a new database may have come as far.
@@ -325,7 +325,7 @@ function isOutdated(mirror: Mirror, { engine, sequence }: RoundStart, decision: 
       row.value === value &&
       row.engine === engine &&
       row.origin === decision.origin &&
-      row.addedSeq > sequence &&
+      knownSince(row) > sequence &&
       row.engineId > decision.id,
   );
 }

@@ -37,6 +37,11 @@ export interface Row extends Decision {
   readonly provenSeq?: number;
 }
 
+/** The sequence at which the engine had added it, whatever the allow-list did to it since. */
+export function knownSince({ provenSeq, addedSeq }: Row): number {
+  return provenSeq ?? addedSeq;
+}
+
 /**
  * Ids from here up are given by us: to local decisions, to those of all engines but the one that was there first, and to
  * those of that one whose own ids are not below. All stay below 2^31 for .NET bouncers.

@@ -9,7 +9,7 @@
 // transaction, so that polls are answered between them: they get what is judged by then, and the rest with their next poll.
 
 import { isOfAddresses } from '../formats/canonical.ts';
-import type { Row } from '../formats/decision.ts';
+import { knownSince, type Row } from '../formats/decision.ts';
 import type { Network } from '../formats/ip.ts';
 import {
   createAllowed,
@@ -199,8 +199,8 @@ function change(store: Store, rows: readonly Row[], nowMs: number): void {
 }
 
 /** What a row says of its engine's database does not change with the allow-list: the engine added it when it did. */
-function provenBy({ provenSeq, addedSeq }: Row): Pick<Row, 'provenSeq'> {
-  return { provenSeq: provenSeq ?? addedSeq };
+function provenBy(row: Row): Pick<Row, 'provenSeq'> {
+  return { provenSeq: knownSince(row) };
 }
 
 /** Ends the entries whose time is over. Called before every answer. */

@@ -4,7 +4,7 @@
 
 import { sinceMs } from '../runtime/clock.ts';
 import { isRespelled } from '../formats/canonical.ts';
-import { isLocal, type Row } from '../formats/decision.ts';
+import { isLocal, knownSince, type Row } from '../formats/decision.ts';
 import { noneAllowed, type Allowed } from './allowed.ts';
 import type { EngineState } from './engines.sql.ts';
 import { countPrefix, type PrefixCounts } from './covering.ts';
@@ -184,7 +184,7 @@ export function expired(mirror: Mirror, nowMs: number): Row[] {
 /** When an active row ends: its own end, or the end of a hold if that is later. */
 export function endOf({ holds }: Pick<Mirror, 'holds'>, row: Row): number {
   const hold = holds.size === 0 || isLocal(row) ? undefined : holds.get(row.engine);
-  return hold && row.addedSeq <= hold.sequence ? Math.max(row.untilMs, hold.untilMs) : row.untilMs;
+  return hold && knownSince(row) <= hold.sequence ? Math.max(row.untilMs, hold.untilMs) : row.untilMs;
 }
 
 /** Whether this very row is active: not ended, and not since renewed by another. */
