@@ -14,6 +14,7 @@ import type { Store } from '../mirror/mirror.ts';
 import type { Plan, Renewal } from '../mirror/sync.ts';
 import type { Trusted } from '../mirror/progress.ts';
 import { isOwn } from '../stream/selection.ts';
+import { isPulled, someKnownBefore } from './known-before.ts';
 
 export type RoundKind = 'delta' | 'full' | 'tail';
 
@@ -211,9 +212,8 @@ export function createPlanner(mirror: Mirror, start: RoundStart): Planner {
     if (start.policy === 'force') return 'same';
     const { moved, trusted } = start;
     // At a new address, pulled decisions prove nothing: two new engines may have the same ones under the same ids.
-    const proves = (row: Row | undefined): boolean =>
-      row !== undefined && knownSince(row) <= trusted.sequence && !(moved && isPulled(row));
-    const shared = (!moved && replacements > 0) || [...seen].some((id) => proves(own.get(id)));
+    const proving = [...seen].flatMap((id) => own.get(id) ?? []).filter((row) => !(moved && isPulled(row)));
+    const shared = (!moved && replacements > 0) || someKnownBefore(mirror, proving, trusted.sequence);
     const isEmpty = seen.size + fresh.size === 0;
     // A machine may have deleted all decisions. High ids prove little: a new database may have come as far.
     const isCertain = start.policy === 'same-database' && !moved && reused.size === 0 && (shared || isEmpty);
@@ -309,10 +309,6 @@ function sameUntil(known: Decision, decision: Decision, spreadMs: number): boole
 /** Rows of this engine that it does not know any more. */
 function orphans(mirror: Mirror, { engine }: RoundStart): Row[] {
   return [...mirror.byId.values()].filter((row) => isLocal(row) && row.engine === engine);
-}
-
-function isPulled({ origin }: Decision): boolean {
-  return origin === 'CAPI' || origin === 'lists';
 }
 
 /** Whether a newer pull has replaced this decision since the list was asked for. */

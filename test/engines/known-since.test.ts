@@ -9,7 +9,8 @@ import { setAllowList } from '../../src/mirror/allow-list.ts';
 import { expired } from '../../src/mirror/memory.ts';
 import { openStore, type Store } from '../../src/mirror/mirror.ts';
 import { commitSync } from '../../src/mirror/sync.ts';
-import { feed } from '../support/bouncer.ts';
+import { changesSince } from '../../src/stream/delta.ts';
+import { everything, feed } from '../support/bouncer.ts';
 
 const settings = readSettings({ ...env });
 const rim = { now: () => Date.now(), pause: () => Promise.resolve() };
@@ -89,4 +90,42 @@ test('a decision is no older pull than one that the allow-list had served again 
     for (const each of [...ten, decision(40, '192.0.2.50', 'CAPI')]) planner.take('new', each);
     const plan = planner.finish(Date.now());
     expect([ids(plan.add), ids(plan.remove)]).toEqual([[40], [50]]);
+  }));
+
+test.each(['withheld', 'served again'])(
+  'a hard delete after all decisions were %s shows after a restart',
+  (how) =>
+    inStorage(async (storage) => {
+      const before = filled(storage, ten);
+      if (how === 'served again') await withhold(before);
+      const trusted = { sequence: before.mirror.sequence, highestId: 10 };
+      await (how === 'withheld' ? withhold(before) : serveAgain(before));
+      const store = openStore(storage, settings);
+      const planner = fullList(store, { trusted });
+      for (const each of ten.slice(1)) planner.take('new', each);
+      const plan = planner.finish(Date.now());
+      expect([ids(plan.remove), ids(plan.orphan), plan.warning]).toEqual([[1], [], undefined]);
+      const { sequence } = store.mirror;
+      commit(store, plan as never);
+      // Who has it is told, and to who was told when it was withheld it does not come back.
+      const ended = ids(changesSince(store.mirror, everything, sequence).removed);
+      if (how === 'served again') expect(ended).toEqual([1]);
+      if (how === 'withheld') await serveAgain(store);
+      const served = changesSince(store.mirror, everything, how === 'withheld' ? sequence : trusted.sequence);
+      expect(ids(served.added).sort((a, b) => a - b)).toEqual([2, 3, 4, 5, 6, 7, 8, 9, 10]);
+      expect([...store.mirror.byId.values()].some(({ value }) => value === '192.0.2.1')).toBe(false);
+    }),
+);
+
+test('decisions of another database prove nothing, though the allow-list withheld their like', () =>
+  inStorage(async (storage) => {
+    const before = filled(storage, ten);
+    const trusted = { sequence: before.mirror.sequence, highestId: 10 };
+    await withhold(before);
+    const store = openStore(storage, settings);
+    const planner = fullList(store, { trusted });
+    planner.take('new', { ...decision(2), scenario: 'other' });
+    const plan = planner.finish(Date.now());
+    expect(plan.remove).toEqual([]);
+    expect(plan.warning).toMatch(/another database/);
   }));
