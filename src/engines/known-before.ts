@@ -2,7 +2,7 @@
 // had served again look new: what else the log has tells them. A mistake here takes an engine's database for another one.
 
 import { knownSince, sameContent, type Decision, type Row } from '../formats/decision.ts';
-import { removedSince, type Mirror } from '../mirror/memory.ts';
+import type { Mirror } from '../mirror/memory.ts';
 
 /** A decision of a blocklist: an engine that pulled it shares it with all others that did. */
 export function isPulled({ origin }: Decision): boolean {
@@ -10,19 +10,16 @@ export function isPulled({ origin }: Decision): boolean {
 }
 
 /**
- * Whether one of some active rows was there at a sequence. A row that is served again keeps its row id, and one that is
- * withheld leaves a tombstone of the same decision.
+ * Whether one of some active rows was there at a sequence. One that is withheld left a tombstone of the same decision; one
+ * that is served again did so earlier, and kept its row id since. A row id alone proves nothing: renewed orphans keep theirs.
  */
 export function someKnownBefore(mirror: Mirror, rows: readonly Row[], sequence: number): boolean {
-  const wasThere = (row: Row): boolean =>
-    knownSince(row) <= sequence || (!isPulled(row) && row.rowId <= sequence);
-  if (rows.some(wasThere)) return true;
+  if (rows.some((row) => knownSince(row) <= sequence)) return true;
   const byId = new Map(rows.map((row) => [row.engineId, row]));
-  return removedSince(mirror, sequence).some((tombstone) => {
-    if (tombstone.addedSeq > sequence) return false;
+  return mirror.removed.some((tombstone) => {
     const row = byId.get(tombstone.engineId);
-    return (
-      row?.engine === tombstone.engine && row.untilMs === tombstone.untilMs && sameContent(row, tombstone)
-    );
+    if (row?.engine !== tombstone.engine || tombstone.addedSeq > sequence) return false;
+    if (tombstone.removedSeq <= sequence && row.rowId > sequence) return false;
+    return row.untilMs === tombstone.untilMs && sameContent(row, tombstone);
   });
 }
