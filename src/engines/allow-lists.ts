@@ -5,10 +5,11 @@
 // entries, also over a restart.
 
 import type { MachineAccount } from '../config/engines.ts';
-import { formatNetwork, parseNetwork } from '../formats/ip.ts';
+import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { causeOf } from '../http/failure.ts';
 import { intermediaryAnswer } from '../http/intermediary.ts';
 import { countEngineEntries, setEngineAllowLists, type EngineEntry, type Rim } from '../mirror/allow-list.ts';
+import { rangesOf, readEntry } from '../mirror/allowed.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { createDeadline, readBody, type Reached } from './upstream.ts';
@@ -35,6 +36,10 @@ const mostBytes = 8 * 1024 * 1024;
 const mostEntries = 10_000;
 /** One that is wider is left out: somebody else's typing error must not let everybody in. */
 const widest = { v4: 8, v6: 32 };
+/** Of what is no private network, the entries of an engine have no more addresses together than one that is widest. */
+const privateNetworks = ['10.0.0.0/8', '100.64.0.0/10', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7'].map(
+  (text) => parseNetwork(text) as Network,
+);
 
 /** What can not be used, in words for operators. */
 class Refused extends Error {}
@@ -178,12 +183,36 @@ export function entriesIn(text: string): { readonly entries: EngineEntry[]; read
       throw strange;
     for (const item of (items ?? []) as unknown[]) {
       const entry = entryOf(name, item);
-      if (entry) entries.set(`${name}\n${entry.value}`, entry);
-      else skipped++;
+      if (!entry) {
+        skipped++;
+        continue;
+      }
+      const key = `${name}\n${entry.value}`;
+      const known = entries.get(key);
+      if (!known || lasts(entry) > lasts(known)) entries.set(key, entry);
     }
   }
   if (entries.size > mostEntries) throw new Refused(`the engine has more than ${mostEntries} entries`);
+  demandNarrow([...entries.values()]);
   return { entries: [...entries.values()], skipped };
+}
+
+const lasts = ({ expiresMs }: EngineEntry): number => expiresMs ?? Infinity;
+
+function demandNarrow(entries: readonly EngineEntry[]): void {
+  const read = entries.flatMap((entry) => readEntry({ ...entry, id: 0 }) ?? []);
+  const open = read.filter(({ network }) => !privateNetworks.some((each) => covers(each, network)));
+  const { v4, v6 } = rangesOf(open);
+  for (const [family, ranges, bits, most] of [
+    ['IPv4', v4, 32, widest.v4],
+    ['IPv6', v6, 128, widest.v6],
+  ] as const) {
+    const count = ranges.reduce((sum, { first, last }) => sum + last - first + 1n, 0n);
+    if (count <= 1n << BigInt(bits - most)) continue;
+    throw new Refused(
+      `the engine's ${family} entries are more than a /${most} together: nothing of them is taken`,
+    );
+  }
 }
 
 function entryOf(list: string, item: unknown): EngineEntry | null {

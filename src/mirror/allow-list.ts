@@ -48,13 +48,17 @@ export function setAllowList(store: Store, entries: readonly AllowedEntry[], rim
   return replace(store, entries, (before) => [...before.filter(({ from }) => from), ...entries], rim);
 }
 
-/** The same with all entries of one engine's own lists. */
+/** Of all engines together: a change of one's looks at all. */
+const mostEngineEntries = 10_000;
+
+/** The same with all entries of one engine's own lists. Throws if engines have too many together. */
 export function setEngineAllowLists(
   store: Store,
   engine: string,
   found: readonly EngineEntry[],
   rim: Rim,
 ): Promise<void> {
+  if (hasEngineEntries(store, engine, found)) return Promise.resolve();
   const entries = found.map(({ list, value, expiresMs }) => ({
     id: 0,
     value,
@@ -66,6 +70,13 @@ export function setEngineAllowLists(
     entries,
     (before) => {
       const others = before.filter(({ from }) => from?.engine !== engine);
+      // Here, since another engine's may have come while these were read.
+      const count = entries.length + others.filter(({ from }) => from).length;
+      if (count > mostEngineEntries) {
+        throw new Error(
+          `all engines may have ${mostEngineEntries} entries together, and would have ${count}`,
+        );
+      }
       const ids = new Map(
         before
           .filter(({ from }) => from?.engine === engine)
@@ -80,6 +91,18 @@ export function setEngineAllowLists(
     },
     rim,
   );
+}
+
+/** Whether they are the ones that are there: it is asked once a minute, and mostly they are. */
+function hasEngineEntries(
+  { allowList, state }: Store,
+  engine: string,
+  found: readonly EngineEntry[],
+): boolean {
+  const own = allowList.entries.filter(({ from }) => from?.engine === engine);
+  if (state.sequence === 0 || own.length !== found.length) return false;
+  const ends = new Map(own.map(({ from, value, expiresMs }) => [`${from?.list}\n${value}`, expiresMs]));
+  return found.every(({ list, value, expiresMs }) => ends.get(`${list}\n${value}`) === expiresMs);
 }
 
 /** An entry of an engine's own allow-list. */

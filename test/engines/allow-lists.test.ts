@@ -1,5 +1,6 @@
 // An engine's own allow-lists: what they have is withheld whoever bans it, and whatever goes wrong at the engine bans nobody.
 import { beforeEach, expect, test, vi } from 'vitest';
+import { entriesIn } from '../../src/engines/allow-lists.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { awakeFeed, down, engineStatus, listed, reader, sync, until, wake } from '../support/several.ts';
 
@@ -12,9 +13,14 @@ const office = {
 };
 let banning: ModelEngine;
 let engine: ModelEngine;
+let third: ModelEngine;
 
 beforeEach(() => {
-  ({ 'a.example': banning, 'b.example': engine } = startModelEngines('a.example', 'b.example'));
+  ({
+    'a.example': banning,
+    'b.example': engine,
+    'c.example': third,
+  } = startModelEngines('a.example', 'b.example', 'c.example'));
   vi.useFakeTimers({ toFake: ['Date'] });
   banning.add({ value: '192.0.2.1', origin: 'CAPI', untilMs: until() });
   banning.add({ value: '192.0.2.2', untilMs: until() });
@@ -145,3 +151,65 @@ test('has entries that end by themselves; one that is unreadable or too wide cos
     vi.setSystemTime(Date.now() + 60 * minute);
     expect(await served()).toEqual(['192.0.2.2']);
   }));
+
+test('of two entries of one value the one that lasts longer holds, in either order', () => {
+  const soon = { value: '192.0.2.1', expiration: new Date(Date.now() + minute).toISOString() };
+  const later = { value: '192.0.2.1/32', expiration: new Date(Date.now() + 60 * minute).toISOString() };
+  const endless = { value: '192.0.2.1' };
+  const endOf = (...items: object[]) =>
+    entriesIn(JSON.stringify([{ name: 'a', items }])).entries.map(({ expiresMs }) => expiresMs);
+  expect(endOf(soon, later)).toEqual([Date.parse(later.expiration)]);
+  expect(endOf(later, soon)).toEqual([Date.parse(later.expiration)]);
+  expect(endOf(endless, later)).toEqual([null]);
+  expect(endOf(later, endless)).toEqual([null]);
+});
+
+test('many wide entries can not let everybody in: the last ones hold', () =>
+  alone(async () => {
+    await round();
+    vi.spyOn(console, 'error').mockReturnValue();
+    const eights = Array.from({ length: 256 }, (_, at) => ({ value: `${at}.0.0.0/8` }));
+    engine.allowLists = [{ name: 'a', items: eights }];
+    await round();
+    expect(status()).toMatchObject({ state: 'failing', entries: 1 });
+    expect(status()?.error).toMatch(/more than a \/8 together/);
+    expect(await served()).toEqual(['192.0.2.2']);
+  }));
+
+test('what is wide is counted by its addresses: private networks, and entries in others, are free', () => {
+  const read = (...values: string[]) =>
+    entriesIn(JSON.stringify([{ name: 'a', items: values.map((value) => ({ value })) }])).entries.length;
+  expect(read('10.0.0.0/8', '10.1.0.0/16', '172.16.0.0/12', '192.168.0.0/16', '45.0.0.0/8', '45.1.2.3')).toBe(
+    6,
+  );
+  expect(() => read('45.0.0.0/8', '46.0.0.1')).toThrow('a /8 together');
+  expect(read('2600::/32', '2600::1')).toBe(2);
+  expect(() => read('2600::/32', '2601::1')).toThrow('a /32 together');
+});
+
+test('engines have 10,000 entries together', () =>
+  wake(
+    { default: 'a.example' },
+    async () => {
+      vi.spyOn(console, 'error').mockReturnValue();
+      const some = (count: number, start: number) => [
+        {
+          name: 'a',
+          items: Array.from({ length: count }, (_, at) => ({
+            value: `198.${start + (at >> 16)}.${(at >> 8) & 255}.${at & 255}`,
+          })),
+        },
+      ];
+      engine.allowLists = some(6_000, 18);
+      third.allowLists = some(6_000, 19);
+      await round();
+      await vi.waitUntil(() =>
+        [status(), engineStatus('second')?.allowLists].some((each) => each?.state === 'failing'),
+      );
+      await scheduler.wait(100);
+      const both = [status(), engineStatus('second')?.allowLists];
+      expect(both.map((each) => each?.entries).sort()).toEqual([0, 6_000]);
+      expect(both.find((each) => each?.state === 'failing')?.error).toMatch(/10000/);
+    },
+    [office, { ...office, name: 'second', url: 'http://c.example' }],
+  ));
