@@ -1,7 +1,7 @@
-// What the feed's storage has of the allow-list. `allowed`: a copy of the entries of D1 that are for every bouncer and of those
-// of engines, and which of them hold. `allow_lists`: of which list those of engines are. `withheld`: the decisions that are withheld; that a long change of the list was broken off shows in what differs.
-// Losing `allowed` serves what is withheld until D1 and the engines are read again; losing `withheld` repeats removals. They are made with the
-// first entry.
+// What the feed's storage has of the allow-list. `allowed`: a copy of the entries of D1 that are for every bouncer, and those
+// of engines, and which of them hold. `allow_lists`: of which list an engine's entry is. `withheld`: the decisions that are
+// withheld. Where that is not what `allowed` says, a change of the list was broken off. Losing `allowed` serves what is
+// withheld until D1 and the engines are read again; losing `withheld` repeats removals. Each is made when it is first written.
 
 import type { Row } from '../formats/decision.ts';
 import type { AllowedEntry, EngineList } from './allowed.ts';
@@ -94,6 +94,7 @@ export function writeWithheld(sql: SqlStorage, { removed, added }: Change): void
     sql.exec(`DELETE FROM withheld WHERE row_id IN (SELECT value FROM json_each(?))`, JSON.stringify(was));
   }
   if (is.length > 0) {
+    createMissing(sql, tables);
     sql.exec(`INSERT INTO withheld SELECT value FROM json_each(?)`, JSON.stringify(is));
   }
 }

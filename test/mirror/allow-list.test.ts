@@ -212,3 +212,16 @@ test(
     }),
   90_000,
 );
+
+test('a copy of the list without the table of what is withheld, as it was kept before there was one', () =>
+  inStorage(async (storage) => {
+    const rim = { now: () => Date.now(), pause: () => Promise.resolve() };
+    const before = openStore(storage, settings);
+    await setAllowList(before, [entry(1, '198.18.0.0/15')], rim);
+    storage.sql.exec('DROP TABLE withheld');
+    const store = openStore(storage, settings);
+    fill(store, 3);
+    sweepAllowList(store, rim);
+    expect(servedBy(store.mirror)).toEqual([]);
+    expect(servedBy(openStore(storage, settings).mirror)).toEqual([]);
+  }));
