@@ -19,7 +19,7 @@ export interface EngineSettings {
   readonly headers: Readonly<Record<string, string>>;
   /** With it the engine (1.6.3 on) validates the machines that are registered for hosts. Null: `cscli` has to. */
   readonly registrationToken: string | null;
-  /** The machine's account by which its own allow-lists are read (1.6.8 on). Null: they are not read. */
+  /** The machine's account by which its own allow-lists are read (1.6.6 on). Null: they are not read. */
   readonly allowLists: MachineAccount | null;
   /** The host names by which requests reach it, in lower case. */
   readonly hosts: readonly string[];

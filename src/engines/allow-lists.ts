@@ -12,7 +12,7 @@ import { countEngineEntries, setEngineAllowLists, type EngineEntry, type Rim } f
 import { rangesOf, readEntry } from '../mirror/allowed.ts';
 import type { Store } from '../mirror/mirror.ts';
 import { sinceMs } from '../runtime/clock.ts';
-import { createDeadline, readBody, type Reached } from './upstream.ts';
+import { createDeadline, readBody, send, type Init, type Reached } from './upstream.ts';
 
 /** `none`: the engine has no such lists (before 1.6.6). */
 export const allowListStates = ['unread', 'ok', 'none', 'failing'] as const;
@@ -28,8 +28,6 @@ export interface AllowListStatus {
   /** When they were last read; 0: not since the object woke. */
   readonly readMs: number;
 }
-
-export type AllowLists = ReturnType<typeof createAllowLists>;
 
 const intervalMs = 60_000;
 const mostBytes = 8 * 1024 * 1024;
@@ -56,19 +54,11 @@ export function createAllowLists(
   let status: Omit<AllowListStatus, 'entries'> = { state: 'unread', skipped: 0, error: null, readMs: 0 };
 
   /** The answer to one request, read whole. */
-  const ask = async (path: string, init: RequestInit): Promise<{ status: number; text: string }> => {
+  const ask = async (path: string, init: Init): Promise<{ status: number; text: string }> => {
     const begins = await engine.enter();
     const deadline = createDeadline(engine.timeoutMs, engine.timeoutMs);
     try {
-      const headers = { ...engine.headers, 'user-agent': 'lapidary/v1', ...init.headers };
-      const request = {
-        ...init,
-        headers,
-        redirect: 'manual',
-        cache: 'no-store',
-        signal: deadline.signal,
-      } as const;
-      const response = await begins(fetch(engine.url + path, request));
+      const response = await begins(send(engine, path, { ...init, signal: deadline.signal }));
       const foreign = intermediaryAnswer(response);
       if (foreign !== undefined) {
         await response.body?.cancel();
@@ -179,8 +169,9 @@ export function entriesIn(text: string): { readonly entries: EngineEntry[]; read
   let skipped = 0;
   for (const each of lists as unknown[]) {
     const { name, items } = (each ?? {}) as { name?: unknown; items?: unknown };
-    if (typeof name !== 'string' || !(items === undefined || items === null || Array.isArray(items)))
+    if (typeof name !== 'string' || !(items === undefined || items === null || Array.isArray(items))) {
       throw strange;
+    }
     for (const item of (items ?? []) as unknown[]) {
       const entry = entryOf(name, item);
       if (!entry) {

@@ -16,7 +16,7 @@ import { createPictures, wasPulled } from './pictures.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
 import { createTurns } from './upstream.ts';
 import { engineState, type Store } from '../mirror/mirror.ts';
-import { isChosen, type View } from '../mirror/view.ts';
+import { isChosen, type OfSome, type View } from '../mirror/view.ts';
 
 export type Engine = ReturnType<typeof createEngines>[number];
 
@@ -179,8 +179,8 @@ export function worstOf(all: readonly Pick<EngineStatus, 'kind' | 'freshness'>[]
  * answer would say that nobody is banned.
  */
 function decisive<T extends { readonly kind: Engine['kind'] }>(upstreams: readonly T[]): readonly T[] {
-  const own = upstreams.filter(({ kind }) => kind === 'lapi');
-  return own.length > 0 ? own : upstreams;
+  const lapis = upstreams.filter(({ kind }) => kind === 'lapi');
+  return lapis.length > 0 ? lapis : upstreams;
 }
 
 /**
@@ -202,7 +202,7 @@ function isAwaited(store: Store, engine: Engine): boolean {
 }
 
 /** Whether the decisions of at least one upstream of a view that counts are known. A view without an upstream is known. */
-export function isKnown(engines: readonly Engine[], store: Store, view: View): boolean {
+export function isKnown(engines: readonly Engine[], store: Store, view: OfSome): boolean {
   const chosen = decisive(engines.filter(({ handle }) => isChosen(view, handle)));
   return chosen.length === 0 || chosen.some((engine) => hasList(store, engine));
 }
@@ -211,9 +211,9 @@ export function isKnown(engines: readonly Engine[], store: Store, view: View): b
  * Whether a list of a view is whole: a device takes it in place of all that it has. The decisions of every engine of the view
  * are known; where it has other sources alone, those of one.
  */
-export function isWhole(engines: readonly Engine[], store: Store, view: View): boolean {
-  const own = engines.filter(({ kind, handle }) => kind === 'lapi' && isChosen(view, handle));
-  return own.every((engine) => hasList(store, engine)) && isKnown(engines, store, view);
+export function isWhole(engines: readonly Engine[], store: Store, view: OfSome): boolean {
+  const lapis = engines.filter(({ kind, handle }) => kind === 'lapi' && isChosen(view, handle));
+  return lapis.every((engine) => hasList(store, engine)) && isKnown(engines, store, view);
 }
 
 /** Whether no first answer of an upstream of a view is worth waiting for. */
@@ -223,9 +223,7 @@ export function isComplete(engines: readonly Engine[], store: Store, view: View)
 
 /** Whether the decisions of every engine are known; without an engine, those of another source. */
 export function areKnown(engines: readonly Engine[], store: Store): boolean {
-  const own = engines.filter(({ kind }) => kind === 'lapi');
-  if (own.length > 0) return own.every((engine) => hasList(store, engine));
-  return engines.length === 0 || engines.some((engine) => hasList(store, engine));
+  return isWhole(engines, store, { engines: null, limits: null });
 }
 
 /** Whether the decisions of every upstream are: then those of any view are. */

@@ -4,7 +4,7 @@
 
 import type { HostedSettings } from '../config/upstreams.ts';
 import { SplitError } from '../formats/json-split.ts';
-import { noValidators, retryAfterMs, type Answer } from './list-pull.ts';
+import { failed, noValidators, retryAfterMs, type Answer } from './list-pull.ts';
 import { ask, createDeadline, split, type Enter, type Reader } from './upstream.ts';
 
 /** The answer may be made for us alone, so its first byte may take as long as that of an engine's full list. */
@@ -15,9 +15,6 @@ export async function pullHosted(
   reader: Reader,
 ): Promise<Answer> {
   const { apiKey, keyName, timeoutMs } = source;
-  const failed = (problem: string, more: object = {}): Answer => {
-    return { kind: 'failed', problem, waitMs: null, refused: false, ...more };
-  };
   const begins = await source.enter();
   const deadline = createDeadline(timeoutMs, patience * timeoutMs);
   const startedMs = Date.now();

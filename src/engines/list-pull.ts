@@ -6,7 +6,7 @@ import type { ListSettings } from '../config/upstreams.ts';
 import type { Network } from '../formats/ip.ts';
 import type { Validators } from '../mirror/progress.ts';
 import { createLines, readLine } from './list-text.ts';
-import { createDeadline, readBody, type Enter } from './upstream.ts';
+import { createDeadline, ownUserAgent, readBody, type Enter } from './upstream.ts';
 
 /** What came of a pull. `whole`: the reader has all of it. `same`: it is what it was. */
 export type Answer =
@@ -24,6 +24,11 @@ export interface Failed {
   readonly waitMs: number | null;
   /** It does not accept our key: an operator has to act. */
   readonly refused: boolean;
+}
+
+/** What failed and nothing else, unless it says so. */
+export function failed(problem: string, more: Partial<Pick<Failed, 'waitMs' | 'refused'>> = {}): Failed {
+  return { kind: 'failed', problem, waitMs: null, refused: false, ...more };
 }
 
 /** Takes what a list says. */
@@ -57,12 +62,12 @@ export async function pullList(
       await body?.cancel();
       if (status === 304 && validators) return { kind: 'same' };
       const problem = status === 200 ? 'is a web page' : `answers with status ${status}`;
-      return { kind: 'failed', problem, waitMs: retryAfterMs(headers, Date.now()), refused: false };
+      return failed(problem, { waitMs: retryAfterMs(headers, Date.now()) });
     }
     if (body) await readLines(list, body, reader, (bytes) => deadline.received(bytes));
     return { kind: 'whole', validators: validatorsOf(headers), isMeasured: headers.has('content-length') };
   } catch (error) {
-    return { kind: 'failed', problem: describe(error, deadline.signal), waitMs: null, refused: false };
+    return failed(describe(error, deadline.signal));
   } finally {
     deadline.stop();
   }
@@ -78,7 +83,7 @@ async function ask(
     ...(etag === null ? {} : { 'if-none-match': etag }),
     ...(modified === null ? {} : { 'if-modified-since': modified }),
   };
-  const standard = { 'user-agent': 'lapidary/v1', accept: 'text/plain, text/csv, */*', ...condition };
+  const standard = { 'user-agent': ownUserAgent, accept: 'text/plain, text/csv, */*', ...condition };
   for (let url = new URL(first), redirects = 0; ; redirects++) {
     const headers = url.origin === new URL(first).origin ? { ...standard, ...own } : standard;
     const response = await fetch(url.href, { redirect: 'manual', cache: 'no-store', headers, signal });

@@ -17,7 +17,7 @@ import type { KnownPicture, Progress, Validators } from '../mirror/progress.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { changedLink } from './link.ts';
 import { pullHosted } from './hosted-pull.ts';
-import { pullList, type Answer, type Failed } from './list-pull.ts';
+import { failed, pullList, type Answer, type Failed } from './list-pull.ts';
 import { valueOf } from './list-text.ts';
 import { createPlanner, withinCeiling, type Planner, type RemovalPolicy } from './plan.ts';
 import type { RoundResult, Rounds } from './rounds.ts';
@@ -48,7 +48,7 @@ const manners: Readonly<Record<Source['kind'], Manner>> = {
 };
 
 /** A publisher's mistake lasts for longer than it takes to fetch the list twice. */
-const isEmpty =
+const emptied =
   'is empty, and what it had stays for now. If it is right: "may_be_empty": true in its entry of UPSTREAMS';
 
 const firstBackoffMs = 60_000;
@@ -85,7 +85,7 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
   if (wasPulled(state())) first.resolve();
   let running: Promise<RoundResult> | null = null;
 
-  const failed = ({ problem, waitMs, refused }: Failed): RoundResult => {
+  const noteFailed = ({ problem, waitMs, refused }: Failed): RoundResult => {
     const { failures, pull, full } = now();
     const error = `${what} ${problem}`;
     const backoffMs = Math.min(intervalMs, longestBackoffMs, firstBackoffMs * 2 ** failures);
@@ -158,7 +158,7 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     const answer = await (source.kind === 'list'
       ? readList(source, reading)
       : readHosted(source, reading, maxDecisions));
-    if (answer.kind === 'failed') return failed(answer);
+    if (answer.kind === 'failed') return noteFailed(answer);
     // No await from here on: the plan is made and applied against one and the same mirror.
     const nowMs = Date.now();
     const own = rowsOf(mirror, handle);
@@ -169,12 +169,14 @@ export function createPictures(store: Store, { maxDecisions }: Settings, source:
     if (answer.kind === 'nothing' || (source.kind === 'hosted' && isEmptied))
       return foundNothing(pull, nowMs);
     if (isEmptied && source.kind === 'list' && !source.mayBeEmpty) {
-      return failed({ kind: 'failed', problem: isEmpty, waitMs: null, refused: false });
+      return noteFailed(failed(emptied));
     }
     const plan = withinCeiling(picture, handle, store, maxDecisions);
     const full = changedLink(who, now().full, 'ok', plan.warning ?? null);
     const decisions = own.size + plan.add.length - plan.remove.length;
-    const known = answer.kind === 'same' ? now().known : knownBy(answer.validators, plan, source, decisions);
+    const knownNow = (list: ListSettings): KnownPicture | null =>
+      answer.kind === 'same' ? now().known : knownBy(answer.validators, plan, list, decisions);
+    const known = source.kind === 'list' ? knownNow(source) : null;
     const progress = ({ progress: before }: EngineState): Progress => ({
       ...before,
       full,
@@ -352,17 +354,15 @@ function conditionOf(
 function knownBy(
   validators: Validators,
   { held, leftOut }: Plan,
-  source: Source,
+  list: ListSettings,
   decisions: number,
 ): KnownPicture | null {
   const { etag, modified } = validators;
   if ((etag === null && modified === null) || held.size > 0 || leftOut > 0) return null;
-  return { etag, modified, settings: settingsOf(source), decisions };
+  return { etag, modified, settings: settingsOf(list), decisions };
 }
 
 /** Of those by which it is read. */
-function settingsOf(source: Source): string {
-  const { url, name } = source;
-  const how = source.kind === 'list' ? [source.allowReserved] : [];
-  return digestOf(JSON.stringify([url, name, ...how])).slice(0, 16);
+function settingsOf({ url, name, allowReserved }: ListSettings): string {
+  return digestOf(JSON.stringify([url, name, allowReserved])).slice(0, 16);
 }

@@ -10,7 +10,7 @@ import type { Decision } from '../formats/decision.ts';
 import { createSplitter, SplitError, type ListName } from '../formats/json-split.ts';
 import { createIdleTimeout } from '../runtime/wait.ts';
 
-const ownUserAgent = 'lapidary/v1';
+export const ownUserAgent = 'lapidary/v1';
 
 /** Takes the elements of an answer. */
 export interface Reader {
@@ -103,7 +103,7 @@ export async function postMetrics(
   return statusOf(upstream, '/v1/usage-metrics', upstream.apiKey, init);
 }
 
-type Init = RequestInit & { readonly headers?: Readonly<Record<string, string>> };
+export type Init = RequestInit & { readonly headers?: Readonly<Record<string, string>> };
 
 /** The status of an answer whose body does not matter; null: there was no answer in time. */
 async function statusOf(upstream: Reached, path: string, key: string, init: Init): Promise<number | null> {
@@ -118,11 +118,10 @@ async function statusOf(upstream: Reached, path: string, key: string, init: Init
   }
 }
 
-/** A request of a path and query of LAPI. */
-export function ask(
+/** A request of a path and query of LAPI, as whoever its headers say. */
+export function send(
   upstream: Pick<EngineSettings, 'url' | 'headers'>,
   path: string,
-  key: string,
   { headers, ...init }: Init,
 ): Promise<Response> {
   return fetch(upstream.url + path, {
@@ -131,8 +130,18 @@ export function ask(
     redirect: 'manual',
     // A cache would stop the feed, and could mix up the answers to several keys.
     cache: 'no-store',
-    headers: { ...upstream.headers, 'x-api-key': key, 'user-agent': ownUserAgent, ...headers },
+    headers: { ...upstream.headers, 'user-agent': ownUserAgent, ...headers },
   });
+}
+
+/** One as a bouncer. */
+export function ask(
+  upstream: Pick<EngineSettings, 'url' | 'headers'>,
+  path: string,
+  key: string,
+  { headers, ...init }: Init,
+): Promise<Response> {
+  return send(upstream, path, { ...init, headers: { 'x-api-key': key, ...headers } });
 }
 
 async function pull(upstream: Engine, path: string, patienceMs: number, reader: Reader): Promise<Pull> {

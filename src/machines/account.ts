@@ -2,6 +2,7 @@
 // whether the engine accepts it. A mistake here shows a password or the registration token.
 
 import type { EngineSettings } from '../config/engines.ts';
+import { ownUserAgent } from '../engines/upstream.ts';
 import { fail, succeed, type Failure, type Result } from '../http/failure.ts';
 import { forward } from './forward.ts';
 
@@ -82,7 +83,7 @@ async function ask(
 ): Promise<Result<Answered>> {
   const body = { machine_id: machine, password, ...more };
   // Without exactly one `/` LAPI refuses the log-in; what follows it becomes the machine's version (middlewares/v1/jwt.go).
-  const headers = { 'content-type': 'application/json', 'user-agent': 'lapidary/v1' };
+  const headers = { 'content-type': 'application/json', 'user-agent': ownUserAgent };
   const request = new Request(`${engine.url}/v1/${path}`, { method: 'POST', headers });
   const bytes = new TextEncoder().encode(JSON.stringify(body));
   const answer = await forward(request, engine, { target: `/v1/${path}`, address, limitBytes, body: bytes });

@@ -93,8 +93,11 @@ function engineKey({ engines }: Filters): (readonly string[])[] {
   return engines ? [engines] : [];
 }
 
+/** By what a view has the decisions of some upstreams and not of others. */
+export type OfSome = Pick<View, 'engines' | 'limits'>;
+
 /** Whether a view includes the decisions of an engine. Both name it by its handle. */
-export function isChosen({ engines, limits }: View, handle: string): boolean {
+export function isChosen({ engines, limits }: OfSome, handle: string): boolean {
   return (engines?.includes(handle) ?? true) && (limits?.engines?.includes(handle) ?? true);
 }
 
