@@ -17,6 +17,7 @@ import {
   type Excuse,
   type Watched,
 } from './silence.ts';
+import { pause } from '../runtime/wait.ts';
 
 export type SeenBouncers = ReadonlyMap<number, SeenBouncer>;
 
@@ -27,7 +28,7 @@ export async function readBouncers(store: Store, clients: Clients): Promise<Seen
     const page = seenPage(clients, store.mirror.sequence, afterRow, Date.now());
     for (const each of page.bouncers) addSeen(all, each);
     afterRow = page.next;
-    await scheduler.wait(0);
+    await pause();
   }
   return all;
 }

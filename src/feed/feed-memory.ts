@@ -11,6 +11,7 @@ import type { Stream } from '../stream/poll.ts';
 import { createAllowListCopy } from '../writer/allow-list.ts';
 import type { RememberedKeys } from '../writer/remembered-keys.ts';
 import type { FeedMemory } from '../writer/writer.ts';
+import { pause } from '../runtime/wait.ts';
 
 interface Parts {
   readonly feed: Pick<FeedMemory, 'keyDigests' | 'note' | 'clientsOf'> & {
@@ -26,7 +27,7 @@ interface Parts {
 }
 
 /** The object's clock, and a pause in which it answers others. */
-export const rim: Rim = { now: () => Date.now(), pause: () => scheduler.wait(0) };
+export const rim: Rim = { now: () => Date.now(), pause };
 
 export function createFeedMemory(d1: D1Database, parts: Parts): FeedMemory {
   const { feed, store, stream, newKeys, keys, engine, ofBouncers } = parts;

@@ -10,6 +10,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Stream } from '../stream/poll.ts';
 import { waitingIn } from '../stream/settled.ts';
 import type { FeedStatus } from './questions.ts';
+import { pause } from '../runtime/wait.ts';
 
 export function statusOf(
   store: Store,
@@ -45,7 +46,7 @@ export function createCensus(store: Store): (nowMs: number) => Promise<Kind[]> {
   return (nowMs) => {
     if (!kinds || sinceMs(takenMs, nowMs) >= censusKeptMs) {
       takenMs = nowMs;
-      kinds = takeCensus(store.mirror, store.names, () => scheduler.wait(0));
+      kinds = takeCensus(store.mirror, store.names, pause);
     }
     return kinds;
   };
@@ -64,5 +65,5 @@ export function viewSizes(store: Store, asked: readonly LimitedView[]): Promise<
     // A cursor names engines by their handles already.
     return { ...byHandles({ ...view, engines: null, limits }, store.names), engines: view.engines };
   });
-  return sizesOf(store.mirror, views, () => scheduler.wait(0));
+  return sizesOf(store.mirror, views, pause);
 }

@@ -11,6 +11,7 @@ import { changedAt, isUnchanged, lastModified, type Conditions, type Validators 
 import { choose, entriesOf, type Chosen } from './entries.ts';
 import { forms, textOf, type Entry } from './formats.ts';
 import type { ListOptions } from './options.ts';
+import { inTurns, pause } from '../runtime/wait.ts';
 
 /** What is asked of a list, besides its view. */
 export interface LinesAsk {
@@ -147,20 +148,8 @@ export function createLists() {
 }
 
 function compressed(made: Made): Promise<Uint8Array[]> {
-  made.compressed ??= gzip(inTurns(made.slices()));
+  made.compressed ??= gzip(inTurns(made.slices(), 1));
   return made.compressed;
-}
-
-/** Each in a turn of its own. */
-async function* inTurns(slices: Iterable<string>): AsyncGenerator<string> {
-  for (const slice of slices) {
-    yield slice;
-    await pause();
-  }
-}
-
-function pause(): Promise<void> {
-  return scheduler.wait(0);
 }
 
 function dropOldest(kept: Map<string, Kept>): void {

@@ -14,6 +14,7 @@ import { gzip, streamOf } from '../stream/render.ts';
 import { contentTypes, mediaTypeFor, mediaTypes, render, type Family } from './exposition.ts';
 import { engineNamed, engineNamedOfBouncers, ofBouncers, ofFeed } from './families.ts';
 import { readAllBouncers, readTotals } from './read.ts';
+import { inTurns } from '../runtime/wait.ts';
 
 const flag = z.enum(['0', '1'], 'must be 0 or 1').default('1');
 
@@ -51,7 +52,7 @@ mount(metricsRoutes, metricsApi.operations);
 
 async function answer(c: Context<AppEnv>, families: readonly Family[]): Promise<Response> {
   const mediaType = mediaTypeFor(c.req.header('accept') ?? '');
-  const slices = inTurns(render(families, mediaType));
+  const slices = inTurns(render(families, mediaType), slicesInTurn);
   const headers = { 'content-type': contentTypes[mediaType], 'cache-control': 'no-store', vary: 'accept' };
   if (!acceptsGzip(c.req.raw)) return new Response(sent(slices), { headers });
   const gzipped = { ...headers, 'content-encoding': 'gzip', vary: 'accept, accept-encoding' };
@@ -60,15 +61,6 @@ async function answer(c: Context<AppEnv>, families: readonly Family[]): Promise<
 
 /** Some 10 ms. Of 10,000 bouncers there are 200 slices. */
 const slicesInTurn = 4;
-
-/** Others have their turns between. */
-async function* inTurns(slices: Iterable<string>): AsyncGenerator<string> {
-  let made = 0;
-  for (const slice of slices) {
-    yield slice;
-    if (++made % slicesInTurn === 0) await scheduler.wait(0);
-  }
-}
 
 function sent(slices: AsyncGenerator<string>): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();

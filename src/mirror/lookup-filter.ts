@@ -7,6 +7,7 @@
 import type { Network } from '../formats/ip.ts';
 import { addedSince, isActive, type Mirror } from './memory.ts';
 import { networkOf } from './view.ts';
+import { pause } from '../runtime/wait.ts';
 
 /** Plain data: it crosses the object's RPC. */
 export interface LookupFilter {
@@ -68,7 +69,7 @@ export function createKeptFilter(mirror: Mirror): () => Promise<LookupFilter> {
   return async () => {
     if (!kept || isWorn(kept, mirror)) kept = createLookupFilter(mirror.byId.size);
     const filter = kept;
-    while (!extend(filter, mirror, sliceRows)) await scheduler.wait(0);
+    while (!extend(filter, mirror, sliceRows)) await pause();
     return filter;
   };
 }

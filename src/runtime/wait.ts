@@ -1,4 +1,19 @@
-// Limits on waiting. The work goes on when its limit is over, and only an `IdleTimeout` aborts something.
+// Limits on waiting. The work goes on when its limit is over, and only an `IdleTimeout` aborts something. And pauses, in which
+// others have their turns.
+
+/** Lets others be answered: to be awaited between two parts of what takes long. */
+export function pause(): Promise<void> {
+  return scheduler.wait(0);
+}
+
+/** As many slices in each turn. */
+export async function* inTurns<Slice>(slices: Iterable<Slice>, perTurn: number): AsyncGenerator<Slice> {
+  let made = 0;
+  for (const slice of slices) {
+    yield slice;
+    if (++made % perTurn === 0) await pause();
+  }
+}
 
 /** The answer of `work`. Throws when that takes longer than `limitMs`. */
 export async function answerWithin<Answer>(work: Promise<Answer>, limitMs: number): Promise<Answer> {

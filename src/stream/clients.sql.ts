@@ -11,6 +11,7 @@ import * as memory from './clients.ts';
 import type { Use } from './client-records.ts';
 import type { ClientRow, Clients, KeptClient } from './clients.ts';
 import { createMissing } from '../mirror/decisions.sql.ts';
+import { pause } from '../runtime/wait.ts';
 
 const table = `CREATE TABLE IF NOT EXISTS client_rows (id INTEGER PRIMARY KEY, body TEXT NOT NULL)`;
 
@@ -120,7 +121,7 @@ export function createClientLog(storage: DurableObjectStorage, clients: Clients)
       for (const row of [...clients.dirty].slice(0, allowance)) {
         allowance--;
         tryWrite(row);
-        await scheduler.wait(0);
+        await pause();
       }
       writing = false;
     },
