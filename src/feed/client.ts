@@ -70,8 +70,8 @@ export function createFeedClient() {
     const followed = await counting.send(asked.askedMs, (counts) =>
       askFeed(env, async (feed) => feed.follow({ ...ask, counts })),
     );
-    // After a change through this isolate it is not known whether the answer has it.
     const isNews = followed.sequence !== follower.known()?.part.sequence;
+    // After a change through this isolate it is not known whether the answer has it.
     follower.take(asked, followed, before === changes);
     if (isNews) waiters.wakeAll();
     lookups.learnLatest(followed.sequence, asked.askedMs);

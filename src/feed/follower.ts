@@ -18,7 +18,7 @@ import { advancePlain, samePlainCursor } from '../stream/cursor.ts';
 import { mostAgeMs, type Mark } from '../stream/invalidated.ts';
 import { changesSince } from '../stream/delta.ts';
 import { changesInPart, type StreamAnswer } from '../stream/poll.ts';
-import { bodyOf, smallBody } from '../stream/render.ts';
+import { bodyOf, smallBody, type Rendering } from '../stream/render.ts';
 import { createCursors } from './cursors.ts';
 import type { FollowAsk, Followed } from './questions.ts';
 import type { Known } from './unbanned.ts';
@@ -199,9 +199,7 @@ export function createFollower() {
       const undo = (): void => {
         if (samePlainCursor(cursors.get(key), next)) cursors.set(key, cursor);
       };
-      // Not kept for others: a request must not wait for what another one makes.
-      const rendering = { name: '', gzip: gzip(), nowMs, endOf: endsMs };
-      return bodyOf(new Map(), { answer, pending: [] }, rendering, undo);
+      return longBody(answer, { gzip: gzip(), nowMs, endOf: endsMs }, undo);
     },
 
     /** Up to where this isolate has followed the feed. Null: no feed is known here. */
@@ -244,9 +242,8 @@ export function createFollower() {
       const answer = baseline === undefined ? null : changesInPart(part, translated, from);
       if (!answer) return { kind: 'elsewhere' };
       const mirror = part;
-      const rendering = { name: '', gzip: gzip(), nowMs, endOf: (row: Row) => endOf(mirror, row) };
-      const body = bodyOf(new Map(), { answer, pending: [] }, rendering, () => undefined);
-      return { kind: 'changed', body };
+      const rendering = { gzip: gzip(), nowMs, endOf: (row: Row) => endOf(mirror, row) };
+      return { kind: 'changed', body: longBody(answer, rendering, () => undefined) };
     },
 
     /** Learns from the object's answer to a poll where its client stands. An object of the release before does not say it. */
@@ -271,4 +268,13 @@ export function createFollower() {
     mark: (): Mark | null => mark,
     isolate: (): string => (isolate ||= crypto.randomUUID()),
   };
+}
+
+/** Not kept for others: a request must not wait for what another one makes. */
+function longBody(
+  answer: Parameters<typeof smallBody>[0],
+  rendering: Omit<Rendering, 'name'>,
+  onCancel: () => void,
+): Promise<StreamBody> {
+  return bodyOf(new Map(), { answer, pending: [] }, { ...rendering, name: '' }, onCancel);
 }

@@ -37,7 +37,7 @@ export function createUnbanned() {
       network: Network,
       known: Known | null,
       isFresh: boolean,
-      isOfSome = false,
+      isOfSome: boolean,
     ): 'unbanned' | 'follow' | 'ask' {
       if (copy && known && !goesWith(copy, known)) copy = null;
       if (!copy || (isOfSome && !copy.isForAll)) return 'ask';

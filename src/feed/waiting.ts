@@ -28,12 +28,13 @@ interface Waiter {
   isWoken: boolean;
 }
 
-/** How long one sleeps until it sees that it was woken. The more there are the longer, so that all wake 10,000 times a second at most. */
+/**
+ * How long one sleeps until it sees that it was woken. The more there are the longer, so that all wake 10,000 times a second
+ * at most.
+ */
 function stepFor(waiters: number): number {
   return Math.min(lookMs, Math.max(250, waiters / 10));
 }
-
-export type Waiting = ReturnType<typeof createWaiting>;
 
 export function createWaiting() {
   /** The oldest first. */

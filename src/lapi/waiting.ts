@@ -3,14 +3,13 @@
 // given. So no change is lost, however many clients go away while they wait.
 
 import { stream, waiting } from '../feed/client.ts';
+import type { Place } from '../feed/waiting.ts';
 import { emptyStream } from '../formats/lapi-json.ts';
 import { lapiError } from '../http/failure.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { clientName } from '../stream/clients.ts';
 import { admitAgain, refusalOf } from './admit.ts';
 import { answerPoll, apiKey, questionOf, responseOf, type Asker, type StreamQuery } from './poll.ts';
-
-type Place = NonNullable<ReturnType<typeof waiting.enter>>;
 
 /** The answer to a poll: at once, or when something changes. */
 export function answerStream(asker: Asker, query: StreamQuery): Response | Promise<Response> {

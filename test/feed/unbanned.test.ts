@@ -74,7 +74,7 @@ test('never for a banned address, however an isolate follows and fetches, and th
             follower.take(asking, object.follow(asking.ask), true);
           }
           for (const of of asked) {
-            const result = unbanned.look(of, follower.known(), now === 'follow');
+            const result = unbanned.look(of, follower.known(), now === 'follow', false);
             if (now !== 'follow') expect(result).not.toBe('unbanned');
             if (result !== 'unbanned') continue;
             answered++;
@@ -104,7 +104,7 @@ test('not before it has put in all that it followed', () => {
   const last = parseNetwork(values.at(-1) as string) as Network;
   const other = parseNetwork('192.0.2.1') as Network;
   const looks = [last, last, other, last, other];
-  expect(looks.map((of) => unbanned.look(of, follower.known(), true))).toEqual([
+  expect(looks.map((of) => unbanned.look(of, follower.known(), true, false))).toEqual([
     'ask',
     'ask',
     'unbanned',
