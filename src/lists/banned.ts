@@ -4,7 +4,7 @@
 import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
-import { joined, withoutAllowed } from '../mirror/allowed.ts';
+import { withoutAllowed, withoutGaps } from '../mirror/allowed.ts';
 import { countPrefix, covering } from '../mirror/covering.ts';
 import { endOf, type Mirror } from '../mirror/memory.ts';
 import { passing, type View } from '../mirror/view.ts';
@@ -35,7 +35,7 @@ export async function bannedBy(
   pause: () => Promise<void>,
 ): Promise<[v4: Part, v6: Part]> {
   const { sequence } = mirror;
-  const allowed = joined(mirror.allowed);
+  const allowed = withoutGaps(mirror.allowed);
   const atThen = { holds: new Map(mirror.holds) };
   const all = [...mirror.byCanonicalValue.values()];
   const passes = passing(view);

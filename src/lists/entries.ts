@@ -69,7 +69,7 @@ export async function choose(
   await cut(parts, Math.min(limit ?? Infinity, view.limits?.maxDecisions ?? Infinity), pause);
   await pause();
   const lines = countOf(parts);
-  return { ...(await joined(parts, lines, pause)), omitted: all - lines };
+  return { ...(await linesOf(parts, lines, pause)), omitted: all - lines };
 }
 
 /** Of two equal networks, what is known of the one that lasts longer. */
@@ -133,7 +133,7 @@ function countOf(parts: readonly Sorted[]): number {
 /** Lines that are put together in one turn. */
 const sliceLines = 20_000;
 
-async function joined(
+async function linesOf(
   parts: readonly Sorted[],
   lines: number,
   pause: () => Promise<void>,
@@ -163,10 +163,10 @@ export function* entriesOf({ rows, left, prefixes, untilMs }: Chosen, asOfMs: nu
     const family = familyOf(row);
     const isLeft = row.withheld === true;
     const slash = canonicalValue.indexOf('/');
+    const words = left.subarray(place, place + (isLeft ? (family === 4 ? 1 : 4) : 0));
+    place += words.length;
     yield {
-      address: isLeft
-        ? textOf(left.subarray(place, (place += family === 4 ? 1 : 4)))
-        : canonicalValue.slice(0, slash < 0 ? undefined : slash),
+      address: isLeft ? addressOf(words) : canonicalValue.slice(0, slash < 0 ? undefined : slash),
       prefixBits: prefixes[at] as number,
       family,
       id,
@@ -177,7 +177,7 @@ export function* entriesOf({ rows, left, prefixes, untilMs }: Chosen, asOfMs: nu
   }
 }
 
-function textOf(words: Uint32Array): string {
+function addressOf(words: Uint32Array): string {
   const bytes = [...words].flatMap((word) => [
     word >>> 24,
     (word >>> 16) & 255,

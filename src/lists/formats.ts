@@ -121,7 +121,10 @@ function lastOf(entry: Entry): string {
   return network ? lastAddress(network) : entry.address;
 }
 
-/** A scenario's name where a comma, a quote or a `$` would be read as something else, and by a spreadsheet what begins like a formula. */
+/**
+ * A scenario's name where a comma, a quote or a `$` would be read as something else, and by a spreadsheet what begins like a
+ * formula.
+ */
 function plainText(scenario: string): string {
   return scenario.replace(/[^\w ./:@+-]|^[@+-]/g, '_');
 }

@@ -10,7 +10,7 @@
 
 import { isOfAddresses } from '../formats/canonical.ts';
 import { knownSince, type Row } from '../formats/decision.ts';
-import type { Network } from '../formats/ip.ts';
+import { parseNetwork, type Network } from '../formats/ip.ts';
 import {
   createAllowed,
   isWithheld,
@@ -38,7 +38,7 @@ export interface Rim {
   readonly pause: () => Promise<unknown>;
 }
 
-/** Of one turn: values that are read, networks that are read to judge their decisions, and decisions that change: 10 ms at most. */
+/** Of one turn: values that are read, networks that are read to judge decisions, and decisions that change. 10 ms at most. */
 export const sliceValues = 1_000;
 const sliceCost = 2_000;
 export const sliceChanges = 250;
@@ -319,8 +319,8 @@ export async function effectOf(
   }
   const allowed = rangesOf([...mirror.allowed.entries, own]);
   const wider = [...rows.values()].flatMap((row) => {
-    const read = readEntry({ id: 0, value: row.canonicalValue, expiresMs: null });
-    return read && read.network.prefixBits < own.network.prefixBits ? [{ row, network: read.network }] : [];
+    const network = parseNetwork(row.canonicalValue);
+    return network && network.prefixBits < own.network.prefixBits ? [{ row, network }] : [];
   });
   const decisions = listed(
     store,

@@ -127,7 +127,7 @@ export function notAllowed({ v4, v6 }: Ranges, network: Network): bigint {
 }
 
 /** The addresses that are allowed, with entries side by side as one: between two of these some address is not allowed. */
-export function joined({ v4, v6 }: Ranges): Addresses {
+export function withoutGaps({ v4, v6 }: Ranges): Addresses {
   const join = (ranges: readonly Bounds[]): Bounds[] => {
     const wider: Bounds[] = [];
     for (const { first, last } of ranges) {
