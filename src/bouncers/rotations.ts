@@ -102,8 +102,8 @@ export const slowShape = z
   })
   .meta({
     description:
-      'Bouncers on the old key, or on both, between whose pulls more time was seen than the grace has. Where several devices share such a key, one may ' +
-      'find its old key expired before it has the new one.',
+      'Bouncers on the old key, or on both, between whose pulls more time was seen than the grace has. Where several ' +
+      'devices share such a key, one may find its old key expired before it has the new one.',
   });
 
 export const rotationShape = z
@@ -325,7 +325,7 @@ export async function showRotation(
 
 function describeAll({ rotation, members }: RotationFacts, clientsOf: ClientsOf, nowMs: number) {
   const described = members.map((member) => describeMember(member, clientsOf(member.bouncerId), nowMs));
-  const onTheirWay = members.filter((_, at) => /^(?:waiting|grace)$/.test(described[at]?.state ?? ''));
+  const onTheirWay = members.filter((_, at) => ['waiting', 'grace'].includes(described[at]?.state ?? ''));
   return {
     rotation: describeRotation(rotation, members.length),
     members: described,

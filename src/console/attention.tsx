@@ -21,15 +21,14 @@ export interface Need {
 const mostOfAKind = 5;
 const soonMs = 7 * 86_400_000;
 
-/**
- * `suspected`: hosts that may be copies. `breaks`: of the audit log, which nobody has acknowledged. `webhooks`: none for whom
- * may not see them.
- */
 interface Known {
   readonly feed: FeedBody;
   readonly roster: readonly RosterRow[];
+  /** Hosts that may be copies. */
   readonly suspected: number;
+  /** Of the audit log: those that nobody has acknowledged. */
   readonly breaks: readonly Break[];
+  /** None for whom may not see them. */
   readonly webhooks: readonly Webhook[];
 }
 

@@ -10,12 +10,10 @@ import { linkTo, type At } from './at.ts';
 import { call, onceBy, part } from './call.ts';
 import { Post, RefusedBanner, TextField, type Sent } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
-import { Done, Lines, Pages, Table, Tag, Time } from './parts.tsx';
+import { Done, Lines, Table, Tag, Time } from './parts.tsx';
 import { agoOf, countOf, some } from './words.ts';
 
 export type Webhook = z.input<typeof shownWebhook>;
-
-const pageRows = 50;
 
 const columns = [
   { title: 'Name' },
@@ -44,14 +42,13 @@ async function webhooksPage(
   at: At,
   { sent, tested }: { sent?: Sent; tested?: Tested },
 ): Promise<Response> {
-  const { after, done } = c.req.query();
-  const answer = await call<{ webhooks: Webhook[]; next: number | null }>(c, 'GET', '/webhooks', {
-    query: { after, limit: pageRows },
-  });
+  const { done } = c.req.query();
+  // There are 20 at most.
+  const answer = await call<{ webhooks: Webhook[] }>(c, 'GET', '/webhooks');
   if (!answer.ok) return refusedPage(at, answer.refused);
-  const { webhooks, next } = answer.body;
+  const { webhooks } = answer.body;
   return respond(
-    <Page at={at} title="Webhooks" nav="/webhooks" sub={sentenceOf(webhooks, after)} live={!sent && !tested}>
+    <Page at={at} title="Webhooks" nav="/webhooks" sub={sentenceOf(webhooks)} live={!sent && !tested}>
       <Done done={done} words={{ deleted: 'Deleted, with the messages that waited for it.' }} />
       <RefusedBanner sent={sent} />
       {tested === undefined ? null : <TestBanner tested={tested} />}
@@ -62,22 +59,15 @@ async function webhooksPage(
           ))}
         </Table>
       )}
-      <Pages
-        before={after === undefined ? null : linkTo(at, '/webhooks')}
-        beforeText="← to the first"
-        after={next === null ? null : linkTo(at, '/webhooks', { after: next })}
-      />
       <NewWebhook at={at} sent={sent} />
     </Page>,
     sent?.refused.status,
   );
 }
 
-function sentenceOf(webhooks: readonly Webhook[], after: string | undefined): string {
+function sentenceOf(webhooks: readonly Webhook[]): string {
   if (webhooks.length === 0) {
-    return after === undefined
-      ? 'Nobody is told when a bouncer falls silent, an engine refuses, or a key ends.'
-      : 'There are no more.';
+    return 'Nobody is told when a bouncer falls silent, an engine refuses, or a key ends.';
   }
   const failing = webhooks.filter(isFailing).length;
   if (failing === 0) return `${some(webhooks.length, 'webhook')}, and none fails.`;
