@@ -2,7 +2,7 @@
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { backUp, putBack } from '../support/backup.ts';
-import { formOf, openBrowser, plain, signedIn, type Page } from '../support/console.ts';
+import { formOf, openBrowser, signedIn, wordsOf } from '../support/console.ts';
 import { addBouncer, operator } from '../support/http.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 import { makeToken } from '../support/operators.ts';
@@ -11,7 +11,6 @@ beforeEach(() => {
   startModelEngine();
 });
 
-const wordsOf = ({ text }: Page): string => plain(text.replace(/<[^>]*>/g, ' ')).replace(/\s+/g, ' ');
 const verdict = async (): Promise<[number, any]> => {
   const { status, body } = await operator('GET', '/audit/verify');
   return [status, body];

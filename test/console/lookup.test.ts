@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { makeToken, pass } from '../support/operators.ts';
-import { formOf, plain, signedIn, type Browser, type Page } from '../support/console.ts';
+import { formOf, plain, signedIn, type Browser, type Page, wordsOf } from '../support/console.ts';
 
 let engine: ModelEngine;
 let browser: Browser;
@@ -26,11 +26,10 @@ const patch = (name: string, body: object) =>
 const lookUp = (query: string): Promise<Page> => browser.get(`/console/lookup?${query}`);
 
 /** What a page says, without its markup. */
-const textOf = ({ text }: Page): string => plain(text.replace(/<[^>]*>/g, ' ')).replace(/\s+/g, ' ');
 /** What it says of a bouncer. */
 const saidOf = ({ text }: Page, name: string): string => {
   const row = [...text.matchAll(/<tr>[\s\S]*?<\/tr>/g)].find(([each]) => each.includes(`>${name}</a>`));
-  return textOf({ text: row?.[0] ?? '' } as Page);
+  return wordsOf({ text: row?.[0] ?? '' });
 };
 
 test('asks what is to be looked up, by a form that every page has', async () => {
@@ -45,22 +44,22 @@ test('says which decisions cover an address, from where, until when, and which l
   await sync();
   await ban('192.0.2.77');
   const page = await lookUp('value=+192.0.2.77+');
-  expect(textOf(page)).toContain('Covered by 2 decisions, of default and operators of Lapidary.');
-  expect(textOf(page)).toMatch(/Banned until \d+ \w+ 20\d\d, [\d:]+ UTC \(3 h 59 min left\)/);
+  expect(wordsOf(page)).toContain('Covered by 2 decisions, of default and operators of Lapidary.');
+  expect(wordsOf(page)).toMatch(/Banned until \d+ \w+ 20\d\d, [\d:]+ UTC \(3 h 59 min left\)/);
   expect(page.text).toContain('<code>192.0.2.0/24</code>');
   expect(page.text).toContain('a range');
   expect(page.text).toContain('at the engine');
   const link = /<a href="([^"]*)">Unban…/.exec(page.text)![1]!;
   expect(plain(link)).toBe('/console/unban?value=192.0.2.77&scope=Ip&type=ban');
   const none = await lookUp('value=198.51.100.1');
-  expect(textOf(none)).toContain('Nothing that is known here covers 198.51.100.1.');
+  expect(wordsOf(none)).toContain('Nothing that is known here covers 198.51.100.1.');
 });
 
 test('finds countries and AS, however they are written', async () => {
   await operator('POST', '/decisions', { value: 'FR', scope: 'Country', duration: '4h' });
   await operator('POST', '/decisions', { value: '64500', scope: 'AS', duration: '4h' });
   for (const query of ['value=fr', 'value=FR&scope=country', 'value=AS64500', 'value=64500&scope=as']) {
-    expect(textOf(await lookUp(query)), query).toContain('Covered by 1 decision');
+    expect(wordsOf(await lookUp(query)), query).toContain('Covered by 1 decision');
   }
 });
 
@@ -80,20 +79,20 @@ test('follows a ban from not yet over sent once to sent twice', async () => {
     expect.stringMatching(/sent twice it polled again after the first answer that had it/),
   ]);
   const page = await lookUp('value=192.0.2.77');
-  expect(textOf(page)).toContain('1 sent twice: a poll came after the first answer');
-  expect(textOf(page)).toContain('Nobody can know that an answer arrived');
+  expect(wordsOf(page)).toContain('1 sent twice: a poll came after the first answer');
+  expect(wordsOf(page)).toContain('Nobody can know that an answer arrived');
 });
 
 test('calls nothing banned that the allow-list withholds', async () => {
   await ban('192.0.2.77');
-  expect(textOf(await lookUp('value=192.0.2.77'))).toContain('Banned until');
+  expect(wordsOf(await lookUp('value=192.0.2.77'))).toContain('Banned until');
   await operator('POST', '/allowlist', { value: '192.0.2.77', comment: 'office' });
-  const page = textOf(await lookUp('value=192.0.2.77'));
+  const page = wordsOf(await lookUp('value=192.0.2.77'));
   expect(page).toContain('Withheld : no bouncer that follows the stream is sent it.');
   expect(page).not.toContain('Banned until');
   // A decision that is served stands above one that is not.
   await operator('POST', '/decisions', { value: 'FR', scope: 'Country', duration: '4h' });
-  expect(textOf(await lookUp('value=FR'))).toContain('Banned until');
+  expect(wordsOf(await lookUp('value=FR'))).toContain('Banned until');
 });
 
 test('says of each decision apart what a bouncer was sent', async () => {
@@ -145,7 +144,7 @@ test('shows bouncers in pages, each evaluated by itself', async () => {
   await operator('POST', '/bouncers/import', { bouncers: Array.from({ length: 60 }, (_, at) => row(at)) });
   await ban('192.0.2.77');
   const first = await lookUp('value=192.0.2.77');
-  expect(textOf(first)).toContain('Of the 50 bouncers of this page.');
+  expect(wordsOf(first)).toContain('Of the 50 bouncers of this page.');
   const next = plain(/<a href="([^"]*)">next/.exec(first.text)![1]!);
   const second = await browser.get(next);
   expect(second.text.match(/\/console\/bouncers\/fw-/g)!.length).toBe(10);
@@ -168,7 +167,7 @@ test('narrows bouncers to those with a part of a name, and its links keep that',
   const next = plain(/<a href="([^"]*)">next/.exec(first.text)![1]!);
   const second = await browser.get(next);
   expect(second.text.match(/\/console\/bouncers\/web-/g)!.length).toBe(10);
-  expect(textOf(await lookUp('value=192.0.2.77&bouncer=mail'))).toContain(
+  expect(wordsOf(await lookUp('value=192.0.2.77&bouncer=mail'))).toContain(
     'No bouncer’s name has that in it.',
   );
 });
@@ -176,7 +175,7 @@ test('narrows bouncers to those with a part of a name, and its links keep that',
 test('does not say that nothing covers an address before every list is known', async () => {
   engine.fault = () => new Response(null, { status: 500 });
   await sync();
-  const text = textOf(await lookUp('value=192.0.2.77'));
+  const text = wordsOf(await lookUp('value=192.0.2.77'));
   expect(text).toContain('No full list of default is known: what it bans is not here.');
 });
 
@@ -208,7 +207,7 @@ describe('odd input', () => {
       expect(text).not.toContain('<script>alert');
       expect(text).not.toContain('<img');
     }
-    expect(textOf(await lookUp(`value=${encodeURIComponent(markup)}`))).toContain('Covered by 1 decision');
+    expect(wordsOf(await lookUp(`value=${encodeURIComponent(markup)}`))).toContain('Covered by 1 decision');
   });
 });
 
@@ -218,7 +217,7 @@ test('a ban leads to its look-up, and from there to an unban', async () => {
   const done = await browser.submit(await browser.get(form), '/ban', { duration: '4h' });
   expect(done.headers.get('location')).toBe('/console/lookup?value=198.51.100.7&done=banned');
   const shown = await browser.get(done.headers.get('location')!);
-  expect(textOf(shown)).toContain('Banned. Each bouncer whose view it is in gets it with its next poll.');
+  expect(wordsOf(shown)).toContain('Banned. Each bouncer whose view it is in gets it with its next poll.');
   const unban = plain(/<a href="([^"]*)">Unban…/.exec(shown.text)![1]!);
   const removed = await browser.submit(await browser.get(unban), '/unban');
   expect(removed.text).toContain('1 decision was removed.');

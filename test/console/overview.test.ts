@@ -3,7 +3,7 @@ import { beforeEach, expect, test } from 'vitest';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { pass } from '../support/operators.ts';
-import { plain, signedIn, type Page } from '../support/console.ts';
+import { signedIn, wordsOf as allWordsOf, type Page } from '../support/console.ts';
 
 let engine: ModelEngine;
 beforeEach(() => {
@@ -11,12 +11,9 @@ beforeEach(() => {
 });
 
 const overview = async (): Promise<Page> => (await signedIn()).get('/console/');
-/** A page's text, without its tags. */
+/** The text of its middle. */
 const wordsOf = ({ text }: Page): string =>
-  plain(text.replace(/^[\s\S]*<main[^>]*>|<\/main>[\s\S]*$/g, '').replace(/<[^>]*>/g, ' ')).replace(
-    /\s+/g,
-    ' ',
-  );
+  allWordsOf({ text: text.replace(/^[\s\S]*<main[^>]*>|<\/main>[\s\S]*$/g, '') });
 
 test('an empty installation says what to do first', async () => {
   const words = wordsOf(await overview());

@@ -1,6 +1,6 @@
 // Webhooks in the console: who is told of what, what became of the last message, and a test of it.
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { formOf, plain, signedIn, type Browser, type Page } from '../support/console.ts';
+import { formOf, plain, signedIn, type Browser, type Page, wordsOf } from '../support/console.ts';
 import { operator } from '../support/http.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { makeToken } from '../support/operators.ts';
@@ -20,7 +20,6 @@ const url = 'https://ops.example/hooks/1';
 const webhooks = (): Promise<Page> => browser.get('/console/webhooks');
 const make = async (values: Record<string, string> = {}): Promise<Page> =>
   browser.submit(await webhooks(), '/webhooks', { name: 'ops', url, ...values });
-const wordsOf = ({ text }: Page): string => plain(text.replace(/<[^>]*>/g, ' ')).replace(/\s+/g, ' ');
 
 describe('a webhook', () => {
   test('is made with a secret that is shown once, tested, and deleted', async () => {

@@ -60,6 +60,16 @@ const integrations: Record<string, RequestListener> = {
   '/none': (_, response) => response.writeHead(204).end(),
 };
 
+/** How its upstreams stand, by name, once each was asked. */
+async function askedBy(lapidary: Lapidary): Promise<Record<string, any>> {
+  let all: any[] = [];
+  await until('each was asked', async () => {
+    all = (await lapidary.feed()).engines;
+    return all.every(({ state }) => state !== 'cold');
+  });
+  return Object.fromEntries(all.map((each) => [each.name, each]));
+}
+
 describe('hosted integrations', () => {
   let server: Server;
   let lapidary: Lapidary;
@@ -87,14 +97,7 @@ describe('hosted integrations', () => {
   });
 
   it('give what they have, and those that fail say how', async () => {
-    const engines = async (): Promise<Record<string, any>> => {
-      const all: any[] = (await lapidary.feed()).engines;
-      return Object.fromEntries(all.map((each) => [each.name, each]));
-    };
-    await until('each was asked', async () => {
-      return Object.values(await engines()).every(({ state }) => state !== 'cold');
-    });
-    expect(await engines()).toMatchObject({
+    expect(await askedBy(lapidary)).toMatchObject({
       big: { kind: 'hosted', key: 'setting', freshness: 'fresh', decisions: community, last_error: null },
       mute: { state: 'failing', last_error: expect.stringContaining('is silent') },
       broken: { state: 'failing', decisions: 0, last_error: expect.stringContaining('the integration ') },
@@ -141,14 +144,7 @@ describe('lists', () => {
   });
 
   it('ban what they have, and those that fail say how and ban nothing', async () => {
-    const engines = async (): Promise<Record<string, any>> => {
-      const all: any[] = (await lapidary.feed()).engines;
-      return Object.fromEntries(all.map((each) => [each.name, each]));
-    };
-    await until('each was asked', async () => {
-      return Object.values(await engines()).every(({ state }) => state !== 'cold');
-    });
-    expect(await engines()).toMatchObject({
+    expect(await askedBy(lapidary)).toMatchObject({
       moved: { kind: 'list', freshness: 'fresh', decisions: 2, last_error: null },
       silent: { freshness: 'cold', decisions: 0, last_error: expect.stringContaining('is silent') },
       endless: { decisions: 0, last_error: expect.stringContaining('more than 100000 addresses') },

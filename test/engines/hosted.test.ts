@@ -3,7 +3,17 @@
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngines } from '../support/model-engine.ts';
 import { communityList, startModelHosted, type ModelHosted } from '../support/model-hosted.ts';
-import { awakeFeed, engineStatus, hour, listed, reader, sync, until, wake } from '../support/several.ts';
+import {
+  awakeFeed,
+  engineStatus,
+  hour,
+  listed,
+  reader,
+  sync,
+  until,
+  values,
+  wake,
+} from '../support/several.ts';
 
 const minute = 60_000;
 const day = 24 * hour;
@@ -23,10 +33,6 @@ beforeEach(() => {
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);
-const values = () =>
-  listed()
-    .map(({ value }) => value)
-    .sort();
 const status = (name = 'cloud') => engineStatus(name);
 /** A round as the alarm has it: it is asked if its time has come. */
 const round = (name = 'cloud') => sync(name, { full: false });

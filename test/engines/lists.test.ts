@@ -5,7 +5,17 @@ import { parseDuration } from '../../src/formats/duration.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { addresses, startModelList, type ModelList } from '../support/model-list.ts';
 import { everything } from '../support/bouncer.ts';
-import { awakeFeed, engineStatus, hour, listed, reader, sync, until, wake } from '../support/several.ts';
+import {
+  awakeFeed,
+  engineStatus,
+  hour,
+  listed,
+  reader,
+  sync,
+  until,
+  values,
+  wake,
+} from '../support/several.ts';
 
 const minute = 60_000;
 const drop = { kind: 'list', name: 'drop', url: 'https://lists.example/drop.txt', allow_reserved: true };
@@ -19,10 +29,6 @@ beforeEach(() => {
 });
 
 const pass = (ms: number): void => void vi.setSystemTime(Date.now() + ms);
-const values = () =>
-  listed()
-    .map(({ value }) => value)
-    .sort();
 const status = () => engineStatus('drop');
 /** A round as the alarm has it: the list is asked if its time has come. */
 const round = () => sync('drop', { full: false });

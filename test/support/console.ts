@@ -16,6 +16,11 @@ export function plain(text: string): string {
   return text.replace(/&(amp|lt|gt|quot|#39);/g, (_, name: string) => named[name]!);
 }
 
+/** A page's text, without its tags. */
+export function wordsOf({ text }: Pick<Page, 'text'>): string {
+  return plain(text.replace(/<[^>]*>/g, ' ')).replace(/\s+/g, ' ');
+}
+
 function attribute(tag: string, name: string): string {
   return plain(new RegExp(` ${name}="([^"]*)"`).exec(tag)?.[1] ?? '');
 }

@@ -60,6 +60,13 @@ export function listed(): Listed[] {
   return awakeFeed().page(0, 10_000) ?? [];
 }
 
+/** Their values, in order. */
+export function values(): string[] {
+  return listed()
+    .map(({ value }) => value)
+    .sort();
+}
+
 /** Value → id and engine, as operators see it. */
 export function shown(): Record<string, Pick<Listed, 'id' | 'engine'>> {
   return Object.fromEntries(listed().map(({ value, id, engine }) => [value, { id, engine }]));
