@@ -54,7 +54,7 @@ export const settings = {
   RESYNC_INTERVAL_SECONDS: wholeNumber(5, 86_400).prefault('300'),
   /** How often engines from 1.5 on are asked for bans that a delta lost; else as `SYNC_INTERVAL_SECONDS`. */
   TAIL_INTERVAL_SECONDS: wholeNumber(1, 86_400).optional(),
-  /** How many decisions are held at most. Public lists are left out first, then of community lists. */
+  /** How many decisions are held at most. Those of public lists go first, then those of community lists. */
   MAX_DECISIONS: wholeNumber(1, 100_000_000).default(Infinity),
   /** How long an ended decision is remembered. A bouncer that was away longer gets the full list. */
   TOMBSTONE_DAYS: wholeNumber(1, 90).prefault('7'),
