@@ -16,11 +16,11 @@ export const allowlistOperations = [
     method: 'POST',
     path: '/allowlist',
     needs: 'operator',
-    summary: 'Allow an address or a range: no bouncer is served a decision on it',
+    summary: 'Allow an address or a range: no bouncer is served a decision on it, or some are not',
     description:
       'Bouncers that have such a decision are told with their next poll that it ended. A banned range is withheld as a ' +
       'whole where an allowed address is in it; look-ups and `/lists` still have its other addresses. Decisions on countries ' +
-      'and AS numbers are served as before: a bouncer matches them itself.',
+      'and AS numbers are served as before: a bouncer matches them itself. With `bouncers` all this is for those alone.',
     body: entries.newEntry,
     answers: { 201: { description: 'Allowed.', body: described.extend(entries.effectShape) } },
     refusals: [409],
@@ -51,9 +51,10 @@ export const allowlistOperations = [
     reply: async (c) => {
       const entry = await entries.findEntry(c.env.DB, idOf(c), Date.now());
       if (!entry) return problem({ kind: 'not-found', what: `entry ${idOf(c)} of the allow-list` });
-      const effect = entries.describeEffect(entry.value, await entries.askEffect(c.env, entry.value));
+      const described = entries.describeEntry(entry);
+      const found = await entries.askEffect(c.env, entry.value);
       c.header('etag', etagOf(entry.revision));
-      return c.json({ ...entries.describeEntry(entry), ...effect });
+      return c.json({ ...described, ...entries.describeEffect(entry.value, described.bouncers, found) });
     },
   }),
   mutation({

@@ -17,7 +17,7 @@ import {
   type Mutation,
   type Shown,
 } from '../operations/mutate.ts';
-import { allowedNetworks } from '../store/allow-list.sql.ts';
+import { allowedNetworks, readBouncers } from '../store/allow-list.sql.ts';
 import { askD1 } from '../store/ask.ts';
 import type { RowsOf } from '../store/audit.sql.ts';
 import { rowJson } from '../store/facts.ts';
@@ -26,6 +26,10 @@ type Entry = typeof allowedNetworks.$inferSelect;
 
 /** The feed keeps a copy in memory, and each change of the list reads all of it. */
 const mostEntries = 10_000;
+
+const mostPatterns = 30;
+/** Of all entries together: an isolate looks for each of them in the name of each bouncer. */
+const mostPatternsInAll = 1_000;
 
 /** An entry that is wider than this needs `force`. */
 const widestEntry = { v4: 8, v6: 32 };
@@ -42,6 +46,25 @@ const comment = z
   .meta({ description: 'Why, for those who read the list later.', example: 'office' });
 const life = duration(1000, longestMs);
 
+/** As names are (`nameRule`), with `*` besides. */
+const patternRule = /^[A-Za-z0-9*][A-Za-z0-9._@*-]{0,63}$/;
+const bouncersMustBe =
+  `must be a list of 1 to ${mostPatterns} names of bouncers: 1 to 64 letters, digits, dots, dashes, underscores or @, ` +
+  'and * for any of them';
+
+/** Null: every bouncer. */
+const bouncers = z
+  .array(z.string(bouncersMustBe).regex(patternRule, bouncersMustBe), bouncersMustBe)
+  .min(1, bouncersMustBe)
+  .max(mostPatterns, bouncersMustBe)
+  .transform((patterns): readonly string[] => [...new Set(patterns)].sort())
+  .nullish()
+  .transform((patterns) => (patterns?.includes('*') ? null : (patterns ?? null)))
+  .meta({
+    description: 'For which bouncers: their names, in which `*` stands for any characters. Absent: for all.',
+    example: ['web-*', 'vpn-1'],
+  });
+
 export const newEntry = z.strictObject({
   value: z
     .string(valueMustBe)
@@ -54,6 +77,7 @@ export const newEntry = z.strictObject({
     .meta({ description: 'An address or a CIDR range.', example: '192.0.2.10' }),
   comment,
   expires_in: life.optional().meta({ description: 'Absent: it does not end.', example: '8h' }),
+  bouncers,
   force: z
     .boolean('must be true or false')
     .default(false)
@@ -80,6 +104,10 @@ export const entryShape = z
     value: z.string(),
     comment: z.string(),
     expires_at: time.nullable().meta({ description: 'Null: it does not end.' }),
+    bouncers: z
+      .array(z.string())
+      .nullable()
+      .meta({ description: 'For which bouncers: patterns of their names. Null: for all.' }),
     created_at: time,
     created_by: z.string(),
     revision: z.int().meta({ description: 'Counts its changes; its ETag.' }),
@@ -110,19 +138,27 @@ export const effectShape = {
 export function describeEntry(entry: Entry): z.input<typeof entryShape> {
   const { id, value, expiresMs, createdMs, actor, revision } = entry;
   const [expires_at, created_at] = [isoTime(expiresMs), isoTime(createdMs)];
-  return { id, value, comment: entry.comment, expires_at, created_at, created_by: actor, revision };
+  const bouncers = readBouncers(entry.bouncersJson);
+  const shown = { id, value, comment: entry.comment, expires_at, bouncers: bouncers && [...bouncers] };
+  return { ...shown, created_at, created_by: actor, revision };
 }
 
 const mostShown = 100;
 
-export function describeEffect(value: string, { decisions, ranges, beyond }: AllowEffect) {
+/** `bouncers`: for which ones the entry is; null: for all. */
+export function describeEffect(
+  value: string,
+  bouncers: readonly string[] | null,
+  { decisions, ranges, beyond }: AllowEffect,
+) {
+  const from = bouncers === null ? '' : ` from ${bouncers.join(', ')}`;
   const shown = ranges.slice(0, mostShown).map(({ decision, freed }) => {
     const { id, origin, scenario } = decision;
     return { id, value: decision.value, origin, scenario, addresses_freed: freed };
   });
   const warnings = shown.map(
     (range) =>
-      `${value} is in the banned range ${range.value} (decision ${range.id}), which is withheld as a whole: ` +
+      `${value} is in the banned range ${range.value} (decision ${range.id}), which is withheld as a whole${from}: ` +
       `${range.addresses_freed} other addresses are let free, but for look-ups and /lists`,
   );
   if (beyond > 0) {
@@ -167,7 +203,7 @@ export function askEffect(env: Env, value: string): Promise<AllowEffect> {
 
 export async function createEntry(
   mutation: Mutation,
-  { value: network, comment: why, expires_in: lifeMs, force }: z.output<typeof newEntry>,
+  { value: network, comment: why, expires_in: lifeMs, bouncers, force }: z.output<typeof newEntry>,
 ): Promise<Result<Answer>> {
   const { env, actor, nowMs } = mutation;
   const value = formatNetwork(network);
@@ -175,13 +211,14 @@ export async function createEntry(
   if (!force && network.prefixBits < widestEntry[family]) {
     return badInput('value', `is wider than /${widestEntry[family]}: send force if it is meant`);
   }
-  const same = sql`value = ${value} AND bouncers_json IS NULL AND ${isLive(nowMs)}`;
+  const bouncersJson = bouncers && JSON.stringify(bouncers);
+  const same = sql`value = ${value} AND bouncers_json IS ${bouncersJson} AND ${isLive(nowMs)}`;
   const live = sql`SELECT count(*) FROM allowed_networks WHERE ${isLive(nowMs)}`;
   const reads = (d: DrizzleD1Database) =>
     [
       d.select({ id: allowedNetworks.id }).from(allowedNetworks).where(same),
       d
-        .select({ count: sql<number>`count(*)` })
+        .select({ count: sql<number>`count(*)`, patterns: patternsWith(bouncersJson, nowMs) })
         .from(allowedNetworks)
         .where(isLive(nowMs)),
     ] as const;
@@ -193,6 +230,10 @@ export async function createEntry(
         conflict('value', `there are ${mostEntries} entries, and no more can be: remove one first`),
       );
     }
+    if ((all?.patterns ?? 0) > mostPatternsInAll) {
+      const problem = `all entries may name ${mostPatternsInAll} bouncers together: use patterns, or remove one first`;
+      return fail(conflict('bouncers', problem));
+    }
     effect = await askEffect(env, value);
     const wide = effect.ranges.find(({ prefixBits }) => prefixBits < widestFreed[family]);
     if (wide && !force) {
@@ -203,13 +244,16 @@ export async function createEntry(
       return fail(conflict('force', problem));
     }
     const expiresMs = lifeMs === undefined ? null : nowMs + lifeMs;
-    const detail = { comment: why, until: isoTime(expiresMs), force };
+    const detail = { comment: why, until: isoTime(expiresMs), ...(bouncers && { bouncers }), force };
     return succeed({
       entry: { action: 'allowlist.add', target: value, detail },
-      unchanged: sql`NOT EXISTS (SELECT 1 FROM allowed_networks WHERE ${same}) AND (${live}) < ${mostEntries}`,
+      unchanged: sql`NOT EXISTS (SELECT 1 FROM allowed_networks WHERE ${same}) AND (${live}) < ${mostEntries}
+        AND ${patternsWith(bouncersJson, nowMs)} <= ${mostPatternsInAll}`,
       statements: (d) => [
         d.delete(allowedNetworks).where(sql`NOT ${isLive(nowMs)}`),
-        d.insert(allowedNetworks).values({ value, comment: why, expiresMs, createdMs: nowMs, actor }),
+        d
+          .insert(allowedNetworks)
+          .values({ value, comment: why, bouncersJson, expiresMs, createdMs: nowMs, actor }),
       ],
       answer: { status: 201 },
       news: { allowList: true },
@@ -218,8 +262,32 @@ export async function createEntry(
   const answer = await mutate(mutation, reads, decide, shown(same));
   if (!answer.ok) return answer;
   effect ??= await askEffect(env, value);
-  const body = { ...answer.value.body, ...describeEffect(value, effect) };
+  const { warnings, ...described } = describeEffect(value, bouncers, effect);
+  const unnamed = bouncers ? await withoutBouncer(env.DB, bouncers) : [];
+  const body = {
+    ...answer.value.body,
+    ...described,
+    warnings: [...warnings, ...unnamed.map((pattern) => `no bouncer is named ${pattern} now`)],
+  };
   return succeed({ ...answer.value, body });
+}
+
+/** How many patterns all entries have together with some others. */
+function patternsWith(json: string | null, nowMs: number): SQL<number> {
+  return sql<number>`(SELECT count(DISTINCT value) FROM (
+    SELECT named.value FROM allowed_networks, json_each(bouncers_json) AS named WHERE ${isLive(nowMs)}
+    UNION ALL SELECT value FROM json_each(${json ?? '[]'})))`;
+}
+
+/** Those of some patterns that no bouncer's name fits. */
+async function withoutBouncer(d1: D1Database, patterns: readonly string[]): Promise<string[]> {
+  const rows = await askD1(d1, (d) =>
+    d.all<{ value: string }>(
+      sql`SELECT value FROM json_each(${JSON.stringify(patterns)}) AS pattern
+          WHERE NOT EXISTS (SELECT 1 FROM bouncers WHERE name GLOB pattern.value)`,
+    ),
+  );
+  return rows.map(({ value }) => value);
 }
 
 export function changeEntry(

@@ -5,11 +5,11 @@ import type * as z from 'zod';
 import type { effectShape, entryShape } from '../allowlist/entries.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, may, type At } from './at.ts';
-import { call, filledIn, onceBy, part } from './call.ts';
+import { call, filledIn, listIn, onceBy, part } from './call.ts';
 import { Page, refusedPage, respond } from './frame.tsx';
 import { ExpiryField, Post, RefusedBanner, SelectField, TextField, type Sent } from './forms.tsx';
 import { Done, Pages, Table, Time } from './parts.tsx';
-import { some } from './words.ts';
+import { listOf, some } from './words.ts';
 
 type Entry = z.input<typeof entryShape>;
 type Effect = { readonly [Field in keyof typeof effectShape]: z.input<(typeof effectShape)[Field]> };
@@ -34,7 +34,7 @@ async function listPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respon
       at={at}
       title="Allow-list"
       nav="/allow-list"
-      sub="Addresses and ranges on which no bouncer is served a decision, whoever made it."
+      sub="Addresses and ranges on which no bouncer, or none of some, is served a decision, whoever made it."
     >
       <Done done={done} words={doneWords} />
       {entries.length > 0 ? <EntryTable at={at} entries={entries} /> : <p class="soft">There is none.</p>}
@@ -63,6 +63,13 @@ async function listPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respon
             hint="For those who read the list later."
           />
           <ExpiryField label="For" sent={sent} />
+          <TextField
+            name="bouncers"
+            label="Bouncers"
+            placeholder="all"
+            sent={sent}
+            hint="Their names, with * for any characters, and commas between them: web-*, vpn-1."
+          />
           <SelectField
             name="force"
             label="If much is let free"
@@ -84,6 +91,7 @@ async function listPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respon
 const columns = [
   { title: 'Address or range' },
   { title: 'Why' },
+  { title: 'Bouncers' },
   { title: 'By' },
   { title: 'Since' },
   { title: 'Ends' },
@@ -92,20 +100,21 @@ const columns = [
 function EntryTable({ at, entries }: { at: At; entries: readonly Entry[] }) {
   return (
     <Table label="Allow-list" columns={columns}>
-      {entries.map(({ id, value, comment, created_by: by, created_at: since, expires_at: until }) => (
+      {entries.map((entry) => (
         <tr>
           <th scope="row">
-            <a href={linkTo(at, `/allow-list/${id}`)}>
-              <code>{value}</code>
+            <a href={linkTo(at, `/allow-list/${entry.id}`)}>
+              <code>{entry.value}</code>
             </a>
           </th>
-          <td class="wrap">{comment}</td>
-          <td class="wrap">{by}</td>
+          <td class="wrap">{entry.comment}</td>
+          <td class="wrap">{entry.bouncers?.join(', ') ?? 'all'}</td>
+          <td class="wrap">{entry.created_by}</td>
           <td>
-            <Time at={at} iso={since} />
+            <Time at={at} iso={entry.created_at} />
           </td>
           <td>
-            <Time at={at} iso={until} never="never" />
+            <Time at={at} iso={entry.expires_at} never="never" />
           </td>
         </tr>
       ))}
@@ -114,7 +123,9 @@ function EntryTable({ at, entries }: { at: At; entries: readonly Entry[] }) {
 }
 
 export async function allow(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {
-  const body = { ...filledIn(form, ['value', 'comment', 'expires_in']), force: form.get('force') === 'true' };
+  const bouncers = listIn(form.get('bouncers'), /,/);
+  const fields = filledIn(form, ['value', 'comment', 'expires_in']);
+  const body = { ...fields, bouncers, force: form.get('force') === 'true' };
   const answer = await call<{ entry: Entry }>(c, 'POST', '/allowlist', { body, headers: onceBy(form) });
   if (!answer.ok) return listPage(c, at, { values: form, refused: answer.refused });
   return c.redirect(linkTo(at, `/allow-list/${answer.body.entry.id}`, { done: 'allowed' }), 303);
@@ -133,14 +144,15 @@ async function entryPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respo
   const id = c.req.param('id') ?? '';
   const answer = await call<Entry & Effect>(c, 'GET', `/allowlist/${part(id)}`);
   if (!answer.ok) return refusedPage(at, answer.refused);
-  const { value, comment, expires_at: until, created_by: by, decisions, warnings, revision } = answer.body;
+  const { value, comment, expires_at: until, created_by: by, bouncers, revision } = answer.body;
+  const { decisions, warnings } = answer.body;
   return respond(
     <Page
       at={at}
       title={value}
       nav="/allow-list"
       heading={<code>{value}</code>}
-      sub={`Allowed by ${by}: ${comment}. It withholds ${some(decisions, 'decision', 'decisions')}.`}
+      sub={`Allowed by ${by}: ${comment}. It withholds ${some(decisions, 'decision')}${fromWhom(bouncers)}.`}
     >
       <Done done={c.req.query('done')} words={entryWords} />
       {warnings.map((warning) => (
@@ -176,6 +188,10 @@ async function entryPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respo
     </Page>,
     sent?.refused.status,
   );
+}
+
+function fromWhom(bouncers: Entry['bouncers']): string {
+  return bouncers === null ? '' : ` from ${listOf(bouncers)}`;
 }
 
 export async function changeEntry(c: Context<AppEnv>, at: At, form: URLSearchParams): Promise<Response> {

@@ -99,6 +99,13 @@ export function filledIn(form: URLSearchParams, names: readonly string[]): Recor
   return Object.fromEntries(fields.filter(([, value]) => value !== ''));
 }
 
+/** What a field lists. Null: nothing. */
+export function listIn(text: string | null, between: RegExp): string[] | null {
+  const parts = (text ?? '').split(between).map((part) => part.trim());
+  const given = parts.filter((part) => part !== '');
+  return given.length === 0 ? null : given;
+}
+
 /** A part of a path. */
 export function part(text: string): string {
   return encodeURIComponent(text);

@@ -57,7 +57,7 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
   );
 }
 
-/** The entry of the allow-list for which no bouncer is served a decision. */
+/** The entry of the allow-list by which no bouncer, or none of some, is served a decision. */
 export function Withheld({ at, entry }: { at: At; entry: DecisionBody['withheld_by'] }) {
   if (entry === null) return null;
   if (entry.id === null) {
@@ -65,7 +65,7 @@ export function Withheld({ at, entry }: { at: At; entry: DecisionBody['withheld_
   }
   return (
     <a class="soft" href={linkTo(at, `/allow-list/${entry.id}`)}>
-      withheld: allow-list
+      {entry.bouncers === null ? 'withheld' : `withheld from ${entry.bouncers.join(', ')}`}: allow-list
     </a>
   );
 }

@@ -2,6 +2,7 @@
 
 import type { At } from './at.ts';
 import type { BouncerBody } from './bouncers.tsx';
+import { listIn } from './call.ts';
 import { AreaField, Post, SelectField, TextField, type Sent } from './forms.tsx';
 import { rateTiers } from '../http/rate-limit.ts';
 
@@ -126,10 +127,4 @@ export function limitsIn(form: URLSearchParams, { view: before }: Pick<BouncerBo
 
 function numberIn(text: string): number | string {
   return /^\d{1,9}$/.test(text) ? Number(text) : text;
-}
-
-function listIn(text: string | null, between: RegExp): string[] | null {
-  const parts = (text ?? '').split(between).map((part) => part.trim());
-  const given = parts.filter((part) => part !== '');
-  return given.length === 0 ? null : given;
 }

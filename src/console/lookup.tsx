@@ -151,9 +151,9 @@ function BanLink({ at, value, scope }: { at: At; value: string; scope: string })
   );
 }
 
-/** Of the decisions that bouncers are served, the one that lasts longest: a ban, where there is one. */
+/** Of the decisions that bouncers are served, all or some of them, the one that lasts longest: a ban, where there is one. */
 function Verdict({ at, decisions, isCut }: { at: At; decisions: readonly DecisionBody[]; isCut: boolean }) {
-  const served = decisions.filter(({ withheld_by: entry }) => entry === null);
+  const served = decisions.filter(({ withheld_by: entry }) => entry === null || entry.bouncers !== null);
   if (served.length === 0) {
     return (
       <div class="banner warn">

@@ -35,10 +35,13 @@ export const decisionShape = z
         value: z.string(),
         engine: z.string().nullable().meta({ description: 'Null: operators made it here.' }),
         list: z.string().nullable().meta({ description: 'Which of the engine’s allow-lists has it.' }),
+        bouncers: z.array(z.string()).nullable().meta({
+          description: 'Which bouncers are not served it: patterns of their names. Null: none is.',
+        }),
       })
       .nullable()
       .meta({
-        description: 'The entry of the allow-list by which no bouncer is served it; null: it is served.',
+        description: 'The entry of the allow-list by which bouncers are not served it; null: all are.',
       }),
   })
   .meta({ id: 'Decision' });
@@ -67,14 +70,19 @@ export const decisionOperations = [
     path: '/decisions',
     needs: 'operator',
     summary: 'Ban here, engine or not',
-    description: '409: the allow-list has it, or an address of it.',
+    description: '409: the allow-list has it, or an address of it, for every bouncer.',
     body: newDecision,
     repeatable: true,
     refusals: [409],
     answers: {
       201: {
         description: 'It is in every bouncer’s next poll.',
-        body: z.object({ decision: decisionShape }),
+        body: z.object({
+          decision: decisionShape,
+          warnings: z
+            .array(z.string())
+            .meta({ description: 'Entries of the allow-list by which some bouncers are not served it.' }),
+        }),
       },
     },
     reply: async (c, { body: { durationMs, ...target }, text }) => {
@@ -86,17 +94,27 @@ export const decisionOperations = [
       const plan = { request: crypto.randomUUID(), until_ms: nowMs + durationMs };
       const { value, type, scope, scenario } = target;
       const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
+      let entries: readonly ListedEntry[] | null = null;
+      const askEntries = async (): Promise<readonly ListedEntry[]> =>
+        (entries ??= (await askFeed(c.env, async (feed) => feed.allowEffect(scope, value))).entries);
       const noted = await note(asked.value, 'decision.ban', value, detail, plan, async () => {
-        const { entries } = await askFeed(c.env, async (feed) => feed.allowEffect(scope, value));
-        const [entry] = entries;
-        return entry ? conflict('value', isAllowed(value, entry)) : null;
+        const forAll = (await askEntries()).find(({ bouncers }) => bouncers === null);
+        if (!forAll) return null;
+        const problem = `${isAllowed(value, forAll)}, so no bouncer would be served it: remove the entry first`;
+        return conflict('value', problem);
       });
       if (!noted.ok) return problem(noted.failure);
       const { request, until_ms: untilMs } = noted.value.body as typeof plan;
       const decision = await askFeed(c.env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
       if (noted.value.replayed) c.header('idempotent-replayed', 'true');
-      const listed = { ...decision, engine: null, leftBehind: false, withheldBy: null };
-      return c.json({ decision: describeDecision(listed, nowMs) }, 201);
+      const forSome = (await askEntries()).filter(({ bouncers }) => bouncers !== null);
+      const withheldBy = forSome[0] ?? null;
+      const shown = describeDecision({ ...decision, engine: null, leftBehind: false, withheldBy }, nowMs);
+      const warnings = forSome.map(
+        (entry) =>
+          `${value} ${isAllowed(value, entry)} for ${entry.bouncers?.join(', ')}: they are not served it`,
+      );
+      return c.json({ decision: shown, warnings }, 201);
     },
   }),
   operation({
@@ -145,7 +163,7 @@ export const decisionOperations = [
 function isAllowed(value: string, entry: ListedEntry): string {
   const where = entry.value === value ? 'is' : `shares addresses with ${entry.value}, which is`;
   const list = entry.engine === null ? `entry ${entry.id}` : `${entry.list} of the engine ${entry.engine}`;
-  return `${where} on the allow-list (${list}), so no bouncer would be served it: remove the entry first`;
+  return `${where} on the allow-list (${list})`;
 }
 
 export const noEngine: Failure = {
@@ -159,5 +177,9 @@ export function describeDecision(decision: Listed, nowMs: number): z.input<typeo
   const { id, engine, origin, scenario, scope, type, value, untilMs, leftBehind, withheldBy } = decision;
   const duration = formatDuration(Math.max(0, Math.floor((untilMs - nowMs) / 1000)));
   const shown = { id, engine, origin, scenario, scope, type, value, duration };
-  return { ...shown, until: isoTime(untilMs), left_behind: leftBehind, withheld_by: withheldBy };
+  const withheld_by = withheldBy && {
+    ...withheldBy,
+    bouncers: withheldBy.bouncers && [...withheldBy.bouncers],
+  };
+  return { ...shown, until: isoTime(untilMs), left_behind: leftBehind, withheld_by };
 }

@@ -108,7 +108,8 @@ export const sentOperation = operation({
 function askOf({ bouncer, versions }: db.BouncerFacts, nowMs: number): SentAsk {
   const { limits, paused } = readPolicy(bouncer);
   const isRefused = !versions.some((version) => isLive(version, nowMs));
-  return { bouncerId: bouncer.id, limits, refused: paused ? 'paused' : isRefused ? 'no-valid-key' : null };
+  const refused = paused ? 'paused' : isRefused ? 'no-valid-key' : null;
+  return { bouncerId: bouncer.id, name: bouncer.name, limits, refused };
 }
 
 function describeSentTo(

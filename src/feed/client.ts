@@ -137,7 +137,10 @@ export function createFeedClient() {
     store: StreamAsk['store'],
   ): Promise<ListAnswer> {
     const answer = (await askAnyList(env, { ...query, poll, ...known(), store })) as ListAnswer;
-    if (answer.kind === 'short' && lookup !== null) lookups.learn(lookup, answer, poll.seenMs);
+    if (answer.kind === 'short' && lookup !== null) {
+      const name = answer.ofBouncer ? nameOfOwn(lookup, query.view) : lookup;
+      lookups.learn(name, answer, poll.seenMs);
+    }
     return answer;
   }
 
@@ -224,7 +227,8 @@ export function createFeedClient() {
       // Nobody asks for the same page again.
       const isPage = limit !== null || offset > 0 || idGreaterThan > 0;
       const lookup = isPage ? null : viewKey(view);
-      const recalled = lookup === null ? undefined : lookups.recall(lookup, poll.seenMs);
+      const recall = (name: string): ShortList | undefined => lookups.recall(name, poll.seenMs);
+      const recalled = lookup === null ? undefined : (recall(lookup) ?? recall(nameOfOwn(lookup, view)));
       if (recalled) return found(recalled);
       const ask = (): Promise<ListAnswer> => askList(env, poll, query, lookup, store());
       if (none === 'ask') return ask();
@@ -271,6 +275,11 @@ export function createFeedClient() {
     /** How many changes were made through this isolate: what the feed said at another count may be out of date. */
     changesHere: (): number => changes,
   };
+}
+
+/** The name of a look-up whose answer is that of one bouncer. */
+function nameOfOwn(lookup: string, { bouncer = '' }: View): string {
+  return `${lookup} ${bouncer}`;
 }
 
 export const { stream, waiting, list, lines, count, countRefusal, report, forgetLatest, changesHere } =

@@ -29,6 +29,7 @@ export function statusOf(
     clients: clients.records.size(),
     cursors: clients.cursors,
     waiting: waitingIn(settled, nowMs),
+    patterns: mirror.patterns,
     freshness: engines.worstOf(each),
     ageSeconds: engines.oldestOf(asked.map(({ ageSeconds }) => ageSeconds)),
     fullAgeSeconds: engines.oldestOf(asked.map(({ fullAgeSeconds }) => fullAgeSeconds)),
@@ -52,18 +53,19 @@ export function createCensus(store: Store): (nowMs: number) => Promise<Kind[]> {
   };
 }
 
-/** A client's view, as its cursor names it, and the limits of its bouncer. */
+/** A client's view, as its cursor names it, and the limits of its bouncer. `patterns`: that its name fits; absent: none. */
 export interface LimitedView {
   readonly request: string;
   readonly limits: Limits | null;
+  readonly patterns?: readonly string[] | undefined;
 }
 
 /** How many values each of some views has decisions on. */
 export function viewSizes(store: Store, asked: readonly LimitedView[]): Promise<number[]> {
-  const views = asked.map(({ request, limits }): View => {
+  const views = asked.map(({ request, limits, patterns }): View => {
     const view = viewOf(request);
     // A cursor names engines by their handles already.
-    return { ...byHandles({ ...view, engines: null, limits }, store.names), engines: view.engines };
+    return { ...byHandles({ ...view, engines: null, limits, patterns }, store.names), engines: view.engines };
   });
   return sizesOf(store.mirror, views, pause);
 }

@@ -27,5 +27,6 @@ export function answerFollow(
     touched: ask.mark?.instance === mark.instance ? touchedSince(mirror, ask.since, mostTouched) : null,
     holds,
     names,
+    patterns: mirror.patterns,
   };
 }

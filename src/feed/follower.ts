@@ -8,8 +8,10 @@
 // cursor wrong the object learns first (invalidated.ts there).
 
 import type { Row } from '../formats/decision.ts';
-import { byHandles, type Names } from '../mirror/engine-names.ts';
+import type { Names } from '../mirror/engine-names.ts';
+import { sameWithheld } from '../mirror/allowed.ts';
 import { endOf, type Mirror } from '../mirror/memory.ts';
+import { translate } from '../mirror/patterns.ts';
 import { applyTouched, createPart, setHolds, trimPart } from '../mirror/touched.ts';
 import { requestKey, type View } from '../mirror/view.ts';
 import { createGenerations } from '../runtime/generations.ts';
@@ -74,6 +76,7 @@ export function createFollower() {
   let part: Mirror | null = null;
   let mark: Mark | null = null;
   let names: Names = new Map();
+  let patterns: readonly string[] = [];
   let settled = -1;
   /** Made at the first question: the runtime has no random numbers before the first request. */
   let isolate = '';
@@ -152,6 +155,8 @@ export function createFollower() {
       forgetClients(forget);
       mark = followed.mark;
       names = followed.names;
+      // What is known of each bouncer's name is kept while they are the same.
+      if (!sameWithheld(patterns, followed.patterns ?? [])) patterns = followed.patterns ?? [];
       settled = followed.settled;
       if (part) {
         setHolds(part, followed.holds);
@@ -183,7 +188,7 @@ export function createFollower() {
         noteSighting(key, poll);
         return null;
       }
-      const translated = byHandles(view, names);
+      const translated = translate(view, names, patterns);
       const answer = changesInPart(part, translated, cursor);
       if (!answer) return 'ask';
       const next = advancePlain(cursor, answer.sequence, settled);
@@ -234,7 +239,7 @@ export function createFollower() {
       if (told.sequence === sequence) return { kind: 'nothing', told: { instance, sequence } };
       // The object was ahead when it answered.
       if (told.sequence > sequence) return { kind: 'nothing', told };
-      const translated = byHandles(view, names);
+      const translated = translate(view, names, patterns);
       const { added, removed } = changesSince(part, translated, told.sequence);
       if (added.length + removed.length === 0) return { kind: 'nothing', told: { instance, sequence } };
       const { baseline } = cursors.get(keyOf(poll, viewKey)) ?? {};

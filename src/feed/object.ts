@@ -22,7 +22,7 @@ import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type FeedMemory, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
-import { byHandles, handleOf } from '../mirror/engine-names.ts';
+import { handleOf } from '../mirror/engine-names.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { pageOfValues, type ValuesAsk, type ValuesPage } from '../mirror/values.ts';
@@ -58,6 +58,7 @@ import { activeRows } from '../stream/selection.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
+import { translate } from '../mirror/patterns.ts';
 import { isLookup } from '../mirror/view.ts';
 
 export class DecisionFeed extends DurableObject<Env> {
@@ -158,7 +159,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A bouncer's poll of the stream. */
   async stream(ask: StreamAsk): Promise<StreamAnswer | Cold> {
-    const view = byHandles(ask.view, this.#store.names);
+    const view = translate(ask.view, this.#store.names, this.#store.mirror.patterns);
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     const known = await this.#firstSync.wait(view, ask.startup ? engines.startUpPatienceMs : 0);
     const nowMs = this.#sweep();
@@ -171,7 +172,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A live lookup, the whole list, or that of an appliance: active decisions of a view. */
   async list(ask: ListAsk): Promise<AnyListAnswer> {
-    const view = byHandles(ask.view, this.#store.names);
+    const view = translate(ask.view, this.#store.names, this.#store.mirror.patterns);
     const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     this.note(ask.sightings, ask.mark, ask);

@@ -50,6 +50,8 @@ export interface Followed {
   readonly touched: Touched | null;
   readonly holds: ReadonlyMap<string, Hold>;
   readonly names: Names;
+  /** Of bouncers' names (memory.ts in mirror). Left out by the release before. */
+  readonly patterns?: readonly string[];
 }
 
 /** The filter of all active decisions, of the object `instance`. */
@@ -83,6 +85,8 @@ export interface FeedStatus {
   readonly cursors: number;
   /** Polls that wait for a change, in all isolates. Left out by the release before. */
   readonly waiting?: number;
+  /** Of bouncers' names, as `Followed` has them. Left out by the release before. */
+  readonly patterns?: readonly string[];
   /** The worst of all engines. */
   readonly freshness: Freshness;
   /** The oldest of all engines; null: not known. */

@@ -31,8 +31,11 @@ export interface Row extends Decision {
   readonly addedSeq: number;
   removedSeq: number;
   removedMs: number;
-  /** It touches the allow-list (mirror/allowed.ts), so no bouncer is served it. */
-  readonly withheld?: true;
+  /**
+   * It touches the allow-list (mirror/allowed.ts). `true`: no bouncer is served it. Otherwise those are not whose names fit
+   * one of these patterns.
+   */
+  readonly withheld?: true | readonly string[];
   /** When it was added before the allow-list withheld it, or served it again; absent: it did neither since the start. */
   readonly provenSeq?: number;
 }

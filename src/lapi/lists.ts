@@ -16,7 +16,7 @@ import type { LinesAnswer } from '../lists/lines.ts';
 import { listNames, readListName } from '../lists/names.ts';
 import { readListOptions, type ListOptions } from '../lists/options.ts';
 import { admit, noteUse } from './admit.ts';
-import { apiKey, limited, sighting, type Asker } from './poll.ts';
+import { apiKey, sighting, viewAt, viewFor, type Asker } from './poll.ts';
 
 export const listRoutes = new Hono<AppEnv>();
 
@@ -74,7 +74,7 @@ async function reply(asker: Asker, options: ListOptions, engine: EngineSettings 
   const { request, env, settings, bouncer } = asker;
   const { headers, method } = request;
   const poll = sighting(asker);
-  const view = limited(listView(options.origins), engine, bouncer.policy.limits);
+  const view = viewFor(viewAt(listView(options.origins), engine), bouncer);
   const ask = {
     options,
     conditions: {

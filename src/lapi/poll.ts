@@ -39,7 +39,7 @@ export interface StreamQuery {
   readonly startup: boolean;
   /** How long its answer may wait for a change; 0: not at all. */
   readonly waitMs: number;
-  /** Without the limits of a bouncer. */
+  /** Of no bouncer. */
   readonly view: View;
   readonly viewKey: string;
 }
@@ -49,13 +49,18 @@ export function readStreamQuery(search: string, engine: EngineSettings | null): 
   const query = parseStreamQuery(search);
   if (!query.ok) return query;
   const { startup, waitMs } = query.value;
-  const view = limited(query.value.view, engine, null);
+  const view = viewAt(query.value.view, engine);
   return succeed({ startup, waitMs, view, viewKey: viewKey(view) });
 }
 
-/** A view of what a request asks for: of the engine that its address names, and within a bouncer's limits. */
-export function limited(view: View, engine: EngineSettings | null, limits: View['limits']): View {
-  return engine ? { ...view, engines: [engine.name], limits } : { ...view, limits };
+/** A view of what a request asks for: of the engine that its address names. */
+export function viewAt(view: View, engine: EngineSettings | null): View {
+  return engine ? { ...view, engines: [engine.name] } : view;
+}
+
+/** A view of its bouncer: within its limits, and without what is allowed for it. */
+export function viewFor(view: View, { name, policy }: BouncerIdentity): View {
+  return { ...view, limits: policy.limits, bouncer: name };
 }
 
 /**
@@ -89,11 +94,10 @@ export function answerPoll(asker: Asker, query: StreamQuery): Response | Promise
 /** What a poll asks of the feed, within its bouncer's limits. */
 export function questionOf(asker: Asker, query: Pick<StreamQuery, 'view' | 'viewKey'>) {
   const { request, bouncer } = asker;
-  const { limits } = bouncer.policy;
   const poll = sighting(asker);
-  const view = limits ? { ...query.view, limits } : query.view;
+  const view = viewFor(query.view, bouncer);
   const besides = { gzip: () => acceptsGzip(request), store: () => storeNews(bouncer, poll.seenMs) };
-  return { poll, view, besides, key: limits ? viewKey(view) : query.viewKey };
+  return { poll, view, besides, key: view.limits ? viewKey(view) : query.viewKey };
 }
 
 /** The answer to a look-up, or the list of a view: at once where the feed's object need not be asked. */
@@ -104,7 +108,7 @@ export function answerList(
 ): Response | Promise<Response> {
   const { env, settings, bouncer } = asker;
   const poll = sighting(asker);
-  const view = limited(query.view, engine, bouncer.policy.limits);
+  const view = viewFor(viewAt(query.view, engine), bouncer);
   const answer = list(env, poll, { ...query, view }, () => storeNews(bouncer, poll.seenMs));
   return answer instanceof Promise
     ? answer.then((late) => listResponse(late, settings, bouncer))

@@ -4,10 +4,10 @@
 import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
-import { withoutAllowed, withoutGaps } from '../mirror/allowed.ts';
+import { rangesFor, withoutAllowed, withoutGaps } from '../mirror/allowed.ts';
 import { countPrefix, covering } from '../mirror/covering.ts';
 import { endOf, type Mirror } from '../mirror/memory.ts';
-import { passing, type View } from '../mirror/view.ts';
+import { passing, withheldFrom, type View } from '../mirror/view.ts';
 import { isOwn, outlives } from '../stream/selection.ts';
 import { createNetworks, setNetwork, type Networks } from './merge.ts';
 
@@ -35,10 +35,11 @@ export async function bannedBy(
   pause: () => Promise<void>,
 ): Promise<[v4: Part, v6: Part]> {
   const { sequence } = mirror;
-  const allowed = withoutGaps(mirror.allowed);
+  const allowed = withoutGaps(rangesFor(mirror.allowed, view.patterns));
   const atThen = { holds: new Map(mirror.holds) };
   const all = [...mirror.byCanonicalValue.values()];
   const passes = passing(view);
+  const isWithheld = withheldFrom(view);
   const parts: [Part, Part] = [createPart(1), createPart(4)];
   const withheld = { byCanonicalValue: new Map<string, Row[]>(), prefixes: { v4: new Map(), v6: new Map() } };
 
@@ -49,7 +50,7 @@ export async function bannedBy(
     });
     const [row] = rows;
     if (!row || (family ?? familyOf(row)) !== familyOf(row)) continue;
-    if (row.withheld !== true) {
+    if (!isWithheld(row)) {
       // What is no network is left out: no bouncer can ban it.
       const network = parseNetwork(row.canonicalValue);
       if (network) add(parts, network, rows, atThen);

@@ -4,7 +4,7 @@
 import type { Row } from '../formats/decision.ts';
 import { formatNetwork } from '../formats/ip.ts';
 import type { Mirror } from '../mirror/memory.ts';
-import type { View } from '../mirror/view.ts';
+import { withheldFrom, type View } from '../mirror/view.ts';
 import { bannedBy, familyOf, type Part } from './banned.ts';
 import { forms, type Entry } from './formats.ts';
 import { addressAt, distinct, inOrder, merge, type Joined } from './merge.ts';
@@ -16,6 +16,7 @@ export interface Chosen {
   readonly rows: readonly Row[];
   /** The first addresses of those that are left of a range, whose row is withheld: one word for each, of IPv6 four. */
   readonly left: Uint32Array;
+  readonly isLeft: (row: Row) => boolean;
   readonly prefixes: Uint8Array;
   readonly untilMs: Float64Array;
   /** How many there is no line for: the list was cut, or its form can not have them. */
@@ -69,7 +70,7 @@ export async function choose(
   await cut(parts, Math.min(limit ?? Infinity, view.limits?.maxDecisions ?? Infinity), pause);
   await pause();
   const lines = countOf(parts);
-  return { ...(await linesOf(parts, lines, pause)), omitted: all - lines };
+  return { ...(await linesOf(parts, lines, withheldFrom(view), pause)), omitted: all - lines };
 }
 
 /** Of two equal networks, what is known of the one that lasts longer. */
@@ -136,6 +137,7 @@ const sliceLines = 20_000;
 async function linesOf(
   parts: readonly Sorted[],
   lines: number,
+  isLeft: Chosen['isLeft'],
   pause: () => Promise<void>,
 ): Promise<Omit<Chosen, 'omitted'>> {
   const rows: Row[] = [];
@@ -148,20 +150,21 @@ async function linesOf(
       const to = rows.push(row) - 1;
       prefixes[to] = networks.prefixes[at] as number;
       untilMs[to] = part.untilMs[at] as number;
-      if (row.withheld === true) left.push(...addressAt(networks, at));
+      if (isLeft(row)) left.push(...addressAt(networks, at));
       if (to % sliceLines === sliceLines - 1) await pause();
     }
   }
-  return { rows, left: Uint32Array.from(left), prefixes, untilMs };
+  return { rows, left: Uint32Array.from(left), isLeft, prefixes, untilMs };
 }
 
 /** What is written of each, as of a time. */
-export function* entriesOf({ rows, left, prefixes, untilMs }: Chosen, asOfMs: number): Generator<Entry> {
+export function* entriesOf(chosen: Chosen, asOfMs: number): Generator<Entry> {
+  const { rows, left, prefixes, untilMs } = chosen;
   let place = 0;
   for (const [at, row] of rows.entries()) {
     const { canonicalValue, id, scenario } = row;
     const family = familyOf(row);
-    const isLeft = row.withheld === true;
+    const isLeft = chosen.isLeft(row);
     const slash = canonicalValue.indexOf('/');
     const words = left.subarray(place, place + (isLeft ? (family === 4 ? 1 : 4) : 0));
     place += words.length;

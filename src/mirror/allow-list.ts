@@ -13,12 +13,15 @@ import { knownSince, type Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
 import {
   createAllowed,
-  isWithheld,
   notAllowed,
+  patternsOf,
   rangesOf,
   readEntry,
   readValues,
+  sameWithheld,
   touching,
+  unionOf,
+  withheldBy,
   type Allowed,
   type AllowedEntry,
   type ReadEntry,
@@ -136,8 +139,8 @@ async function replace(
 /** From here on what comes is judged by these entries. */
 function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues, nowMs: number): void {
   const { mirror, allowList, unjudged } = store;
-  const stored = entries.map(({ id, value, expiresMs, from }): StoredEntry => {
-    return { id, value, expiresMs, applied: expiresMs === null || expiresMs > nowMs, from };
+  const stored = entries.map(({ id, value, expiresMs, from, bouncers }): StoredEntry => {
+    return { id, value, expiresMs, applied: expiresMs === null || expiresMs > nowMs, from, bouncers };
   });
   const live = stored.filter(({ applied }) => applied);
   const after = { entries: stored, atMs: nowMs, nextMs: nextEnd(live) };
@@ -154,6 +157,7 @@ function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues,
     writeAllowed(sql, allowList.entries, stored);
   });
   mirror.allowed = allowed;
+  setPatterns(mirror, unionOf([mirror.patterns, patternsOf(allowed)]));
   store.allowList = after;
   unjudged.pieces.push(piecesOn(mirror, changed));
 }
@@ -166,6 +170,7 @@ function judge(store: Store, rim: Rim): Promise<void> {
   const judgeAll = async (): Promise<void> => {
     try {
       while (judgeSlice(store, rim.now())) await rim.pause();
+      setPatterns(store.mirror, patternsOf(store.mirror.allowed));
     } finally {
       // In the same turn: what comes later must not wait for this.
       isOver = true;
@@ -175,6 +180,11 @@ function judge(store: Store, rim: Rim): Promise<void> {
   const judging = judgeAll();
   if (!isOver) unjudged.judging = judging;
   return judging;
+}
+
+/** What is known of each name is kept while the patterns are the same. */
+function setPatterns(mirror: Mirror, patterns: readonly string[]): void {
+  if (!sameWithheld(mirror.patterns, patterns)) mirror.patterns = patterns;
 }
 
 /** Returns whether there is more. */
@@ -190,7 +200,7 @@ function judgeSlice(store: Store, nowMs: number): boolean {
     }
     cost += next.value.cost;
     for (const row of next.value.rows) {
-      if ((row.withheld ?? false) !== isWithheld(mirror.allowed, row)) changed.add(row);
+      if (!sameWithheld(row.withheld, withheldBy(mirror.allowed, row))) changed.add(row);
     }
   }
   try {
@@ -203,20 +213,23 @@ function judgeSlice(store: Store, nowMs: number): boolean {
   return unjudged.pieces.length > 0;
 }
 
-/** Withholds those of some rows that are served, and has the others served. */
+/** Has some rows withheld from those from whom they are to be, and served to the others. */
 function change(store: Store, rows: readonly Row[], nowMs: number): void {
   const state = { ...store.state };
-  const withheld = rows.filter((row) => !row.withheld);
-  const removals = removal(store.mirror, withheld, state, nowMs);
+  const { allowed } = store.mirror;
+  const served = rows.filter((row) => row.withheld !== true);
+  const removals = removal(store.mirror, served, state, nowMs);
   const added: Change['added'][number][] = [];
-  // The row that was served leaves its tombstone, so the one that goes on is another.
-  for (const row of withheld) {
-    const rowId = ++state.sequence;
-    added.push({ row: { ...asWithheld(createRow({ ...row, rowId }, row, rowId)), ...provenBy(row) } });
-  }
+  const next = (row: Row, rowId: number): Row => {
+    const created = createRow({ ...row, rowId }, row, state.sequence);
+    return { ...asWithheld(created, withheldBy(allowed, row)), ...provenBy(row) };
+  };
+  // A row that some bouncer was served leaves its tombstone, so the one that goes on is another.
+  for (const row of served) added.push({ row: next(row, ++state.sequence) });
   for (const row of rows) {
-    if (!row.withheld) continue;
-    added.push({ row: { ...createRow(row, row, ++state.sequence), ...provenBy(row) }, renewed: row });
+    if (row.withheld !== true) continue;
+    state.sequence++;
+    added.push({ row: next(row, row.rowId), renewed: row });
   }
   write(store, { ...removals, added, sequence: state.sequence }, state);
 }
@@ -250,10 +263,11 @@ function isSame(before: readonly StoredEntry[], after: readonly StoredEntry[]): 
   );
 }
 
-/** The entries of the one whose value no entry of the other has. */
+/** The entries of the one whose value no entry of the other has for the same bouncers. */
 function difference(of: Allowed, other: Allowed): ReadEntry[] {
-  const values = new Set(other.entries.map(({ value }) => value));
-  return of.entries.filter(({ value }) => !values.has(value));
+  const keyOf = ({ value, bouncers }: AllowedEntry): string => `${value} ${bouncers?.join() ?? ''}`;
+  const keys = new Set(other.entries.map(keyOf));
+  return of.entries.filter((entry) => !keys.has(keyOf(entry)));
 }
 
 /** So many wide networks are looked for by the beginnings of texts. */
@@ -304,20 +318,21 @@ export async function effectOf(
 ): Promise<AllowEffect> {
   const { mirror } = store;
   const beyond = mirror.byId.size - countOfAddresses(mirror.prefixes);
-  const own = isOfAddresses(scope) ? readEntry({ id: 0, value, expiresMs: null }) : undefined;
+  const entry = { id: 0, value, expiresMs: null };
+  const own = isOfAddresses(scope) ? readEntry(entry) : undefined;
   if (!own) return { entries: [], decisions: 0, ranges: [], beyond };
-  const alone = rangesOf([own]);
+  const alone = createAllowed([entry]);
   // By their ids in the log, which stay when one is renewed meanwhile.
   const rows = new Map<number, Row>();
   let cost = 0;
   for (const piece of piecesOn(mirror, [own])) {
-    for (const row of piece.rows) if (isWithheld(alone, row)) rows.set(row.rowId, row);
+    for (const row of piece.rows) if (withheldBy(alone, row)) rows.set(row.rowId, row);
     cost += piece.cost;
     if (cost < sliceCost) continue;
     cost = 0;
     await pause();
   }
-  const allowed = rangesOf([...mirror.allowed.entries, own]);
+  const allowed = rangesOf([...mirror.allowed.v4, ...mirror.allowed.v6, own]);
   const wider = [...rows.values()].flatMap((row) => {
     const network = parseNetwork(row.canonicalValue);
     return network && network.prefixBits < own.network.prefixBits ? [{ row, network }] : [];

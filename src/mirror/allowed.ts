@@ -1,11 +1,11 @@
 // Which addresses are never banned: the entries of the allow-list, and what they leave of a range. A decision that touches
-// one is withheld: no bouncer is served it. A mistake here bans an address that an operator exempted, or frees another. Pure.
+// one is withheld: no bouncer that the entry is for is served it. A mistake here bans an address that an operator exempted,
+// or frees another. Pure.
 
 import { isOfAddresses } from '../formats/canonical.ts';
 import type { Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
 
-/** An entry for every bouncer. */
 export interface AllowedEntry {
   /** Below 0: it is an engine's. */
   readonly id: number;
@@ -15,6 +15,8 @@ export interface AllowedEntry {
   readonly expiresMs: number | null;
   /** Whose it is; absent: operators made it here. */
   readonly from?: EngineList | undefined;
+  /** For which bouncers it is: patterns of their names (patterns.ts), sorted and each once. Absent: for all. */
+  readonly bouncers?: readonly string[] | undefined;
 }
 
 /** One of the allow-lists of an engine, which is named by its handle. */
@@ -46,12 +48,22 @@ export interface Ranges {
   readonly v6: readonly ReadEntry[];
 }
 
-/** Some entries: all of them, and as ranges. */
-export interface Allowed extends Ranges {
+/** Some entries, in the order of their addresses, and of those with the same first one the widest before the others. */
+interface Nested {
   readonly entries: readonly ReadEntry[];
+  /** The place of the narrowest other entry that holds each; -1: none does. */
+  readonly around: readonly number[];
 }
 
-export const noneAllowed: Allowed = { entries: [], v4: [], v6: [] };
+/** Some entries: all of them, those for all bouncers as ranges, and the others, which are for some. */
+export interface Allowed extends Ranges {
+  readonly entries: readonly ReadEntry[];
+  readonly some: { readonly v4: Nested; readonly v6: Nested };
+}
+
+const noneNested: Nested = { entries: [], around: [] };
+const noneForSome: Allowed['some'] = { v4: noneNested, v6: noneNested };
+export const noneAllowed: Allowed = { entries: [], v4: [], v6: [], some: noneForSome };
 
 /** What is read of values, by them: to read one takes some microseconds, and a list may have 10,000. */
 export type ReadValues = ReadonlyMap<string, ReadEntry>;
@@ -62,29 +74,62 @@ export function readValues({ entries }: Allowed): Map<string, ReadEntry> {
 
 /** Undefined: its value is no network. */
 export function readEntry(entry: AllowedEntry, known?: ReadValues): ReadEntry | undefined {
-  const { id, value, expiresMs, from } = entry;
+  const { id, value, expiresMs, from, bouncers } = entry;
   const read = known?.get(value);
-  if (read) return { ...read, id, expiresMs, from };
+  if (read) return { ...read, id, expiresMs, from, bouncers };
   const network = parseNetwork(value);
-  return network && { id, value, expiresMs, from, network, ...boundsOf(network) };
+  return network && { id, value, expiresMs, from, bouncers, network, ...boundsOf(network) };
 }
 
 /** `known`: what is read of their values already. */
 export function createAllowed(entries: readonly AllowedEntry[], known?: ReadValues): Allowed {
   const read = entries.map((entry) => readEntry(entry, known)).filter((entry) => entry !== undefined);
-  return { entries: read, ...rangesOf(read) };
+  const forSome = read.filter(({ bouncers }) => bouncers);
+  if (forSome.length === 0) return { entries: read, ...rangesOf(read), some: noneForSome };
+  const forAll = read.filter(({ bouncers }) => !bouncers);
+  return { entries: read, ...rangesOf(forAll), some: { v4: nested(forSome, 4), v6: nested(forSome, 16) } };
+}
+
+/** What is allowed for a bouncer whose name fits these patterns. */
+export function rangesFor(allowed: Allowed, patterns: readonly string[] | undefined): Ranges {
+  const { v4, v6, some } = allowed;
+  if (!patterns) return { v4, v6 };
+  const fitting = new Set(patterns);
+  const own = [...some.v4.entries, ...some.v6.entries].filter((entry) => isForAny(entry, fitting));
+  return rangesOf([...v4, ...v6, ...own]);
+}
+
+function isForAny({ bouncers }: AllowedEntry, patterns: ReadonlySet<string>): boolean {
+  return bouncers?.some((pattern) => patterns.has(pattern)) ?? true;
 }
 
 export function rangesOf(entries: readonly ReadEntry[]): Ranges {
-  const outermost = (length: number): ReadEntry[] => {
-    const all = entries.filter(({ network }) => network.bytes.length === length);
-    all.sort((a, b) => order(a.first, b.first) || order(b.last, a.last));
+  const outermost = (length: 4 | 16): ReadEntry[] => {
     const outer: ReadEntry[] = [];
-    // Of two networks one holds the other, or they share nothing.
-    for (const entry of all) if (entry.last > (outer.at(-1)?.last ?? -1n)) outer.push(entry);
+    for (const entry of inOrder(entries, length)) {
+      if (entry.last > (outer.at(-1)?.last ?? -1n)) outer.push(entry);
+    }
     return outer;
   };
   return { v4: outermost(4), v6: outermost(16) };
+}
+
+/** Those of one family. Of two networks one holds the other, or they share nothing: what holds one comes before it. */
+function inOrder(entries: readonly ReadEntry[], length: 4 | 16): ReadEntry[] {
+  return entries
+    .filter(({ network }) => network.bytes.length === length)
+    .sort((a, b) => order(a.first, b.first) || order(b.last, a.last));
+}
+
+function nested(all: readonly ReadEntry[], length: 4 | 16): Nested {
+  const entries = inOrder(all, length);
+  const around: number[] = [];
+  for (const { last } of entries) {
+    let place = around.length - 1;
+    while (place >= 0 && (entries[place] as ReadEntry).last < last) place = around[place] as number;
+    around.push(place);
+  }
+  return { entries, around };
 }
 
 /** An entry that shares an address with a network: of several the widest one, or the one with the lowest addresses. */
@@ -96,11 +141,70 @@ export function entryOn({ v4, v6 }: Ranges, network: Network): ReadEntry | undef
   return next && next.first <= last ? next : undefined;
 }
 
-/** Whether a decision is to be withheld. */
-export function isWithheld(allowed: Ranges, row: Pick<Row, 'scope' | 'canonicalValue'>): boolean {
-  if (allowed.v4.length + allowed.v6.length === 0 || !isOfAddresses(row.scope)) return false;
+/** The entries for some bouncers that share an address with a network. */
+export function someOn({ some }: Allowed, network: Network): ReadEntry[] {
+  const { entries, around } = network.bytes.length === 4 ? some.v4 : some.v6;
+  if (entries.length === 0) return [];
+  const { first, last } = boundsOf(network);
+  const next = firstWhere(entries, (entry) => entry.first >= first);
+  const found: ReadEntry[] = [];
+  for (let place = next - 1; place >= 0; place = around[place] as number) {
+    const entry = entries[place] as ReadEntry;
+    if (entry.last >= last) found.push(entry);
+  }
+  for (let place = next; place < entries.length; place++) {
+    const entry = entries[place] as ReadEntry;
+    if (entry.first > last) break;
+    found.push(entry);
+  }
+  return found;
+}
+
+/** Whether some address of a network is allowed for a bouncer whose name fits these patterns. */
+export function isAllowedFor(
+  allowed: Allowed,
+  network: Network,
+  patterns: readonly string[] | undefined,
+): boolean {
+  if (entryOn(allowed, network)) return true;
+  if (!patterns) return false;
+  const fitting = new Set(patterns);
+  return someOn(allowed, network).some((entry) => isForAny(entry, fitting));
+}
+
+/** From whom a decision is to be withheld. Undefined: from nobody. */
+export function withheldBy(
+  allowed: Allowed,
+  row: Pick<Row, 'scope' | 'canonicalValue'>,
+): Row['withheld'] | undefined {
+  if (allowed.entries.length === 0 || !isOfAddresses(row.scope)) return undefined;
   const network = parseNetwork(row.canonicalValue);
-  return network !== undefined && entryOn(allowed, network) !== undefined;
+  if (!network) return undefined;
+  if (entryOn(allowed, network)) return true;
+  const [only, ...others] = someOn(allowed, network);
+  if (!only) return undefined;
+  // The same list for all rows that it withholds: there may be 100,000.
+  return others.length === 0 ? only.bouncers : unionOf([only, ...others].map(({ bouncers }) => bouncers));
+}
+
+/** Whether it is withheld from the same bouncers. */
+export function sameWithheld(a: Row['withheld'], b: Row['withheld']): boolean {
+  if (typeof a !== 'object' || typeof b !== 'object') return a === b;
+  return a.length === b.length && a.every((pattern, at) => pattern === b[at]);
+}
+
+/** All patterns of some lists, sorted and each once. */
+export function unionOf(lists: Iterable<Row['withheld'] | undefined>): string[] {
+  const patterns = new Set<string>();
+  for (const list of new Set(lists)) {
+    if (typeof list === 'object') for (const pattern of list) patterns.add(pattern);
+  }
+  return [...patterns].sort();
+}
+
+/** The patterns of all entries. */
+export function patternsOf({ some: { v4, v6 } }: Allowed): string[] {
+  return unionOf([...v4.entries, ...v6.entries].map(({ bouncers }) => bouncers));
 }
 
 /** The entries that share an address with one. */
@@ -168,11 +272,16 @@ function order(a: bigint, b: bigint): number {
 
 /** The place of the first range that ends at an address or after it. */
 function firstEndingFrom(ranges: readonly Bounds[], address: bigint): number {
+  return firstWhere(ranges, ({ last }) => last >= address);
+}
+
+/** The place of the first one for which something holds that holds for all after it. */
+function firstWhere<T>(all: readonly T[], holds: (one: T) => boolean): number {
   let low = 0;
-  let high = ranges.length;
+  let high = all.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if ((ranges[middle] as Bounds).last >= address) high = middle;
+    if (holds(all[middle] as T)) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -5,7 +5,7 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import { parseNetwork } from '../formats/ip.ts';
-import { entryOn, type AllowedEntry } from './allowed.ts';
+import { entryOn, someOn, type AllowedEntry } from './allowed.ts';
 import { covering } from './covering.ts';
 import { engineNamer } from './engine-names.ts';
 import { readKnownEngines } from './engines.sql.ts';
@@ -20,7 +20,7 @@ export interface Listed extends Decision {
   readonly engine: string | null;
   /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
-  /** The entry of the allow-list that withholds it, one of several. Null: it is served. */
+  /** The entry of the allow-list that withholds it, one of several. Null: it is served to all. */
   readonly withheldBy: ListedEntry | null;
 }
 
@@ -32,6 +32,8 @@ export interface ListedEntry {
   /** The engine's name, and that of its list. Null: it was made here. */
   readonly engine: string | null;
   readonly list: string | null;
+  /** From which bouncers it withholds: patterns of their names. Null: from all. */
+  readonly bouncers: readonly string[] | null;
 }
 
 /** What a list is narrowed to. Absent: all. */
@@ -89,13 +91,15 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
 
 function withheldBy(store: Store, { canonicalValue }: Row): Listed['withheldBy'] {
   const network = parseNetwork(canonicalValue);
-  const entry = network && entryOn(store.mirror.allowed, network);
+  if (!network) return null;
+  const { allowed } = store.mirror;
+  const entry = entryOn(allowed, network) ?? someOn(allowed, network)[0];
   return entry ? listedEntry(store, entry) : null;
 }
 
-export function listedEntry({ names }: Store, { id, value, from }: AllowedEntry): ListedEntry {
-  if (!from) return { id, value, engine: null, list: null };
-  return { id: null, value, engine: engineNamer(names)(from.engine), list: from.list };
+export function listedEntry({ names }: Store, { id, value, from, bouncers }: AllowedEntry): ListedEntry {
+  if (!from) return { id, value, engine: null, list: null, bouncers: bouncers ?? null };
+  return { id: null, value, engine: engineNamer(names)(from.engine), list: from.list, bouncers: null };
 }
 
 /** A filter as a predicate. Null: there is and was no engine of its name. */

@@ -36,6 +36,11 @@ export interface Mirror {
   readonly prefixes: PrefixCounts;
   /** By what rows are withheld. A part of a mirror has rows as they are in the whole. */
   allowed: Allowed;
+  /**
+   * Of bouncers' names: those by which rows are to be withheld, and those by which rows are withheld that are not judged yet.
+   * Else an entry that goes and comes again before that would not be seen. A part of a mirror does not have them.
+   */
+  patterns: readonly string[];
   /** By `viewKey`. */
   readonly viewChanges: Generations<ViewChanges>;
 }
@@ -99,6 +104,7 @@ export function createMirror(
     holds: new Map(),
     prefixes: { v4: new Map(), v6: new Map() },
     allowed: noneAllowed,
+    patterns: [],
     viewChanges: createGenerations(mostViewBytes, (key) => viewBytes + 2 * key.length),
   };
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);

@@ -6,7 +6,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { isEngine, readsAllowLists } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
-import { createAllowed, isWithheld } from './allowed.ts';
+import { createAllowed, patternsOf, unionOf, withheldBy } from './allowed.ts';
 import { readAllowed, readWithheld, writeWithheld, type StoredEntry } from './allowed.sql.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
@@ -71,7 +71,7 @@ export function openStore(
   const withheld = readWithheld(sql);
   const rows = log.readRows(sql, tooMany ?? 0);
   const mirror = createMirror(
-    withheld.size === 0 ? rows : rows.map((row) => (withheld.has(row.rowId) ? asWithheld(row) : row)),
+    withheld.size === 0 ? rows : rows.map((row) => asWithheld(row, withheld.get(row.rowId))),
     state,
     {
       values: () => log.readKeptBackValues(sql),
@@ -79,6 +79,7 @@ export function openStore(
     },
   );
   mirror.allowed = allowed;
+  mirror.patterns = unionOf([patternsOf(allowed), ...withheld.values()]);
   const store = {
     storage,
     state,
@@ -137,11 +138,11 @@ export function newRow(
   renewed?: Row,
 ): Row {
   const row = log.createRow(place, decision, sequence);
-  return (renewed ? renewed.withheld : isWithheld(mirror.allowed, row)) ? asWithheld(row) : row;
+  return asWithheld(row, renewed ? renewed.withheld : withheldBy(mirror.allowed, row));
 }
 
-export function asWithheld(row: Row): Row {
-  return { ...row, withheld: true };
+export function asWithheld(row: Row, withheld: Row['withheld']): Row {
+  return withheld === undefined ? row : { ...row, withheld };
 }
 
 /** Adds a decision that was made here; it gets an id. `alongside` writes in the same transaction. */

@@ -66,7 +66,7 @@ export function outlastingUpTo({ respelled, byCanonicalValue }: Mirror, sequence
       ended.filter((row) => row.removedSeq <= sequence).map((row) => [contentKey(row), row]),
     );
     const young = ended.filter((row) => row.removedSeq > sequence);
-    const active = (byCanonicalValue.get(value) ?? []).filter(({ withheld }) => !withheld);
+    const active = (byCanonicalValue.get(value) ?? []).filter(({ withheld }) => withheld !== true);
     for (const row of old.values()) {
       if (isKeptBack(active, row)) keptBack.push(row);
       else if (isKeptBack([...active, ...young], row)) waiting.push(row);

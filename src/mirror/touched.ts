@@ -20,7 +20,7 @@ export interface Touched {
   readonly sequence: number;
   /** Of each value that was touched: its active rows, and those that were removed since. */
   readonly rows: readonly Row[];
-  /** Its rows that are withheld: look-ups need some of them. An isolate of the release before must not serve them. */
+  /** Its rows that are withheld from all: look-ups need some of them. An isolate of the release before must not serve them. */
   readonly withheld?: readonly Row[];
   /** Those of the values that have several spellings. Their removals may need rows that are not here. */
   readonly respelled: readonly string[];
@@ -39,8 +39,8 @@ export function touchedSince(mirror: Mirror, since: number, most: number): Touch
   if (rows.length > 2 * most) return null;
   return {
     sequence,
-    rows: rows.filter((row) => !row.withheld),
-    withheld: rows.filter((row) => row.withheld),
+    rows: rows.filter(({ withheld }) => withheld !== true),
+    withheld: rows.filter(({ withheld }) => withheld === true),
     respelled: values.filter((value) => respelled.has(value)),
   };
 }

@@ -35,6 +35,10 @@ export interface View extends Filters {
   readonly dedup: boolean;
   /** Set by an operator, not by the request. */
   readonly limits: Limits | null;
+  /** The name of the bouncer that asks. Absent: nobody's in particular. It is part of no key: bouncers share answers. */
+  readonly bouncer?: string | undefined;
+  /** The patterns of the allow-list that the name fits (patterns.ts). Absent: none. */
+  readonly patterns?: readonly string[] | undefined;
 }
 
 /** `covering`: decisions whose range contains the network (LAPI's `contains=true`); otherwise decisions inside it. */
@@ -48,9 +52,16 @@ export function isLookup({ within, value }: View): boolean {
   return (within?.covering ?? false) || value !== null;
 }
 
-/** Equal for equal views, limits included: part of the name of a rendered answer. */
+/** Equal for equal views, with limits and patterns: part of the name of a rendered answer. */
 export function viewKey(view: View): string {
-  return view.limits ? `${requestKey(view)} ${limitsKey(view.limits)}` : requestKey(view);
+  const { limits, patterns } = view;
+  const key = limits ? `${requestKey(view)} ${limitsKey(limits)}` : requestKey(view);
+  return patterns ? `${key} ${patternsKey(view)}` : key;
+}
+
+/** Equal for views from which the allow-list withholds the same. */
+export function patternsKey({ patterns }: View): string {
+  return patterns ? JSON.stringify(patterns) : '';
 }
 
 export function limitsKey(limits: Limits): string {
@@ -106,7 +117,15 @@ export type Matches = (row: Decision & Pick<Row, 'engine' | 'withheld'>) => bool
 /** The view as a predicate: what was asked for and may be read, and is not withheld. */
 export function matcher(view: View): Matches {
   const passes = passing(view);
-  return (row) => row.withheld !== true && passes(row);
+  const isWithheld = withheldFrom(view);
+  return (row) => !isWithheld(row) && passes(row);
+}
+
+/** Whether the allow-list withholds a row from a view's bouncer. */
+export function withheldFrom({ patterns }: View): (row: Pick<Row, 'withheld'>) => boolean {
+  if (!patterns) return ({ withheld }) => withheld === true;
+  const own = new Set(patterns);
+  return ({ withheld }) => withheld === true || (withheld?.some((pattern) => own.has(pattern)) ?? false);
 }
 
 /** The same, and what is withheld as well. */

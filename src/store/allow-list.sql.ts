@@ -10,7 +10,7 @@ export const allowedNetworks = sqliteTable('allowed_networks', {
   /** As `formatNetwork` writes it. */
   value: text('value').notNull(),
   comment: text('comment').notNull(),
-  /** Which bouncers: names and patterns, a JSON list; null is all. */
+  /** For which bouncers: patterns of their names (mirror/patterns.ts), a JSON list, sorted and each once. Null: for all. */
   bouncersJson: text('bouncers_json'),
   expiresMs: integer('expires_ms'),
   createdMs: integer('created_ms').notNull(),
@@ -18,12 +18,20 @@ export const allowedNetworks = sqliteTable('allowed_networks', {
   revision: integer('revision').notNull().default(1),
 });
 
-/** The entries for every bouncer. With aliases: the writer reads rows as D1 names them, without drizzle's mapping. */
+/** All entries. With aliases: the writer reads rows as D1 names them, without drizzle's mapping. */
 export function selectAllowed(db: DrizzleD1Database) {
-  const { id, value, bouncersJson } = allowedNetworks;
+  const { id, value } = allowedNetworks;
   return db
-    .select({ id, value, expiresMs: sql<number | null>`expires_ms`.as('expiresMs') })
+    .select({
+      id,
+      value,
+      expiresMs: sql<number | null>`expires_ms`.as('expiresMs'),
+      bouncersJson: sql<string | null>`bouncers_json`.as('bouncersJson'),
+    })
     .from(allowedNetworks)
-    .where(sql`${bouncersJson} IS NULL`)
     .orderBy(asc(id));
+}
+
+export function readBouncers(json: string | null): readonly string[] | null {
+  return json === null ? null : (JSON.parse(json) as string[]);
 }

@@ -5,14 +5,16 @@
 
 import type { Row } from '../formats/decision.ts';
 import type { Mirror } from '../mirror/memory.ts';
-import { limitsKey, viewKey, type Limits, type View } from '../mirror/view.ts';
+import { limitsKey, patternsKey, requestKey, type Limits, type View } from '../mirror/view.ts';
 import type { Cursor } from './cursor.ts';
 import { chosen, keyOf, selectedRows, type Selection } from './selection.ts';
 
 export interface Baseline {
-  /** Of a capped view: `viewKey`. Of limits without a cap: `limitsKey`. */
+  /** Of a capped view: its request and its limits. Of limits without a cap: `limitsKey`. */
   readonly key: string;
   readonly limits: Limits;
+  /** Of a capped view: `patternsKey`. Bouncers that are allowed other addresses are given other rows. */
+  readonly patterns: string;
   /** Under a cap: the `rowId`s that the bouncer was given, ascending. Null: all that the limits let through. */
   readonly held: readonly number[] | null;
 }
@@ -30,7 +32,7 @@ export interface ResolvedView extends Selection {
 
 export interface Baselines {
   readonly byId: Map<number, Baseline>;
-  /** The newest baseline of each key, and the sequence at which it was last resolved. */
+  /** The newest baseline of each key with its patterns, and the sequence at which it was last resolved. */
   readonly newest: Map<string, { readonly sequence: number; readonly resolved: ResolvedView }>;
   nextId: number;
   /** Those that are not in storage yet. */
@@ -56,41 +58,49 @@ export function resolveView(baselines: Baselines, mirror: Mirror, view: View): R
   const { newest } = baselines;
   const { sequence } = mirror;
   if (limits.maxDecisions === null) {
-    const key = limitsKey(limits);
-    const resolved = { view, capped: null, baseline: baselineOf(baselines, key, limits, null) };
-    newest.set(key, { sequence, resolved });
+    const baseline = { key: limitsKey(limits), limits, patterns: '', held: null };
+    const resolved = { view, capped: null, baseline: idOf(baselines, baseline) };
+    newest.set(nameOf(baseline), { sequence, resolved });
     return resolved;
   }
   // A cap counts values, which fill a device's table. Without dedup one value could count several times.
   const deduplicated = { ...view, dedup: true };
-  const key = viewKey(deduplicated);
-  const known = newest.get(key);
+  const key = `${requestKey(deduplicated)} ${limitsKey(limits)}`;
+  const patterns = patternsKey(view);
+  const name = nameOf({ key, patterns });
+  const known = newest.get(name);
   if (known?.sequence === sequence) return known.resolved;
   const rows = chosen(selectedRows(mirror, { view: deduplicated, capped: null }), limits.maxDecisions);
   const capped = new Map(rows.map((row) => [keyOf(row), row]));
   const held = rows.map((row: Row) => row.rowId).sort((a, b) => a - b);
-  const resolved = { view: deduplicated, capped, baseline: baselineOf(baselines, key, limits, held) };
-  newest.set(key, { sequence, resolved });
+  const baseline = idOf(baselines, { key, limits, patterns, held });
+  const resolved = { view: deduplicated, capped, baseline };
+  newest.set(name, { sequence, resolved });
   return resolved;
 }
 
-/** The id of the newest baseline of a key if it has the same rows, otherwise of a new one. */
-function baselineOf(baselines: Baselines, key: string, limits: Limits, held: Baseline['held']): number {
+function nameOf({ key, patterns }: Pick<Baseline, 'key' | 'patterns'>): string {
+  return patterns === '' ? key : `${key} ${patterns}`;
+}
+
+/** The id of the newest baseline of a name if it has the same rows, otherwise of a new one. */
+function idOf(baselines: Baselines, baseline: Baseline): number {
   const { byId, unwritten } = baselines;
-  const known = newestId(baselines, key);
+  const { held } = baseline;
+  const known = newestId(baselines, nameOf(baseline));
   if (known !== undefined && (held === null || sameList(byId.get(known)?.held ?? [], held))) return known;
   const id = baselines.nextId++;
-  byId.set(id, { key, limits, held });
+  byId.set(id, baseline);
   unwritten.add(id);
   writeBaselines(baselines);
   return id;
 }
 
 /** Also finds a baseline that was read from storage, so that a restart does not look like a change of limits. */
-function newestId({ newest, byId }: Baselines, key: string): number | undefined {
-  const known = newest.get(key);
+function newestId({ newest, byId }: Baselines, name: string): number | undefined {
+  const known = newest.get(name);
   if (known) return known.resolved.baseline;
-  const ids = [...byId].filter(([, baseline]) => baseline.key === key).map(([id]) => id);
+  const ids = [...byId].filter(([, baseline]) => nameOf(baseline) === name).map(([id]) => id);
   return ids.length === 0 ? undefined : Math.max(...ids);
 }
 
@@ -155,15 +165,15 @@ export function forgetUnused({ byId, newest }: Baselines, used: ReadonlySet<numb
 }
 
 /** Stores row ids as differences: 20,000 of them take some 60 KB. */
-function encode({ key, limits, held }: Baseline): string {
+function encode({ key, limits, patterns, held }: Baseline): string {
   const steps = held?.map((rowId, index) => rowId - (held[index - 1] ?? 0)) ?? null;
-  return JSON.stringify([key, limits, steps]);
+  return JSON.stringify([key, limits, steps, ...(patterns === '' ? [] : [patterns])]);
 }
 
 function decode(body: string): Baseline {
-  const [key, limits, steps] = JSON.parse(body) as [string, Limits, number[] | null];
+  const [key, limits, steps, patterns = ''] = JSON.parse(body) as [string, Limits, number[] | null, string?];
   let rowId = 0;
-  return { key, limits, held: steps?.map((step) => (rowId += step)) ?? null };
+  return { key, limits, patterns, held: steps?.map((step) => (rowId += step)) ?? null };
 }
 
 function sameList(a: readonly number[], b: readonly number[]): boolean {

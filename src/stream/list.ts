@@ -11,6 +11,8 @@ export interface ShortList {
   readonly kind: 'short';
   readonly sequence: number;
   readonly decisions: readonly Decision[];
+  /** What is allowed depends on the bouncer: another one may be answered otherwise. */
+  readonly ofBouncer?: true;
 }
 
 /** Many decisions, rendered. */
@@ -32,5 +34,6 @@ export function answerList(
   const ends = (row: Row): number => endOf(mirror, row);
   if (rows.length > smallAnswerRows) return { kind: 'long', body: streamOf(renderList(rows, nowMs, ends)) };
   const decisions = rows.map((row) => ({ ...decisionOf(row), untilMs: ends(row) }));
-  return { kind: 'short', sequence: mirror.sequence, decisions };
+  const ofBouncer = mirror.patterns.length > 0 ? ({ ofBouncer: true } as const) : {};
+  return { kind: 'short', sequence: mirror.sequence, decisions, ...ofBouncer };
 }

@@ -3,7 +3,7 @@
 import { sameNetwork } from '../formats/canonical.ts';
 import { sameText, type Decision, type Row } from '../formats/decision.ts';
 import { covering } from '../mirror/covering.ts';
-import { entryOn } from '../mirror/allowed.ts';
+import { isAllowedFor } from '../mirror/allowed.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import { matcher, passing, type Matches, type View } from '../mirror/view.ts';
 
@@ -85,7 +85,7 @@ export function activeRows(mirror: Mirror, view: View): Row[] {
   const candidates = lookUp ? covering(mirror, lookUp.network) : mirror.byId.values();
   const rows: Row[] = [];
   // All that cover an allowed address are withheld.
-  if (lookUp && entryOn(mirror.allowed, lookUp.network)) return rows;
+  if (lookUp && isAllowedFor(mirror.allowed, lookUp.network, view.patterns)) return rows;
   // Those that cover the address need not be matched with it again. A range that is withheld since another address of it is
   // allowed covers this one all the same.
   const matches = lookUp ? passing({ ...view, within: null }) : matcher(view);

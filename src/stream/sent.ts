@@ -4,11 +4,22 @@
 // is not.
 
 import { sameText, type Row } from '../formats/decision.ts';
-import { byHandles, type Names } from '../mirror/engine-names.ts';
+import type { Names } from '../mirror/engine-names.ts';
 import { concerning, listed, type Listed } from '../mirror/listing.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
-import { limitsKey, matcher, passing, viewOf, type Filters, type Limits, type View } from '../mirror/view.ts';
+import { translate } from '../mirror/patterns.ts';
+import {
+  limitsKey,
+  matcher,
+  passing,
+  patternsKey,
+  viewOf,
+  withheldFrom,
+  type Filters,
+  type Limits,
+  type View,
+} from '../mirror/view.ts';
 import type { Baselines } from './baselines.ts';
 import type { ViewCursor } from './client-records.ts';
 import { placesOf, type Clients, type Place, type Places } from './clients.ts';
@@ -32,8 +43,8 @@ const filterNames = [
 ] as const;
 
 /**
- * `request.…`: what the bouncer asks for leaves it out. `view.…`: its limits do. `allow-list`: no bouncer is served it, by
- * the entry that is named at the decision.
+ * `request.…`: what the bouncer asks for leaves it out. `view.…`: its limits do. `allow-list`: an
+ * entry withholds it from the bouncer, as the decision says.
  */
 export const whys = [
   ...refusals,
@@ -48,6 +59,7 @@ export type Why = (typeof whys)[number];
 /** A bouncer that is asked about. `limits`: with names of engines. `refused`: why its requests are; null: they are not. */
 export interface SentAsk {
   readonly bouncerId: number;
+  readonly name: string;
   readonly limits: Limits | null;
   readonly refused: (typeof refusals)[number] | null;
 }
@@ -157,24 +169,27 @@ export function createSentTo(
   names: Names,
   rows: readonly Row[],
 ): (ask: SentAsk, places: Places, nowMs: number) => SentOf {
-  const byLimits = new Map<string, Map<string, Looks>>();
+  const byBounds = new Map<string, Map<string, Looks>>();
   const onValues = siblingsOf(mirror, rows);
 
-  /** What each view has, by its key. */
-  const looksWith = (limits: Limits | null): ((key: string) => Looks) => {
-    const limitedBy = limits ? limitsKey(limits) : '';
-    const byView = byLimits.get(limitedBy) ?? new Map<string, Looks>();
-    byLimits.set(limitedBy, byView);
+  /** What each view has, by its key. `bounds`: the limits and the patterns of its bouncer. */
+  const looksWith = (bounds: View): ((key: string) => Looks) => {
+    const { limits, patterns } = bounds;
+    const boundBy = `${limits ? limitsKey(limits) : ''} ${patternsKey(bounds)}`;
+    const byView = byBounds.get(boundBy) ?? new Map<string, Looks>();
+    byBounds.set(boundBy, byView);
     return (key) => {
-      const known = byView.get(key) ?? lookAt(mirror, baselines, onValues, rows, viewOf(key), limits);
+      const view = { ...viewOf(key), limits, patterns };
+      const known = byView.get(key) ?? lookAt(mirror, baselines, onValues, rows, view);
       byView.set(key, known);
       return known;
     };
   };
 
-  return ({ limits: named, refused }, { clients, seenMs, following: all }, nowMs) => {
-    const limits = named && byHandles({ ...everything, limits: named }, names).limits;
-    const looksOf = looksWith(limits);
+  return ({ name, limits: named, refused }, { clients, seenMs, following: all }, nowMs) => {
+    const bounds = translate({ ...everything, limits: named, bouncer: name }, names, mirror.patterns);
+    const { limits } = bounds;
+    const looksOf = looksWith(bounds);
     const following = recentOf(all, nowMs);
     return { seenMs, clients, sentOf };
 
@@ -183,7 +198,11 @@ export function createSentTo(
       const counted = { twice: 0, once: 0, 'not-yet': 0, never: 0 };
       const refusedBy = refused ? [refused] : [];
       if (following.length === 0) {
-        const why = [...refusedBy, ...withheld(row), ...(limits ? leftOutBy('view', limits, row) : [])];
+        const why = [
+          ...refusedBy,
+          ...withheld(bounds, row),
+          ...(limits ? leftOutBy('view', limits, row) : []),
+        ];
         const state = why.length > 0 ? 'never' : clients > 0 ? 'asks' : 'unknown';
         return { id: row.id, state, why, insteadId: null, clients: counted };
       }
@@ -246,12 +265,12 @@ function lookAt(
   onValues: ReadonlyMap<string, readonly Row[]>,
   rows: readonly Row[],
   view: View,
-  limits: Limits | null,
 ): Looks {
-  const matches = matcher({ ...view, limits });
+  const { limits } = view;
+  const matches = matcher(view);
   const looked = rows.map((row): Looked => {
     const ofView = limits ? leftOutBy('view', limits, row) : [];
-    const why = [...withheld(row), ...leftOutByRequest(view, row), ...ofView];
+    const why = [...withheld(view, row), ...leftOutByRequest(view, row), ...ofView];
     const winner = why.length === 0 && view.dedup ? longest(mirror, row, matches) : undefined;
     return { why, target: winner ?? row };
   });
@@ -292,8 +311,8 @@ const everything: View = {
   limits: null,
 };
 
-function withheld(row: Row): Why[] {
-  return row.withheld ? ['allow-list'] : [];
+function withheld(view: View, row: Row): Why[] {
+  return withheldFrom(view)(row) ? ['allow-list'] : [];
 }
 
 /** Each filter alone. */

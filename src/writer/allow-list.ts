@@ -5,12 +5,18 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { shared } from '../runtime/shared.ts';
 import { askD1, workMs } from '../store/ask.ts';
-import { selectAllowed } from '../store/allow-list.sql.ts';
+import { readBouncers, selectAllowed } from '../store/allow-list.sql.ts';
 import { selectMark } from '../store/epoch.sql.ts';
 import { causeOf } from '../http/failure.ts';
 import type { AllowedEntry } from '../mirror/allowed.ts';
 
 export type AllowListCopy = ReturnType<typeof createAllowListCopy>;
+
+type AllowedRow = ReturnType<typeof selectAllowed>['_']['result'][number];
+
+function entryOf({ bouncersJson, ...entry }: AllowedRow): AllowedEntry {
+  return { ...entry, bouncers: readBouncers(bouncersJson) ?? undefined };
+}
 
 /** `apply` has the feed go by some entries, and throws where it can't. */
 export function createAllowListCopy(
@@ -32,11 +38,11 @@ export function createAllowListCopy(
     losses++;
   };
 
-  const learn = async (entries: readonly AllowedEntry[], seq: number): Promise<void> => {
+  const learn = async (rows: readonly AllowedRow[], seq: number): Promise<void> => {
     // Of two answers of D1 the later one counts.
     if (seq >= newestSeq) {
       newestSeq = seq;
-      newest = entries;
+      newest = rows.map(entryOf);
     }
     try {
       await applying.next();
@@ -51,10 +57,10 @@ export function createAllowListCopy(
   const read = async (limitMs?: number): Promise<void> => {
     const before = losses;
     const ask = (db: DrizzleD1Database) => db.batch([selectMark(db), selectAllowed(db)]);
-    const [[mark], entries] = await askD1(d1, ask, limitMs);
+    const [[mark], rows] = await askD1(d1, ask, limitMs);
     // What was asked before a restore is of the D1 before it.
     if (losses !== before) return;
-    await learn(entries, mark?.seq ?? 0);
+    await learn(rows, mark?.seq ?? 0);
     isLost = losses !== before;
   };
 

@@ -2,7 +2,9 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { bouncer, feed } from '../support/bouncer.ts';
+import { bouncer, everything, feed } from '../support/bouncer.ts';
+import type { FollowAsk, StreamAsk } from '../../src/feed/questions.ts';
+import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 
@@ -155,7 +157,7 @@ describe('an entry', () => {
     const { entry } = (await allow('192.0.2.1')).body;
     const { decisions } = (await operator('GET', '/decisions')).body;
     expect(decisions.map(({ value, withheld_by }: any) => [value, withheld_by])).toEqual([
-      ['192.0.2.1', { id: entry.id, value: '192.0.2.1', engine: null, list: null }],
+      ['192.0.2.1', { id: entry.id, value: '192.0.2.1', engine: null, list: null, bouncers: null }],
       ['192.0.2.2', null],
     ]);
     expect((await operator('GET', `/allowlist/${entry.id}`)).body).toMatchObject({ ...entry, decisions: 1 });
@@ -175,6 +177,167 @@ describe('an entry', () => {
   });
 });
 
+describe('an entry for some bouncers', () => {
+  const named = (name: string, bouncerId: number) =>
+    bouncer({ view: { ...everything, bouncer: name }, bouncerId });
+  const values = (answer: { value: string }[] | null) => answer?.map(({ value }) => value) ?? null;
+
+  test('takes a ban back from those alone, also after a restart, and its removal brings it again', async () => {
+    ban('192.0.2.1');
+    ban('192.0.2.2');
+    await sync();
+    const [web, vpn] = [named('web-1', 1), named('vpn-1', 2)];
+    for (const client of [web, vpn]) await client.pull(true);
+    const { body } = await allow('192.0.2.1', { bouncers: ['web-*', 'host-7'] });
+    expect(body.entry.bouncers).toEqual(['host-7', 'web-*']);
+    for (const client of [web, vpn]) await client.pull(false);
+    expect([web.banned(), vpn.banned()]).toEqual([['192.0.2.2'], ['192.0.2.1', '192.0.2.2']]);
+    await evictDurableObject(feed());
+    const later = named('web-2', 3);
+    await later.pull(true);
+    for (const client of [web, vpn]) await client.pull(false);
+    expect([web.banned(), vpn.banned(), later.banned()]).toEqual([
+      ['192.0.2.2'],
+      ['192.0.2.1', '192.0.2.2'],
+      ['192.0.2.2'],
+    ]);
+    await operator('DELETE', `/allowlist/${body.entry.id}`);
+    await web.pull(false);
+    expect(web.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
+  });
+
+  test('and one for all on the same address hold each as long as it is there', async () => {
+    ban('192.0.2.1');
+    await sync();
+    const [web, vpn] = [named('web-1', 1), named('vpn-1', 2)];
+    const banned = async () => {
+      for (const client of [web, vpn]) await client.pull(false);
+      return [web.banned(), vpn.banned()];
+    };
+    for (const client of [web, vpn]) await client.pull(true);
+    await allow('192.0.2.0/24', { bouncers: ['web-1'] });
+    const { entry } = (await allow('192.0.2.1')).body;
+    expect(await banned()).toEqual([[], []]);
+    await operator('DELETE', `/allowlist/${entry.id}`);
+    expect(await banned()).toEqual([[], ['192.0.2.1']]);
+    await allow('192.0.2.1', { bouncers: ['vpn-1'] });
+    expect(await banned()).toEqual([[], []]);
+  });
+
+  test('keeps look-ups of those empty, whoever asked the same a moment ago', async () => {
+    ban('192.0.2.1');
+    await sync();
+    const keys = { web: await addBouncer('web-1'), vpn: await addBouncer('vpn-1') };
+    const find = async (who: keyof typeof keys) =>
+      values(await (await asBouncer(keys[who], '/v1/decisions?ip=192.0.2.1')).json<any>());
+    expect([await find('web'), await find('vpn')]).toEqual([['192.0.2.1'], ['192.0.2.1']]);
+    const { entry } = (await allow('192.0.2.1', { bouncers: ['web-*'] })).body;
+    for (let round = 0; round < 2; round++) {
+      expect([await find('web'), await find('vpn'), await find('web')]).toEqual([null, ['192.0.2.1'], null]);
+    }
+    await operator('DELETE', `/allowlist/${entry.id}`);
+    expect([await find('vpn'), await find('web')]).toEqual([['192.0.2.1'], ['192.0.2.1']]);
+  });
+
+  test('splits the ranges of their lists, and of no others', async () => {
+    ban('198.51.100.0/30');
+    await sync();
+    const keys = [await addBouncer('web-1'), await addBouncer('vpn-1')];
+    const lists = async () => {
+      const answers = keys.map((key) => call('/lists/cidr', { headers: { 'x-api-key': key } }));
+      return (await Promise.all(answers.map(async (answer) => (await answer).text()))).map((text) =>
+        text.trim().split('\n'),
+      );
+    };
+    await allow('198.51.100.1', { bouncers: ['web-1'] });
+    expect(await lists()).toEqual([['198.51.100.0/32', '198.51.100.2/31'], ['198.51.100.0/30']]);
+    await allow('198.51.100.2');
+    expect(await lists()).toEqual([
+      ['198.51.100.0/32', '198.51.100.3/32'],
+      ['198.51.100.0/31', '198.51.100.3/32'],
+    ]);
+  });
+
+  test('lets an operator ban its addresses, and says which bouncers are not served that', async () => {
+    const { entry } = (await allow('192.0.2.0/28', { bouncers: ['web-*'] })).body;
+    const { status, body } = await operator('POST', '/decisions', { value: '192.0.2.1', duration: '1h' });
+    expect(status).toBe(201);
+    expect(body.warnings).toEqual([
+      `192.0.2.1 shares addresses with 192.0.2.0/28, which is on the allow-list (entry ${entry.id}) for web-*: they are not served it`,
+    ]);
+    const withheldBy = { id: entry.id, value: '192.0.2.0/28', engine: null, list: null, bouncers: ['web-*'] };
+    expect(body.decision.withheld_by).toEqual(withheldBy);
+    expect((await operator('GET', '/decisions')).body.decisions).toMatchObject([{ withheld_by: withheldBy }]);
+    const [web, vpn] = [named('web-1', 1), named('vpn-1', 2)];
+    for (const client of [web, vpn]) await client.pull(true);
+    expect([web.banned(), vpn.banned()]).toEqual([[], ['192.0.2.1']]);
+  });
+
+  test('holds where an isolate answers by itself, also once it is gone', async () => {
+    ban('192.0.2.1');
+    await sync();
+    const asked = vi.fn();
+    const object = () => ({
+      stream: (ask: StreamAsk) => (asked(), feed().stream(ask)),
+      follow: (ask: FollowAsk) => feed().follow(ask),
+    });
+    const isolates = throughIsolates([0], object);
+    const [web, vpn] = ['web-1', 'vpn-1'].map((name, bouncerId) =>
+      bouncer({ view: { ...everything, bouncer: name }, bouncerId, asks: () => isolates }),
+    );
+    const banned = async () => {
+      letIsolatesFollow();
+      for (const client of [web!, vpn!]) await client.pull(false);
+      return [web!.banned(), vpn!.banned()];
+    };
+    for (const client of [web!, vpn!]) await client.pull(true);
+    await banned();
+    asked.mockClear();
+    const { entry } = (await allow('192.0.2.1', { bouncers: ['web-*'] })).body;
+    expect(await banned()).toEqual([[], ['192.0.2.1']]);
+    expect(await banned()).toEqual([[], ['192.0.2.1']]);
+    await operator('DELETE', `/allowlist/${entry.id}`);
+    expect(await banned()).toEqual([['192.0.2.1'], ['192.0.2.1']]);
+    expect(asked).not.toHaveBeenCalled();
+  });
+
+  test('is why they are never sent a decision, and others are', async () => {
+    ban('192.0.2.1');
+    await sync();
+    for (const name of ['web-1', 'vpn-1']) {
+      await asBouncer(await addBouncer(name), '/v1/decisions/stream?startup=true');
+    }
+    await allow('192.0.2.1', { bouncers: ['web-*'] });
+    const { bouncers } = (await operator('GET', '/decisions/sent?value=192.0.2.1')).body;
+    expect(bouncers.map(({ name, decisions: [of] }: any) => [name, of.sent, of.why])).toEqual([
+      ['web-1', 'never', ['allow-list']],
+      ['vpn-1', 'not-yet', []],
+    ]);
+  });
+
+  test('is another one than that for all, and says which names nobody has', async () => {
+    await addBouncer('web-1');
+    expect((await allow('192.0.2.1', { bouncers: ['web-*', 'wbe-1'] })).body.warnings).toEqual([
+      'no bouncer is named wbe-1 now',
+    ]);
+    expect((await allow('192.0.2.1', { bouncers: ['wbe-1', 'web-*', 'web-*'] })).status).toBe(409);
+    expect((await allow('192.0.2.1', { bouncers: ['web-*'] })).status).toBe(201);
+    const { entry } = (await allow('192.0.2.1', { bouncers: ['*', 'web-1'] })).body;
+    expect(entry.bouncers).toBeNull();
+    expect((await allow('192.0.2.1')).status).toBe(409);
+  });
+
+  test('has few names: 1,000 in all entries together', async () => {
+    const bouncersOf = (at: number) => Array.from({ length: 30 }, (_, index) => `host-${30 * at + index}`);
+    for (let at = 0; at < 33; at++) {
+      expect((await allow(`192.0.2.${at}`, { bouncers: bouncersOf(at) })).status).toBe(201);
+    }
+    const refused = await allow('192.0.2.100', { bouncers: bouncersOf(40) });
+    expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'bouncers']);
+    expect((await allow('192.0.2.100', { bouncers: bouncersOf(3) })).status).toBe(201);
+  });
+});
+
 describe('what an operator says', () => {
   test.each([
     [{ value: 'nowhere' }, 400, 'value'],
@@ -183,6 +346,10 @@ describe('what an operator says', () => {
     [{ value: '2001::/16' }, 400, 'value'],
     [{ value: '192.0.2.1', expires_in: '-1h' }, 400, 'expires_in'],
     [{ value: '192.0.2.1', until: 'now' }, 400, 'until'],
+    [{ value: '192.0.2.1', bouncers: [] }, 400, 'bouncers'],
+    [{ value: '192.0.2.1', bouncers: 'web-1' }, 400, 'bouncers'],
+    [{ value: '192.0.2.1', bouncers: ['web-1', 'a b'] }, 400, 'bouncers.1'],
+    [{ value: '192.0.2.1', bouncers: Array.from({ length: 31 }, () => 'web-1') }, 400, 'bouncers'],
   ])('%j is refused, and the field is named', async (input, status, field) => {
     const answer = await allow('192.0.2.1', input);
     expect([answer.status, answer.body.errors[0].field]).toEqual([status, field]);

@@ -46,6 +46,22 @@ test('an entry is made, seen with what it withholds, changed and removed', async
   expect((await browser.get(`/console/allow-list/${id}`)).status).toBe(404);
 });
 
+test('an entry for some bouncers says for which, there and where it withholds something', async () => {
+  engine.add({ value: '192.0.2.1', untilMs });
+  await operator('POST', '/feed/sync?full=true');
+  const made = await allow({ value: '192.0.2.1', comment: 'office', bouncers: 'web-*, vpn-1' });
+  const id = idIn(made.headers.get('location'));
+  expect((await browser.get(`/console/allow-list/${id}`)).text).toContain(
+    'It withholds 1 decision from vpn-1 and web-*.',
+  );
+  expect((await browser.get('/console/allow-list')).text).toContain('vpn-1, web-*');
+  const lookup = (await browser.get('/console/lookup?value=192.0.2.1')).text;
+  expect(lookup).toContain('withheld from vpn-1, web-*: allow-list');
+  expect(lookup).toContain('<b>Banned until');
+  const refused = await allow({ value: '192.0.2.2', comment: 'office', bouncers: 'a b' });
+  expect(formOf(refused, '/allow-list')).toMatchObject({ bouncers: 'a b' });
+});
+
 test('what needs force says so beside what was typed, and is done with it', async () => {
   const page = await allow({ value: '0.0.0.0/0', comment: 'all' });
   expect(page.status).toBe(400);

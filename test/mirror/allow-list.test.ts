@@ -5,7 +5,6 @@ import { env } from 'cloudflare:workers';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { readSettings } from '../../src/config/settings.ts';
-import type { Row } from '../../src/formats/decision.ts';
 import { parseNetwork, type Network } from '../../src/formats/ip.ts';
 import {
   effectOf,
@@ -14,19 +13,22 @@ import {
   sliceValues,
   sweepAllowList,
 } from '../../src/mirror/allow-list.ts';
-import { isWithheld, type AllowedEntry } from '../../src/mirror/allowed.ts';
+import { patternsOf, withheldBy, type AllowedEntry } from '../../src/mirror/allowed.ts';
 import { openStore, remove, type Store } from '../../src/mirror/mirror.ts';
+import { translate } from '../../src/mirror/patterns.ts';
 import { commitSync, type Sync } from '../../src/mirror/sync.ts';
+import { matcher } from '../../src/mirror/view.ts';
 import { changesSince } from '../../src/stream/delta.ts';
 import { activeRows } from '../../src/stream/selection.ts';
 import { everything, feed } from '../support/bouncer.ts';
 
 const settings = readSettings({ ...env });
-const entry = (id: number, value: string, expiresMs: number | null = null): AllowedEntry => ({
-  id,
-  value,
-  expiresMs,
-});
+const entry = (
+  id: number,
+  value: string,
+  expiresMs: number | null = null,
+  bouncers?: readonly string[],
+): AllowedEntry => ({ id, value, expiresMs, bouncers });
 const decision = (id: number, value: string) => ({
   id,
   origin: 'CAPI',
@@ -55,26 +57,34 @@ const inStorage = (work: (storage: DurableObjectStorage) => Promise<void>) =>
   runInDurableObject(feed(), (_, { storage }) => work(storage));
 
 /** A bouncer that has what it was sent, by text. */
-function client(store: Store) {
-  const has = new Set([...store.mirror.byId.values()].filter(isServed).map(({ value }) => value));
+function client(store: Store, name = 'web-1') {
+  const has = new Set<string>();
   let { sequence } = store.mirror;
+  const start = ({ mirror }: Store): void => {
+    has.clear();
+    for (const value of servedBy(mirror, name)) has.add(value);
+    sequence = mirror.sequence;
+  };
+  start(store);
   return {
     has,
+    start,
     poll({ mirror }: Store): void {
-      const answer = changesSince(mirror, everything, sequence);
+      const answer = changesSince(mirror, viewFor(mirror, name), sequence);
       for (const { value } of answer.removed) has.delete(value);
       for (const { value } of answer.added) has.add(value);
       sequence = answer.sequence;
-      expect([...has].sort()).toEqual(servedBy(mirror));
+      expect([...has].sort()).toEqual(servedBy(mirror, name));
     },
   };
 }
-const isServed = ({ withheld }: Row): boolean => !withheld;
-const servedBy = ({ byId }: Store['mirror']): string[] =>
-  [...byId.values()]
-    .filter(isServed)
-    .map(({ value }) => value)
-    .sort();
+const viewFor = ({ patterns }: Store['mirror'], bouncer: string) =>
+  translate({ ...everything, bouncer }, new Map(), patterns);
+const servedBy = (mirror: Store['mirror'], name = 'web-1'): string[] => {
+  const matches = matcher(viewFor(mirror, name));
+  const rows = [...mirror.byId.values()].filter(matches);
+  return rows.map(({ value }) => value).sort();
+};
 
 test('each turn changes a few hundred decisions, and polls and look-ups between them are right', () =>
   inStorage(async (storage) => {
@@ -131,7 +141,7 @@ test('entries are read, and looked for, in slices', () =>
     const [read] = store.mirror.allowed.entries;
     await setAllowList(store, [...entries, entry(10_001, addressOf(1))], rim);
     expect(store.mirror.allowed.entries[0]?.network).toBe(read?.network);
-    expect(isWithheld(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
+    expect(withheldBy(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
     pauses = 0;
     sync(store, {
       add: Array.from({ length: 6_000 }, (_, at) => decision(at + 2, `203.0.${at >> 8}.${at & 255}`)),
@@ -140,10 +150,35 @@ test('entries are read, and looked for, in slices', () =>
     expect([effect.decisions, pauses >= 2]).toEqual([6_000, true]);
   }));
 
-type Step = { do: 'poll' | 'die' | 'allow' | 'end' } | { do: 'add' | 'renew' | 'remove'; at: number };
+test('an entry that goes and comes again before all is judged holds for who got the full state in between', () =>
+  inStorage(async (storage) => {
+    const store = openStore(storage, settings);
+    fill(store, 2 * sliceChanges);
+    const entries = [entry(1, '198.18.0.0/15', null, ['web-*'])];
+    const atRest = { now: () => Date.now(), pause: () => scheduler.wait(0) };
+    await setAllowList(store, entries, atRest);
+    const bouncer = client(store);
+    expect(bouncer.has.size).toBe(0);
+    let again: Promise<void> | undefined;
+    const rim = {
+      now: () => Date.now(),
+      pause: async () => {
+        if (again) return;
+        bouncer.start(store);
+        again = setAllowList(store, entries, atRest);
+      },
+    };
+    await setAllowList(store, [], rim);
+    await again;
+    bouncer.poll(store);
+    expect(bouncer.has.size).toBe(0);
+  }));
+
+const plain = ['poll', 'start', 'die', 'allow', 'allow for some', 'end'] as const;
+type Step = { do: (typeof plain)[number] } | { do: 'add' | 'renew' | 'remove'; at: number };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
-  fc.record({ do: fc.constantFrom('poll' as const, 'die' as const, 'allow' as const, 'end' as const) }),
+  fc.record({ do: fc.constantFrom(...plain) }),
   fc.record({ do: fc.constantFrom('add' as const, 'renew' as const, 'remove' as const), at: fc.nat(9999) }),
 );
 
@@ -163,7 +198,7 @@ test(
             const ids = Array.from({ length: 1_500 }, (_, at) => first + at);
             sync(store, { add: ids.map((id) => decision(id, addressOf(id))) });
             const left = [...pauses];
-            const bouncer = client(store);
+            const bouncers = [client(store), client(store, 'vpn-1')];
             let entries = [entry(1, '198.18.0.0/15')];
             const changes: Promise<void>[] = [];
             const rim = {
@@ -177,7 +212,8 @@ test(
             const act = (each: Step): void => {
               const rows = [...store.mirror.byId.values()];
               const row = 'at' in each ? rows[each.at % rows.length] : undefined;
-              if (each.do === 'poll') bouncer.poll(store);
+              if (each.do === 'poll') for (const bouncer of bouncers) bouncer.poll(store);
+              else if (each.do === 'start') for (const bouncer of bouncers) bouncer.start(store);
               else if (each.do === 'add') {
                 const id = nextId++;
                 sync(store, { add: [decision(id, addressOf(id))] });
@@ -186,6 +222,9 @@ test(
               } else if (each.do === 'remove' && row) sync(store, { remove: [row] });
               else if (each.do === 'allow' || each.do === 'end') {
                 entries = each.do === 'end' ? [] : [entry(2, '198.18.0.0/16')];
+                allow();
+              } else if (each.do === 'allow for some') {
+                entries = [entry(3, '198.18.0.0/15', null, ['web-*'])];
                 allow();
               } else if (each.do === 'die') {
                 // What goes on in the one that died has nothing to judge any more.
@@ -199,12 +238,16 @@ test(
             for (let at = 0; at < changes.length; at++) await changes[at];
             await store.unjudged.judging;
             await setAllowList(store, entries, rim);
-            bouncer.poll(store);
+            for (const bouncer of bouncers) bouncer.poll(store);
             for (const row of store.mirror.byId.values()) {
-              expect(row.withheld ?? false).toBe(isWithheld(store.mirror.allowed, row));
+              expect(row.withheld).toEqual(withheldBy(store.mirror.allowed, row));
             }
             // A start has the same.
-            expect(servedBy(openStore(storage, settings).mirror)).toEqual(servedBy(store.mirror));
+            const { mirror } = openStore(storage, settings);
+            for (const name of ['web-1', 'vpn-1']) {
+              expect(servedBy(mirror, name)).toEqual(servedBy(store.mirror, name));
+            }
+            expect(store.mirror.patterns).toEqual(patternsOf(store.mirror.allowed));
           },
         ),
         { numRuns: 10 },

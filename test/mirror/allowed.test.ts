@@ -6,8 +6,11 @@ import {
   createAllowed,
   entryOn,
   notAllowed,
+  isAllowedFor,
   readEntry,
+  someOn,
   touching,
+  withheldBy,
   withoutAllowed,
   withoutGaps,
   type ReadEntry,
@@ -72,6 +75,30 @@ test('a network is touched if an entry is in it, or it is in an entry', () => {
       const one = entryOn(allowed, range);
       if (one) expect(texts).toContain(one.value);
       else expect(texts).toEqual([]);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('entries for some bouncers are found as those for all are, and hold for no others', () => {
+  const some = fc.record({ network, bouncers: fc.subarray(['a', 'b', 'c'], { minLength: 1 }) });
+  fc.assert(
+    fc.property(fc.array(some, { maxLength: 12 }), network, (entries, range) => {
+      const allowed = createAllowed(
+        entries.map((each, id) => ({ ...each, id, value: formatNetwork(each.network), expiresMs: null })),
+      );
+      const shares = entries.filter((entry) => covers(entry.network, range) || covers(range, entry.network));
+      const found = someOn(allowed, range).map(({ value, bouncers }) => `${value} ${bouncers?.join()}`);
+      expect(found.sort()).toEqual(
+        shares.map((each) => `${formatNetwork(each.network)} ${each.bouncers.join()}`).sort(),
+      );
+      const patterns = [...new Set(shares.flatMap(({ bouncers }) => bouncers))].sort();
+      const row = { scope: 'Range', canonicalValue: formatNetwork(range) };
+      expect(withheldBy(allowed, row) ?? []).toEqual(patterns);
+      for (const pattern of ['a', 'b', 'c']) {
+        expect(isAllowedFor(allowed, range, [pattern])).toBe(patterns.includes(pattern));
+      }
+      expect(isAllowedFor(allowed, range, undefined)).toBe(false);
     }),
     { numRuns: 300 },
   );

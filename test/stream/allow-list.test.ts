@@ -19,15 +19,28 @@ import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { patienceMs, runsOf } from '../support/runs.ts';
 import { spellings } from '../support/spellings.ts';
 
-const views: View[] = [
-  everything,
-  { ...everything, dedup: false },
-  { ...everything, limits: limitsOf({ origins: ['crowdsec', 'CAPI'] }) },
-  { ...everything, limits: limitsOf({ maxDecisions: 2 }) },
+const names = ['web-1', 'web-2', 'vpn-1', 'vpn-2'] as const;
+const views: (View & { bouncer: (typeof names)[number] })[] = [
+  { ...everything, bouncer: 'web-1' },
+  { ...everything, bouncer: 'vpn-1', dedup: false },
+  { ...everything, bouncer: 'web-2', limits: limitsOf({ origins: ['crowdsec', 'CAPI'] }) },
+  { ...everything, bouncer: 'vpn-2', limits: limitsOf({ maxDecisions: 2 }) },
+  { ...everything, bouncer: 'web-1', limits: limitsOf({ maxDecisions: 2 }) },
+];
+/** Some bouncers, as an entry names them, and as their names say. */
+const some: [patterns: string[], bouncers: readonly string[]][] = [
+  [['web-*'], ['web-1', 'web-2']],
+  [
+    ['vpn-1', '*-2'],
+    ['vpn-1', 'vpn-2', 'web-2'],
+  ],
+  [['vpn-1'], ['vpn-1']],
+  [['nobody'], []],
 ];
 
 const banned = [
   '192.0.2.2',
+  '198.51.100.8',
   ...spellings['192.0.2.1'].slice(0, 3),
   ...spellings['198.51.100.0/24'].slice(0, 2),
   ...spellings['2001:db8::a1'].slice(0, 2),
@@ -36,7 +49,7 @@ const exempted = ['192.0.2.1', '192.0.2.0/30', '198.51.100.7', '198.51.0.0/16', 
 
 type Step =
   | { do: 'ban'; value: string; origin: string; seconds: number }
-  | { do: 'allow'; value: string; seconds: number | null }
+  | { do: 'allow'; value: string; seconds: number | null; bouncers: number | null }
   | { do: 'unban' | 'remove' | 'poll' | 'poll and lose' | 'lose isolate'; which: number }
   | { do: 'pass'; seconds: number }
   | { do: 'sync' | 'resync' | 'evict' };
@@ -58,6 +71,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       do: fc.constant('allow' as const),
       value: fc.constantFrom(...exempted),
       seconds: fc.option(fc.integer({ min: 1, max: 100 })),
+      bouncers: fc.option(fc.nat(some.length - 1), { freq: 2 }),
     }),
   },
   {
@@ -106,6 +120,8 @@ interface Entry {
   id: number;
   value: string;
   untilMs: number;
+  for: readonly string[];
+  key: string;
 }
 
 let runs = 0;
@@ -122,17 +138,17 @@ async function run(steps: Step[], route: number[]): Promise<void> {
     return { ...client, view, lost: false, started: false };
   });
   let entries: Entry[] = [];
-  const isAllowed = ({ value }: { value: string }): boolean => {
+  const entriesOn = ({ value }: { value: string }): Entry[] => {
     const own = parseNetwork(value) as Network;
-    return entries.some((entry) => {
+    return entries.filter((entry) => {
       const network = parseNetwork(entry.value) as Network;
       return entry.untilMs > Date.now() && (covers(network, own) || covers(own, network));
     });
   };
-  const due = async (): Promise<Ranked[]> => {
+  const due = async ({ view }: (typeof clients)[number]): Promise<Ranked[]> => {
     const rows = (await feed().page(0, 1000)) as unknown as (Ranked & { withheldBy: object | null })[];
-    for (const row of rows) expect(row.withheldBy !== null, row.value).toBe(isAllowed(row));
-    return rows.filter((row) => !isAllowed(row));
+    for (const row of rows) expect(row.withheldBy !== null, row.value).toBe(entriesOn(row).length > 0);
+    return rows.filter((row) => !entriesOn(row).some((entry) => entry.for.includes(view.bouncer)));
   };
   const remove = async (entry: Entry | undefined): Promise<void> => {
     if (!entry) return;
@@ -156,17 +172,20 @@ async function run(steps: Step[], route: number[]): Promise<void> {
       }
       case 'allow': {
         const { value, seconds } = current;
+        const [patterns, bouncers] = current.bouncers === null ? [null, names] : some[current.bouncers]!;
+        const key = `${value} ${patterns?.join()}`;
         const life = seconds === null ? {} : { expires_in: `${seconds}s` };
         const { status, body } = await operator('POST', '/allowlist', {
           value,
           comment: 'x',
           force: true,
+          bouncers: patterns,
           ...life,
         });
-        const isThere = entries.some((each) => each.value === value && each.untilMs > Date.now());
+        const isThere = entries.some((each) => each.key === key && each.untilMs > Date.now());
         expect(status).toBe(isThere ? 409 : 201);
         const untilMs = seconds === null ? Infinity : Date.now() + seconds * 1000;
-        if (status === 201) entries.push({ id: body.entry.id, value, untilMs });
+        if (status === 201) entries.push({ id: body.entry.id, value, untilMs, for: bouncers, key });
         break;
       }
       case 'remove':
@@ -193,7 +212,7 @@ async function run(steps: Step[], route: number[]): Promise<void> {
         const arrived = await pullOrLose(client, { lose: current.do === 'poll and lose' }, () => {
           if (follow) letIsolatesFollow();
         });
-        if (arrived && (follow || !isolates)) await expectInStep(client, await due());
+        if (arrived && (follow || !isolates)) await expectInStep(client, await due(client));
       }
     }
     vi.setSystemTime(Date.now() + 1);
@@ -203,8 +222,8 @@ async function run(steps: Step[], route: number[]): Promise<void> {
   await feed().sync({ full: true, force: true });
   for (const client of clients) {
     await client.pull(!client.started);
-    await expectInStep(client, await due());
-    await expectAtRest(client, await due());
+    await expectInStep(client, await due(client));
+    await expectAtRest(client, await due(client));
   }
   // Without entries everybody has everything.
   for (const entry of entries) await remove(entry);
@@ -213,7 +232,7 @@ async function run(steps: Step[], route: number[]): Promise<void> {
   await feed().sync({ full: true, force: true });
   for (const client of clients) {
     await client.pull(false);
-    await expectAtRest(client, await due());
+    await expectAtRest(client, await due(client));
   }
   vi.restoreAllMocks();
 }

@@ -29,7 +29,7 @@ function sightings(count: number, { bouncerId = 1, seenMs = Date.now(), userAgen
 
 /** How many clients of some bouncers are known, where 192.0.2.1 is banned. */
 async function known(...bouncerIds: readonly number[]): Promise<number> {
-  const asks = bouncerIds.map((bouncerId) => ({ bouncerId, limits: null, refused: null }));
+  const asks = bouncerIds.map((bouncerId) => ({ bouncerId, name: 'web-1', limits: null, refused: null }));
   const { bouncers } = (await feed().sentTo(asks, { value: '192.0.2.1' })) as SentAnswer;
   return bouncers.reduce((sum, { clients }) => sum + clients, 0);
 }

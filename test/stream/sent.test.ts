@@ -83,7 +83,12 @@ async function run(all: readonly Step[], route: readonly number[]): Promise<void
   type Client = (typeof clients)[number];
 
   const claims = async (value: string): Promise<SentAnswer> => {
-    const asks = clients.map(({ bouncerId, limits }) => ({ bouncerId, limits: limits(), refused: null }));
+    const asks = clients.map(({ bouncerId, limits }) => ({
+      bouncerId,
+      limits: limits(),
+      name: 'web-1',
+      refused: null,
+    }));
     return (await feed().sentTo(asks, { value })) as SentAnswer;
   };
   const note = (client: Client, startup: boolean, { added }: Pulled): number[] => {
@@ -179,7 +184,7 @@ test('of a bouncer with many clients is found out in pieces, so that others are 
   }
   for (let at = 0; at < clients; at++) await bouncer({ bouncerId, address: `2001:db8::${at}` }).pull(true);
   const wait = vi.spyOn(scheduler, 'wait');
-  const ask = { bouncerId, limits: null, refused: null };
+  const ask = { bouncerId, limits: null, name: 'web-1', refused: null };
   const { bouncers } = (await feed().sentTo([ask], { value: '203.0.113.1' })) as SentAnswer;
   expect(bouncers[0]?.decisions.map((sent) => sent.clients.twice)).toEqual(Array(decisions).fill(clients));
   // 2,000 at once.

@@ -1,0 +1,67 @@
+// Patterns of the names of bouncers, by which an entry of the allow-list is for some bouncers. Pure. A mistake here lets an
+// address through at a bouncer for which nobody allowed it.
+
+import { byHandles, type Names } from './engine-names.ts';
+import type { View } from './view.ts';
+
+/** Names for which it is remembered which patterns they fit. */
+const mostNames = 20_000;
+
+/** Some patterns, and what is known of names, as long as the patterns are in use. */
+interface Read {
+  readonly exact: ReadonlySet<string>;
+  readonly wild: readonly string[];
+  /** A name → those that it fits. */
+  readonly fitting: Map<string, readonly string[]>;
+}
+
+const known = new WeakMap<readonly string[], Read>();
+
+/** Whether a name fits a pattern: a name, in which `*` stands for any characters. */
+export function fits(pattern: string, name: string): boolean {
+  const [first = '', ...others] = pattern.split('*');
+  const last = others.pop();
+  if (last === undefined) return name === pattern;
+  const end = name.length - last.length;
+  if (first.length > end || !name.startsWith(first) || !name.endsWith(last)) return false;
+  // The earliest place of each part leaves the most to those after it.
+  let at = first.length;
+  for (const part of others) {
+    const found = name.indexOf(part, at);
+    if (found < 0 || found + part.length > end) return false;
+    at = found + part.length;
+  }
+  return true;
+}
+
+/** A view as rows are matched with it: its engines by their handles, and with the patterns that its bouncer's name fits. */
+export function translate(view: View, names: Names, patterns: readonly string[]): View {
+  return withPatterns(byHandles(view, names), patterns);
+}
+
+/** With those of the allow-list's patterns that its bouncer's name fits. Most fit none. */
+function withPatterns(view: View, patterns: readonly string[]): View {
+  const { bouncer } = view;
+  if (patterns.length === 0 || bouncer === undefined) return view;
+  const fitting = fittingOf(patterns, bouncer);
+  return fitting.length === 0 ? view : { ...view, patterns: fitting };
+}
+
+/** Those of some patterns that a name fits. */
+export function fittingOf(patterns: readonly string[], name: string): readonly string[] {
+  const { exact, wild, fitting } = known.get(patterns) ?? read(patterns);
+  const before = fitting.get(name);
+  if (before) return before;
+  const found = [...(exact.has(name) ? [name] : []), ...wild.filter((pattern) => fits(pattern, name))].sort();
+  if (fitting.size >= mostNames) fitting.clear();
+  fitting.set(name, found);
+  return found;
+}
+
+function read(patterns: readonly string[]): Read {
+  const isWild = (pattern: string): boolean => pattern.includes('*');
+  const exact = new Set(patterns.filter((pattern) => !isWild(pattern)));
+  const all = { exact, wild: patterns.filter(isWild), fitting: new Map<string, readonly string[]>() };
+  known.set(patterns, all);
+  return all;
+}
