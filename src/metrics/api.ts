@@ -75,15 +75,18 @@ function sent(slices: AsyncGenerator<string>): ReadableStream<Uint8Array> {
 
 async function readFamilies(env: Env, flags: z.output<typeof query>, nowMs: number): Promise<Family[]> {
   await report(env);
-  const counts = await askFeed(env, async (feed) => feed.counts());
-  const readings = [
+  const [counts, status] = await Promise.all([
+    askFeed(env, async (feed) => feed.counts()),
     askFeed(env, async (feed) => feed.status()),
+  ]);
+  const { patterns = [] } = status;
+  const readings = [
     askFeed(env, async (feed) => feed.census()),
     readTotals(env, counts),
-    flags.bouncers === '0' ? Promise.resolve([]) : readAllBouncers(env, counts, nowMs),
+    flags.bouncers === '0' ? Promise.resolve([]) : readAllBouncers(env, counts, patterns, nowMs),
   ] as const;
   await Promise.allSettled(readings);
-  const [status, kinds, totals, bouncers] = await Promise.all(readings);
+  const [kinds, totals, bouncers] = await Promise.all(readings);
   return [
     ...(flags.engine_names === '0' ? [] : [...engineNamed(kinds), ...engineNamedOfBouncers(bouncers)]),
     ...ofFeed(status, kinds, totals),

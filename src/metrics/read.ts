@@ -6,7 +6,7 @@ import type { Counts } from '../counters/counters.sql.ts';
 import { readUsage } from '../counters/usage.sql.ts';
 import { askFeed } from '../feed/client.ts';
 import type { LimitedView } from '../feed/figures.ts';
-import type { Limits } from '../mirror/view.ts';
+import { fittingOf } from '../mirror/patterns.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { addSeen, type SeenBouncer } from '../stream/behind.ts';
 import { labelsOf } from './exposition.ts';
@@ -32,7 +32,13 @@ export async function readTotals(env: Env, { audited, refused }: Counts): Promis
   return { hosts, refused, audited: byAction };
 }
 
-export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: number): Promise<Bouncer[]> {
+/** `patterns`: of bouncers' names, by which the allow-list is for some of them. */
+export async function readAllBouncers(
+  env: Env,
+  { requests }: Counts,
+  patterns: readonly string[],
+  nowMs: number,
+): Promise<Bouncer[]> {
   const readings = [readRows(env, nowMs - reportCountsMs), readSeen(env), readSums(env)] as const;
   // Where one fails, no page is read behind the answer.
   await Promise.allSettled(readings);
@@ -40,7 +46,9 @@ export async function readAllBouncers(env: Env, { requests }: Counts, nowMs: num
   const counts = new Map<number, number[]>();
   addTriples(counts, requests);
   const enforced = await readEnforced(env, rows);
-  const views = rows.map(({ id, viewJson }) => viewNamed(seen.get(id)?.view ?? null, viewJson));
+  const views = rows.map(({ id, name, viewJson }) => {
+    return viewNamed(seen.get(id)?.view ?? null, viewJson, fittingOf(patterns, name));
+  });
   const sizes = await readSizes(env, views);
   return rows.map(({ id, name, pausedMs, versions }, at) => ({
     labels: labelsOf({ bouncer: name }),
@@ -91,10 +99,12 @@ async function readEnforced(env: Env, rows: readonly store.BouncerRow[]): Promis
 /** Those of more views are not counted: a bouncer may ask for any. */
 const mostViews = 16;
 
-/** Equal for views that are equal, with their limits; empty: it has none. */
-function viewNamed(request: string | null, viewJson: string | null): string {
+/** Equal for views that are equal, with their limits and patterns; empty: it has none. */
+function viewNamed(request: string | null, viewJson: string | null, patterns: readonly string[]): string {
+  if (request === null) return '';
   // What is fixed of lists is stored beside the limits, and makes no other view.
-  return request === null ? '' : JSON.stringify([request, readView(viewJson).limits]);
+  const { limits } = readView(viewJson);
+  return JSON.stringify({ request, limits, ...(patterns.length > 0 && { patterns }) } satisfies LimitedView);
 }
 
 /** How many values the views have that most bouncers use, by the names of the views. */
@@ -102,10 +112,7 @@ async function readSizes(env: Env, names: readonly string[]): Promise<Map<string
   const used = [...Map.groupBy(names, (name) => name)].filter(([name]) => name !== '');
   used.sort(([, a], [, b]) => b.length - a.length);
   const most = used.slice(0, mostViews).map(([name]) => name);
-  const asked = most.map((name): LimitedView => {
-    const [request, limits] = JSON.parse(name) as [string, Limits | null];
-    return { request, limits };
-  });
+  const asked = most.map((name) => JSON.parse(name) as LimitedView);
   const sizes = asked.length === 0 ? [] : await askFeed(env, async (feed) => feed.viewSizes(asked));
   return new Map(most.map((name, at) => [name, sizes[at] ?? null]));
 }

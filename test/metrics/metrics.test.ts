@@ -442,10 +442,19 @@ describe('a bouncer', () => {
     expect(await size()).toBe('1');
     await poll('?startup=true&origins=crowdsec');
     expect(await size()).toBe('2');
+    const allow = (value: string, bouncers: string[]) =>
+      operator('POST', '/allowlist', { value, comment: 'x', bouncers });
+    await allow('192.0.2.1', ['vpn-*']);
+    expect(await size()).toBe('2');
+    await allow('192.0.2.1', ['f*']);
+    expect(await size()).toBe('0');
     const view = { scopes: ['Range', 'Ip'], max_decisions: 1 };
     const headers = { ...admin, 'if-match': '*' };
     const init = { method: 'PATCH', headers, body: JSON.stringify({ view }) };
     expect((await call('/api/v1/bouncers/fw', init)).status).toBe(200);
+    for (const { id } of (await operator('GET', '/allowlist')).body.entries) {
+      await operator('DELETE', `/allowlist/${id}`);
+    }
     expect(await size()).toBe('1');
   });
 
