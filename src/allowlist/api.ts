@@ -7,6 +7,7 @@ import { problem } from '../http/failure.ts';
 import { nextOf, nothing, page, pageOf } from '../operations/fields.ts';
 import { etagOf } from '../operations/mutate.ts';
 import { mutation, operation } from '../operations/operation.ts';
+import { engineEntriesOperation } from './engines-api.ts';
 import * as entries from './entries.ts';
 
 const described = z.object({ entry: entries.entryShape });
@@ -39,6 +40,8 @@ export const allowlistOperations = [
       return c.json({ entries: rows.map(entries.describeEntry), next: nextOf(rows, limit, ({ id }) => id) });
     },
   }),
+  // Before the entries by their ids, since its path would be one.
+  engineEntriesOperation,
   operation({
     method: 'GET',
     path: '/allowlist/{id}',

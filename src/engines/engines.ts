@@ -10,7 +10,7 @@ import { createAllowLists } from './allow-lists.ts';
 import { createEngineKeys } from './keys.ts';
 import type { Rim } from '../mirror/allow-list.ts';
 import { handleOf } from '../mirror/engine-names.ts';
-import { createForwarder } from './metrics.ts';
+import { createForwarder, type Report } from './metrics.ts';
 import { listIntervalMs } from '../mirror/progress.ts';
 import { createPictures, wasPulled } from './pictures.ts';
 import { createRounds, type RoundResult, type Rounds } from './rounds.ts';
@@ -68,6 +68,19 @@ export async function keyDigests(engines: readonly Engine[]): Promise<string[]> 
     keys ? keys.digests() : apiKey === null ? [] : [digestOf(apiKey)],
   );
   return (await Promise.all(all)).flat();
+}
+
+/** Hands a bouncer's report to engines by their names (null: all), which get it with their next rounds. */
+export function takeReport(
+  engines: readonly Engine[],
+  store: Store,
+  report: Report,
+  names: readonly string[] | null,
+): void {
+  const handles = names?.map((name) => handleOf(store.names, name)) ?? null;
+  for (const { handle, forwarder } of engines) {
+    if (handles === null || handles.includes(handle)) forwarder?.take(report);
+  }
 }
 
 /** Runs a round with one engine. Never throws. */

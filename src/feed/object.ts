@@ -22,7 +22,7 @@ import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type FeedMemory, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
-import { handleOf } from '../mirror/engine-names.ts';
+import * as engineEntries from '../mirror/engine-entries.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
 import { pageOfValues, type ValuesAsk, type ValuesPage } from '../mirror/values.ts';
@@ -30,7 +30,7 @@ import { effectOf, sweepAllowList, type AllowEffect } from '../mirror/allow-list
 import { createCensus, statusOf, viewSizes, type LimitedView } from './figures.ts';
 import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
-import { createListing } from './list.ts';
+import { createListing, isListCold } from './list.ts';
 import { settleLocation } from './location.ts';
 import { createFeedMemory, rim } from './feed-memory.ts';
 import { createMaintenance } from './maintenance.ts';
@@ -54,12 +54,10 @@ import type {
 } from './questions.ts';
 import { openRememberedKeys, type Recalled, type RememberedKeys } from '../writer/remembered-keys.ts';
 import type { RoundResult, Write } from '../engines/rounds.ts';
-import { activeRows } from '../stream/selection.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
 import { translate } from '../mirror/patterns.ts';
-import { isLookup } from '../mirror/view.ts';
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -173,21 +171,17 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A live lookup, the whole list, or that of an appliance: active decisions of a view. */
   async list(ask: ListAsk): Promise<AnyListAnswer> {
     const view = translate(ask.view, this.#store.names, this.#store.mirror.patterns);
-    const { mirror } = this.#store;
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     this.note(ask.sightings, ask.mark, ask);
     clients.noteSighting(this.#stream.clients, ask.poll);
     let nowMs = this.#sweep();
-    // For a lookup one known decision is enough. A device takes a list in place of all that it has.
-    const isFound = (): boolean => isLookup(view) && activeRows(mirror, view).length > 0;
-    const isKnown = ask.lines ? engines.isWhole : engines.isKnown;
-    const isCold = (): boolean => !isKnown(this.#engines, this.#store, view) && !isFound();
+    const isCold = (): boolean => isListCold(this.#engines, this.#store, view, ask);
     if (isCold()) {
       await this.#firstSync.wait(view, engines.lookupPatienceMs);
       nowMs = this.#sweep();
       if (isCold()) return { kind: 'cold' };
     }
-    return this.#listing(mirror, { ...ask, view }, nowMs);
+    return this.#listing(this.#store.mirror, { ...ask, view }, nowMs);
   }
 
   /** Notes polls that an isolate answered without asking, and what it has counted. */
@@ -228,10 +222,7 @@ export class DecisionFeed extends DurableObject<Env> {
    * was dropped and processed is added up.
    */
   takeReport(report: Report | null, names: readonly string[] | null, usage?: UsageReport): void {
-    const handles = names?.map((name) => handleOf(this.#store.names, name)) ?? null;
-    for (const { handle, forwarder } of this.#engines) {
-      if (report && (handles === null || handles.includes(handle))) forwarder?.take(report);
-    }
+    if (report) engines.takeReport(this.#engines, this.#store, report, names);
     if (usage) this.#usage.take(usage);
   }
 
@@ -390,6 +381,12 @@ export class DecisionFeed extends DurableObject<Env> {
   allowEffect(scope: string, value: string): Promise<AllowEffect> {
     this.#sweep();
     return effectOf(this.#store, scope, value, rim.pause);
+  }
+
+  /** A page of the entries of engines' own allow-lists. */
+  engineEntries(ask: engineEntries.PageAsk): engineEntries.ListedEngineEntry[] {
+    this.#sweep();
+    return engineEntries.page(this.#store, ask);
   }
 
   /** What some bouncers have been sent of the decisions on a value. */

@@ -142,6 +142,8 @@ export const examples: Example[] = [
   { id: 'postAllowlist', status: 409, body: allowed },
   { id: 'postDecisions', status: 409, body: { value: allowed.value, duration: '4h' } },
   { id: 'getAllowlist', status: 200 },
+  { id: 'getAllowlistEngines', status: 200, query: { list: 'office' } },
+  { id: 'getAllowlistEngines', status: 400, query: { engine: 'nobody' } },
   { id: 'getAllowlistId', status: 200, params: { id: '1' } },
   { id: 'getAllowlistId', status: 404 },
   { id: 'patchAllowlistId', status: 200, params: { id: '1' }, headers: latest, body: { comment: 'home' } },

@@ -4,6 +4,7 @@ import { env } from 'cloudflare:workers';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import type { Listed } from '../../src/mirror/listing.ts';
 import { bouncer, type BouncerOptions } from './bouncer.ts';
+import { serveWith } from './edge.ts';
 
 /** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */
 export type Engines = Readonly<Record<string, string>>;
@@ -17,6 +18,7 @@ export const until = () => Date.now() + hour;
 export const down = () => Promise.reject(new Error('down')) as unknown as Response;
 
 let awake: DecisionFeed | undefined;
+let bindings: object | undefined;
 
 export function awakeFeed(): DecisionFeed {
   if (!awake) throw new Error('the feed sleeps: ask inside of wake');
@@ -41,6 +43,7 @@ export function wake<T>(
   };
   // The class is the Worker's own, in the place of the instance that the runtime made with the suite's settings.
   return runInDurableObject(env.DECISION_FEED.getByName('several'), async (_, state) => {
+    bindings = { ...env, ...settings, DECISION_FEED: { getByName: awakeFeed } };
     awake = new DecisionFeed(state, { ...env, ...settings } as Env);
     try {
       return await use();
@@ -48,6 +51,12 @@ export function wake<T>(
       awake = undefined;
     }
   });
+}
+
+/** The answer of a Worker that has the settings of the feed that is awake. */
+export function asked(path: string, init?: RequestInit): Promise<Response> {
+  if (!bindings) throw new Error('nothing was woken yet');
+  return serveWith(bindings, path, init);
 }
 
 /** A round with all engines, or with one. */
