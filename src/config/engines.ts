@@ -68,7 +68,8 @@ export const upstreamName = text(
   'up to 32 lower-case letters, digits and hyphens',
 );
 
-const account = fields({
+/** By which an engine's own allow-lists are read. */
+export const machineAccount = fields({
   machine: text(/^[\x21-\x7e]{1,255}$/, 'the name of a machine of this engine'),
   password: text(/^[\x20-\x7e]{1,255}$/, 'the password of that machine'),
 });
@@ -80,7 +81,7 @@ export const engine = fields({
   url: lapiUrl,
   key: engineKey,
   registration_token: registrationToken.nullable().default(null),
-  allowlists: account.nullable().default(null),
+  allowlists: machineAccount.nullable().default(null),
   headers: headers.default({}),
   hosts: z.array(hostName, 'a list of host names').default([]),
 });

@@ -3,7 +3,14 @@
 // named; its value is never repeated, since it may be a secret in the wrong place.
 
 import * as z from 'zod';
-import { engineKey, headers, lapiUrl, registrationToken, type EngineSettings } from './engines.ts';
+import {
+  engineKey,
+  headers,
+  lapiUrl,
+  machineAccount,
+  registrationToken,
+  type EngineSettings,
+} from './engines.ts';
 import { commaList, json, jsonList, parsed, text, wholeNumber } from './fields.ts';
 import { hostIssuer, operatorIssuer } from './issuers.ts';
 import { feedLocations, type FeedLocation } from './location.ts';
@@ -36,6 +43,8 @@ export const settings = {
   UPSTREAM_REGISTRATION_TOKEN: registrationToken.optional().meta(secret),
   /** A JSON object of further headers for `default`, such as a Cloudflare Access service token. */
   UPSTREAM_HEADERS: json.pipe(headers).default({}).meta(secret),
+  /** A JSON object with the `machine` and `password` by which the allow-lists of `default` are read. */
+  UPSTREAM_ALLOWLISTS: json.pipe(machineAccount).optional().meta(secret),
   /** A JSON list of further engines, public lists, hosted integrations. Their fields are in docs/engines.md. */
   UPSTREAMS: upstreams.meta(secret),
   /** More engines, since Cloudflare takes 5 KB of a setting. */
@@ -179,7 +188,7 @@ function readUpstreams(given: Given): readonly UpstreamSettings[] {
       apiKey: given.UPSTREAM_API_KEY ?? null,
       keyName: 'UPSTREAM_API_KEY',
       registrationToken: given.UPSTREAM_REGISTRATION_TOKEN ?? null,
-      allowLists: null,
+      allowLists: given.UPSTREAM_ALLOWLISTS ?? null,
       headers: given.UPSTREAM_HEADERS,
       hosts: [],
       ...common,

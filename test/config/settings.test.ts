@@ -38,6 +38,13 @@ describe('settings', () => {
     );
   });
 
+  test('take the account by which the first engine’s own allow-lists are read', () => {
+    const account = { machine: 'lapidary', password: 'hidden, with spaces' };
+    const UPSTREAM_ALLOWLISTS = JSON.stringify(account);
+    expect(readSettings({ ...upstream, UPSTREAM_ALLOWLISTS }).engines[0]?.allowLists).toEqual(account);
+    expect(readSettings(upstream).engines[0]?.allowLists).toBeNull();
+  });
+
   test('take further engines, after the one of UPSTREAM_URL or without it', () => {
     const paris = {
       name: 'paris',
@@ -127,6 +134,10 @@ describe('settings', () => {
     ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: 'hidden' }],
     ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: '["hidden"]' }],
     ['UPSTREAM_HEADERS', { UPSTREAM_HEADERS: '{"a":"hidden\\nb"}' }],
+    ['UPSTREAM_ALLOWLISTS', { UPSTREAM_ALLOWLISTS: 'hidden' }],
+    ['UPSTREAM_ALLOWLISTS', { UPSTREAM_ALLOWLISTS: '{"machine":"lapidary"}' }],
+    ['UPSTREAM_ALLOWLISTS, password', { UPSTREAM_ALLOWLISTS: '{"machine":"a","password":"hidden\\n"}' }],
+    ['UPSTREAM_ALLOWLISTS', { UPSTREAM_ALLOWLISTS: '{"machine":"a","password":"b","c":"hidden"}' }],
     ['SCOPES', { SCOPES: 'ip,,range' }],
     ['UPSTREAM_TIMEOUT_SECONDS', { UPSTREAM_TIMEOUT_SECONDS: '0' }],
     ['SYNC_INTERVAL_SECONDS', { SYNC_INTERVAL_SECONDS: '10s' }],

@@ -20,10 +20,10 @@ describeWith('the allow-lists of an engine', ['lab'], () => {
       await engine.cscli('allowlists', 'add', 'office', '192.0.2.1');
       await engine.cscli('allowlists', 'add', 'office', '198.51.100.0/24', '-e', '1d');
     }
-    const { login, password } = engine.machine;
-    const entry = { name: 'paris', url: engine.url, key: await engine.addBouncer('lapidary') };
-    const upstreams = [{ ...entry, allowlists: { machine: login, password } }];
-    lapidary = await startLapidary({ settings: { UPSTREAMS: JSON.stringify(upstreams) } });
+    const { login: machine, password } = engine.machine;
+    const upstream = { url: engine.url, key: await engine.addBouncer('lapidary') };
+    const settings = { UPSTREAM_ALLOWLISTS: JSON.stringify({ machine, password }) };
+    lapidary = await startLapidary({ upstream, settings });
   });
   afterAll(async () => {
     await lapidary?.close();
@@ -38,7 +38,24 @@ describeWith('the allow-lists of an engine', ['lab'], () => {
     const ban = { value: '192.0.2.1', duration: '1h' };
     const { status: code, body } = await lapidary.operator('POST', '/decisions', ban);
     expect(code).toBe(hasLists ? 409 : 201);
-    if (hasLists) expect(body.detail).toContain('office of the engine paris');
+    if (hasLists) expect(body.detail).toContain('office of the engine default');
     expect(lapidary.log()).not.toContain(engine.machine.password);
+  });
+
+  it('are listed', async () => {
+    const { status, body } = await lapidary.operator('GET', '/allowlist/engines?engine=default&list=office');
+    expect([status, body.next]).toEqual([200, null]);
+    const shown = body.entries.map(({ value, expires_at: ends, ...rest }: any) => [
+      value,
+      ends !== null,
+      rest,
+    ]);
+    const rest = { engine: 'default', list: 'office', holds: true };
+    const office = [
+      ['192.0.2.1', false, rest],
+      ['198.51.100.0/24', true, rest],
+    ];
+    expect(shown).toEqual(hasLists ? expect.arrayContaining(office) : []);
+    expect(shown).toHaveLength(hasLists ? 2 : 0);
   });
 });

@@ -120,6 +120,20 @@ test('goes with the setting', async () => {
   });
 });
 
+test('of the engine of UPSTREAM_URL are read with the account of a setting of its own', () => {
+  banning.allowLists = engine.allowLists;
+  return wake(
+    { default: 'a.example' },
+    async () => {
+      await awakeFeed().alarm();
+      await vi.waitUntil(() => engineStatus('default')?.allowLists?.state === 'ok');
+      expect(await served()).toEqual(['192.0.2.2']);
+    },
+    [],
+    { UPSTREAM_ALLOWLISTS: JSON.stringify(office.allowlists) },
+  );
+});
+
 test('of an engine that has none is none', () =>
   alone(async () => {
     engine.allowLists = null;

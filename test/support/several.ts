@@ -25,13 +25,17 @@ export function awakeFeed(): DecisionFeed {
   return awake;
 }
 
-/** Wakes the feed with these engines for as long as `use` runs. `sources`: entries of UPSTREAMS that are no engines. */
+/**
+ * Wakes the feed with these engines for as long as `use` runs. `sources`: further entries of UPSTREAMS. `others`: any other
+ * setting.
+ */
 export function wake<T>(
-  { default: first, ...others }: Engines,
+  { default: first, ...further }: Engines,
   use: () => Promise<T>,
   sources: readonly object[] = [],
+  others: Readonly<Record<string, string>> = {},
 ): Promise<T> {
-  const engines = Object.entries(others).map(([name, host]) => ({
+  const engines = Object.entries(further).map(([name, host]) => ({
     name,
     url: `http://${host}`,
     key: name,
@@ -40,6 +44,7 @@ export function wake<T>(
   const settings = {
     UPSTREAM_URL: first === undefined ? '' : `http://${first}`,
     UPSTREAMS: JSON.stringify(upstreams),
+    ...others,
   };
   // The class is the Worker's own, in the place of the instance that the runtime made with the suite's settings.
   return runInDurableObject(env.DECISION_FEED.getByName('several'), async (_, state) => {
