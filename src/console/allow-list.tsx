@@ -43,6 +43,9 @@ async function listPage(c: Context<AppEnv>, at: At, sent?: Sent): Promise<Respon
         beforeText="← to the first"
         after={next === null ? null : linkTo(at, '/allow-list', { after: next })}
       />
+      <p class="pages">
+        <a href={linkTo(at, '/allow-list/engines')}>Engines’ own allow-lists</a>
+      </p>
       <h2>Allow</h2>
       <RefusedBanner sent={sent} />
       <Post at={at} to="/allow-list" needs="operator" what="Allowing">

@@ -61,7 +61,12 @@ export function DecisionTable(props: { at: At; label: string; decisions: readonl
 export function Withheld({ at, entry }: { at: At; entry: DecisionBody['withheld_by'] }) {
   if (entry === null) return null;
   if (entry.id === null) {
-    return <span class="soft">{`withheld: allow-list ${entry.list} of ${entry.engine}`}</span>;
+    const { engine, list } = entry;
+    return (
+      <a class="soft" href={linkTo(at, '/allow-list/engines', { engine, list })}>
+        {`withheld: allow-list ${list} of ${engine}`}
+      </a>
+    );
   }
   return (
     <a class="soft" href={linkTo(at, `/allow-list/${entry.id}`)}>

@@ -5,6 +5,7 @@ import type { FeedBody } from '../decisions/feed-api.ts';
 import type { AppEnv } from '../env.ts';
 import type { At } from './at.ts';
 import { call } from './call.ts';
+import { AllowLists } from './engine-allow-lists.tsx';
 import { FirstEngine } from './first-steps.tsx';
 import { Post, SelectField } from './forms.tsx';
 import { Page, refusedPage, respond } from './frame.tsx';
@@ -117,7 +118,7 @@ async function enginesPage(c: Context<AppEnv>, at: At, round?: Round): Promise<R
       <RoundBanner round={round} />
       {engines.length === 0 ? <FirstEngine /> : <EngineTable at={at} engines={engines} />}
       {engines.map((engine) => (
-        <Details engine={engine} />
+        <Details at={at} engine={engine} />
       ))}
       {leftBehind.length === 0 ? null : (
         <>
@@ -157,7 +158,7 @@ async function enginesPage(c: Context<AppEnv>, at: At, round?: Round): Promise<R
   );
 }
 
-function Details({ engine }: { engine: Engine }) {
+function Details({ at, engine }: { at: At; engine: Engine }) {
   const {
     name,
     kind,
@@ -190,6 +191,14 @@ function Details({ engine }: { engine: Engine }) {
           </dd>
           <dt>No room for</dt>
           <dd>{leftOut === 0 ? 'nothing' : `${some(leftOut, 'decision')} (MAX_DECISIONS)`}</dd>
+          {kind === 'lapi' ? (
+            <>
+              <dt>Its own allow-lists</dt>
+              <dd>
+                <AllowLists at={at} engine={engine} />
+              </dd>
+            </>
+          ) : null}
         </dl>
       </div>
     </>

@@ -24,6 +24,7 @@ import {
   rotateKey,
   showBouncer,
 } from './bouncer.tsx';
+import { showEngineAllowLists } from './engine-allow-lists.tsx';
 import { ban, decisionList, showBan, showUnban, unban } from './decisions.tsx';
 import { acknowledgeBreaks, showAudit, verifyAudit } from './audit.tsx';
 import { showEngines, syncEngines } from './engines.tsx';
@@ -60,6 +61,7 @@ show('/unban', showUnban);
 change('/unban', unban);
 show('/allow-list', showAllowList);
 change('/allow-list', allow);
+show('/allow-list/engines', showEngineAllowLists);
 show('/allow-list/:id', showEntry);
 change('/allow-list/:id', changeEntry);
 change('/allow-list/:id/remove', removeEntry);

@@ -1,10 +1,9 @@
 // What engines' own allow-lists have, as operators read it: by the API of a Worker whose feed reads them.
 import { beforeEach, expect, test, vi } from 'vitest';
-import type { EngineStatus } from '../../src/engines/engines.ts';
 import { call, operator, operatorToken } from '../support/http.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { makeToken } from '../support/operators.ts';
-import { asked, awakeFeed, engineStatus, wake } from '../support/several.ts';
+import { asked, engineStatus, readAllowLists, wake } from '../support/several.ts';
 
 const minute = 60_000;
 const account = { machine: 'lapidary', password: 'pass' };
@@ -27,15 +26,6 @@ const at = (fromNowMs: number) => new Date(Date.now() + fromNowMs).toISOString()
 const both = <T>(use: () => Promise<T>, first: object = office) =>
   wake({ default: 'a.example' }, use, [first, plant]);
 
-/** A round a minute later, in which the lists of both are read. */
-async function round(): Promise<void> {
-  const startMs = Date.now() + minute;
-  vi.setSystemTime(startMs);
-  await awakeFeed().alarm();
-  const isRead = ({ allowLists }: EngineStatus) => !allowLists || allowLists.readMs >= startMs;
-  await vi.waitUntil(() => awakeFeed().status().engines.every(isRead));
-}
-
 async function read(query = '', token = operatorToken): Promise<{ status: number; body: any }> {
   const headers = { authorization: `Bearer ${token}` };
   const response = await asked(`/api/v1/allowlist/engines${query}`, { headers });
@@ -48,7 +38,7 @@ const placesIn = ({ body }: { body: any }): string[] =>
 test('all are listed with engine, list and end, and narrowed to those of one engine or list', () =>
   both(async () => {
     const ends = at(60 * minute);
-    await round();
+    await readAllowLists();
     const all = await read();
     expect(placesIn(all)).toEqual([
       'office monitoring 192.0.2.1',
@@ -72,11 +62,11 @@ test('pages go through every entry once, while some go and others come', () =>
         value: `203.0.${(from + index) >> 8}.${(from + index) & 255}`,
       }));
     engine.allowLists = [{ name: 'many', items: items(0, 2_500) }];
-    await round();
+    await readAllowLists();
     const first = await read('?engine=office&limit=1000');
     expect(first.body.entries).toHaveLength(1_000);
     engine.allowLists = [{ name: 'many', items: [...items(10, 2_500), ...items(3_000, 3_001)] }];
-    await round();
+    await readAllowLists();
     const found: string[] = first.body.entries.map(({ value }: any) => value);
     for (let { next } = first.body; next !== null;) {
       const { body } = await read(`?engine=office&limit=1000&after=${next}`);
@@ -92,7 +82,7 @@ test('pages go through every entry once, while some go and others come', () =>
 test('one that has ended while its engine is silent is still there, and does not hold', () =>
   both(async () => {
     vi.spyOn(console, 'error').mockReturnValue();
-    await round();
+    await readAllowLists();
     engine.fault = () => new Response('{}', { status: 500 });
     vi.setSystemTime(Date.now() + 61 * minute);
     const { body } = await read('?engine=office');
@@ -106,7 +96,7 @@ test('one that has ended while its engine is silent is still there, and does not
 
 test('they keep their places over a restart, and bear their engine’s new name', async () => {
   const before = await both(async () => {
-    await round();
+    await readAllowLists();
     return (await read('?limit=1000')).body.entries;
   });
   await both(
@@ -142,7 +132,7 @@ test('an engine whose lists nobody reads is refused by the field’s name, and s
 
 test('a viewer reads them; a scraper and a stranger do not', () =>
   both(async () => {
-    await round();
+    await readAllowLists();
     expect(placesIn(await read('', await makeToken('ann', 'viewer')))).toHaveLength(4);
     expect((await read('', await makeToken('prometheus', 'metrics'))).status).toBe(403);
     expect((await read('', 'nobody')).status).toBe(401);

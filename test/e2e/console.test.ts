@@ -20,9 +20,13 @@ describeWith('the console', ['chromium', 'lab'], () => {
   beforeAll(async () => {
     [engine, second] = await Promise.all([startEngine(), startEngine()]);
     const paris = { name: 'paris', url: second.url, key: await second.addBouncer('lapidary') };
+    const { login: machine, password } = engine.machine;
     lapidary = await startLapidary({
       upstream: { url: engine.url, key: await engine.addBouncer('lapidary') },
-      settings: { UPSTREAMS: JSON.stringify([paris]) },
+      settings: {
+        UPSTREAMS: JSON.stringify([paris]),
+        UPSTREAM_ALLOWLISTS: JSON.stringify({ machine, password }),
+      },
     });
     await until('the list is there', async () => (await lapidary.health()).feed === 'fresh');
     browser = await startChromium();
@@ -259,6 +263,7 @@ describeWith('the console', ['chromium', 'lab'], () => {
       '/lookup?scope',
       '/audit?actor',
       '/hosts?state',
+      '/allow-list/engines?list',
       '/ban?value',
     ];
     for (const path of given) {
@@ -311,7 +316,16 @@ describeWith('the console', ['chromium', 'lab'], () => {
   const paths = [
     ...['/', '/lookup', '/lookup?value=192.0.2.77', '/lookup?value=203.0.113.7', '/lookup?value=1.2'],
     ...['/bouncers', '/bouncers/web-7', '/bouncers/paused', '/new-bouncer', '/decisions', '/ban', '/unban'],
-    ...['/engines', '/allow-list', '/allow-list/1', '/hosts', '/enrolments', '/rotations', '/rotations/1'],
+    ...[
+      '/engines',
+      '/allow-list',
+      '/allow-list/1',
+      '/allow-list/engines',
+      '/hosts',
+      '/enrolments',
+      '/rotations',
+      '/rotations/1',
+    ],
     ...['/webhooks', '/audit', '/audit/verify', '/operators'],
   ];
 

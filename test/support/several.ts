@@ -1,6 +1,8 @@
 // A feed of several engines, on one storage over many wakes: each is a restart, with the settings that a test gives it.
 import { runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
+import { vi } from 'vitest';
+import type { EngineStatus } from '../../src/engines/engines.ts';
 import { DecisionFeed } from '../../src/feed/object.ts';
 import type { Listed } from '../../src/mirror/listing.ts';
 import { bouncer, type BouncerOptions } from './bouncer.ts';
@@ -67,6 +69,15 @@ export function asked(path: string, init?: RequestInit): Promise<Response> {
 /** A round with all engines, or with one. */
 export async function sync(engine?: string, { full = true, force = false } = {}) {
   return awakeFeed().sync({ engine, full, force });
+}
+
+/** A round a minute later, in which the own allow-lists of the engines are read. It needs the time to be a test's own. */
+export async function readAllowLists(): Promise<void> {
+  const startMs = Date.now() + 60_000;
+  vi.setSystemTime(startMs);
+  await awakeFeed().alarm();
+  const isRead = ({ allowLists }: EngineStatus) => !allowLists || allowLists.readMs >= startMs;
+  await vi.waitUntil(() => awakeFeed().status().engines.every(isRead), { timeout: 20_000 });
 }
 
 /** Every active decision with its engine. */
