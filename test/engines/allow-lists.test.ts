@@ -62,7 +62,7 @@ test('withholds what another engine bans, says by which list, and gives it back 
     expect(status()).toMatchObject({ state: 'ok', entries: 1, skipped: 0, error: null });
     expect((await client.pull(false)).ended.map(({ value }) => value)).toEqual(['192.0.2.1']);
     expect(listed().map(({ value, withheldBy }) => [value, withheldBy])).toEqual([
-      ['192.0.2.1', { id: null, value: '192.0.2.1', engine: 'office', list: 'monitoring' }],
+      ['192.0.2.1', { id: null, value: '192.0.2.1', engine: 'office', list: 'monitoring', bouncers: null }],
       ['192.0.2.2', null],
     ]);
     engine.allowLists = [{ name: 'monitoring', items: null }];
