@@ -8,10 +8,10 @@ import type { MachineAccount } from '../config/engines.ts';
 import { covers, formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { causeOf } from '../http/failure.ts';
 import { intermediaryAnswer } from '../http/intermediary.ts';
-import { countEngineEntries, setEngineAllowLists, type EngineEntry, type Rim } from '../mirror/allow-list.ts';
+import { countEngineEntries, setEngineAllowLists, type EngineEntry } from '../mirror/allow-list.ts';
 import { rangesOf, readEntry } from '../mirror/allowed.ts';
 import type { Store } from '../mirror/mirror.ts';
-import { sinceMs } from '../runtime/clock.ts';
+import { sinceMs, type Clock } from '../runtime/clock.ts';
 import { createDeadline, readBody, send, type Init, type Reached } from './upstream.ts';
 
 /** `none`: the engine has no such lists (before 1.6.6). */
@@ -45,7 +45,7 @@ class Refused extends Error {}
 export function createAllowLists(
   store: Store,
   engine: Reached & { readonly handle: string; readonly allowLists: MachineAccount },
-  rim: Rim,
+  clock: Clock,
 ) {
   const { handle } = engine;
   let token: string | null = null;
@@ -108,13 +108,13 @@ export function createAllowLists(
     }
     // With entries it had that route before: what answers is not the engine, or not as it was.
     if (answer.status === 404 && countEngineEntries(store, handle) === 0) {
-      status = { state: 'none', skipped: 0, error: null, readMs: rim.now() };
+      status = { state: 'none', skipped: 0, error: null, readMs: clock.now() };
       return;
     }
     if (answer.status !== 200) throw new Refused(`the engine answers with status ${answer.status}`);
     const { entries, skipped } = entriesIn(answer.text);
-    await setEngineAllowLists(store, handle, entries, rim);
-    status = { state: 'ok', skipped, error: null, readMs: rim.now() };
+    await setEngineAllowLists(store, handle, entries, clock);
+    status = { state: 'ok', skipped, error: null, readMs: clock.now() };
   };
 
   return {
@@ -122,7 +122,7 @@ export function createAllowLists(
 
     /** Reads the lists if that is due. Runs in every round. Never throws. */
     async run(): Promise<void> {
-      const nowMs = rim.now();
+      const nowMs = clock.now();
       if (isReading || sinceMs(askedMs, nowMs) < intervalMs) return;
       isReading = true;
       askedMs = nowMs;

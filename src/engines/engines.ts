@@ -2,13 +2,12 @@
 // and forwarder besides, so one that is silent, wrong or gone does not disturb the others.
 
 import { digestOf } from '../crypto/secret.ts';
-import { sinceMs } from '../runtime/clock.ts';
+import { sinceMs, type Clock } from '../runtime/clock.ts';
 import { withinMs } from '../runtime/wait.ts';
 import type { Settings } from '../config/settings.ts';
 import { isUnwritable } from '../store/unwritable.ts';
 import { createAllowLists } from './allow-lists.ts';
 import { createEngineKeys } from './keys.ts';
-import type { Rim } from '../mirror/allow-list.ts';
 import { handleOf } from '../mirror/engine-names.ts';
 import { createForwarder, type Report } from './metrics.ts';
 import { listIntervalMs } from '../mirror/progress.ts';
@@ -27,7 +26,7 @@ export type Engine = ReturnType<typeof createEngines>[number];
 export const freshnesses = ['fresh', 'stale', 'cold'] as const;
 export type Freshness = (typeof freshnesses)[number];
 
-export function createEngines(store: Store, settings: Settings, rim: Rim) {
+export function createEngines(store: Store, settings: Settings, clock: Clock) {
   const turns = createTurns();
   return settings.upstreams.map((each) => {
     const handle = handleOf(store.names, each.name);
@@ -52,7 +51,7 @@ export function createEngines(store: Store, settings: Settings, rim: Rim) {
       keys,
       apiKey: null,
       forwarder: createForwarder(engine, keys),
-      allowLists: allowLists && createAllowLists(store, { ...engine, allowLists }, rim),
+      allowLists: allowLists && createAllowLists(store, { ...engine, allowLists }, clock),
     };
   });
 }

@@ -26,7 +26,7 @@ import type { Enter } from './upstream.ts';
 type In<Kind> = Kind & { readonly handle: string; readonly enter: Enter };
 export type Source = In<ListSettings> | In<HostedSettings>;
 
-interface Manner {
+interface Rules {
   readonly what: string;
   /** A picture that shrank by more than half is asked for again so soon. */
   readonly confirmAfterMs: number;
@@ -37,7 +37,7 @@ interface Manner {
 }
 
 /** An integration counts what is pulled, so nobody hurries it. */
-const manners: Readonly<Record<Source['kind'], Manner>> = {
+const pullRules: Readonly<Record<Source['kind'], Rules>> = {
   list: { what: 'the list', confirmAfterMs: 300_000, leastGapMs: 60_000, interruptedMs: 300_000 },
   hosted: {
     what: 'the integration',
@@ -74,7 +74,7 @@ export function wasPulled({ lastSyncMs, progress }: EngineState): boolean {
 
 export function createPictures(store: Store, { maxDecisions }: Settings, source: Source): Rounds {
   const { handle, intervalMs } = source;
-  const { what, confirmAfterMs, leastGapMs, interruptedMs } = manners[source.kind];
+  const { what, confirmAfterMs, leastGapMs, interruptedMs } = pullRules[source.kind];
   const key = source.kind === 'hosted' ? source.apiKey : '';
   const from = digestOf(JSON.stringify([source.url, key])).slice(0, 16);
   const who = `${source.kind} ${source.name}`;

@@ -2,7 +2,7 @@
 // are new, and who was seen.
 
 import type { defaultOf } from '../engines/engines.ts';
-import { setAllowList, type Rim } from '../mirror/allow-list.ts';
+import { setAllowList } from '../mirror/allow-list.ts';
 import type { Store } from '../mirror/mirror.ts';
 import * as clients from '../stream/clients.ts';
 import { invalidateAll } from '../stream/invalidated.ts';
@@ -12,6 +12,7 @@ import { createAllowListCopy } from '../writer/allow-list.ts';
 import type { RememberedKeys } from '../writer/remembered-keys.ts';
 import type { FeedMemory } from '../writer/writer.ts';
 import { pause } from '../runtime/wait.ts';
+import type { Clock } from '../runtime/clock.ts';
 
 interface Parts {
   readonly feed: Pick<FeedMemory, 'keyDigests' | 'note' | 'clientsOf'> & {
@@ -27,7 +28,7 @@ interface Parts {
 }
 
 /** The object's clock, and a pause in which it answers others. */
-export const rim: Rim = { now: () => Date.now(), pause };
+export const clock: Clock = { now: () => Date.now(), pause };
 
 export function createFeedMemory(d1: D1Database, parts: Parts): FeedMemory {
   const { feed, store, stream, newKeys, keys, engine, ofBouncers } = parts;
@@ -52,6 +53,6 @@ export function createFeedMemory(d1: D1Database, parts: Parts): FeedMemory {
     note: (sightings) => feed.note(sightings),
     clientsOf: (bouncerIds) => feed.clientsOf(bouncerIds),
     keys,
-    allowList: createAllowListCopy(d1, (entries) => setAllowList(store, entries, rim)),
+    allowList: createAllowListCopy(d1, (entries) => setAllowList(store, entries, clock)),
   };
 }

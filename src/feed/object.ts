@@ -32,7 +32,7 @@ import { createFirstSync, type FirstSync } from './first-sync.ts';
 import { answerFollow } from './follow.ts';
 import { createListing, isListCold } from './list.ts';
 import { settleLocation } from './location.ts';
-import { createFeedMemory, rim } from './feed-memory.ts';
+import { createFeedMemory, clock } from './feed-memory.ts';
 import { createMaintenance } from './maintenance.ts';
 import { openStream } from './open-stream.ts';
 import { writeClients } from './write-behind.ts';
@@ -103,7 +103,7 @@ export class DecisionFeed extends DurableObject<Env> {
     });
     this.#keyStore = createKeyStore(sql, env.DB, this.#memory);
     this.#clean = createCleaning(sql, env.DB, this.#keyStore, this.#settings);
-    this.#engines = engines.createEngines(this.#store, this.#settings, rim);
+    this.#engines = engines.createEngines(this.#store, this.#settings, clock);
     this.#firstSync = createFirstSync(this.#engines, this.#store);
     this.#census = createCensus(this.#store);
     const [audit, head] = [() => this.sealAudit(), () => this.storeHead()];
@@ -150,7 +150,7 @@ export class DecisionFeed extends DurableObject<Env> {
   #sweep(): number {
     const nowMs = Date.now();
     mirror.sweep(this.#store, nowMs);
-    sweepAllowList(this.#store, rim);
+    sweepAllowList(this.#store, clock);
     void this.#alarm.mend();
     return nowMs;
   }
@@ -374,13 +374,13 @@ export class DecisionFeed extends DurableObject<Env> {
   /** A page of them by what they are about. */
   values(ask: ValuesAsk): Promise<ValuesPage | null> {
     this.#sweep();
-    return pageOfValues(this.#store, ask, rim.pause);
+    return pageOfValues(this.#store, ask, clock.pause);
   }
 
   /** What an entry of the allow-list for a value withholds, or would, and which entries do. */
   allowEffect(scope: string, value: string): Promise<AllowEffect> {
     this.#sweep();
-    return effectOf(this.#store, scope, value, rim.pause);
+    return effectOf(this.#store, scope, value, clock.pause);
   }
 
   /** A page of the entries of engines' own allow-lists. */
@@ -392,6 +392,6 @@ export class DecisionFeed extends DurableObject<Env> {
   /** What some bouncers have been sent of the decisions on a value. */
   sentTo(asks: readonly SentAsk[], match: SentMatch): Promise<SentAnswer> {
     const nowMs = this.#sweep();
-    return answerSent(this.#store, this.#stream, asks, match, nowMs, rim.pause);
+    return answerSent(this.#store, this.#stream, asks, match, nowMs, clock.pause);
   }
 }

@@ -11,6 +11,7 @@
 import { isOfAddresses } from '../formats/canonical.ts';
 import { knownSince, type Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
+import type { Clock } from '../runtime/clock.ts';
 import {
   createAllowed,
   notAllowed,
@@ -35,20 +36,14 @@ import type { Change, Mirror } from './memory.ts';
 import { asWithheld, hasJustFailed, removal, tryToWrite, write, type Store } from './mirror.ts';
 import { allPieces, type Pieces } from './pieces.ts';
 
-/** The clock, and a pause in which others are answered. */
-export interface Rim {
-  readonly now: () => number;
-  readonly pause: () => Promise<unknown>;
-}
-
 /** Of one turn: values that are read, networks that are read to judge decisions, and decisions that change. 10 ms at most. */
 export const sliceValues = 1_000;
 const sliceCost = 2_000;
 export const sliceChanges = 250;
 
 /** Takes all entries as D1 has them, and judges all decisions by them. Throws an error that `isUnwritable` recognises. */
-export function setAllowList(store: Store, entries: readonly AllowedEntry[], rim: Rim): Promise<void> {
-  return replace(store, entries, (before) => [...before.filter(({ from }) => from), ...entries], rim);
+export function setAllowList(store: Store, entries: readonly AllowedEntry[], clock: Clock): Promise<void> {
+  return replace(store, entries, (before) => [...before.filter(({ from }) => from), ...entries], clock);
 }
 
 /** Of all engines together: a change of one's looks at all. */
@@ -59,7 +54,7 @@ export function setEngineAllowLists(
   store: Store,
   engine: string,
   found: readonly EngineEntry[],
-  rim: Rim,
+  clock: Clock,
 ): Promise<void> {
   if (hasEngineEntries(store, engine, found)) return Promise.resolve();
   const entries = found.map(({ list, value, expiresMs }) => ({
@@ -92,7 +87,7 @@ export function setEngineAllowLists(
       }));
       return [...others, ...numbered].sort((a, b) => a.id - b.id);
     },
-    rim,
+    clock,
   );
 }
 
@@ -122,7 +117,7 @@ async function replace(
   store: Store,
   entries: readonly AllowedEntry[],
   all: (before: readonly StoredEntry[]) => readonly AllowedEntry[],
-  rim: Rim,
+  clock: Clock,
 ): Promise<void> {
   const known = readValues(store.mirror.allowed);
   let read = 0;
@@ -130,10 +125,10 @@ async function replace(
     if (known.has(entry.value)) continue;
     const own = readEntry(entry);
     if (own) known.set(entry.value, own);
-    if (++read % sliceValues === 0) await rim.pause();
+    if (++read % sliceValues === 0) await clock.pause();
   }
-  take(store, all(store.allowList.entries), known, rim.now());
-  await judge(store, rim);
+  take(store, all(store.allowList.entries), known, clock.now());
+  await judge(store, clock);
 }
 
 /** From here on what comes is judged by these entries. */
@@ -163,13 +158,13 @@ function take(store: Store, entries: readonly AllowedEntry[], known: ReadValues,
 }
 
 /** Judges all that is not judged yet; the first slice at once. */
-function judge(store: Store, rim: Rim): Promise<void> {
+function judge(store: Store, clock: Clock): Promise<void> {
   const { unjudged } = store;
   if (unjudged.judging) return unjudged.judging;
   let isOver = false;
   const judgeAll = async (): Promise<void> => {
     try {
-      while (judgeSlice(store, rim.now())) await rim.pause();
+      while (judgeSlice(store, clock.now())) await clock.pause();
       setPatterns(store.mirror, patternsOf(store.mirror.allowed));
     } finally {
       // In the same turn: what comes later must not wait for this.
@@ -240,16 +235,16 @@ function provenBy(row: Row): Pick<Row, 'provenSeq'> {
 }
 
 /** Ends the entries whose time is over. Called before every answer. */
-export function sweepAllowList(store: Store, rim: Rim): void {
+export function sweepAllowList(store: Store, clock: Clock): void {
   const { mirror, unjudged, allowList } = store;
-  const nowMs = rim.now();
+  const nowMs = clock.now();
   // With the clock set back an entry may not have ended yet.
   const isDue = nowMs < allowList.atMs || nowMs >= allowList.nextMs;
   if ((!isDue && unjudged.pieces.length === 0) || hasJustFailed(store, nowMs)) return;
   if (isDue)
     tryToWrite(store, nowMs, () => take(store, allowList.entries, readValues(mirror.allowed), nowMs));
   // A write that failed is in the log, and the next sweep goes on.
-  void judge(store, rim).catch(() => undefined);
+  void judge(store, clock).catch(() => undefined);
 }
 
 function nextEnd(entries: readonly AllowedEntry[]): number {
@@ -314,7 +309,7 @@ export async function effectOf(
   store: Store,
   scope: string,
   value: string,
-  pause: Rim['pause'],
+  pause: Clock['pause'],
 ): Promise<AllowEffect> {
   const { mirror } = store;
   const beyond = mirror.byId.size - countOfAddresses(mirror.prefixes);

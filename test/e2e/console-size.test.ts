@@ -6,7 +6,14 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { cpuSeconds } from '../bench/cpu.ts';
 import { median } from '../bench/table.ts';
 import { describeWith } from '../lab/ability.ts';
-import { type BigHouse, busiest, crowded, nameOf, openBigHouse, withheld } from '../lab/big-house.ts';
+import {
+  type BigInstallation,
+  busiest,
+  crowded,
+  nameOf,
+  openBigInstallation,
+  withheld,
+} from '../lab/big-installation.ts';
 
 const bouncers = Number(process.env['CONSOLE_BOUNCERS'] ?? 200);
 const decisions = Number(process.env['CONSOLE_DECISIONS'] ?? 5000);
@@ -84,34 +91,34 @@ const nothing =
   /Nothing that is known here|No (row|bouncer) is like that|None is (like that|in that state)|There are no more|>There is none/;
 
 describeWith(`the console of ${bouncers} bouncers and ${decisions} decisions`, ['lab', 'sqlite'], () => {
-  let house: BigHouse;
+  let installation: BigInstallation;
   let cookie: string;
   beforeAll(async () => {
-    house = await openBigHouse({ bouncers, decisions });
-    const token = await readFile(join(house.lapidary.stateDir, 'operator-token'), 'utf8');
+    installation = await openBigInstallation({ bouncers, decisions });
+    const token = await readFile(join(installation.lapidary.stateDir, 'operator-token'), 'utf8');
     const body = new URLSearchParams({ token: token.trim() });
     const headers = { 'sec-fetch-site': 'same-origin' };
-    const url = `${house.lapidary.url}/console/sign-in`;
+    const url = `${installation.lapidary.url}/console/sign-in`;
     const { headers: answered } = await fetch(url, { method: 'POST', redirect: 'manual', body, headers });
     cookie = (answered.get('set-cookie') ?? '').split(';')[0] as string;
   }, patienceMs);
-  afterAll(() => house?.close());
+  afterAll(() => installation?.close());
 
   async function get(path: string): Promise<string> {
-    const response = await fetch(`${house.lapidary.url}/console${path}`, { headers: { cookie } });
+    const response = await fetch(`${installation.lapidary.url}/console${path}`, { headers: { cookie } });
     const text = await response.text();
     expect([path, response.status]).toEqual([path, 200]);
     return text;
   }
 
   async function measure(path: string) {
-    const { workerd } = await house.lapidary.pids();
+    const { workerd } = await installation.lapidary.pids();
     const times: number[] = [];
     let cpuMs = 0;
     let text = '';
     for (let at = 0; at < loads; at++) {
       // What was kept of all bouncers does not count after a change.
-      if (isTimed) await house.lapidary.ban('203.0.113.1');
+      if (isTimed) await installation.lapidary.ban('203.0.113.1');
       const [startedMs, cpuBefore] = [performance.now(), cpuSeconds(workerd)];
       text = await get(path);
       times.push(performance.now() - startedMs);

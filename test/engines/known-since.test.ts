@@ -13,7 +13,7 @@ import { changesSince } from '../../src/stream/delta.ts';
 import { everything, feed } from '../support/bouncer.ts';
 
 const settings = readSettings({ ...env });
-const rim = { now: () => Date.now(), pause: () => Promise.resolve() };
+const clock = { now: () => Date.now(), pause: () => Promise.resolve() };
 const untilMs = Date.now() + 3_600_000;
 const decision = (id: number, value = `192.0.2.${id}`, origin = 'crowdsec'): Decision => {
   return { id, origin, scenario: 'test', scope: 'Ip', type: 'ban', value, untilMs };
@@ -39,8 +39,8 @@ function filled(storage: DurableObjectStorage, decisions: readonly Decision[]): 
 
 /** Withholds all decisions on 192.0.2.0/24. */
 const withhold = (store: Store) =>
-  setAllowList(store, [{ id: 1, value: '192.0.2.0/24', expiresMs: null }], rim);
-const serveAgain = (store: Store) => setAllowList(store, [], rim);
+  setAllowList(store, [{ id: 1, value: '192.0.2.0/24', expiresMs: null }], clock);
+const serveAgain = (store: Store) => setAllowList(store, [], clock);
 
 function fullList(store: Store, start: Partial<RoundStart> = {}) {
   const [engine] = store.engines.keys();

@@ -100,7 +100,7 @@ test('each turn changes a few hundred decisions, and polls and look-ups between 
     expect(lookUp(addressOf(1))).toHaveLength(1);
     let before = store.mirror.sequence;
     let pauses = 0;
-    const rim = {
+    const clock = {
       now: () => Date.now(),
       pause: async () => {
         // A withheld decision has a tombstone and another row.
@@ -111,15 +111,15 @@ test('each turn changes a few hundred decisions, and polls and look-ups between 
         pauses++;
       },
     };
-    await setAllowList(store, [entry(1, '198.18.0.0/15')], rim);
+    await setAllowList(store, [entry(1, '198.18.0.0/15')], clock);
     bouncer.poll(store);
     expect(bouncer.has.size).toBe(0);
     expect(pauses).toBeGreaterThanOrEqual(count / sliceChanges - 1);
     // Ended by the clock, too: what a poll does itself is one slice.
     before = store.mirror.sequence;
-    await setAllowList(store, [entry(1, '198.18.0.0/15', Date.now() + 1)], rim);
+    await setAllowList(store, [entry(1, '198.18.0.0/15', Date.now() + 1)], clock);
     before = store.mirror.sequence;
-    const later = { ...rim, now: () => Date.now() + 1_000, pause: () => scheduler.wait(0) };
+    const later = { ...clock, now: () => Date.now() + 1_000, pause: () => scheduler.wait(0) };
     sweepAllowList(store, later);
     expect(store.mirror.sequence - before).toBeLessThanOrEqual(sliceChanges + 100);
     bouncer.poll(store);
@@ -134,19 +134,19 @@ test('entries are read, and looked for, in slices', () =>
     fill(store, 1);
     const entries = Array.from({ length: 10_000 }, (_, id) => entry(id + 1, addressOf(2 * id)));
     let pauses = 0;
-    const rim = { now: () => Date.now(), pause: async () => void pauses++ };
-    await setAllowList(store, entries, rim);
+    const clock = { now: () => Date.now(), pause: async () => void pauses++ };
+    await setAllowList(store, entries, clock);
     expect(pauses).toBeGreaterThanOrEqual(entries.length / sliceValues);
     // What was read is not read again.
     const [read] = store.mirror.allowed.entries;
-    await setAllowList(store, [...entries, entry(10_001, addressOf(1))], rim);
+    await setAllowList(store, [...entries, entry(10_001, addressOf(1))], clock);
     expect(store.mirror.allowed.entries[0]?.network).toBe(read?.network);
     expect(withheldBy(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
     pauses = 0;
     sync(store, {
       add: Array.from({ length: 6_000 }, (_, at) => decision(at + 2, `203.0.${at >> 8}.${at & 255}`)),
     });
-    const effect = await effectOf(store, 'Range', '203.0.0.0/16', rim.pause);
+    const effect = await effectOf(store, 'Range', '203.0.0.0/16', clock.pause);
     expect([effect.decisions, pauses >= 2]).toEqual([6_000, true]);
   }));
 
@@ -160,7 +160,7 @@ test('an entry that goes and comes again before all is judged holds for who got 
     const bouncer = client(store);
     expect(bouncer.has.size).toBe(0);
     let again: Promise<void> | undefined;
-    const rim = {
+    const clock = {
       now: () => Date.now(),
       pause: async () => {
         if (again) return;
@@ -168,7 +168,7 @@ test('an entry that goes and comes again before all is judged holds for who got 
         again = setAllowList(store, entries, atRest);
       },
     };
-    await setAllowList(store, [], rim);
+    await setAllowList(store, [], clock);
     await again;
     bouncer.poll(store);
     expect(bouncer.has.size).toBe(0);
@@ -201,14 +201,14 @@ test(
             const bouncers = [client(store), client(store, 'vpn-1')];
             let entries = [entry(1, '198.18.0.0/15')];
             const changes: Promise<void>[] = [];
-            const rim = {
+            const clock = {
               now: () => Date.now(),
               pause: async () => {
                 for (const each of left.shift() ?? []) act(each);
                 await scheduler.wait(0);
               },
             };
-            const allow = (): void => void changes.push(setAllowList(store, entries, rim));
+            const allow = (): void => void changes.push(setAllowList(store, entries, clock));
             const act = (each: Step): void => {
               const rows = [...store.mirror.byId.values()];
               const row = 'at' in each ? rows[each.at % rows.length] : undefined;
@@ -230,14 +230,14 @@ test(
                 // What goes on in the one that died has nothing to judge any more.
                 store.unjudged.pieces.splice(0);
                 store = openStore(storage, settings);
-                sweepAllowList(store, rim);
+                sweepAllowList(store, clock);
                 allow();
               }
             };
             allow();
             for (let at = 0; at < changes.length; at++) await changes[at];
             await store.unjudged.judging;
-            await setAllowList(store, entries, rim);
+            await setAllowList(store, entries, clock);
             for (const bouncer of bouncers) bouncer.poll(store);
             for (const row of store.mirror.byId.values()) {
               expect(row.withheld).toEqual(withheldBy(store.mirror.allowed, row));
@@ -258,13 +258,13 @@ test(
 
 test('a copy of the list without the table of what is withheld, as it was kept before there was one', () =>
   inStorage(async (storage) => {
-    const rim = { now: () => Date.now(), pause: () => Promise.resolve() };
+    const clock = { now: () => Date.now(), pause: () => Promise.resolve() };
     const before = openStore(storage, settings);
-    await setAllowList(before, [entry(1, '198.18.0.0/15')], rim);
+    await setAllowList(before, [entry(1, '198.18.0.0/15')], clock);
     storage.sql.exec('DROP TABLE withheld');
     const store = openStore(storage, settings);
     fill(store, 3);
-    sweepAllowList(store, rim);
+    sweepAllowList(store, clock);
     expect(servedBy(store.mirror)).toEqual([]);
     expect(servedBy(openStore(storage, settings).mirror)).toEqual([]);
   }));

@@ -1,5 +1,5 @@
-// A house with many of everything: what an operator's pages and lists have to hold, made quickly. Decisions are an engine's;
-// bouncers are imported and poll; the rest is written to D1 as operators and hosts would have left it.
+// An installation with many of everything: what the pages and lists of operators have to hold, made quickly. Decisions are those of an
+// engine; bouncers are imported and poll; the rest is written to D1 as operators and hosts would have left it.
 import { hash, randomBytes } from 'node:crypto';
 import type { DatabaseSync } from 'node:sqlite';
 import { load, requestBytes } from '../bench/load.ts';
@@ -14,7 +14,7 @@ export interface Sizes {
   readonly decisions: number;
 }
 
-export interface BigHouse {
+export interface BigInstallation {
   readonly engine: Engine;
   readonly lapidary: Lapidary;
   close(): Promise<void>;
@@ -34,7 +34,7 @@ const mostImported = 1000;
 const agents = ['crowdsec-firewall-bouncer/v0.0.34', 'crowdsec-nginx-bouncer/v1.1.3', 'lab/v1'];
 
 /** One bouncer in five polls; one in fifty of those holds everything. One in fifty is paused, one in fifty has no key. */
-export async function openBigHouse({ bouncers, decisions }: Sizes): Promise<BigHouse> {
+export async function openBigInstallation({ bouncers, decisions }: Sizes): Promise<BigInstallation> {
   const engine = await startEngine();
   const upstream = { url: engine.url, key: await engine.addBouncer('lapidary') };
   const settings = { CLIENT_ADDRESS_HEADER: addressHeader, SYNC_INTERVAL_SECONDS: '10' };
