@@ -1,13 +1,13 @@
 // Lists as appliances get them from `npm start`: each kind as it asks, through bans, unbans, a rotation, trouble and a wrong
 // key; what is on the wire; very many at once; and a list that is very long.
-import { createServer, type Server, type ServerResponse } from 'node:http';
 import { createHash } from 'node:crypto';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { residentBytes } from '../bench/cpu.ts';
 import { describeWith } from '../lab/ability.ts';
-import { ask, kinds, startAppliance, type Appliance } from '../lab/appliances.ts';
+import { ask, kinds, startAppliance } from '../lab/appliances.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
+import { startListEngine, type ListEngine } from '../lab/list-engine.ts';
 import { nftCommand, openNamespace } from '../lab/netns.ts';
 import { ipsetCommand, proxyNames, startProxy } from '../lab/readers.ts';
 import { until } from '../lab/wait.ts';
@@ -18,44 +18,7 @@ const basic = (key: string) => ({ authorization: `Basic ${Buffer.from(`any:${key
 const count = Number(process.env['LIST_LINES'] ?? 20_000);
 const patienceMs = 120_000 + count;
 
-/** An engine with one long list; `trouble`: it answers 500. */
-interface LongEngine {
-  url: string;
-  server: Server;
-  trouble: boolean;
-}
-
 const valueAt = (at: number): string => `2001:db8::${(at >> 16).toString(16)}:${(at & 0xffff).toString(16)}`;
-
-async function startEngine(lines: number): Promise<LongEngine> {
-  const engine: LongEngine = {
-    url: '',
-    trouble: false,
-    server: createServer((asked, answer) => reply(asked.url ?? '', answer)),
-  };
-  function reply(url: string, answer: ServerResponse): void {
-    if (engine.trouble) return void answer.writeHead(500).end('{"message":"trouble"}');
-    answer.setHeader('content-type', 'application/json');
-    if (url.startsWith('/v1/decisions/stream')) return void answer.end('{"new": [], "deleted": []}');
-    if (url !== '/v1/decisions') return void answer.end('null');
-    let at = 0;
-    const write = (): void => {
-      for (; at < lines; at++) {
-        const decision = { id: at + 1, origin: 'CAPI', type: 'ban', scope: 'Ip', value: valueAt(at + 1) };
-        const text = JSON.stringify({ ...decision, scenario: 'crowdsecurity/ssh-bf', duration: '100h0m0s' });
-        if (!answer.write(`${at === 0 ? '[' : ','}${text}`)) {
-          at++;
-          return void answer.once('drain', write);
-        }
-      }
-      answer.end(']');
-    };
-    write();
-  }
-  await new Promise<void>((resolve) => void engine.server.listen(0, '127.0.0.1', resolve));
-  engine.url = `http://127.0.0.1:${(engine.server.address() as { port: number }).port}`;
-  return engine;
-}
 
 describe('appliances', () => {
   let lapidary: Lapidary;
@@ -112,20 +75,6 @@ describe('appliances', () => {
     expect([device.statuses.at(-1), device.bans()]).toEqual([401, []]);
   });
 
-  test('a server that is out of reach costs nobody its list', async () => {
-    await lapidary.ban('192.0.2.1');
-    const devices: Appliance[] = Object.values(kinds).map((kind) => startAppliance(lapidary.url, kind, key));
-    for (const device of devices) await device.refresh();
-    await lapidary.stop();
-    for (const device of devices) await device.refresh();
-    expect(devices.map((device) => [device.statuses.at(-1), device.bans()])).toEqual(
-      devices.map(() => [0, ['192.0.2.1']]),
-    );
-    await lapidary.start();
-    for (const device of devices) await device.refresh();
-    expect(devices.map((device) => device.bans())).toEqual(devices.map(() => ['192.0.2.1']));
-  });
-
   test('HEAD has the length of GET on the wire, and gzip comes to who asks for it', async () => {
     await lapidary.ban('192.0.2.1');
     await lapidary.ban('198.51.100.0/24', { scope: 'Range' });
@@ -167,10 +116,10 @@ describe('appliances', () => {
 });
 
 describe(`an engine with ${count} decisions`, () => {
-  let engine: LongEngine;
+  let engine: ListEngine;
   let lapidary: Lapidary;
   beforeAll(async () => {
-    engine = await startEngine(count);
+    engine = await startListEngine(count, (at) => valueAt(at + 1));
     engine.trouble = true;
     lapidary = await startLapidary({
       upstream: { url: engine.url, key: 'key-of-the-feed' },
@@ -179,8 +128,7 @@ describe(`an engine with ${count} decisions`, () => {
   }, patienceMs);
   afterAll(async () => {
     await lapidary.close();
-    engine.server.closeAllConnections();
-    engine.server.close();
+    await engine.close();
   });
 
   test(

@@ -1,6 +1,7 @@
 // Appliances that fetch lists, as their vendors' pages describe them: how each asks, what it takes from an answer, and what it
 // does with its list on each status. Models, since no such device is to be had.
 import { request } from 'node:http';
+import { grammars, mikrotik, type Entry, type Grammar } from './grammars.ts';
 
 export interface Answer {
   status: number;
@@ -8,11 +9,14 @@ export interface Answer {
   body: Buffer;
 }
 
-/** A request as it goes over the wire: nothing is unpacked, and no header is added. Status 0: nobody is there. */
+/** How long a device waits for a server that says nothing: shorter than a real one. */
+const longestMs = 5_000;
+
+/** A request as it goes over the wire: nothing is unpacked, and no header is added. Status 0: no whole answer came. */
 export function ask(url: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> {
   return new Promise((resolve) => {
     const none: Answer = { status: 0, headers: {}, body: Buffer.alloc(0) };
-    const sent = request(url, { method, headers, agent: false }, (response) => {
+    const sent = request(url, { method, headers, agent: false, timeout: longestMs }, (response) => {
       const parts: Buffer[] = [];
       response.on('data', (part: Buffer) => parts.push(part));
       response.on('error', () => resolve(none));
@@ -25,154 +29,146 @@ export function ask(url: string, headers: Record<string, string> = {}, method = 
         });
       });
     });
+    sent.on('timeout', () => sent.destroy());
     sent.on('error', () => resolve(none));
     sent.end();
   });
 }
 
 export interface Appliance {
-  /** Its time has come: it asks, or not, and takes what it gets. */
-  refresh(): Promise<void>;
-  /** What it bans. */
-  bans(): string[];
+  /** Its time has come: it asks, or not, and takes what it gets. `nowMs`: by its clock. */
+  refresh(nowMs?: number): Promise<void>;
+  /** What it bans, and that as texts. */
+  entries(nowMs?: number): readonly Entry[];
+  bans(nowMs?: number): string[];
   /** The statuses that it got. */
   readonly statuses: number[];
-  /** Its admin types another password. */
+  /** Its admin types another password, or another address. */
   password(key: string): void;
+  move(base: string, path?: string): void;
 }
 
 /** What a kind of appliance does. */
-interface Kind {
+export interface Kind {
   readonly path: string;
   /** How it says who it is. */
-  readonly sends: 'basic' | 'bearer' | 'when-asked';
-  /** One line as it reads it; null: a comment. Throws where it takes none of the file. */
-  line(text: string): string | null;
-  /** Whether it gives up what it has when its password is refused. */
-  readonly drops: boolean;
+  readonly sends: 'basic' | 'bearer' | 'header' | 'when-asked';
+  /** How it reads a list. */
+  readonly read: Grammar;
+  /** Whether it gives up what it has on a status that is none of a list. */
+  readonly givesUp: (status: number) => boolean;
   /** Whether it takes an empty list for a fault. */
   readonly keepsOnEmpty: boolean;
+  /** How long a list that it had stays without another one. */
+  readonly holdMs: number;
   /** What it asks before it reads. */
   readonly probe: 'none' | 'etag' | 'head';
 }
 
-const network = /^[0-9a-f.:]+(\/\d{1,3})?$/;
+const never = (): boolean => false;
+/** No page says what it does: the worst for us, to give up the list on any answer that blames the client. */
+const blamed = (status: number): boolean => status >= 400 && status < 500;
 
-function plainLine(text: string): string {
-  if (!network.test(text)) throw new Error(`this is no network: ${text}`);
-  return text;
-}
-
-const plain: Kind = {
-  path: '/lists/plain',
+const kind = (name: string): Kind => ({
+  path: `/lists/${name}`,
   sends: 'basic',
-  line: plainLine,
-  drops: false,
+  read: grammars[name] as Grammar,
+  givesUp: blamed,
   keepsOnEmpty: false,
+  holdMs: Infinity,
   probe: 'none',
-};
+});
 
 export const kinds: Readonly<Record<string, Kind>> = {
-  paloalto: { ...plain, path: '/lists/paloalto', drops: true },
-  fortigate: { ...plain, path: '/lists/fortigate', probe: 'etag' },
-  cisco: { ...plain, path: '/lists/cisco', keepsOnEmpty: true },
+  // When authentication fails it stops enforcing the list; without a server the last copy stays in force.
+  paloalto: { ...kind('paloalto'), givesUp: (status) => status === 401 || status === 403 },
+  fortigate: { ...kind('fortigate'), probe: 'etag' },
+  cisco: { ...kind('cisco'), keepsOnEmpty: true },
+  // `hold-interval`, a day by default.
   juniper: {
-    ...plain,
+    ...kind('juniper'),
     path: '/lists/juniper.txt',
     sends: 'when-asked',
     probe: 'head',
-    line(text) {
-      if (!text.includes('/')) throw new Error(`a line without a prefix: ${text}`);
-      return plainLine(text).replace(/\/(?:32|128)$/, '');
-    },
+    givesUp: never,
+    holdMs: 86_400_000,
   },
-  pfsense: { ...plain, path: '/lists/pfsense', keepsOnEmpty: true },
-  opnsense: { ...plain, path: '/lists/opnsense', sends: 'bearer' },
-  sophos: {
-    ...plain,
-    path: '/lists/sophos',
-    line(text) {
-      if (!/^\d+\.\d+\.\d+\.\d+$/.test(text)) throw new Error(`no IPv4 address: ${text}`);
-      return text;
-    },
-  },
-  f5: {
-    ...plain,
-    path: '/lists/f5',
-    line(text) {
-      const [address = '', bits = '', kind = '', category = ''] = text.split(',');
-      if (kind !== 'bl' || category !== 'crowdsec') throw new Error(`no entry of a block list: ${text}`);
-      const isHost = bits === (address.includes(':') ? '128' : '32');
-      return plainLine(isHost ? address : `${address}/${bits}`);
-    },
-  },
-  checkpoint: {
-    ...plain,
-    path: '/lists/checkpoint',
-    line(text) {
-      if (text.startsWith('#')) return null;
-      const fields = text.split(',');
-      if (fields.length !== 7) throw new Error(`not seven fields: ${text}`);
-      return fields[1] as string;
-    },
-  },
-  mikrotik: {
-    ...plain,
-    path: '/lists/mikrotik',
-    line(text) {
-      const [, address] = / address=(\S+) timeout=\d+h /.exec(text) ?? [];
-      if (address === undefined) throw new Error(`an import would stop here: ${text}`);
-      return plainLine(address);
-    },
-  },
+  pfsense: { ...kind('pfsense'), keepsOnEmpty: true },
+  // Any status but 200 is an error, and the table stays.
+  opnsense: { ...kind('opnsense'), sends: 'bearer', givesUp: never },
+  sophos: kind('sophos'),
+  f5: kind('f5'),
+  checkpoint: kind('checkpoint'),
+  // A fetch that fails ends the script. Each entry ends at its own time.
+  mikrotik: { ...kind('mikrotik'), read: mikrotik, givesUp: never },
+  // `curl -f` fails, and nothing after it is run.
+  hosts: { ...kind('plain'), sends: 'header', givesUp: never },
 };
 
 export function startAppliance(base: string, kind: Kind, key: string): Appliance {
-  const url = base + kind.path;
+  let url = base + kind.path;
   const statuses: number[] = [];
-  let banned: string[] = [];
+  let held: readonly Entry[] = [];
+  let takenMs = 0;
   let known: Answer['headers'] = {};
   let credentials = key;
 
-  const send = async (headers: Record<string, string>, method = 'GET'): Promise<Answer> => {
+  const identity = (): Record<string, string> => {
+    if (kind.sends === 'header') return { 'x-api-key': credentials };
     const basic = `Basic ${Buffer.from(`device:${credentials}`).toString('base64')}`;
-    const authorization = kind.sends === 'bearer' ? `Bearer ${credentials}` : basic;
-    let answer = await ask(
-      url,
-      kind.sends === 'when-asked' ? headers : { ...headers, authorization },
-      method,
-    );
+    return { authorization: kind.sends === 'bearer' ? `Bearer ${credentials}` : basic };
+  };
+  const send = async (headers: Record<string, string>, method = 'GET'): Promise<Answer> => {
+    const isShy = kind.sends === 'when-asked';
+    let answer = await ask(url, isShy ? headers : { ...headers, ...identity() }, method);
     const isAsked = answer.status === 401 && /^Basic realm=/.test(answer.headers['www-authenticate'] ?? '');
-    if (kind.sends === 'when-asked' && isAsked)
-      answer = await ask(url, { ...headers, authorization }, method);
+    if (isShy && isAsked) answer = await ask(url, { ...headers, ...identity() }, method);
     statuses.push(answer.status);
     return answer;
   };
 
   const probed = ['etag', 'last-modified', 'content-length'] as const;
 
+  /** Whether what it has is what the server has. */
+  async function isKnown(): Promise<boolean> {
+    if (kind.probe !== 'head') return false;
+    const head = await send({}, 'HEAD');
+    // A list has no date in the second in which it changed.
+    const isSame = probed.every((name) => (known[name] ?? head.headers[name]) === head.headers[name]);
+    return head.status === 200 && known['etag'] !== undefined && isSame;
+  }
+
+  function take({ headers, body }: Answer): void {
+    const { entries, refused } = kind.read(body.toString());
+    if (refused.length > 0) throw new Error(`${url} has what the device does not read: ${refused[0]}`);
+    known = headers;
+    if (entries.length > 0 || !kind.keepsOnEmpty) held = entries;
+  }
+
+  const entries = (nowMs = Date.now()): readonly Entry[] =>
+    nowMs - takenMs >= kind.holdMs ? [] : held.filter((entry) => lastsMs(entry) > nowMs - takenMs);
+
   return {
     statuses,
-    bans: () => banned,
+    entries,
+    bans: (nowMs) => entries(nowMs).map(({ text }) => text),
     password: (key) => void (credentials = key),
-    async refresh() {
-      if (kind.probe === 'head') {
-        const head = await send({}, 'HEAD');
-        // A list has no date in the second in which it changed.
-        const isSame = probed.every((name) => (known[name] ?? head.headers[name]) === head.headers[name]);
-        if (head.status === 200 && known['etag'] !== undefined && isSame) return;
-      }
+    move: (base, path = kind.path) => void (url = base + path),
+    async refresh(nowMs = Date.now()) {
+      if (nowMs - takenMs >= kind.holdMs) known = {};
+      if (await isKnown()) return void (takenMs = nowMs);
       const etag = kind.probe === 'etag' ? known['etag'] : undefined;
       const answer = await send(etag === undefined ? {} : { 'if-none-match': etag });
-      if (kind.drops && (answer.status === 401 || answer.status === 403)) banned = [];
-      if (answer.status !== 200) return;
-      const lines = answer.body
-        .toString()
-        .split('\n')
-        .filter((line) => line !== '');
-      const read = lines.map(kind.line).filter((line) => line !== null);
-      known = answer.headers;
-      if (read.length > 0 || !kind.keepsOnEmpty) banned = read;
+      if (answer.status === 200) take(answer);
+      if (answer.status === 200 || answer.status === 304) takenMs = nowMs;
+      if (!kind.givesUp(answer.status)) return;
+      held = [];
+      known = {};
     },
   };
+}
+
+/** How long an entry is banned by itself: those of RouterOS have a timeout. */
+function lastsMs(entry: Entry & { readonly hours?: number }): number {
+  return (entry.hours ?? Infinity) * 3_600_000;
 }
