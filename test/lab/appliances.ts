@@ -1,7 +1,8 @@
 // Appliances that fetch lists, as their vendors' pages describe them: how each asks, what it takes from an answer, and what it
 // does with its list on each status. Models, since no such device is to be had.
 import { request } from 'node:http';
-import { grammars, mikrotik, type Entry, type Grammar } from './grammars.ts';
+import { grammars, mikrotik, type Grammar } from './grammars.ts';
+import type { Entry } from './spans.ts';
 
 export interface Answer {
   status: number;

@@ -1,18 +1,17 @@
 // What each vendor publishes of the lists that its devices read: a reader for each name under /lists. It is as strict as the
 // page that it was written from (docs/lists has a page for each family), and refuses what that does not allow; where a page
 // says nothing, it is held to what is safe everywhere. It shares nothing with what writes the lists.
-import { isHost, readHost, readNetwork, readPrefix, readRange, type Span } from './spans.ts';
-
-/** An entry of a list. `text`: the address, network or range in it, of one address without its prefix. */
-export interface Entry extends Span {
-  readonly text: string;
-}
-
-export interface Reading<Each extends Entry = Entry> {
-  readonly entries: readonly Each[];
-  /** What the device does not read, each with the reason: lines, or the file as a whole. */
-  readonly refused: readonly string[];
-}
+import { readTable } from './pf.ts';
+import {
+  entryOf,
+  readHost,
+  readNetwork,
+  readPrefix,
+  readRange,
+  type Entry,
+  type Reading,
+  type Span,
+} from './spans.ts';
 
 export type Grammar = (file: string) => Reading;
 
@@ -51,7 +50,7 @@ type Form = (text: string) => Span | undefined;
 function entryIn(text: string, ...allowed: readonly Form[]): Entry | string {
   for (const form of allowed) {
     const span = form(text);
-    if (span) return { ...span, text: isHost(span) ? text.replace(/[/-].*$/, '') : text };
+    if (span) return entryOf(span, text);
   }
   return 'no address';
 }
@@ -116,20 +115,33 @@ function checkpoint(file: string): Reading {
 /** Third-party threat feeds: one address of IPv4 a line, and nothing else. */
 const sophos = lines((line) => (line.includes(':') ? 'not IPv4' : entryIn(line, readHost)));
 
+/** Each entry that was read becomes a line of the file that pfctl loads. */
+const intoTable = (read: Grammar): Grammar => {
+  return (file) => {
+    const { entries, refused } = read(file);
+    const table = readTable(entries.map(({ text }) => `${text}\n`).join(''));
+    return { entries: table.entries, refused: [...refused, ...table.refused] };
+  };
+};
+
 /** pfSense, `parse_aliases_file`: what stands before a blank, `#` or `;`. */
-const pfsense = lines((line) => {
-  const [address = ''] = line.split(/[\s#;]/, 1);
-  return address === '' ? null : entryIn(address, readNetwork);
-});
+const pfsense = intoTable(
+  lines((line) => {
+    const [address = ''] = line.split(/[\s#;]/, 1);
+    return address === '' ? null : entryIn(address, readNetwork);
+  }),
+);
 
 /**
  * OPNsense, `alias/uri.py`: what stands before a blank, `,`, `;`, `|` or `#`. What is no address is looked up as a name, and
- * what begins with `!` is let in.
+ * what begins with `!` is let in. It takes ranges apart; they are refused here, since none is written.
  */
-const opnsense = lines((line) => {
-  const [address = ''] = line.split(/[\s,;|#]/, 1);
-  return address === '' || address.startsWith('//') ? null : entryIn(address, readNetwork, readRange);
-});
+const opnsense = intoTable(
+  lines((line) => {
+    const [address = ''] = line.split(/[\s,;|#]/, 1);
+    return address === '' || address.startsWith('//') ? null : entryIn(address, readNetwork);
+  }),
+);
 
 /** A text of JSON. */
 function json(file: string): Reading {

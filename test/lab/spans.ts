@@ -7,6 +7,17 @@ export interface Span {
   readonly last: bigint;
 }
 
+/** An entry of a list or a table. `text`: the address, network or range in it, of one address without its prefix. */
+export interface Entry extends Span {
+  readonly text: string;
+}
+
+export interface Reading<Each extends Entry = Entry> {
+  readonly entries: readonly Each[];
+  /** What is not read, each with the reason: entries, or the file as a whole. */
+  readonly refused: readonly string[];
+}
+
 type Address = Pick<Span, 'family'> & { readonly number: bigint };
 
 const bitsOf = { 4: 32, 6: 128 } as const;
@@ -61,6 +72,11 @@ export function readRange(text: string): Span | undefined {
 
 export function readNetwork(text: string): Span | undefined {
   return readHost(text) ?? readPrefix(text);
+}
+
+/** `text`: as the span was written. */
+export function entryOf(span: Span, text: string): Entry {
+  return { ...span, text: isHost(span) ? text.replace(/[/-].*$/, '') : text };
 }
 
 export const isHost = ({ first, last }: Span): boolean => first === last;

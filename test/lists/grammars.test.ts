@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { listNames } from '../../src/lists/names.ts';
 import { grammars } from '../lab/grammars.ts';
+import { readTable } from '../lab/pf.ts';
 import { nameOf, readNetwork, readRange, union, without, type Span } from '../lab/spans.ts';
 
 const header = '#UNIQ-NAME,VALUE,TYPE,CONFIDENCE,SEVERITY,PRODUCT,COMMENT';
@@ -92,7 +93,7 @@ const refused: Record<string, string[]> = {
   cisco: ['192.0.2.1-192.0.2.9', '192.0.2.1 # one', ''],
   juniper: ['192.0.2.1', '2001:db8::1', '# none'],
   pfsense: ['192.0.2.1-192.0.2.9', '192.0.2.1,192.0.2.2'],
-  opnsense: ['example.org # a name', '192.0.2.1/0.0.0.255'],
+  opnsense: ['example.org # a name', '192.0.2.1-192.0.2.9', '192.0.2.1/0.0.0.255'],
   sophos: ['192.0.2.0/24', '192.0.2.1-192.0.2.9', '2001:db8::1', '# none', '192.0.2.1/32'],
 };
 
@@ -107,12 +108,12 @@ test.each(listNames)('%s: what its page does not allow is refused', (name) => {
   }
 });
 
-const listed = listNames.filter((name) => name !== 'json');
-
-test.each(listed)('%s: a file that is cut off, or has what is no ASCII, is refused', (name) => {
-  const start = name === 'checkpoint' ? `${header}\n` : '';
-  for (const file of [`${start}192.0.2`, `${start}#é\n`, `${start}\t192.0.2.1\r\n`]) {
-    expect([file, grammars[name](file).refused.length > 0]).toEqual([file, true]);
+test('a file that is cut off, or has what is no ASCII, is refused', () => {
+  for (const name of listNames.filter((name) => name !== 'json')) {
+    const start = name === 'checkpoint' ? `${header}\n` : '';
+    for (const file of [`${start}192.0.2`, `${start}#é\n`, `${start}\t192.0.2.1\r\n`]) {
+      expect([name, file, grammars[name](file).refused.length > 0]).toEqual([name, file, true]);
+    }
   }
 });
 
@@ -129,7 +130,7 @@ test('as many entries as a device takes', () => {
 
 const hosts = ['4 3221225985-3221225985'];
 
-test.each([
+const readable: [name: string, file: string, spans: string[]][] = [
   ['paloalto', '192.0.2.1 a comment, with; #anything\n', hosts],
   ['paloalto', '192.0.2.1-192.0.2.1\n', hosts],
   ['fortigate', '192.0.2.1-192.0.2.1\n', hosts],
@@ -152,9 +153,42 @@ test.each([
   ['plain', '::/0\n', [`6 0-${2n ** 128n - 1n}`]],
   ['range', '0.0.0.0-255.255.255.255\n', ['4 0-4294967295']],
   ['plain', '', []],
-])('%s reads %j', (name, file, expected) => {
-  const { entries, refused } = grammars[name](file);
-  expect([entries.map(nameOf), refused]).toEqual([expected, []]);
+];
+
+test('what a page allows is read', () => {
+  for (const [name, file, spans] of readable) {
+    const { entries, refused } = grammars[name](file);
+    expect([name, file, entries.map(nameOf), refused]).toEqual([name, file, spans, []]);
+  }
+});
+
+test('a table of pf: what would be looked up, is let through or is there twice is refused', () => {
+  for (const [file, why] of [
+    ['!192.0.2.1', 'is let through: !192.0.2.1'],
+    ['!!192.0.2.1', 'is let through: !!192.0.2.1'],
+    ['self', 'would be looked up: self'],
+    ['em0', 'would be looked up: em0'],
+    ['em0:network', 'would be looked up: em0:network'],
+    ['example.org', 'would be looked up: example.org'],
+    ['192.0.2.1#one', 'would be looked up: 192.0.2.1#one'],
+    ['192.0.2.1;', 'would be looked up: 192.0.2.1;'],
+    ['192.0.2.1-192.0.2.9', 'would be looked up: 192.0.2.1-192.0.2.9'],
+    ['192.0.2.1/24', 'would be looked up: 192.0.2.1/24'],
+    ['192.0.2/24', 'would be looked up: 192.0.2/24'],
+    ['{ 192.0.2.1 }', 'would be looked up: {'],
+    ['192.0.2.1 192.0.2.1/32', 'there twice: 192.0.2.1/32'],
+    ['x'.repeat(256), `longer than pfctl's buffer: ${'x'.repeat(20)}…`],
+  ]) {
+    expect([file, readTable(`198.51.100.1\n${file}\n`).refused[0]]).toEqual([file, why]);
+  }
+});
+
+test('a table of pf: entries between blanks and line ends, and comments', () => {
+  const { entries, refused } = readTable(' # none\n192.0.2.1\t192.0.2.0/24 # two\n#\n\n2001:db8::/32');
+  expect([entries.map(({ text }) => text), refused]).toEqual([
+    ['192.0.2.1', '192.0.2.0/24', '2001:db8::/32'],
+    [],
+  ]);
 });
 
 test('sets of addresses', () => {
