@@ -9,6 +9,7 @@ import { ask, kinds, startAppliance } from '../lab/appliances.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { startListEngine, type ListEngine } from '../lab/list-engine.ts';
 import { nftCommand, openNamespace } from '../lab/netns.ts';
+import { startRouter } from '../lab/router.ts';
 import { ipsetCommand, proxyNames, startProxy } from '../lab/readers.ts';
 import { until } from '../lab/wait.ts';
 
@@ -73,6 +74,43 @@ describe('appliances', () => {
     device.password(`${old}x`);
     await device.refresh();
     expect([device.statuses.at(-1), device.bans()]).toEqual([401, []]);
+  });
+
+  test('RouterOS has each ban and each unban by the script of its page, of IPv6 alone, too; a refused fetch costs it none', async () => {
+    const router = startRouter(lapidary.url, key);
+    const has = async (values: string[]) => {
+      expect([await router.run(), router.bans()]).toEqual([true, values]);
+    };
+    await has([]);
+    for (const value of all) await lapidary.ban(value);
+    await has(all);
+    await has(all);
+    await lapidary.unban('192.0.2.1');
+    await has(all.slice(1));
+    await lapidary.unban('192.0.2.7');
+    await has(['2001:db8::1']);
+    await lapidary.ban('2001:db8::2');
+    await has(['2001:db8::1', '2001:db8::2']);
+    for (const value of ['2001:db8::1', '2001:db8::2']) {
+      await lapidary.unban(value);
+      await has(value === '2001:db8::1' ? ['2001:db8::2'] : []);
+    }
+    await lapidary.ban('192.0.2.1');
+    await has(['192.0.2.1']);
+    const hour = 3_600_000;
+    expect([router.bans(Date.now() + 3.9 * hour), router.bans(Date.now() + 4.1 * hour)]).toEqual([
+      ['192.0.2.1'],
+      [],
+    ]);
+    const pause = async (paused: boolean) => {
+      const any = { 'if-match': '*' };
+      const { status } = await lapidary.operator('PATCH', '/bouncers/device', { paused }, any);
+      expect(status).toBe(200);
+    };
+    await pause(true);
+    expect([await router.run(), router.statuses.at(-1), router.bans()]).toEqual([false, 403, ['192.0.2.1']]);
+    await pause(false);
+    await has(['192.0.2.1']);
   });
 
   test('HEAD has the length of GET on the wire, and gzip comes to who asks for it', async () => {
