@@ -5,7 +5,7 @@
 import { hash, randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { cpuSeconds, residentBytes } from '../bench/cpu.ts';
+import { cpuSeconds } from '../bench/cpu.ts';
 import { describeWith } from '../lab/ability.ts';
 import { postAlert } from '../lab/alert.ts';
 import { type Churn, startChurn } from '../lab/churn.ts';
@@ -16,6 +16,7 @@ import { type Fleet, type FleetMember, type Held, nameOf, startFleet } from '../
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { pullList } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
+import { median, numberOf, watchMemory } from '../lab/soak.ts';
 import { until } from '../lab/wait.ts';
 
 /** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=60 SOAK_DECISIONS=50000. */
@@ -25,13 +26,6 @@ const intervalSeconds = numberOf('SOAK_INTERVAL_SECONDS', 2);
 const listed = numberOf('SOAK_DECISIONS', 5000);
 const seed = numberOf('SOAK_SEED', 20_261_129);
 
-/** What is no number would be an hour that shows nothing. */
-function numberOf(name: string, otherwise: number): number {
-  const text = process.env[name] ?? String(otherwise);
-  if (!/^\d+(\.\d+)?$/.test(text)) throw new Error(`${name} must be a number`);
-  return Number(text);
-}
-
 /** One in fifty holds everything. */
 const shareOfAll = 50;
 const changesPerSecond = 10;
@@ -39,7 +33,6 @@ const connections = 64;
 const addressHeader = 'x-lab-address';
 /** What may come to be held in an hour: tombstones, and what V8 has not yet given back. */
 const mostGrowth = 1.25;
-const sampleMs = 500;
 /** In one call of the API. */
 const mostImported = 1000;
 
@@ -126,22 +119,6 @@ const communityList = (generation: number) =>
     const number = Math.floor((generation * listed) / 3) + at;
     return { value: `2001:db8:1::${(1 + number).toString(16)}`, seconds: 7 * 24 * 3600 };
   });
-
-const median = (numbers: readonly number[]): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
-
-/** The resident memory of a process, again and again. */
-function watchMemory(pid: number) {
-  const samples: { atMs: number; megabytes: number }[] = [];
-  const timer = setInterval(() => {
-    samples.push({ atMs: Date.now(), megabytes: Math.round(residentBytes(pid) / 1e6) });
-  }, sampleMs);
-  return {
-    between: (fromMs: number, toMs: number): number[] =>
-      samples.filter(({ atMs }) => atMs >= fromMs && atMs < toMs).map(({ megabytes }) => megabytes),
-    stop: () => clearInterval(timer),
-  };
-}
 
 describeWith('many bouncers for long', ['lab', 'sqlite'], () => {
   const names = ['default', 'oslo'] as const;

@@ -71,6 +71,8 @@ export function startChurn(engines: readonly Engine[], { changesPerSecond, rando
   const { signal } = stopping;
   const below = (end: number): number => Math.floor(random() * end);
   const left = new Set<Engine>();
+  /** Those that run again: the tokens that they gave out before are good no more. */
+  const returned = new Set<Engine>();
   const problems: string[] = [];
   const beganMs = Date.now();
   let changes = 0;
@@ -107,10 +109,9 @@ export function startChurn(engines: readonly Engine[], { changesPerSecond, rando
     let token = '';
     let tokenEndsMs = 0;
     while (!signal.aborted) {
-      const wasLeft = left.has(engine);
       try {
-        if (wasLeft) tokenEndsMs = 0;
-        else {
+        if (!left.has(engine)) {
+          if (returned.delete(engine)) tokenEndsMs = 0;
           if (Date.now() >= tokenEndsMs) {
             token = await login(engine);
             tokenEndsMs = Date.now() + tokenMs;
@@ -130,7 +131,10 @@ export function startChurn(engines: readonly Engine[], { changesPerSecond, rando
   const moving = Promise.all(engines.map(move));
   return {
     leave: (at) => void left.add(engines[at] as Engine),
-    resume: (at) => void left.delete(engines[at] as Engine),
+    resume(at) {
+      returned.add(engines[at] as Engine);
+      left.delete(engines[at] as Engine);
+    },
     changes: () => changes,
     problems: () => problems,
     async stop() {
