@@ -74,6 +74,7 @@ describe('appliances', () => {
     device.password(`${old}x`);
     await device.refresh();
     expect([device.statuses.at(-1), device.bans()]).toEqual([401, []]);
+    await lapidary.unban('192.0.2.1');
   });
 
   test('RouterOS has each ban and each unban by the script of its page, of IPv6 alone, too; a refused fetch costs it none', async () => {
