@@ -66,10 +66,10 @@ const keptMs = 60_000;
 const mostKeptLines = 1_000_000;
 const mostKept = 16;
 /**
- * A list that is made takes tens of megabytes, and has all decisions gone through. They are made one after the other, and
- * each vendor's name may be asked for at once.
+ * A list that is made takes tens of megabytes, and has all decisions gone through, so they are made one after the other. One
+ * that waits takes next to nothing: devices of all vendors, with limits of their own, may ask at the full hour.
  */
-const mostWaiting = 16;
+const mostWaiting = 100;
 /** Lists of which it is remembered when they changed. */
 const mostKnown = 2_000;
 

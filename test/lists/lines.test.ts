@@ -6,17 +6,31 @@ import { readListName } from '../../src/lists/names.ts';
 import { readListOptions } from '../../src/lists/options.ts';
 import { createMirror } from '../../src/mirror/memory.ts';
 
-test('a list that waits for its turn is the same for all that ask meanwhile', async () => {
+function setUp() {
   const keptBack = { values: () => [], of: () => [] };
   const mirror = createMirror([], { sequence: 1, purgedSequence: 0 }, keptBack);
   const lists = createLists();
-  const ask = (name: string) => {
-    const options = readListOptions(readListName(name)!, '', null);
+  const ask = (name: string, search = '') => {
+    const options = readListOptions(readListName(name)!, search, null);
     if (!options.ok) throw new Error('these options can not be read');
     const conditions = { ifNoneMatch: null, ifModifiedSince: null };
     const asked = { options: options.value, conditions, gzip: false, head: true };
     return lists(mirror, listView(null), asked, Date.now());
   };
+  return { mirror, ask };
+}
+
+test('a hundred different ones wait for their turns; one more is not kept waiting, and is made when they are', async () => {
+  const { ask } = setUp();
+  const asked = Array.from({ length: 101 }, (_, at) => ask('plain', `limit=${at + 1}`));
+  const kinds = (await Promise.all(asked)).map(({ kind }) => kind);
+  expect(kinds.filter((kind) => kind === 'lines')).toHaveLength(100);
+  expect(kinds.at(-1)).toBe('busy');
+  expect((await ask('plain', 'limit=101')).kind).toBe('lines');
+});
+
+test('a list that waits for its turn is the same for all that ask meanwhile', async () => {
+  const { mirror, ask } = setUp();
   const first = ask('plain');
   const waiting = [];
   for (let at = 0; at < 50; at++) {
