@@ -1,18 +1,18 @@
 // Polls that wait for a change: what ends them, and that nothing counts as delivered by one whose client may have gone.
-import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
-import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { serve } from '../../src/app.ts';
 import { waiting as waitingPolls } from '../../src/feed/client.ts';
-import { feed, type WireDecision } from '../support/bouncer.ts';
+import { feed } from '../support/bouncer.ts';
 import { startEdge } from '../support/edge.ts';
 import type { ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
+import { watchWaits, type Stream } from '../support/waiting.ts';
 
 const path = '/v1/decisions/stream';
 const nothing = { new: [], deleted: [] };
 let engine: ModelEngine;
 let key: string;
+let waits: ReturnType<typeof watchWaits>;
 /** By how much the clock is wrong. */
 let wrongMs = 0;
 
@@ -20,17 +20,11 @@ beforeEach(async () => {
   wrongMs = 0;
   const now = Date.now.bind(Date);
   vi.spyOn(Date, 'now').mockImplementation(() => now() + wrongMs);
-  vi.spyOn(waitingPolls, 'told');
-  vi.spyOn(waitingPolls, 'changes');
+  waits = watchWaits({ serve, waiting: waitingPolls });
   ({ engine, key } = await startEdge());
   await operator('POST', '/feed/sync?full=true');
   await settle();
 });
-
-interface Stream {
-  new: WireDecision[];
-  deleted: WireDecision[];
-}
 
 const ban = async (value: string, more: object = {}) => {
   expect((await operator('POST', '/decisions', { value, duration: '1h', ...more })).status).toBe(201);
@@ -44,38 +38,8 @@ async function settle(query = ''): Promise<void> {
 }
 
 /** A poll that waits, once it does so. */
-async function waiting(query = 'wait=50', bindings: object = {}, signal?: AbortSignal) {
-  const ctx = createExecutionContext();
-  const request = new Request(`http://edge.example${path}?${query}`, {
-    headers: { 'x-api-key': key },
-    ...(signal && { signal }),
-  });
-  const looks = () => vi.mocked(waitingPolls.told).mock.calls.length;
-  const before = looks();
-  let isOver = false;
-  const answer = Promise.resolve(serve(request, { ...env, ...bindings } as Env, ctx)).finally(() => {
-    isOver = true;
-  });
-  // It has had its first look, and has got nothing by it.
-  await vi.waitUntil(() => isOver || looks() > before, { timeout: 20_000 });
-  return {
-    isOver: () => isOver,
-    status: async () => (await answer).status,
-    async stream(): Promise<Stream> {
-      const stream: Stream = await (await answer).json();
-      await waitOnExecutionContext(ctx);
-      return stream;
-    },
-  };
-}
-
-/** Each that waits, and began to look after this was called, has seen nothing. */
-async function looked(): Promise<void> {
-  const { mock } = vi.mocked(waitingPolls.changes);
-  const before = mock.calls.length;
-  const isDone = () => mock.settledResults.slice(before).some(({ type }) => type === 'fulfilled');
-  await vi.waitUntil(isDone, { timeout: 20_000 });
-}
+const waiting = (query = 'wait=50', bindings: object = {}, signal?: AbortSignal) =>
+  waits.wait(key, { query, bindings, ...(signal && { signal }) });
 
 const patch = (policy: object) =>
   call('/api/v1/bouncers/fw', {
@@ -123,7 +87,7 @@ describe('a poll that waits is answered', () => {
     const late = await waiting('scopes=country&wait=50');
     await ban('192.0.2.1');
     await ban('192.0.2.2');
-    await looked();
+    await waits.looked();
     expect(late.isOver()).toBe(false);
     await ban('FR', { scope: 'country' });
     expect(values(await late.stream())).toEqual(['FR']);
@@ -174,6 +138,29 @@ describe('no change is lost', () => {
     await ban('192.0.2.1');
     for (const each of both) expect(values(await each.stream())).toEqual(['192.0.2.1']);
     for (let polls = 0; polls < 2; polls++) expect(values(await poll('?wait=50'))).toEqual(['192.0.2.1']);
+  });
+
+  test('that comes after its own answer, and is known here before that answer', async () => {
+    const { promise: held, resolve: release } = Promise.withResolvers<void>();
+    const isAnswered = vi.fn();
+    const stub: object = new Proxy(feed(), {
+      get: (object: any, method: string) => async (given: unknown) => {
+        const answer = await object[method](given);
+        isAnswered(method);
+        if (method === 'stream') await held;
+        return answer;
+      },
+    });
+    const other = await addBouncer('other');
+    // Of a client that the object does not know, it does not say where it stands.
+    const late = waits.begin(other, { bindings: { DECISION_FEED: { getByName: () => stub } } });
+    await vi.waitUntil(() => isAnswered.mock.calls.flat().includes('stream'), { timeout: 20_000 });
+    await ban('192.0.2.1');
+    expect(values(await poll())).toEqual(['192.0.2.1']);
+    release();
+    expect(await late.stream()).toEqual(nothing);
+    key = other;
+    expect(values(await poll('?wait=50'))).toEqual(['192.0.2.1']);
   });
 
   test('where only the object can say what it is', async () => {
