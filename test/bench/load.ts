@@ -130,7 +130,8 @@ function converse(run: Run): Promise<void> {
   });
 }
 
-function isWhole(answer: Buffer, bodiless: boolean): boolean {
+/** Whether nothing of it is still to come. */
+export function isWhole(answer: Buffer, bodiless: boolean): boolean {
   const headEnd = answer.indexOf('\r\n\r\n');
   if (headEnd < 0) return false;
   if (bodiless) return true;
