@@ -4,7 +4,10 @@
 import { startAgain } from './again.ts';
 import { type Lapidary, type LapidaryOptions, operatorAt, startLapidary } from './lapidary.ts';
 
-export interface Isolates extends Pick<Lapidary, 'addBouncer' | 'sync' | 'feed' | 'ban' | 'unban' | 'pids' | 'log'> {
+export interface Isolates extends Pick<
+  Lapidary,
+  'addBouncer' | 'sync' | 'feed' | 'ban' | 'unban' | 'pids' | 'log'
+> {
   /** The first has the feed's object. */
   all: readonly Isolate[];
   /** How often they asked the object since the last call, by its method. */
