@@ -55,7 +55,7 @@ export const allowlistOperations = [
       const entry = await entries.findEntry(c.env.DB, idOf(c), Date.now());
       if (!entry) return problem({ kind: 'not-found', what: `entry ${idOf(c)} of the allow-list` });
       const described = entries.describeEntry(entry);
-      const found = await entries.askEffect(c.env, entry.value);
+      const found = await entries.askEffect(c.env, entry.value, described.bouncers);
       c.header('etag', etagOf(entry.revision));
       return c.json({ ...described, ...entries.describeEffect(entry.value, described.bouncers, found) });
     },

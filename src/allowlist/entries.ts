@@ -5,6 +5,7 @@ import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
+import { glob, matchesGlob } from '../formats/glob.ts';
 import { formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { badInput, conflict, fail, succeed, type Result } from '../http/failure.ts';
 import type { AllowEffect } from '../mirror/allow-list.ts';
@@ -17,10 +18,11 @@ import {
   type Mutation,
   type Shown,
 } from '../operations/mutate.ts';
-import { allowedNetworks, readBouncers } from '../store/allow-list.sql.ts';
+import { allowedNetworks } from '../store/allow-list.sql.ts';
 import { askD1 } from '../store/ask.ts';
 import type { RowsOf } from '../store/audit.sql.ts';
 import { rowJson } from '../store/facts.ts';
+import { bouncers as bouncerRows } from '../store/schema.ts';
 
 type Entry = typeof allowedNetworks.$inferSelect;
 
@@ -28,8 +30,10 @@ type Entry = typeof allowedNetworks.$inferSelect;
 const mostEntries = 10_000;
 
 const mostPatterns = 30;
-/** Of all entries together: an isolate looks for each of them in the name of each bouncer. */
+/** Of all entries together: rows, polls and questions of isolates have them. */
 const mostPatternsInAll = 1_000;
+/** Those with `*` among them: the name of each bouncer is compared with each. */
+const mostWild = 100;
 
 /** An entry that is wider than this needs `force`. */
 const widestEntry = { v4: 8, v6: 32 };
@@ -46,22 +50,19 @@ const comment = z
   .meta({ description: 'Why, for those who read the list later.', example: 'office' });
 const life = duration(1000, longestMs);
 
-/** As names are (`nameRule`), with `*` besides. */
-const patternRule = /^[A-Za-z0-9*][A-Za-z0-9._@*-]{0,63}$/;
-const bouncersMustBe =
-  `must be a list of 1 to ${mostPatterns} names of bouncers: 1 to 64 letters, digits, dots, dashes, underscores or @, ` +
-  'and * for any of them';
+const bouncersMustBe = `must be a list of 1 to ${mostPatterns} names of bouncers, or patterns like web-*`;
 
 /** Null: every bouncer. */
 const bouncers = z
-  .array(z.string(bouncersMustBe).regex(patternRule, bouncersMustBe), bouncersMustBe)
+  .array(glob, bouncersMustBe)
   .min(1, bouncersMustBe)
   .max(mostPatterns, bouncersMustBe)
   .transform((patterns): readonly string[] => [...new Set(patterns)].sort())
   .nullish()
-  .transform((patterns) => (patterns?.includes('*') ? null : (patterns ?? null)))
+  .transform((patterns) => (patterns?.some((pattern) => /^\*+$/.test(pattern)) ? null : (patterns ?? null)))
   .meta({
-    description: 'For which bouncers: their names, in which `*` stands for any characters. Absent: for all.',
+    description:
+      'For which bouncers: their names, in which `*` stands for any characters. Absent, and with `*` among them: for all.',
     example: ['web-*', 'vpn-1'],
   });
 
@@ -138,8 +139,8 @@ export const effectShape = {
 export function describeEntry(entry: Entry): z.input<typeof entryShape> {
   const { id, value, expiresMs, createdMs, actor, revision } = entry;
   const [expires_at, created_at] = [isoTime(expiresMs), isoTime(createdMs)];
-  const bouncers = readBouncers(entry.bouncersJson);
-  const shown = { id, value, comment: entry.comment, expires_at, bouncers: bouncers && [...bouncers] };
+  const bouncers = entry.bouncersJson === null ? null : (JSON.parse(entry.bouncersJson) as string[]);
+  const shown = { id, value, comment: entry.comment, expires_at, bouncers };
   return { ...shown, created_at, created_by: actor, revision };
 }
 
@@ -197,8 +198,8 @@ function shown(which: SQL): Shown<Entry> {
   };
 }
 
-export function askEffect(env: Env, value: string): Promise<AllowEffect> {
-  return askFeed(env, async (feed) => (await feed.allowEffect('Range', value)) as AllowEffect);
+export function askEffect(env: Env, value: string, bouncers: readonly string[] | null): Promise<AllowEffect> {
+  return askFeed(env, async (feed) => (await feed.allowEffect('Range', value, bouncers)) as AllowEffect);
 }
 
 export async function createEntry(
@@ -218,7 +219,12 @@ export async function createEntry(
     [
       d.select({ id: allowedNetworks.id }).from(allowedNetworks).where(same),
       d
-        .select({ count: sql<number>`count(*)`, patterns: patternsWith(bouncersJson, nowMs) })
+        .select({
+          count: sql<number>`count(*)`,
+          // Two columns of one name would be one.
+          patterns: countWith(bouncersJson, '*', nowMs).as('patterns'),
+          wild: countWith(bouncersJson, '*[*]*', nowMs).as('wild'),
+        })
         .from(allowedNetworks)
         .where(isLive(nowMs)),
     ] as const;
@@ -230,11 +236,14 @@ export async function createEntry(
         conflict('value', `there are ${mostEntries} entries, and no more can be: remove one first`),
       );
     }
-    if ((all?.patterns ?? 0) > mostPatternsInAll) {
-      const problem = `all entries may name ${mostPatternsInAll} bouncers together: use patterns, or remove one first`;
+    const { patterns, wild } = all ?? { patterns: 0, wild: 0 };
+    if (patterns > mostPatternsInAll || wild > mostWild) {
+      const problem =
+        `all entries may have ${mostPatternsInAll} different names together, and ${mostWild} of them with *: ` +
+        'remove one first';
       return fail(conflict('bouncers', problem));
     }
-    effect = await askEffect(env, value);
+    effect = await askEffect(env, value, bouncers);
     const wide = effect.ranges.find(({ prefixBits }) => prefixBits < widestFreed[family]);
     if (wide && !force) {
       const { decision, freed } = wide;
@@ -248,7 +257,8 @@ export async function createEntry(
     return succeed({
       entry: { action: 'allowlist.add', target: value, detail },
       unchanged: sql`NOT EXISTS (SELECT 1 FROM allowed_networks WHERE ${same}) AND (${live}) < ${mostEntries}
-        AND ${patternsWith(bouncersJson, nowMs)} <= ${mostPatternsInAll}`,
+        AND ${countWith(bouncersJson, '*', nowMs)} <= ${mostPatternsInAll}
+        AND ${countWith(bouncersJson, '*[*]*', nowMs)} <= ${mostWild}`,
       statements: (d) => [
         d.delete(allowedNetworks).where(sql`NOT ${isLive(nowMs)}`),
         d
@@ -261,7 +271,7 @@ export async function createEntry(
   };
   const answer = await mutate(mutation, reads, decide, shown(same));
   if (!answer.ok) return answer;
-  effect ??= await askEffect(env, value);
+  effect ??= await askEffect(env, value, bouncers);
   const { warnings, ...described } = describeEffect(value, bouncers, effect);
   const unnamed = bouncers ? await withoutBouncer(env.DB, bouncers) : [];
   const body = {
@@ -272,22 +282,18 @@ export async function createEntry(
   return succeed({ ...answer.value, body });
 }
 
-/** How many patterns all entries have together with some others. */
-function patternsWith(json: string | null, nowMs: number): SQL<number> {
+/** How many patterns all entries have together with some others. `like`: of those that are like this. */
+function countWith(json: string | null, like: string, nowMs: number): SQL<number> {
   return sql<number>`(SELECT count(DISTINCT value) FROM (
     SELECT named.value FROM allowed_networks, json_each(bouncers_json) AS named WHERE ${isLive(nowMs)}
-    UNION ALL SELECT value FROM json_each(${json ?? '[]'})))`;
+    UNION ALL SELECT value FROM json_each(${json ?? '[]'})) WHERE value GLOB ${like})`;
 }
 
 /** Those of some patterns that no bouncer's name fits. */
 async function withoutBouncer(d1: D1Database, patterns: readonly string[]): Promise<string[]> {
-  const rows = await askD1(d1, (d) =>
-    d.all<{ value: string }>(
-      sql`SELECT value FROM json_each(${JSON.stringify(patterns)}) AS pattern
-          WHERE NOT EXISTS (SELECT 1 FROM bouncers WHERE name GLOB pattern.value)`,
-    ),
-  );
-  return rows.map(({ value }) => value);
+  // D1 takes patterns of 50 bytes at most.
+  const rows = await askD1(d1, (d) => d.select({ name: bouncerRows.name }).from(bouncerRows));
+  return patterns.filter((pattern) => !rows.some(({ name }) => matchesGlob(pattern, name)));
 }
 
 export function changeEntry(

@@ -96,9 +96,9 @@ export const decisionOperations = [
       const detail = { type, scope, scenario, until: isoTime(plan.until_ms) };
       let entries: readonly ListedEntry[] | null = null;
       const askEntries = async (): Promise<readonly ListedEntry[]> =>
-        (entries ??= (await askFeed(c.env, async (feed) => feed.allowEffect(scope, value))).entries);
+        (entries ??= (await askFeed(c.env, async (feed) => feed.allowEffect(scope, value, null))).entries);
       const noted = await note(asked.value, 'decision.ban', value, detail, plan, async () => {
-        const forAll = (await askEntries()).find(({ bouncers }) => bouncers === null);
+        const forAll = (await askEntries()).find(isForAll);
         if (!forAll) return null;
         const problem = `${isAllowed(value, forAll)}, so no bouncer would be served it: remove the entry first`;
         return conflict('value', problem);
@@ -107,13 +107,14 @@ export const decisionOperations = [
       const { request, until_ms: untilMs } = noted.value.body as typeof plan;
       const decision = await askFeed(c.env, async (feed) => feed.addLocal({ ...target, untilMs }, request));
       if (noted.value.replayed) c.header('idempotent-replayed', 'true');
-      const forSome = (await askEntries()).filter(({ bouncers }) => bouncers !== null);
-      const withheldBy = forSome[0] ?? null;
+      // One for all is among them if it came after the first of two equal requests.
+      const found = await askEntries();
+      const withheldBy = found.find(isForAll) ?? found[0] ?? null;
       const shown = describeDecision({ ...decision, engine: null, leftBehind: false, withheldBy }, nowMs);
-      const warnings = forSome.map(
-        (entry) =>
-          `${value} ${isAllowed(value, entry)} for ${entry.bouncers?.join(', ')}: they are not served it`,
-      );
+      const warnings = found.slice(0, mostWarnings).map((entry) => {
+        const who = entry.bouncers?.join(', ') ?? 'every bouncer';
+        return `${value} ${isAllowed(value, entry)} for ${who}, so it is not served there`;
+      });
       return c.json({ decision: shown, warnings }, 201);
     },
   }),
@@ -159,6 +160,10 @@ export const decisionOperations = [
     },
   }),
 ];
+
+const mostWarnings = 100;
+
+const isForAll = ({ bouncers }: ListedEntry): boolean => bouncers === null;
 
 function isAllowed(value: string, entry: ListedEntry): string {
   const where = entry.value === value ? 'is' : `shares addresses with ${entry.value}, which is`;

@@ -4,6 +4,7 @@ import * as engines from '../engines/engines.ts';
 import { createLists, type Busy, type LinesAnswer } from '../lists/lines.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
+import { withPatterns } from '../mirror/patterns.ts';
 import { isLookup, type View } from '../mirror/view.ts';
 import { answerList, type LongList, type ShortList } from '../stream/list.ts';
 import { activeRows } from '../stream/selection.ts';
@@ -19,7 +20,8 @@ export function isListCold(
   const isKnown = lines ? engines.isWhole : engines.isKnown;
   if (isKnown(all, store, view)) return false;
   // For a look-up one known decision is enough.
-  return !isLookup(view) || activeRows(store.mirror, view).length === 0;
+  const { mirror } = store;
+  return !isLookup(view) || activeRows(mirror, withPatterns(view, mirror.patterns)).length === 0;
 }
 
 export function createListing() {
@@ -29,6 +31,9 @@ export function createListing() {
     ask: ListAsk,
     nowMs: number,
   ): ShortList | LongList | Promise<LinesAnswer | Busy> => {
-    return ask.lines ? answerLines(mirror, ask.view, ask.lines, nowMs) : answerList(mirror, ask, nowMs);
+    const view = withPatterns(ask.view, mirror.patterns);
+    return ask.lines
+      ? answerLines(mirror, view, ask.lines, nowMs)
+      : answerList(mirror, { ...ask, view }, nowMs);
   };
 }

@@ -22,6 +22,7 @@ import { sessionSecret } from '../writer/session-secret.sql.ts';
 import { createKeyStore, type FeedMemory, type KeyStore } from '../writer/writer.ts';
 import * as engines from '../engines/engines.ts';
 import { createWatch, type Watch } from '../events/watch.ts';
+import { byHandles } from '../mirror/engine-names.ts';
 import * as engineEntries from '../mirror/engine-entries.ts';
 import * as listing from '../mirror/listing.ts';
 import * as local from '../mirror/local.ts';
@@ -57,7 +58,6 @@ import type { RoundResult, Write } from '../engines/rounds.ts';
 import { answerSent, type SentAnswer, type SentAsk, type SentMatch } from '../stream/sent.ts';
 import * as mirror from '../mirror/mirror.ts';
 import { createKeptFilter } from '../mirror/lookup-filter.ts';
-import { translate } from '../mirror/patterns.ts';
 
 export class DecisionFeed extends DurableObject<Env> {
   readonly #settings: Settings;
@@ -157,7 +157,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A bouncer's poll of the stream. */
   async stream(ask: StreamAsk): Promise<StreamAnswer | Cold> {
-    const view = translate(ask.view, this.#store.names, this.#store.mirror.patterns);
+    const view = byHandles(ask.view, this.#store.names);
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     const known = await this.#firstSync.wait(view, ask.startup ? engines.startUpPatienceMs : 0);
     const nowMs = this.#sweep();
@@ -170,7 +170,7 @@ export class DecisionFeed extends DurableObject<Env> {
 
   /** A live lookup, the whole list, or that of an appliance: active decisions of a view. */
   async list(ask: ListAsk): Promise<AnyListAnswer> {
-    const view = translate(ask.view, this.#store.names, this.#store.mirror.patterns);
+    const view = byHandles(ask.view, this.#store.names);
     if (ask.store) this.#keys.hear(ask.store, Date.now());
     this.note(ask.sightings, ask.mark, ask);
     clients.noteSighting(this.#stream.clients, ask.poll);
@@ -378,9 +378,9 @@ export class DecisionFeed extends DurableObject<Env> {
   }
 
   /** What an entry of the allow-list for a value withholds, or would, and which entries do. */
-  allowEffect(scope: string, value: string): Promise<AllowEffect> {
+  allowEffect(scope: string, value: string, bouncers: readonly string[] | null): Promise<AllowEffect> {
     this.#sweep();
-    return effectOf(this.#store, scope, value, clock.pause);
+    return effectOf(this.#store, { scope, value, bouncers }, clock.pause);
   }
 
   /** A page of the entries of engines' own allow-lists. */

@@ -304,11 +304,13 @@ export interface AllowEffect {
   readonly beyond: number;
 }
 
-/** What an entry for a value withholds, or would. Nothing unless it is an address or a range. */
+/**
+ * What an entry for a value withholds, or would. Nothing unless it is an address or a range. `bouncers`: for which ones it is;
+ * null: for all.
+ */
 export async function effectOf(
   store: Store,
-  scope: string,
-  value: string,
+  { scope, value, bouncers }: { scope: string; value: string; bouncers: readonly string[] | null },
   pause: Clock['pause'],
 ): Promise<AllowEffect> {
   const { mirror } = store;
@@ -327,7 +329,9 @@ export async function effectOf(
     cost = 0;
     await pause();
   }
-  const allowed = rangesOf([...mirror.allowed.v4, ...mirror.allowed.v6, own]);
+  const { v4, v6, entries: all } = mirror.allowed;
+  const forThem = all.filter((each) => bouncers?.every((pattern) => each.bouncers?.includes(pattern)));
+  const allowed = rangesOf([...v4, ...v6, ...forThem, own]);
   const wider = [...rows.values()].flatMap((row) => {
     const network = parseNetwork(row.canonicalValue);
     return network && network.prefixBits < own.network.prefixBits ? [{ row, network }] : [];

@@ -6,7 +6,7 @@
 // read again; losing what is withheld repeats removals. Each table is made when it is first written.
 
 import type { Row } from '../formats/decision.ts';
-import type { AllowedEntry, EngineList } from './allowed.ts';
+import { sameWithheld, type AllowedEntry, type EngineList } from './allowed.ts';
 import { createMissing } from './decisions.sql.ts';
 import type { Change } from './memory.ts';
 
@@ -53,14 +53,13 @@ export function readAllowed(sql: SqlStorage): StoredEntry[] {
   return entries.sort((a, b) => a.id - b.id);
 }
 
-/** From whom decisions are withheld, by their `rowId`s. Forgets the lists of patterns that none of them has. */
+/** From whom decisions are withheld, by their `rowId`s. */
 export function readWithheld(sql: SqlStorage): Map<number, Exclude<Row['withheld'], undefined>> {
   const withheld = new Map<number, Exclude<Row['withheld'], undefined>>();
   if (hasTable(sql, 'withheld')) {
     for (const [rowId] of sql.exec(`SELECT row_id FROM withheld`).raw()) withheld.set(rowId as number, true);
   }
   if (!hasTable(sql, 'withheld_some')) return withheld;
-  sql.exec(`DELETE FROM withheld_patterns WHERE id NOT IN (SELECT patterns FROM withheld_some)`);
   const lists = sql.exec(`SELECT id, patterns FROM withheld_patterns`).raw();
   const patterns = new Map([...lists].map(([id, json]) => [id, JSON.parse(json as string) as string[]]));
   for (const [rowId, id] of sql.exec(`SELECT row_id, patterns FROM withheld_some`).raw()) {
@@ -70,7 +69,7 @@ export function readWithheld(sql: SqlStorage): Map<number, Exclude<Row['withheld
   return withheld;
 }
 
-/** Writes the difference. One statement for all: there may be 10,000. */
+/** Writes the difference, and forgets the lists of patterns that no decision has. */
 export function writeAllowed(
   sql: SqlStorage,
   before: readonly StoredEntry[],
@@ -82,26 +81,39 @@ export function writeAllowed(
     const old = known.get(entry.id);
     return !old || !isSameEntry(old, entry);
   });
-  const ids = JSON.stringify(after.map(({ id }) => id));
-  for (const table of ['allowed', 'allow_lists', 'allowed_some']) {
-    sql.exec(`DELETE FROM ${table} WHERE id NOT IN (SELECT value FROM json_each(?))`, ids);
-  }
   const cellsOf = ({ id, value, expiresMs, applied }: StoredEntry) => [id, value, expiresMs, Number(applied)];
-  insert(sql, 'allowed', 4, changed.filter(({ bouncers }) => !bouncers).map(cellsOf));
-  const forSome = changed.filter(({ bouncers }) => bouncers);
+  const isOf = {
+    allowed: ({ bouncers }: StoredEntry) => !bouncers,
+    allow_lists: ({ from }: StoredEntry) => from !== undefined,
+    allowed_some: ({ bouncers }: StoredEntry) => bouncers !== undefined,
+  };
+  // After a restore of D1 an entry may have the id of one that was for others.
+  for (const [table, isOfTable] of Object.entries(isOf)) {
+    const ids = after.filter(isOfTable).map(({ id }) => id);
+    sql.exec(`DELETE FROM ${table} WHERE id NOT IN (SELECT value FROM json_each(?))`, JSON.stringify(ids));
+  }
+  insert(sql, 'allowed', changed.filter(isOf.allowed).map(cellsOf));
+  const forSome = changed.filter(isOf.allowed_some);
   insert(
     sql,
     'allowed_some',
-    5,
     forSome.map((entry) => [...cellsOf(entry), JSON.stringify(entry.bouncers)]),
   );
   const lists = changed.flatMap(({ id, from }) => (from ? [[id, from.engine, from.list]] : []));
-  insert(sql, 'allow_lists', 3, lists);
+  insert(sql, 'allow_lists', lists);
+  sql.exec(`DELETE FROM withheld_patterns WHERE id NOT IN (SELECT patterns FROM withheld_some)`);
 }
 
-function insert(sql: SqlStorage, table: string, width: number, rows: readonly unknown[][]): void {
-  const cells = Array.from({ length: width }, (_, at) => `value ->> ${at}`).join();
-  sql.exec(`INSERT OR REPLACE INTO ${table} SELECT ${cells} FROM json_each(?)`, JSON.stringify(rows));
+/** Rows of one statement, and so of one text: with 30 names of 64 characters each some 1 MB. The storage takes 2 MB. */
+const mostRows = 500;
+
+/** Few statements: there may be 10,000 entries, and 100,000 decisions. */
+function insert(sql: SqlStorage, table: string, rows: readonly unknown[][], most = mostRows): void {
+  const cells = (rows[0] ?? []).map((_, at) => `value ->> ${at}`).join();
+  for (let at = 0; at < rows.length; at += most) {
+    const json = JSON.stringify(rows.slice(at, at + most));
+    sql.exec(`INSERT OR REPLACE INTO ${table} SELECT ${cells} FROM json_each(?)`, json);
+  }
 }
 
 export function isSameEntry(a: StoredEntry, b: StoredEntry): boolean {
@@ -109,36 +121,51 @@ export function isSameEntry(a: StoredEntry, b: StoredEntry): boolean {
   if (a.expiresMs !== b.expiresMs || a.from?.engine !== b.from?.engine || a.from?.list !== b.from?.list) {
     return false;
   }
-  return a.bouncers?.join() === b.bouncers?.join();
+  return sameWithheld(a.bouncers, b.bouncers);
 }
+
+/** Numbers of one statement: some 1 MB. */
+const mostNumbers = 50_000;
 
 /** Writes what a change withholds, and what it does not withhold any more. */
 export function writeWithheld(sql: SqlStorage, { removed, added }: Change): void {
   const before = [...removed.map(({ row }) => row), ...added.flatMap(({ renewed }) => renewed ?? [])];
   const was = before.filter(({ withheld }) => withheld);
   const is = added.map(({ row }) => row).filter(({ withheld }) => withheld);
-  for (const [table, isOfTable] of [
-    ['withheld', ({ withheld }: Row) => withheld === true],
-    ['withheld_some', ({ withheld }: Row) => withheld !== true],
-  ] as const) {
-    const ids = was.filter(isOfTable).map(({ rowId }) => rowId);
-    if (ids.length === 0) continue;
-    sql.exec(`DELETE FROM ${table} WHERE row_id IN (SELECT value FROM json_each(?))`, JSON.stringify(ids));
-  }
+  const fromAll = ({ withheld }: Row): boolean => withheld === true;
+  const fromSome = ({ withheld }: Row): boolean => withheld !== true;
+  drop(sql, 'withheld', was.filter(fromAll));
+  drop(sql, 'withheld_some', was.filter(fromSome));
   if (is.length === 0) return;
   createMissing(sql, tables);
-  const fromAll = is.filter(({ withheld }) => withheld === true).map(({ rowId }) => rowId);
-  sql.exec(`INSERT INTO withheld SELECT value FROM json_each(?)`, JSON.stringify(fromAll));
-  const fromSome = is.flatMap(({ rowId, withheld }) => (withheld === true ? [] : [[rowId, withheld]]));
-  if (fromSome.length === 0) return;
-  const json = JSON.stringify(fromSome);
-  sql.exec(
-    `INSERT OR IGNORE INTO withheld_patterns (patterns) SELECT DISTINCT value ->> 1 FROM json_each(?)`,
-    json,
+  insert(
+    sql,
+    'withheld',
+    is.filter(fromAll).map(({ rowId }) => [rowId]),
+    mostNumbers,
   );
-  sql.exec(
-    `INSERT INTO withheld_some
-     SELECT value ->> 0, (SELECT id FROM withheld_patterns WHERE patterns = value ->> 1) FROM json_each(?)`,
-    json,
+  const ids = new Map<Row['withheld'], number>();
+  const idOf = ({ withheld }: Row): number => {
+    const id = ids.get(withheld) ?? idOfPatterns(sql, JSON.stringify(withheld));
+    ids.set(withheld, id);
+    return id;
+  };
+  insert(
+    sql,
+    'withheld_some',
+    is.filter(fromSome).map((row) => [row.rowId, idOf(row)]),
+    mostNumbers,
   );
+}
+
+function drop(sql: SqlStorage, table: string, rows: readonly Row[]): void {
+  for (let at = 0; at < rows.length; at += mostNumbers) {
+    const ids = rows.slice(at, at + mostNumbers).map(({ rowId }) => rowId);
+    sql.exec(`DELETE FROM ${table} WHERE row_id IN (SELECT value FROM json_each(?))`, JSON.stringify(ids));
+  }
+}
+
+function idOfPatterns(sql: SqlStorage, patterns: string): number {
+  sql.exec(`INSERT OR IGNORE INTO withheld_patterns (patterns) VALUES (?)`, patterns);
+  return Number(sql.exec(`SELECT id FROM withheld_patterns WHERE patterns = ?`, patterns).one()['id']);
 }

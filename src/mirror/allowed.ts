@@ -53,6 +53,18 @@ interface Nested {
   readonly entries: readonly ReadEntry[];
   /** The place of the narrowest other entry that holds each; -1: none does. */
   readonly around: readonly number[];
+  /** What was found: by places (`placesOn`), and by its text. Networks share a few lists, and there may be 100,000. */
+  readonly found: Map<string, readonly string[]>;
+  readonly lists: Map<string, readonly string[]>;
+}
+
+/** Where the entries are that share an address with a network. */
+interface Places {
+  /** The narrowest one that begins before the network and holds it; -1: none does. */
+  readonly holder: number;
+  /** Those that begin in it: from `first` up to `end`, without that. They hold it or are in it. */
+  readonly first: number;
+  readonly end: number;
 }
 
 /** Some entries: all of them, those for all bouncers as ranges, and the others, which are for some. */
@@ -61,7 +73,7 @@ export interface Allowed extends Ranges {
   readonly some: { readonly v4: Nested; readonly v6: Nested };
 }
 
-const noneNested: Nested = { entries: [], around: [] };
+const noneNested: Nested = { entries: [], around: [], found: new Map(), lists: new Map() };
 const noneForSome: Allowed['some'] = { v4: noneNested, v6: noneNested };
 export const noneAllowed: Allowed = { entries: [], v4: [], v6: [], some: noneForSome };
 
@@ -129,7 +141,7 @@ function nested(all: readonly ReadEntry[], length: 4 | 16): Nested {
     while (place >= 0 && (entries[place] as ReadEntry).last < last) place = around[place] as number;
     around.push(place);
   }
-  return { entries, around };
+  return { entries, around, found: new Map(), lists: new Map() };
 }
 
 /** An entry that shares an address with a network: of several the widest one, or the one with the lowest addresses. */
@@ -143,21 +155,44 @@ export function entryOn({ v4, v6 }: Ranges, network: Network): ReadEntry | undef
 
 /** The entries for some bouncers that share an address with a network. */
 export function someOn({ some }: Allowed, network: Network): ReadEntry[] {
-  const { entries, around } = network.bytes.length === 4 ? some.v4 : some.v6;
-  if (entries.length === 0) return [];
-  const { first, last } = boundsOf(network);
-  const next = firstWhere(entries, (entry) => entry.first >= first);
-  const found: ReadEntry[] = [];
-  for (let place = next - 1; place >= 0; place = around[place] as number) {
-    const entry = entries[place] as ReadEntry;
-    if (entry.last >= last) found.push(entry);
-  }
-  for (let place = next; place < entries.length; place++) {
-    const entry = entries[place] as ReadEntry;
-    if (entry.first > last) break;
-    found.push(entry);
-  }
+  const of = nestedFor(some, network);
+  return entriesAt(of, placesOn(of, network));
+}
+
+function nestedFor({ v4, v6 }: Allowed['some'], { bytes }: Network): Nested {
+  return bytes.length === 4 ? v4 : v6;
+}
+
+function placesOn({ entries, around }: Nested, network: Network): Places {
+  const bounds = boundsOf(network);
+  const first = firstWhere(entries, (entry) => entry.first >= bounds.first);
+  const end = firstWhere(entries, (entry) => entry.first > bounds.last);
+  let holder = first - 1;
+  while (holder >= 0 && (entries[holder] as ReadEntry).last < bounds.last) holder = around[holder] as number;
+  return { holder, first, end };
+}
+
+function entriesAt({ entries, around }: Nested, { holder, first, end }: Places): ReadEntry[] {
+  const found = entries.slice(first, end);
+  for (let place = holder; place >= 0; place = around[place] as number)
+    found.push(entries[place] as ReadEntry);
   return found;
+}
+
+/** The patterns of the entries for some bouncers that share an address with a network: the same list for the same patterns. */
+function patternsOn(of: Nested, network: Network): readonly string[] {
+  if (of.entries.length === 0) return [];
+  const places = placesOn(of, network);
+  const { holder, first, end } = places;
+  const key = first === end ? String(holder) : `${holder} ${first} ${end}`;
+  const known = of.found.get(key);
+  if (known) return known;
+  const union = unionOf(entriesAt(of, places).map(({ bouncers }) => bouncers));
+  const text = union.join();
+  const list = of.lists.get(text) ?? union;
+  of.lists.set(text, list);
+  of.found.set(key, list);
+  return list;
 }
 
 /** Whether some address of a network is allowed for a bouncer whose name fits these patterns. */
@@ -181,15 +216,13 @@ export function withheldBy(
   const network = parseNetwork(row.canonicalValue);
   if (!network) return undefined;
   if (entryOn(allowed, network)) return true;
-  const [only, ...others] = someOn(allowed, network);
-  if (!only) return undefined;
-  // The same list for all rows that it withholds: there may be 100,000.
-  return others.length === 0 ? only.bouncers : unionOf([only, ...others].map(({ bouncers }) => bouncers));
+  const patterns = patternsOn(nestedFor(allowed.some, network), network);
+  return patterns.length === 0 ? undefined : patterns;
 }
 
 /** Whether it is withheld from the same bouncers. */
 export function sameWithheld(a: Row['withheld'], b: Row['withheld']): boolean {
-  if (typeof a !== 'object' || typeof b !== 'object') return a === b;
+  if (a === b || typeof a !== 'object' || typeof b !== 'object') return a === b;
   return a.length === b.length && a.every((pattern, at) => pattern === b[at]);
 }
 

@@ -1,6 +1,7 @@
 // Patterns of the names of bouncers, by which an entry of the allow-list is for some bouncers. Pure. A mistake here lets an
 // address through at a bouncer for which nobody allowed it.
 
+import { matchesGlob } from '../formats/glob.ts';
 import { byHandles, type Names } from './engine-names.ts';
 import type { View } from './view.ts';
 
@@ -17,30 +18,16 @@ interface Read {
 
 const known = new WeakMap<readonly string[], Read>();
 
-/** Whether a name fits a pattern: a name, in which `*` stands for any characters. */
-export function fits(pattern: string, name: string): boolean {
-  const [first = '', ...others] = pattern.split('*');
-  const last = others.pop();
-  if (last === undefined) return name === pattern;
-  const end = name.length - last.length;
-  if (first.length > end || !name.startsWith(first) || !name.endsWith(last)) return false;
-  // The earliest place of each part leaves the most to those after it.
-  let at = first.length;
-  for (const part of others) {
-    const found = name.indexOf(part, at);
-    if (found < 0 || found + part.length > end) return false;
-    at = found + part.length;
-  }
-  return true;
-}
-
 /** A view as rows are matched with it: its engines by their handles, and with the patterns that its bouncer's name fits. */
 export function translate(view: View, names: Names, patterns: readonly string[]): View {
   return withPatterns(byHandles(view, names), patterns);
 }
 
-/** With those of the allow-list's patterns that its bouncer's name fits. Most fit none. */
-function withPatterns(view: View, patterns: readonly string[]): View {
+/**
+ * With those of the allow-list's patterns that its bouncer's name fits. Most fit none. Right before an answer and in its turn: a
+ * row that an older view has is in no later one, nor is its end.
+ */
+export function withPatterns(view: View, patterns: readonly string[]): View {
   const { bouncer } = view;
   if (patterns.length === 0 || bouncer === undefined) return view;
   const fitting = fittingOf(patterns, bouncer);
@@ -52,7 +39,10 @@ export function fittingOf(patterns: readonly string[], name: string): readonly s
   const { exact, wild, fitting } = known.get(patterns) ?? read(patterns);
   const before = fitting.get(name);
   if (before) return before;
-  const found = [...(exact.has(name) ? [name] : []), ...wild.filter((pattern) => fits(pattern, name))].sort();
+  const found = [
+    ...(exact.has(name) ? [name] : []),
+    ...wild.filter((pattern) => matchesGlob(pattern, name)),
+  ].sort();
   if (fitting.size >= mostNames) fitting.clear();
   fitting.set(name, found);
   return found;

@@ -26,6 +26,14 @@ export interface Touched {
   readonly respelled: readonly string[];
 }
 
+/** Of all different lists in one answer: some 4 MB. */
+const mostPatterns = 50_000;
+
+function patternsIn(rows: readonly Row[]): number {
+  const lists = new Set(rows.map(({ withheld }) => withheld));
+  return [...lists].reduce((sum, list) => sum + (typeof list === 'object' ? list.length : 0), 0);
+}
+
 /** Null: more than `most` changes, many more rows, or changes that are forgotten. */
 export function touchedSince(mirror: Mirror, since: number, most: number): Touched | null {
   const { sequence, purgedSequence, byCanonicalValue, respelled } = mirror;
@@ -35,8 +43,8 @@ export function touchedSince(mirror: Mirror, since: number, most: number): Touch
   if (added.length + removed.length > most) return null;
   const values = [...new Set([...added, ...removed].map(({ canonicalValue }) => canonicalValue))];
   const rows = [...removed, ...values.flatMap((value) => byCanonicalValue.get(value) ?? [])];
-  // Many decisions on each value: an answer of the object has a limit (32 MiB).
-  if (rows.length > 2 * most) return null;
+  // Many decisions on each value, or many different lists of patterns: an answer of the object has a limit (32 MiB).
+  if (rows.length > 2 * most || patternsIn(rows) > mostPatterns) return null;
   return {
     sequence,
     rows: rows.filter(({ withheld }) => withheld !== true),

@@ -112,20 +112,34 @@ export function isChosen({ engines, limits }: OfSome, handle: string): boolean {
   return (engines?.includes(handle) ?? true) && (limits?.engines?.includes(handle) ?? true);
 }
 
-export type Matches = (row: Decision & Pick<Row, 'engine' | 'withheld'>) => boolean;
+type Matched = Decision & Pick<Row, 'engine' | 'withheld'> & Partial<Pick<Row, 'removedSeq'>>;
 
-/** The view as a predicate: what was asked for and may be read, and is not withheld. */
+export type Matches = (row: Matched) => boolean;
+
+/**
+ * The view as a predicate: what was asked for and may be read, and is not withheld. What was withheld from some bouncers counts
+ * as served to all once it ended: an isolate of the release before knows no patterns, and serves it.
+ */
 export function matcher(view: View): Matches {
   const passes = passing(view);
   const isWithheld = withheldFrom(view);
-  return (row) => !isWithheld(row) && passes(row);
+  return (row) => !(row.removedSeq ? row.withheld === true : isWithheld(row)) && passes(row);
 }
 
 /** Whether the allow-list withholds a row from a view's bouncer. */
 export function withheldFrom({ patterns }: View): (row: Pick<Row, 'withheld'>) => boolean {
   if (!patterns) return ({ withheld }) => withheld === true;
   const own = new Set(patterns);
-  return ({ withheld }) => withheld === true || (withheld?.some((pattern) => own.has(pattern)) ?? false);
+  // Rows share a few lists.
+  const known = new Map<readonly string[], boolean>();
+  const isOurs = (list: readonly string[]): boolean => {
+    const before = known.get(list);
+    if (before !== undefined) return before;
+    const found = list.some((pattern) => own.has(pattern));
+    known.set(list, found);
+    return found;
+  };
+  return ({ withheld }) => withheld === true || (withheld !== undefined && isOurs(withheld));
 }
 
 /** The same, and what is withheld as well. */

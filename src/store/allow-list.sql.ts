@@ -31,7 +31,3 @@ export function selectAllowed(db: DrizzleD1Database) {
     .from(allowedNetworks)
     .orderBy(asc(id));
 }
-
-export function readBouncers(json: string | null): readonly string[] | null {
-  return json === null ? null : (JSON.parse(json) as string[]);
-}

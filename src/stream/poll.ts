@@ -2,6 +2,7 @@
 
 import type { Row } from '../formats/decision.ts';
 import { endOf, removedUpTo, type Mirror } from '../mirror/memory.ts';
+import { withPatterns } from '../mirror/patterns.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
   deliveredStates,
@@ -50,7 +51,7 @@ export interface Stream {
 }
 
 export interface Poll {
-  /** As it was asked for, with the bouncer's limits. */
+  /** As it was asked for, with the bouncer's limits and name. Its engines are named by their handles. */
   readonly view: View;
   readonly startup: boolean;
   /** The answer may have been made before, and lost on its way. */
@@ -79,8 +80,9 @@ export interface StreamAnswer {
 }
 
 /** `client`: its name (`clientName`). */
-export async function answerPoll(stream: Stream, client: string, poll: Poll): Promise<StreamAnswer> {
+export async function answerPoll(stream: Stream, client: string, asked: Poll): Promise<StreamAnswer> {
   const { mirror, baselines, clients } = stream;
+  const poll = { ...asked, view: withPatterns(asked.view, mirror.patterns) };
   const { view, startup, gzip, nowMs } = poll;
   const { sequence } = mirror;
   const slot = requestKey(view);

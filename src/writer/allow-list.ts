@@ -5,7 +5,7 @@
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import { shared } from '../runtime/shared.ts';
 import { askD1, workMs } from '../store/ask.ts';
-import { readBouncers, selectAllowed } from '../store/allow-list.sql.ts';
+import { selectAllowed } from '../store/allow-list.sql.ts';
 import { selectMark } from '../store/epoch.sql.ts';
 import { causeOf } from '../http/failure.ts';
 import type { AllowedEntry } from '../mirror/allowed.ts';
@@ -13,10 +13,6 @@ import type { AllowedEntry } from '../mirror/allowed.ts';
 export type AllowListCopy = ReturnType<typeof createAllowListCopy>;
 
 type AllowedRow = ReturnType<typeof selectAllowed>['_']['result'][number];
-
-function entryOf({ bouncersJson, ...entry }: AllowedRow): AllowedEntry {
-  return { ...entry, bouncers: readBouncers(bouncersJson) ?? undefined };
-}
 
 /** `apply` has the feed go by some entries, and throws where it can't. */
 export function createAllowListCopy(
@@ -28,6 +24,8 @@ export function createAllowListCopy(
   /** The row of the audit log that the newest copy has. */
   let newestSeq = -1;
   let newest: readonly AllowedEntry[] = [];
+  /** The lists of bouncers of the newest copy. Entries share them: that two are the same is seen at once. */
+  let lists = new Map<string, readonly string[]>();
   const applying = shared(() => apply(newest));
   let losses = 0;
   let isReading = false;
@@ -38,11 +36,22 @@ export function createAllowListCopy(
     losses++;
   };
 
+  const entriesOf = (rows: readonly AllowedRow[]): AllowedEntry[] => {
+    const before = lists;
+    lists = new Map();
+    return rows.map(({ id, value, expiresMs, bouncersJson: json }) => {
+      if (json === null) return { id, value, expiresMs };
+      const bouncers = lists.get(json) ?? before.get(json) ?? (JSON.parse(json) as string[]);
+      lists.set(json, bouncers);
+      return { id, value, expiresMs, bouncers };
+    });
+  };
+
   const learn = async (rows: readonly AllowedRow[], seq: number): Promise<void> => {
     // Of two answers of D1 the later one counts.
     if (seq >= newestSeq) {
       newestSeq = seq;
-      newest = rows.map(entryOf);
+      newest = entriesOf(rows);
     }
     try {
       await applying.next();

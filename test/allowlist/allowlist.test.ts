@@ -3,6 +3,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed } from '../support/bouncer.ts';
+import type { View } from '../../src/mirror/view.ts';
 import type { FollowAsk, StreamAsk } from '../../src/feed/questions.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
@@ -263,7 +264,7 @@ describe('an entry for some bouncers', () => {
     const { status, body } = await operator('POST', '/decisions', { value: '192.0.2.1', duration: '1h' });
     expect(status).toBe(201);
     expect(body.warnings).toEqual([
-      `192.0.2.1 shares addresses with 192.0.2.0/28, which is on the allow-list (entry ${entry.id}) for web-*: they are not served it`,
+      `192.0.2.1 shares addresses with 192.0.2.0/28, which is on the allow-list (entry ${entry.id}) for web-*, so it is not served there`,
     ]);
     const withheldBy = { id: entry.id, value: '192.0.2.0/28', engine: null, list: null, bouncers: ['web-*'] };
     expect(body.decision.withheld_by).toEqual(withheldBy);
@@ -301,6 +302,106 @@ describe('an entry for some bouncers', () => {
     expect(asked).not.toHaveBeenCalled();
   });
 
+  test('is known to a start-up that waits for the first list while it is made', async () => {
+    ban('192.0.2.1');
+    ban('192.0.2.2');
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    engine.fault = async (_, target) => {
+      if (target === '/v1/decisions') await released;
+      return engine.answer(target);
+    };
+    const web = named('web-1', 1);
+    const started = web.pull(true);
+    await vi.waitUntil(() => engine.requests.includes('/v1/decisions'), { timeout: 10_000 });
+    expect((await allow('192.0.2.1', { bouncers: ['web-*'] })).status).toBe(201);
+    release();
+    await started;
+    expect(web.banned()).toEqual(['192.0.2.2']);
+  });
+
+  test('is known to a start-up right after the clock was set back before its end', async () => {
+    ban('192.0.2.1', { untilMs: Date.now() + 30 * hour });
+    await sync();
+    await allow('192.0.2.1', { expires_in: '1h', bouncers: ['web-*'] });
+    pass(hour);
+    await feed().status();
+    pass(-hour / 2);
+    const web = named('web-1', 1);
+    await web.pull(true);
+    expect(web.banned()).toEqual([]);
+  });
+
+  test('ends a ban at a bouncer that was served it all the same, by an isolate of the release before', async () => {
+    const { id } = ban('192.0.2.1');
+    await sync();
+    await allow('192.0.2.1', { bouncers: ['web-*'] });
+    let view: View = everything;
+    const object = () => ({ ...feed(), stream: (ask: StreamAsk) => feed().stream({ ...ask, view }) });
+    const web = bouncer({ asks: object });
+    await web.pull(true);
+    expect(web.banned()).toEqual(['192.0.2.1']);
+    view = { ...everything, bouncer: 'web-1' };
+    engine.expire(id);
+    await feed().sync({ full: false, force: false });
+    await web.pull(false);
+    expect(web.banned()).toEqual([]);
+  });
+
+  test('with an id that D1 gives again after a restore holds for those that it names, also after a start', async () => {
+    ban('192.0.2.1');
+    await sync();
+    const one = await allow('192.0.2.1');
+    await env.DB.batch([
+      env.DB.prepare('DELETE FROM allowed_networks'),
+      env.DB.prepare(`UPDATE sqlite_sequence SET seq = seq - 1 WHERE name = 'allowed_networks'`),
+    ]);
+    const two = await allow('192.0.2.1', { bouncers: ['web-*'] });
+    expect(two.body.entry.id).toBe(one.body.entry.id);
+    const vpn = named('vpn-1', 2);
+    await vpn.pull(true);
+    await evictDurableObject(feed());
+    await vpn.pull(false);
+    expect(vpn.banned()).toEqual(['192.0.2.1']);
+  });
+
+  test('and many bans on it are followed by isolates, or begin them anew', async () => {
+    await sync();
+    for (let at = 0; at < 10; at++) {
+      const bouncers = Array.from({ length: 30 }, (_, index) => `site-${30 * at + index}-`.padEnd(40, 'x'));
+      expect((await allow('198.18.0.0/15', { bouncers })).status).toBe(201);
+    }
+    const ask = { sightings: [], isolate: 'a', since: -1, mark: null };
+    const { sequence, mark } = await feed().follow(ask);
+    for (let at = 0; at < 3_600; at++) ban(`198.18.${at >> 8}.${at & 255}`);
+    await feed().sync({ full: false, force: false });
+    const { touched } = await feed().follow({ ...ask, since: sequence, mark });
+    expect(touched?.rows).toHaveLength(3_600);
+    expect(new Set(touched?.rows.map(({ withheld }) => withheld)).size).toBe(1);
+  });
+
+  test('may have names as long as names are', async () => {
+    await addBouncer('web-1');
+    const { status, body } = await allow('192.0.2.1', { bouncers: ['w'.repeat(64)] });
+    expect([status, body.warnings]).toEqual([201, [`no bouncer is named ${'w'.repeat(64)} now`]]);
+  });
+
+  test('is what a repeated ban says, unless one for all came since', async () => {
+    const again = async () => {
+      const answer = await call('/api/v1/decisions', {
+        method: 'POST',
+        headers: { authorization: `Bearer ${operatorToken}`, 'idempotency-key': 'ban-1' },
+        body: JSON.stringify({ value: '192.0.2.1', duration: '1h' }),
+      });
+      const { decision } = await answer.json<any>();
+      return [answer.status, decision.withheld_by.bouncers];
+    };
+    await allow('192.0.2.1', { bouncers: ['web-*'] });
+    expect(await again()).toEqual([201, ['web-*']]);
+    expect(await again()).toEqual([201, ['web-*']]);
+    await allow('192.0.2.1');
+    expect(await again()).toEqual([201, null]);
+  });
+
   test('is why they are never sent a decision, and others are', async () => {
     ban('192.0.2.1');
     await sync();
@@ -335,6 +436,14 @@ describe('an entry for some bouncers', () => {
     const refused = await allow('192.0.2.100', { bouncers: bouncersOf(40) });
     expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'bouncers']);
     expect((await allow('192.0.2.100', { bouncers: bouncersOf(3) })).status).toBe(201);
+  });
+
+  test('has fewer with *: 100 in all entries together', async () => {
+    const patternsOf = (at: number) => Array.from({ length: 25 }, (_, index) => `host-${25 * at + index}-*`);
+    for (let at = 0; at < 4; at++) await allow(`192.0.2.${at}`, { bouncers: patternsOf(at) });
+    const refused = await allow('192.0.2.100', { bouncers: ['web-*'] });
+    expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'bouncers']);
+    expect((await allow('192.0.2.100', { bouncers: ['web-1', 'host-1-*'] })).status).toBe(201);
   });
 });
 

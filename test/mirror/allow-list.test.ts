@@ -146,7 +146,11 @@ test('entries are read, and looked for, in slices', () =>
     sync(store, {
       add: Array.from({ length: 6_000 }, (_, at) => decision(at + 2, `203.0.${at >> 8}.${at & 255}`)),
     });
-    const effect = await effectOf(store, 'Range', '203.0.0.0/16', clock.pause);
+    const effect = await effectOf(
+      store,
+      { scope: 'Range', value: '203.0.0.0/16', bouncers: null },
+      clock.pause,
+    );
     expect([effect.decisions, pauses >= 2]).toEqual([6_000, true]);
   }));
 
@@ -172,6 +176,20 @@ test('an entry that goes and comes again before all is judged holds for who got 
     await again;
     bouncer.poll(store);
     expect(bouncer.has.size).toBe(0);
+  }));
+
+test('many bans on an entry for many bouncers are one sync, and share one list of them', () =>
+  inStorage(async (storage) => {
+    const store = openStore(storage, settings);
+    const clock = { now: () => Date.now(), pause: () => scheduler.wait(0) };
+    const namesOf = (at: number) =>
+      Array.from({ length: 30 }, (_, index) => `site-${at}-${index}.example.net`);
+    const entries = [1, 2, 3].map((id) => entry(id, '198.18.0.0/15', null, namesOf(id)));
+    await setAllowList(store, entries, clock);
+    fill(store, 20_000);
+    const listsIn = ({ mirror }: Store) => new Set([...mirror.byId.values()].map(({ withheld }) => withheld));
+    expect([...listsIn(store)]).toEqual([expect.objectContaining({ length: 90 })]);
+    expect(listsIn(openStore(storage, settings))).toEqual(listsIn(store));
   }));
 
 const plain = ['poll', 'start', 'die', 'allow', 'allow for some', 'end'] as const;

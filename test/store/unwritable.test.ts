@@ -44,6 +44,7 @@ test('polls, look-ups and /health go on; what has ended is shown to nobody, and 
 const alarmAt = () => runInDurableObject(feed(), (_, { storage }) => storage.getAlarm());
 
 test('an object that wakes then serves what it has', async () => {
+  await operator('POST', '/allowlist', { value: '192.0.2.9', comment: 'office', bouncers: ['vpn-*'] });
   await stream('?startup=true');
   const empty = await refuseWrites();
   await evictDurableObject(feed());
