@@ -17,7 +17,7 @@ export const allowlistOperations = [
     method: 'POST',
     path: '/allowlist',
     needs: 'operator',
-    summary: 'Allow an address or a range: no bouncer is served a decision on it, or some are not',
+    summary: 'Allow an address or a range, for all bouncers or for some: they are served no decision on it',
     description:
       'Bouncers that have such a decision are told with their next poll that it ended. A banned range is withheld as a ' +
       'whole where an allowed address is in it; look-ups and `/lists` still have its other addresses. Decisions on countries ' +

@@ -17,7 +17,7 @@ const engineEntryShape = z
   })
   .meta({ id: 'EngineAllowedNetwork' });
 
-export type EngineEntry = z.input<typeof engineEntryShape>;
+export type EngineEntryBody = z.input<typeof engineEntryShape>;
 
 export const engineEntriesOperation = operation({
   method: 'GET',
@@ -37,11 +37,11 @@ export const engineEntriesOperation = operation({
     const upstreams = c.get('settings').upstreams.filter(readsAllowLists);
     if (engine !== undefined && !upstreams.some(({ name }) => name === engine)) {
       const names = upstreams.map(({ name }) => name).join(', ');
-      const why = `is no engine whose allow-lists are read; read are those of: ${names || 'none'}`;
+      const why = `must be an engine whose allow-lists are read: ${names || 'there is none'}`;
       return problem({ kind: 'bad-input', field: 'engine', problem: why });
     }
     const rows = await askFeed(c.env, async (feed) => feed.engineEntries(query));
-    const entries = rows.map(({ value, engine, list, expiresMs, holds }): EngineEntry => {
+    const entries = rows.map(({ value, engine, list, expiresMs, holds }): EngineEntryBody => {
       return { value, engine, list, expires_at: isoTime(expiresMs), holds };
     });
     return c.json({ entries, next: nextOf(rows, limit, ({ place }) => place) });

@@ -5,10 +5,11 @@ import { asc, eq, gt, sql, type SQL } from 'drizzle-orm';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
-import { glob, matchesGlob } from '../formats/glob.ts';
+import { glob } from '../formats/glob.ts';
 import { formatNetwork, parseNetwork, type Network } from '../formats/ip.ts';
 import { badInput, conflict, fail, succeed, type Result } from '../http/failure.ts';
 import type { AllowEffect } from '../mirror/allow-list.ts';
+import { fittingOf } from '../mirror/patterns.ts';
 import { duration, isoTime, longestMs, time } from '../operations/fields.ts';
 import {
   checkRevision,
@@ -29,9 +30,12 @@ type Entry = typeof allowedNetworks.$inferSelect;
 /** The feed keeps a copy in memory, and each change of the list reads all of it. */
 const mostEntries = 10_000;
 
-const mostPatterns = 30;
-/** Of all entries together: rows, polls and questions of isolates have them. */
-const mostPatternsInAll = 1_000;
+/** Of one entry. */
+const mostBouncers = 30;
+/** Of all entries together. Each change of the list reads all. */
+const mostNamed = 30_000;
+/** Different ones of all entries: rows, polls and questions of isolates have them. */
+const mostNames = 1_000;
 /** Those with `*` among them: the name of each bouncer is compared with each. */
 const mostWild = 100;
 
@@ -50,13 +54,13 @@ const comment = z
   .meta({ description: 'Why, for those who read the list later.', example: 'office' });
 const life = duration(1000, longestMs);
 
-const bouncersMustBe = `must be a list of 1 to ${mostPatterns} names of bouncers, or patterns like web-*`;
+const bouncersMustBe = `must be a list of 1 to ${mostBouncers} names of bouncers, or patterns like web-*`;
 
 /** Null: every bouncer. */
 const bouncers = z
   .array(glob, bouncersMustBe)
   .min(1, bouncersMustBe)
-  .max(mostPatterns, bouncersMustBe)
+  .max(mostBouncers, bouncersMustBe)
   .transform((patterns): readonly string[] => [...new Set(patterns)].sort())
   .nullish()
   .transform((patterns) => (patterns?.some((pattern) => /^\*+$/.test(pattern)) ? null : (patterns ?? null)))
@@ -221,9 +225,10 @@ export async function createEntry(
       d
         .select({
           count: sql<number>`count(*)`,
-          // Two columns of one name would be one.
-          patterns: countWith(bouncersJson, '*', nowMs).as('patterns'),
-          wild: countWith(bouncersJson, '*[*]*', nowMs).as('wild'),
+          // With aliases: two columns of one name would be one.
+          named: countNames(bouncersJson, nowMs, sql`count(*)`).as('named'),
+          patterns: countNames(bouncersJson, nowMs, sql`count(DISTINCT value)`).as('patterns'),
+          wild: countNames(bouncersJson, nowMs, countWild).as('wild'),
         })
         .from(allowedNetworks)
         .where(isLive(nowMs)),
@@ -236,13 +241,8 @@ export async function createEntry(
         conflict('value', `there are ${mostEntries} entries, and no more can be: remove one first`),
       );
     }
-    const { patterns, wild } = all ?? { patterns: 0, wild: 0 };
-    if (patterns > mostPatternsInAll || wild > mostWild) {
-      const problem =
-        `all entries may have ${mostPatternsInAll} different names together, and ${mostWild} of them with *: ` +
-        'remove one first';
-      return fail(conflict('bouncers', problem));
-    }
+    const tooMany = all && tooManyNames(all);
+    if (tooMany) return fail(conflict('bouncers', `${tooMany}: remove an entry first`));
     effect = await askEffect(env, value, bouncers);
     const wide = effect.ranges.find(({ prefixBits }) => prefixBits < widestFreed[family]);
     if (wide && !force) {
@@ -257,8 +257,9 @@ export async function createEntry(
     return succeed({
       entry: { action: 'allowlist.add', target: value, detail },
       unchanged: sql`NOT EXISTS (SELECT 1 FROM allowed_networks WHERE ${same}) AND (${live}) < ${mostEntries}
-        AND ${countWith(bouncersJson, '*', nowMs)} <= ${mostPatternsInAll}
-        AND ${countWith(bouncersJson, '*[*]*', nowMs)} <= ${mostWild}`,
+        AND ${countNames(bouncersJson, nowMs, sql`count(*)`)} <= ${mostNamed}
+        AND ${countNames(bouncersJson, nowMs, sql`count(DISTINCT value)`)} <= ${mostNames}
+        AND ${countNames(bouncersJson, nowMs, countWild)} <= ${mostWild}`,
       statements: (d) => [
         d.delete(allowedNetworks).where(sql`NOT ${isLive(nowMs)}`),
         d
@@ -282,18 +283,28 @@ export async function createEntry(
   return succeed({ ...answer.value, body });
 }
 
-/** How many patterns all entries have together with some others. `like`: of those that are like this. */
-function countWith(json: string | null, like: string, nowMs: number): SQL<number> {
-  return sql<number>`(SELECT count(DISTINCT value) FROM (
+const countWild = sql`count(DISTINCT CASE WHEN instr(value, '*') > 0 THEN value END)`;
+
+/** A count of the names in all entries that have not ended and in one more. */
+function countNames(json: string | null, nowMs: number, count: SQL): SQL<number> {
+  return sql<number>`(SELECT ${count} FROM (
     SELECT named.value FROM allowed_networks, json_each(bouncers_json) AS named WHERE ${isLive(nowMs)}
-    UNION ALL SELECT value FROM json_each(${json ?? '[]'})) WHERE value GLOB ${like})`;
+    UNION ALL SELECT value FROM json_each(${json ?? '[]'})))`;
+}
+
+function tooManyNames(counts: { named: number; patterns: number; wild: number }): string | null {
+  if (counts.named > mostNamed) return `all entries may name ${mostNamed} bouncers`;
+  if (counts.patterns > mostNames) return `all entries may have ${mostNames} different names`;
+  return counts.wild > mostWild ? `all entries may have ${mostWild} different names with *` : null;
 }
 
 /** Those of some patterns that no bouncer's name fits. */
 async function withoutBouncer(d1: D1Database, patterns: readonly string[]): Promise<string[]> {
-  // D1 takes patterns of 50 bytes at most.
+  // GLOB of D1 takes 50 bytes at most, so they are matched here.
   const rows = await askD1(d1, (d) => d.select({ name: bouncerRows.name }).from(bouncerRows));
-  return patterns.filter((pattern) => !rows.some(({ name }) => matchesGlob(pattern, name)));
+  const unnamed = new Set(patterns);
+  for (const { name } of rows) for (const pattern of fittingOf(patterns, name)) unnamed.delete(pattern);
+  return [...unnamed];
 }
 
 export function changeEntry(

@@ -1,7 +1,7 @@
 // What engines' own allow-lists have, and how they stand. Nothing is changed here: an engine's lists are its own.
 
 import type { Context } from 'hono';
-import type { EngineEntry } from '../allowlist/engines-api.ts';
+import type { EngineEntryBody } from '../allowlist/engines-api.ts';
 import type { FeedBody } from '../decisions/feed-api.ts';
 import type { AppEnv } from '../env.ts';
 import { linkTo, type At } from './at.ts';
@@ -22,7 +22,7 @@ export async function showEngineAllowLists(c: Context<AppEnv>, at: At): Promise<
   const { engine, list, after } = c.req.query();
   const filter: Filter = { engine: engine || undefined, list: list || undefined };
   const [answer, feed] = await Promise.all([
-    call<{ entries: EngineEntry[]; next: number | null }>(c, 'GET', '/allowlist/engines', {
+    call<{ entries: EngineEntryBody[]; next: number | null }>(c, 'GET', '/allowlist/engines', {
       query: { ...filter, after, limit: pageRows },
     }),
     call<FeedBody>(c, 'GET', '/feed'),
@@ -40,7 +40,7 @@ export async function showEngineAllowLists(c: Context<AppEnv>, at: At): Promise<
     >
       {read.length === 0 ? (
         <p class="soft">
-          Those of no engine are read: it takes <code>UPSTREAM_ALLOWLISTS</code>, or <code>allowlists</code>{' '}
+          No engine’s allow-lists are read: set <code>UPSTREAM_ALLOWLISTS</code>, or <code>allowlists</code>{' '}
           in an entry of <code>UPSTREAMS</code>.
         </p>
       ) : (
@@ -120,7 +120,7 @@ export function AllowLists({ at, engine: { name, allowlists } }: { at: At; engin
 
 const columns = [{ title: 'Address or range' }, { title: 'Engine' }, { title: 'List' }, { title: 'Ends' }];
 
-function EntryTable({ at, entries }: { at: At; entries: readonly EngineEntry[] }) {
+function EntryTable({ at, entries }: { at: At; entries: readonly EngineEntryBody[] }) {
   return (
     <Table label="Engines’ own allow-lists" columns={columns}>
       {entries.map(({ value, engine, list, expires_at: until, holds }) => (

@@ -5,6 +5,7 @@
 import * as z from 'zod';
 import { askFeed } from '../feed/client.ts';
 import { conflict, problem, type Failure } from '../http/failure.ts';
+import { unionOf } from '../mirror/allowed.ts';
 import type { Listed, ListedEntry } from '../mirror/listing.ts';
 import { formatDuration } from '../formats/duration.ts';
 import { decisionFilter, decisionMatch, newDecision } from './input.ts';
@@ -36,12 +37,13 @@ export const decisionShape = z
         engine: z.string().nullable().meta({ description: 'Null: operators made it here.' }),
         list: z.string().nullable().meta({ description: 'Which of the engine’s allow-lists has it.' }),
         bouncers: z.array(z.string()).nullable().meta({
-          description: 'Which bouncers are not served it: patterns of their names. Null: none is.',
+          description:
+            'Which bouncers are not served it, by this entry or another: their names. Null: none is.',
         }),
       })
       .nullable()
       .meta({
-        description: 'The entry of the allow-list by which bouncers are not served it; null: all are.',
+        description: 'An entry of the allow-list by which bouncers are not served it; null: all are.',
       }),
   })
   .meta({ id: 'Decision' });
@@ -76,7 +78,8 @@ export const decisionOperations = [
     refusals: [409],
     answers: {
       201: {
-        description: 'It is in every bouncer’s next poll.',
+        description:
+          'It is in the next poll of every bouncer from which the allow-list does not withhold it.',
         body: z.object({
           decision: decisionShape,
           warnings: z
@@ -109,11 +112,13 @@ export const decisionOperations = [
       if (noted.value.replayed) c.header('idempotent-replayed', 'true');
       // One for all is among them if it came after the first of two equal requests.
       const found = await askEntries();
-      const withheldBy = found.find(isForAll) ?? found[0] ?? null;
+      const [first] = found;
+      const bouncers = unionOf(found.map((entry) => entry.bouncers ?? undefined));
+      const withheldBy = found.find(isForAll) ?? (first ? { ...first, bouncers } : null);
       const shown = describeDecision({ ...decision, engine: null, leftBehind: false, withheldBy }, nowMs);
       const warnings = found.slice(0, mostWarnings).map((entry) => {
         const who = entry.bouncers?.join(', ') ?? 'every bouncer';
-        return `${value} ${isAllowed(value, entry)} for ${who}, so it is not served there`;
+        return `${value} ${isAllowed(value, entry)} for ${who}: it is not served to them`;
       });
       return c.json({ decision: shown, warnings }, 201);
     },

@@ -25,8 +25,8 @@ const sentShape = z.object({
   }),
   why: z.array(z.enum(whys)).meta({
     description:
-      'What leaves the decision out: `request.…` what the bouncer asks for, `view.…` its limits, `allow-list` the ' +
-      'entry in its `withheld_by`. Where it was sent ' +
+      'What leaves the decision out: `request.…` what the bouncer asks for, `view.…` its limits, `allow-list` an ' +
+      'entry for all bouncers, or for this one. Where it was sent ' +
       'all the same, before a change of them, the next polls take it back.',
   }),
   instead: z.int().nullable().meta({

@@ -9,9 +9,8 @@
 
 import type { Row } from '../formats/decision.ts';
 import type { Names } from '../mirror/engine-names.ts';
-import { sameWithheld } from '../mirror/allowed.ts';
 import { endOf, type Mirror } from '../mirror/memory.ts';
-import { translate } from '../mirror/patterns.ts';
+import { resolveNames, samePatterns } from '../mirror/patterns.ts';
 import { applyTouched, createPart, setHolds, trimPart } from '../mirror/touched.ts';
 import { requestKey, type View } from '../mirror/view.ts';
 import { createGenerations } from '../runtime/generations.ts';
@@ -156,7 +155,7 @@ export function createFollower() {
       mark = followed.mark;
       names = followed.names;
       // What is known of each bouncer's name is kept while they are the same.
-      if (!sameWithheld(patterns, followed.patterns ?? [])) patterns = followed.patterns ?? [];
+      if (!samePatterns(patterns, followed.patterns ?? [])) patterns = followed.patterns ?? [];
       settled = followed.settled;
       if (part) {
         setHolds(part, followed.holds);
@@ -188,7 +187,7 @@ export function createFollower() {
         noteSighting(key, poll);
         return null;
       }
-      const translated = translate(view, names, patterns);
+      const translated = resolveNames(view, names, patterns);
       const answer = changesInPart(part, translated, cursor);
       if (!answer) return 'ask';
       const next = advancePlain(cursor, answer.sequence, settled);
@@ -239,7 +238,7 @@ export function createFollower() {
       if (told.sequence === sequence) return { kind: 'nothing', told: { instance, sequence } };
       // The object was ahead when it answered.
       if (told.sequence > sequence) return { kind: 'nothing', told };
-      const translated = translate(view, names, patterns);
+      const translated = resolveNames(view, names, patterns);
       const { added, removed } = changesSince(part, translated, told.sequence);
       if (added.length + removed.length === 0) return { kind: 'nothing', told: { instance, sequence } };
       const { baseline } = cursors.get(keyOf(poll, viewKey)) ?? {};

@@ -31,9 +31,7 @@ export function createListing() {
     ask: ListAsk,
     nowMs: number,
   ): ShortList | LongList | Promise<LinesAnswer | Busy> => {
-    const view = withPatterns(ask.view, mirror.patterns);
-    return ask.lines
-      ? answerLines(mirror, view, ask.lines, nowMs)
-      : answerList(mirror, { ...ask, view }, nowMs);
+    if (ask.lines) return answerLines(mirror, ask.view, ask.lines, nowMs);
+    return answerList(mirror, { ...ask, view: withPatterns(ask.view, mirror.patterns) }, nowMs);
   };
 }

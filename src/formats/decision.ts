@@ -16,6 +16,9 @@ export interface Decision {
   readonly untilMs: number;
 }
 
+/** From whom a decision is withheld: from all bouncers, or from those whose names fit one of these patterns (sorted, each once). */
+export type Withheld = true | readonly string[];
+
 /**
  * A decision in the log. Only its removal changes a row: `removedSeq` is 0 while it is active; afterwards the row is a
  * tombstone. A renewed row is replaced by another `Row` with the same `rowId`.
@@ -31,11 +34,8 @@ export interface Row extends Decision {
   readonly addedSeq: number;
   removedSeq: number;
   removedMs: number;
-  /**
-   * It touches the allow-list (mirror/allowed.ts). `true`: no bouncer is served it. Otherwise those are not whose names fit
-   * one of these patterns.
-   */
-  readonly withheld?: true | readonly string[];
+  /** It touches the allow-list (mirror/allowed.ts). Absent: it is served to all. */
+  readonly withheld?: Withheld;
   /** When it was added before the allow-list withheld it, or served it again; absent: it did neither since the start. */
   readonly provenSeq?: number;
 }

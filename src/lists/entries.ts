@@ -16,6 +16,7 @@ export interface Chosen {
   readonly rows: readonly Row[];
   /** The first addresses of those that are left of a range, whose row is withheld: one word for each, of IPv6 four. */
   readonly left: Uint32Array;
+  /** Whether a line of a row is what is left of a range that is withheld. */
   readonly isLeft: (row: Row) => boolean;
   readonly prefixes: Uint8Array;
   readonly untilMs: Float64Array;

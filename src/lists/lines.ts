@@ -3,7 +3,8 @@
 // same: hundreds of devices may ask at the same minute.
 
 import type { Mirror } from '../mirror/memory.ts';
-import { viewKey, type View } from '../mirror/view.ts';
+import { withPatterns } from '../mirror/patterns.ts';
+import { patternsKey, viewKey, type View } from '../mirror/view.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { createGenerations } from '../runtime/generations.ts';
 import { gzip, streamOf } from '../stream/render.ts';
@@ -41,6 +42,8 @@ export interface Busy {
 
 /** A list as it was at one sequence. */
 interface Made {
+  /** Those that were in use then. */
+  readonly patterns: readonly string[];
   readonly digest: string;
   readonly lines: number;
   readonly bytes: number;
@@ -55,6 +58,7 @@ interface Kept {
   sequence: number | null;
   madeMs: number;
   readonly made: Promise<Made>;
+  isMade: boolean;
   lines: number;
 }
 
@@ -105,12 +109,13 @@ export function createLists() {
       })
       .finally(() => waiting--);
     newest = made;
-    const entry: Kept = { sequence: null, madeMs: nowMs, made, lines: 0 };
+    const entry: Kept = { sequence: null, madeMs: nowMs, made, isMade: false, lines: 0 };
     kept.set(name, entry);
     const drop = (): void => {
       if (kept.get(name) === entry) kept.delete(name);
     };
     entry.made.then(({ lines }) => {
+      entry.isMade = true;
       entry.lines = lines;
       dropOldest(kept);
     }, drop);
@@ -125,26 +130,37 @@ export function createLists() {
     return { etag: `"${digest}${isGzip ? '-gzip' : ''}"`, lastModified: lastModified(seconds, nowMs) };
   }
 
-  /** `view`: with the limits of its bouncer; its engines are named by their handles. */
-  return async (mirror: Mirror, view: View, ask: LinesAsk, nowMs: number): Promise<LinesAnswer | Busy> => {
+  /** `asked`: with the limits and the name of its bouncer; its engines are named by their handles. */
+  async function answer(
+    mirror: Mirror,
+    asked: View,
+    ask: LinesAsk,
+    nowMs: number,
+  ): Promise<LinesAnswer | Busy> {
     const { options, head, gzip } = ask;
+    const view = withPatterns(asked, mirror.patterns);
     const name = `${viewKey(view)} ${JSON.stringify(options)}`;
     const made = await listOf(mirror, name, view, options, nowMs);
     if (made === null) return { kind: 'busy' };
+    // While it waited for its turn other addresses may have been allowed for this bouncer.
+    if (patternsKey(withPatterns(asked, made.patterns)) !== patternsKey(view)) {
+      return answer(mirror, asked, ask, nowMs);
+    }
     const validators = validatorsOf(name, made.digest, gzip, nowMs);
-    const answer = {
+    const said = {
       kind: 'lines',
       ...validators,
       contentType: forms[options.format].contentType,
       gzip,
       omitted: made.omitted,
     } as const;
-    if (isUnchanged(ask.conditions, validators)) return { ...answer, bytes: 0, unchanged: true, body: null };
+    if (isUnchanged(ask.conditions, validators)) return { ...said, bytes: 0, unchanged: true, body: null };
     const slices = gzip ? await compressed(made) : null;
     const bytes = slices?.reduce((sum, slice) => sum + slice.length, 0) ?? made.bytes;
     const body = head ? null : streamOf(slices ?? made.slices());
-    return { ...answer, bytes, unchanged: false, body };
-  };
+    return { ...said, bytes, unchanged: false, body };
+  }
+  return answer;
 }
 
 function compressed(made: Made): Promise<Uint8Array[]> {
@@ -154,13 +170,18 @@ function compressed(made: Made): Promise<Uint8Array[]> {
 
 function dropOldest(kept: Map<string, Kept>): void {
   let lines = 0;
-  for (const [at, [name, entry]] of [...kept].toReversed().entries()) {
+  let count = 0;
+  for (const [name, entry] of [...kept].toReversed()) {
+    // Others may ask for one that is not made yet.
+    if (!entry.isMade) continue;
     lines += entry.lines;
-    if (at > 0 && (at >= mostKept || lines > mostKeptLines)) kept.delete(name);
+    count++;
+    if (count > 1 && (count > mostKept || lines > mostKeptLines)) kept.delete(name);
   }
 }
 
 async function make(mirror: Mirror, view: View, options: ListOptions, nowMs: number): Promise<Made> {
+  const { patterns } = mirror;
   const chosen = await choose(mirror, view, options, pause);
   const slices = (): Iterable<string> => {
     return textOf(forms[options.format], linesOf(chosen, options, nowMs), options.listName, sliceLength);
@@ -177,7 +198,7 @@ async function make(mirror: Mirror, view: View, options: ListOptions, nowMs: num
   await writer.close();
   const digest = new Uint8Array(await hash.digest).toHex().slice(0, 32);
   const { omitted } = chosen;
-  return { digest, lines: chosen.rows.length, bytes, omitted, slices, compressed: null };
+  return { patterns, digest, lines: chosen.rows.length, bytes, omitted, slices, compressed: null };
 }
 
 function linesOf(chosen: Chosen, { placeholder }: ListOptions, nowMs: number): Iterable<Entry> {

@@ -9,6 +9,7 @@
 // transaction, so that polls are answered between them: they get what is judged by then, and the rest with their next poll.
 
 import { isOfAddresses } from '../formats/canonical.ts';
+import { matchesGlob } from '../formats/glob.ts';
 import { knownSince, type Row } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -22,7 +23,7 @@ import {
   sameWithheld,
   touching,
   unionOf,
-  withheldBy,
+  fromWhom,
   type Allowed,
   type AllowedEntry,
   type ReadEntry,
@@ -34,6 +35,7 @@ import { createRow } from './decisions.sql.ts';
 import { listed, listedEntry, type Listed, type ListedEntry } from './listing.ts';
 import type { Change, Mirror } from './memory.ts';
 import { asWithheld, hasJustFailed, removal, tryToWrite, write, type Store } from './mirror.ts';
+import { samePatterns } from './patterns.ts';
 import { allPieces, type Pieces } from './pieces.ts';
 
 /** Of one turn: values that are read, networks that are read to judge decisions, and decisions that change. 10 ms at most. */
@@ -179,7 +181,7 @@ function judge(store: Store, clock: Clock): Promise<void> {
 
 /** What is known of each name is kept while the patterns are the same. */
 function setPatterns(mirror: Mirror, patterns: readonly string[]): void {
-  if (!sameWithheld(mirror.patterns, patterns)) mirror.patterns = patterns;
+  if (!samePatterns(mirror.patterns, patterns)) mirror.patterns = patterns;
 }
 
 /** Returns whether there is more. */
@@ -195,7 +197,7 @@ function judgeSlice(store: Store, nowMs: number): boolean {
     }
     cost += next.value.cost;
     for (const row of next.value.rows) {
-      if (!sameWithheld(row.withheld, withheldBy(mirror.allowed, row))) changed.add(row);
+      if (!sameWithheld(row.withheld, fromWhom(mirror.allowed, row))) changed.add(row);
     }
   }
   try {
@@ -217,7 +219,7 @@ function change(store: Store, rows: readonly Row[], nowMs: number): void {
   const added: Change['added'][number][] = [];
   const next = (row: Row, rowId: number): Row => {
     const created = createRow({ ...row, rowId }, row, state.sequence);
-    return { ...asWithheld(created, withheldBy(allowed, row)), ...provenBy(row) };
+    return { ...asWithheld(created, fromWhom(allowed, row)), ...provenBy(row) };
   };
   // A row that some bouncer was served leaves its tombstone, so the one that goes on is another.
   for (const row of served) added.push({ row: next(row, ++state.sequence) });
@@ -323,14 +325,17 @@ export async function effectOf(
   const rows = new Map<number, Row>();
   let cost = 0;
   for (const piece of piecesOn(mirror, [own])) {
-    for (const row of piece.rows) if (withheldBy(alone, row)) rows.set(row.rowId, row);
+    for (const row of piece.rows) if (fromWhom(alone, row)) rows.set(row.rowId, row);
     cost += piece.cost;
     if (cost < sliceCost) continue;
     cost = 0;
     await pause();
   }
   const { v4, v6, entries: all } = mirror.allowed;
-  const forThem = all.filter((each) => bouncers?.every((pattern) => each.bouncers?.includes(pattern)));
+  // Others that hold for all of the same bouncers. A `*` of a name is matched by a `*` alone.
+  const forThem = all.filter((each) =>
+    bouncers?.every((own) => each.bouncers?.some((pattern) => matchesGlob(pattern, own))),
+  );
   const allowed = rangesOf([...v4, ...v6, ...forThem, own]);
   const wider = [...rows.values()].flatMap((row) => {
     const network = parseNetwork(row.canonicalValue);

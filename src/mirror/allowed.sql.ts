@@ -69,7 +69,7 @@ export function readWithheld(sql: SqlStorage): Map<number, Exclude<Row['withheld
   return withheld;
 }
 
-/** Writes the difference, and forgets the lists of patterns that no decision has. */
+/** Writes the difference. */
 export function writeAllowed(
   sql: SqlStorage,
   before: readonly StoredEntry[],
@@ -101,6 +101,15 @@ export function writeAllowed(
   );
   const lists = changed.flatMap(({ id, from }) => (from ? [[id, from.engine, from.list]] : []));
   insert(sql, 'allow_lists', lists);
+  forgetPatterns(sql);
+}
+
+/** More are cleared of those that no decision has. To find them is to look at all of `withheld_some`. */
+const mostLists = 5_000;
+
+function forgetPatterns(sql: SqlStorage): void {
+  const count = Number(sql.exec(`SELECT count(*) AS n FROM withheld_patterns`).one()['n']);
+  if (count <= mostLists) return;
   sql.exec(`DELETE FROM withheld_patterns WHERE id NOT IN (SELECT patterns FROM withheld_some)`);
 }
 

@@ -3,8 +3,9 @@
 // or frees another. Pure.
 
 import { isOfAddresses } from '../formats/canonical.ts';
-import type { Row } from '../formats/decision.ts';
+import type { Row, Withheld } from '../formats/decision.ts';
 import { parseNetwork, type Network } from '../formats/ip.ts';
+import { samePatterns } from './patterns.ts';
 
 export interface AllowedEntry {
   /** Below 0: it is an engine's. */
@@ -53,9 +54,11 @@ interface Nested {
   readonly entries: readonly ReadEntry[];
   /** The place of the narrowest other entry that holds each; -1: none does. */
   readonly around: readonly number[];
-  /** What was found: by places (`placesOn`), and by its text. Networks share a few lists, and there may be 100,000. */
-  readonly found: Map<string, readonly string[]>;
-  readonly lists: Map<string, readonly string[]>;
+  /** The patterns of each and of all that hold it. */
+  readonly unions: readonly (readonly string[])[];
+  /** What was found for networks with entries in them, by their places. Equal lists are one: there may be 100,000 rows. */
+  readonly byPlaces: Map<string, readonly string[]>;
+  readonly byText: Map<string, readonly string[]>;
 }
 
 /** Where the entries are that share an address with a network. */
@@ -73,7 +76,13 @@ export interface Allowed extends Ranges {
   readonly some: { readonly v4: Nested; readonly v6: Nested };
 }
 
-const noneNested: Nested = { entries: [], around: [], found: new Map(), lists: new Map() };
+const noneNested: Nested = {
+  entries: [],
+  around: [],
+  unions: [],
+  byPlaces: new Map(),
+  byText: new Map(),
+};
 const noneForSome: Allowed['some'] = { v4: noneNested, v6: noneNested };
 export const noneAllowed: Allowed = { entries: [], v4: [], v6: [], some: noneForSome };
 
@@ -136,12 +145,25 @@ function inOrder(entries: readonly ReadEntry[], length: 4 | 16): ReadEntry[] {
 function nested(all: readonly ReadEntry[], length: 4 | 16): Nested {
   const entries = inOrder(all, length);
   const around: number[] = [];
-  for (const { last } of entries) {
+  const unions: (readonly string[])[] = [];
+  const byText = new Map<string, readonly string[]>();
+  for (const { last, bouncers = [] } of entries) {
     let place = around.length - 1;
     while (place >= 0 && (entries[place] as ReadEntry).last < last) place = around[place] as number;
     around.push(place);
+    const held = unions[place] ?? [];
+    const isHeld = bouncers.every((pattern) => held.includes(pattern));
+    unions.push(isHeld ? held : shared(byText, held.length === 0 ? bouncers : unionOf([held, bouncers])));
   }
-  return { entries, around, found: new Map(), lists: new Map() };
+  return { entries, around, unions, byPlaces: new Map(), byText };
+}
+
+/** The one list of all that are equal. */
+function shared(byText: Map<string, readonly string[]>, list: readonly string[]): readonly string[] {
+  const text = list.join();
+  const known = byText.get(text) ?? list;
+  byText.set(text, known);
+  return known;
 }
 
 /** An entry that shares an address with a network: of several the widest one, or the one with the lowest addresses. */
@@ -154,7 +176,7 @@ export function entryOn({ v4, v6 }: Ranges, network: Network): ReadEntry | undef
 }
 
 /** The entries for some bouncers that share an address with a network. */
-export function someOn({ some }: Allowed, network: Network): ReadEntry[] {
+export function entriesForSomeOn({ some }: Allowed, network: Network): ReadEntry[] {
   const of = nestedFor(some, network);
   return entriesAt(of, placesOn(of, network));
 }
@@ -184,14 +206,14 @@ function patternsOn(of: Nested, network: Network): readonly string[] {
   if (of.entries.length === 0) return [];
   const places = placesOn(of, network);
   const { holder, first, end } = places;
-  const key = first === end ? String(holder) : `${holder} ${first} ${end}`;
-  const known = of.found.get(key);
+  if (first === end) return of.unions[holder] ?? [];
+  // Where one alone begins in it.
+  if (first + 1 === end) return of.unions[first] as readonly string[];
+  const key = `${first} ${end}`;
+  const known = of.byPlaces.get(key);
   if (known) return known;
-  const union = unionOf(entriesAt(of, places).map(({ bouncers }) => bouncers));
-  const text = union.join();
-  const list = of.lists.get(text) ?? union;
-  of.lists.set(text, list);
-  of.found.set(key, list);
+  const list = shared(of.byText, unionOf(of.unions.slice(first, end)));
+  of.byPlaces.set(key, list);
   return list;
 }
 
@@ -204,14 +226,11 @@ export function isAllowedFor(
   if (entryOn(allowed, network)) return true;
   if (!patterns) return false;
   const fitting = new Set(patterns);
-  return someOn(allowed, network).some((entry) => isForAny(entry, fitting));
+  return entriesForSomeOn(allowed, network).some((entry) => isForAny(entry, fitting));
 }
 
 /** From whom a decision is to be withheld. Undefined: from nobody. */
-export function withheldBy(
-  allowed: Allowed,
-  row: Pick<Row, 'scope' | 'canonicalValue'>,
-): Row['withheld'] | undefined {
+export function fromWhom(allowed: Allowed, row: Pick<Row, 'scope' | 'canonicalValue'>): Withheld | undefined {
   if (allowed.entries.length === 0 || !isOfAddresses(row.scope)) return undefined;
   const network = parseNetwork(row.canonicalValue);
   if (!network) return undefined;
@@ -221,13 +240,12 @@ export function withheldBy(
 }
 
 /** Whether it is withheld from the same bouncers. */
-export function sameWithheld(a: Row['withheld'], b: Row['withheld']): boolean {
-  if (a === b || typeof a !== 'object' || typeof b !== 'object') return a === b;
-  return a.length === b.length && a.every((pattern, at) => pattern === b[at]);
+export function sameWithheld(a: Withheld | undefined, b: Withheld | undefined): boolean {
+  return typeof a === 'object' && typeof b === 'object' ? samePatterns(a, b) : a === b;
 }
 
 /** All patterns of some lists, sorted and each once. */
-export function unionOf(lists: Iterable<Row['withheld'] | undefined>): string[] {
+export function unionOf(lists: Iterable<Withheld | undefined>): string[] {
   const patterns = new Set<string>();
   for (const list of new Set(lists)) {
     if (typeof list === 'object') for (const pattern of list) patterns.add(pattern);

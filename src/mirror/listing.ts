@@ -5,7 +5,7 @@
 import { canonicalValue } from '../formats/canonical.ts';
 import { decisionOf, type Decision, type Row } from '../formats/decision.ts';
 import { parseNetwork } from '../formats/ip.ts';
-import { entryOn, someOn, type AllowedEntry } from './allowed.ts';
+import { entryOn, entriesForSomeOn, type AllowedEntry } from './allowed.ts';
 import { covering } from './covering.ts';
 import { engineNamer } from './engine-names.ts';
 import { readKnownEngines } from './engines.sql.ts';
@@ -20,7 +20,7 @@ export interface Listed extends Decision {
   readonly engine: string | null;
   /** No engine says any more whether it stands. */
   readonly leftBehind: boolean;
-  /** The entry of the allow-list that withholds it, one of several. Null: it is served to all. */
+  /** An entry of the allow-list that withholds it. `bouncers`: those of all such entries. Null: it is served to all. */
   readonly withheldBy: ListedEntry | null;
 }
 
@@ -32,7 +32,7 @@ export interface ListedEntry {
   /** The engine's name, and that of its list. Null: it was made here. */
   readonly engine: string | null;
   readonly list: string | null;
-  /** From which bouncers it withholds: patterns of their names. Null: from all. */
+  /** For which bouncers it is: patterns of their names. Null: for all. */
   readonly bouncers: readonly string[] | null;
 }
 
@@ -85,16 +85,17 @@ export function listed(store: Store, rows: readonly Row[]): Listed[] {
     ...decisionOf(row),
     engine: row.engine === '' ? null : nameOf(row.engine),
     leftBehind: whyLeftBehind(store, row) !== null,
-    withheldBy: row.withheld ? withheldBy(store, row) : null,
+    withheldBy: row.withheld ? entryThatWithholds(store, row) : null,
   }));
 }
 
-function withheldBy(store: Store, { canonicalValue }: Row): Listed['withheldBy'] {
+function entryThatWithholds(store: Store, { canonicalValue, withheld }: Row): Listed['withheldBy'] {
   const network = parseNetwork(canonicalValue);
   if (!network) return null;
   const { allowed } = store.mirror;
-  const entry = entryOn(allowed, network) ?? someOn(allowed, network)[0];
-  return entry ? listedEntry(store, entry) : null;
+  const entry = entryOn(allowed, network) ?? entriesForSomeOn(allowed, network)[0];
+  if (!entry) return null;
+  return { ...listedEntry(store, entry), bouncers: typeof withheld === 'object' ? withheld : null };
 }
 
 export function listedEntry({ names }: Store, { id, value, from, bouncers }: AllowedEntry): ListedEntry {

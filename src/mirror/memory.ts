@@ -37,8 +37,8 @@ export interface Mirror {
   /** By what rows are withheld. A part of a mirror has rows as they are in the whole. */
   allowed: Allowed;
   /**
-   * Of bouncers' names: those by which rows are to be withheld, and those by which rows are withheld that are not judged yet.
-   * Else an entry that goes and comes again before that would not be seen. A part of a mirror does not have them.
+   * The patterns of all entries. While rows are still judged by a new list also those of the list before: rows have them until
+   * then. Empty in a part of a mirror.
    */
   patterns: readonly string[];
   /** By `viewKey`. */

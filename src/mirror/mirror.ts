@@ -6,7 +6,7 @@ import { sinceMs } from '../runtime/clock.ts';
 import type { Settings } from '../config/settings.ts';
 import { isEngine, readsAllowLists } from '../config/upstreams.ts';
 import { unwritable } from '../store/unwritable.ts';
-import { createAllowed, patternsOf, unionOf, withheldBy } from './allowed.ts';
+import { createAllowed, patternsOf, unionOf, fromWhom } from './allowed.ts';
 import { readAllowed, readWithheld, writeWithheld, type StoredEntry } from './allowed.sql.ts';
 import { firstLocalId, givenId, isLocal, localOrigin, type Decision, type Row } from '../formats/decision.ts';
 import * as enginesLog from './engines.sql.ts';
@@ -138,7 +138,7 @@ export function newRow(
   renewed?: Row,
 ): Row {
   const row = log.createRow(place, decision, sequence);
-  return asWithheld(row, renewed ? renewed.withheld : withheldBy(mirror.allowed, row));
+  return asWithheld(row, renewed ? renewed.withheld : fromWhom(mirror.allowed, row));
 }
 
 export function asWithheld(row: Row, withheld: Row['withheld']): Row {

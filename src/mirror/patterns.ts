@@ -1,5 +1,5 @@
-// Patterns of the names of bouncers, by which an entry of the allow-list is for some bouncers. Pure. A mistake here lets an
-// address through at a bouncer for which nobody allowed it.
+// Patterns of the names of bouncers, by which an entry of the allow-list is for some bouncers. Pure, but for what is remembered
+// of names. A mistake here lets an address through at a bouncer for which nobody allowed it.
 
 import { matchesGlob } from '../formats/glob.ts';
 import { byHandles, type Names } from './engine-names.ts';
@@ -18,20 +18,25 @@ interface Read {
 
 const known = new WeakMap<readonly string[], Read>();
 
-/** A view as rows are matched with it: its engines by their handles, and with the patterns that its bouncer's name fits. */
-export function translate(view: View, names: Names, patterns: readonly string[]): View {
+/** A view as rows are matched with it: with its engines' handles in place of their names, and `withPatterns`. */
+export function resolveNames(view: View, names: Names, patterns: readonly string[]): View {
   return withPatterns(byHandles(view, names), patterns);
 }
 
 /**
- * With those of the allow-list's patterns that its bouncer's name fits. Most fit none. Right before an answer and in its turn: a
- * row that an older view has is in no later one, nor is its end.
+ * With those of the allow-list's patterns that its bouncer's name fits. Most fit none. To be taken in the turn of the
+ * answer: rows change with the patterns.
  */
 export function withPatterns(view: View, patterns: readonly string[]): View {
   const { bouncer } = view;
   if (patterns.length === 0 || bouncer === undefined) return view;
   const fitting = fittingOf(patterns, bouncer);
   return fitting.length === 0 ? view : { ...view, patterns: fitting };
+}
+
+/** Whether two lists have the same patterns in the same order. */
+export function samePatterns(a: readonly string[], b: readonly string[]): boolean {
+  return a === b || (a.length === b.length && a.every((pattern, at) => pattern === b[at]));
 }
 
 /** Those of some patterns that a name fits. */

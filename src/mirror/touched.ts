@@ -60,7 +60,7 @@ export function createPart(sequence: number): Mirror {
 
 /** Brings a part up to date. `touched` follows on the part's sequence. */
 export function applyTouched(part: Mirror, { sequence, respelled, ...touched }: Touched): void {
-  const rows = [...touched.rows, ...(touched.withheld ?? [])];
+  const rows = withKnownLists(part, [...touched.rows, ...(touched.withheld ?? [])]);
   const active = rows.filter((row) => row.removedSeq === 0).sort((a, b) => a.addedSeq - b.addedSeq);
   const removed = rows.filter((row) => row.removedSeq > 0).sort((a, b) => a.removedSeq - b.removedSeq);
   // A row that is still the same keeps its object, by which `added` knows whether it is active.
@@ -74,6 +74,20 @@ export function applyTouched(part: Mirror, { sequence, respelled, ...touched }: 
   part.removed.push(...removed);
   for (const value of respelled) noteSeveral(part, value);
   part.sequence = sequence;
+}
+
+/** The rows with lists of patterns that rows of the part have, where they are equal: each answer brings lists of its own. */
+function withKnownLists({ added, removed }: Mirror, rows: readonly Row[]): Row[] {
+  const lists = new Map<string, readonly string[]>();
+  const note = (list: Row['withheld']): void => {
+    if (typeof list === 'object') lists.set(list.join(), list);
+  };
+  if (!rows.some(({ withheld }) => typeof withheld === 'object')) return [...rows];
+  for (const list of new Set([...rows, ...added, ...removed].map(({ withheld }) => withheld))) note(list);
+  return rows.map((row) => {
+    const known = typeof row.withheld === 'object' ? lists.get(row.withheld.join()) : undefined;
+    return known ? { ...row, withheld: known } : row;
+  });
 }
 
 function sameRow({ byId }: Mirror, row: Row): Row | undefined {

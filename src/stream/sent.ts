@@ -8,7 +8,7 @@ import type { Names } from '../mirror/engine-names.ts';
 import { concerning, listed, type Listed } from '../mirror/listing.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import type { Store } from '../mirror/mirror.ts';
-import { translate } from '../mirror/patterns.ts';
+import { resolveNames } from '../mirror/patterns.ts';
 import {
   limitsKey,
   matcher,
@@ -44,7 +44,7 @@ const filterNames = [
 
 /**
  * `request.…`: what the bouncer asks for leaves it out. `view.…`: its limits do. `allow-list`: an
- * entry withholds it from the bouncer, as the decision says.
+ * entry for all bouncers, or for this one, withholds it.
  */
 export const whys = [
   ...refusals,
@@ -187,7 +187,7 @@ export function createSentTo(
   };
 
   return ({ name, limits: named, refused }, { clients, seenMs, following: all }, nowMs) => {
-    const bounds = translate({ ...everything, limits: named, bouncer: name }, names, mirror.patterns);
+    const bounds = resolveNames({ ...everything, limits: named, bouncer: name }, names, mirror.patterns);
     const { limits } = bounds;
     const looksOf = looksWith(bounds);
     const following = recentOf(all, nowMs);
@@ -275,11 +275,14 @@ function lookAt(
     return { why, target: winner ?? row };
   });
   const known = new Map<number, readonly number[]>();
+  const isWithheld = withheldFrom(view);
   const findFrom = (id: number): readonly number[] => {
     const baseline = baselines.byId.get(id);
     if (id !== 0 && !baseline) return [];
     const held = baseline?.held && new Set(baseline.held);
-    const selects = matcher({ ...view, limits: baseline?.limits ?? null });
+    const passes = passing({ ...view, limits: baseline?.limits ?? null });
+    // Not as `matcher` has it: a decision may end while others are answered.
+    const selects = (row: Row): boolean => !isWithheld(row) && passes(row);
     return looked.map(({ target }) => {
       const isGiven = held ? held.has(target.rowId) : selects(target);
       if (!isGiven) return Infinity;

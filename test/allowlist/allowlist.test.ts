@@ -3,6 +3,8 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed } from '../support/bouncer.ts';
+import { createRow } from '../../src/mirror/decisions.sql.ts';
+import { applyTouched, createPart } from '../../src/mirror/touched.ts';
 import type { View } from '../../src/mirror/view.ts';
 import type { FollowAsk, StreamAsk } from '../../src/feed/questions.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
@@ -264,7 +266,7 @@ describe('an entry for some bouncers', () => {
     const { status, body } = await operator('POST', '/decisions', { value: '192.0.2.1', duration: '1h' });
     expect(status).toBe(201);
     expect(body.warnings).toEqual([
-      `192.0.2.1 shares addresses with 192.0.2.0/28, which is on the allow-list (entry ${entry.id}) for web-*, so it is not served there`,
+      `192.0.2.1 shares addresses with 192.0.2.0/28, which is on the allow-list (entry ${entry.id}) for web-*: it is not served to them`,
     ]);
     const withheldBy = { id: entry.id, value: '192.0.2.0/28', engine: null, list: null, bouncers: ['web-*'] };
     expect(body.decision.withheld_by).toEqual(withheldBy);
@@ -272,6 +274,10 @@ describe('an entry for some bouncers', () => {
     const [web, vpn] = [named('web-1', 1), named('vpn-1', 2)];
     for (const client of [web, vpn]) await client.pull(true);
     expect([web.banned(), vpn.banned()]).toEqual([[], ['192.0.2.1']]);
+    // With another entry it says all of them.
+    await allow('192.0.2.1', { bouncers: ['vpn-1'] });
+    const { decisions } = (await operator('GET', '/decisions')).body;
+    expect(decisions[0].withheld_by.bouncers).toEqual(['vpn-1', 'web-*']);
   });
 
   test('holds where an isolate answers by itself, also once it is gone', async () => {
@@ -379,6 +385,29 @@ describe('an entry for some bouncers', () => {
     expect(new Set(touched?.rows.map(({ withheld }) => withheld)).size).toBe(1);
   });
 
+  test('is one list of names in an isolate, however many answers brought it', () => {
+    const part = createPart(0);
+    const row = { rowId: 1, engine: 'default', engineId: 1 };
+    for (let at = 1; at <= 50; at++) {
+      const said = {
+        id: at,
+        origin: 'CAPI',
+        scenario: 'x',
+        scope: 'Ip',
+        type: 'ban',
+        value: `192.0.2.${at}`,
+      };
+      const added = createRow(
+        { ...row, rowId: at, engineId: at },
+        { ...said, untilMs: Date.now() + hour },
+        at,
+      );
+      applyTouched(part, { sequence: at, rows: [{ ...added, withheld: ['vpn-1', 'web-*'] }], respelled: [] });
+    }
+    expect(part.byId.size).toBe(50);
+    expect(new Set([...part.byId.values()].map(({ withheld }) => withheld)).size).toBe(1);
+  });
+
   test('may have names as long as names are', async () => {
     await addBouncer('web-1');
     const { status, body } = await allow('192.0.2.1', { bouncers: ['w'.repeat(64)] });
@@ -436,6 +465,19 @@ describe('an entry for some bouncers', () => {
     const refused = await allow('192.0.2.100', { bouncers: bouncersOf(40) });
     expect([refused.status, refused.body.errors[0].field]).toEqual([409, 'bouncers']);
     expect((await allow('192.0.2.100', { bouncers: bouncersOf(3) })).status).toBe(201);
+  });
+
+  test('and all others may name 30,000 bouncers, each as often as it is named', async () => {
+    const json = JSON.stringify(Array.from({ length: 30 }, (_, at) => `host-${at}`));
+    await env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 998) INSERT INTO allowed_networks (value, comment, created_ms, actor, bouncers_json) SELECT '198.18.' || (i / 256) || '.' || (i % 256), 'x', 1, 'x', ? FROM n`,
+    )
+      .bind(json)
+      .run();
+    const allowFor = (count: number) =>
+      allow(`192.0.2.${count}`, { bouncers: Array.from({ length: count }, (_, at) => `host-${at}`) });
+    expect((await allowFor(30)).status).toBe(201);
+    expect((await allowFor(1)).body.detail).toContain('30000 bouncers');
   });
 
   test('has fewer with *: 100 in all entries together', async () => {

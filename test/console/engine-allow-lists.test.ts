@@ -149,6 +149,6 @@ test('where nobody’s are read the page says so', () =>
   wake({ default: 'a.example' }, async () => {
     const browser = await signedIn(operatorToken, asked);
     expect(wordsOf(await browser.get(page))).toContain(
-      'Those of no engine are read: it takes UPSTREAM_ALLOWLISTS',
+      'No engine’s allow-lists are read: set UPSTREAM_ALLOWLISTS',
     );
   }));

@@ -8,7 +8,7 @@ import { choose, entriesOf, listView } from '../../src/lists/entries.ts';
 import { forms, textOf, type Format } from '../../src/lists/formats.ts';
 import { readListName } from '../../src/lists/names.ts';
 import { readListOptions, type ListOptions } from '../../src/lists/options.ts';
-import { createAllowed, withheldBy, noneAllowed, type Allowed } from '../../src/mirror/allowed.ts';
+import { createAllowed, fromWhom, noneAllowed, type Allowed } from '../../src/mirror/allowed.ts';
 import { createRow } from '../../src/mirror/decisions.sql.ts';
 import { applyChange, createMirror, type Mirror } from '../../src/mirror/memory.ts';
 import { asWithheld } from '../../src/mirror/mirror.ts';
@@ -59,7 +59,7 @@ function rowOf(id: number, { value, origin, untilMs }: Ban): Row {
 function mirrorOf(bans: readonly Ban[], allowed: Allowed): Mirror {
   const rows = bans
     .map((each, at) => rowOf(at + 1, each))
-    .map((row) => asWithheld(row, withheldBy(allowed, row)));
+    .map((row) => asWithheld(row, fromWhom(allowed, row)));
   const keptBack = { values: () => [], of: () => [] };
   const mirror = createMirror(rows, { sequence: rows.length, purgedSequence: 0 }, keptBack);
   mirror.allowed = allowed;

@@ -13,9 +13,9 @@ import {
   sliceValues,
   sweepAllowList,
 } from '../../src/mirror/allow-list.ts';
-import { patternsOf, withheldBy, type AllowedEntry } from '../../src/mirror/allowed.ts';
+import { patternsOf, fromWhom, type AllowedEntry } from '../../src/mirror/allowed.ts';
 import { openStore, remove, type Store } from '../../src/mirror/mirror.ts';
-import { translate } from '../../src/mirror/patterns.ts';
+import { resolveNames } from '../../src/mirror/patterns.ts';
 import { commitSync, type Sync } from '../../src/mirror/sync.ts';
 import { matcher } from '../../src/mirror/view.ts';
 import { changesSince } from '../../src/stream/delta.ts';
@@ -79,7 +79,7 @@ function client(store: Store, name = 'web-1') {
   };
 }
 const viewFor = ({ patterns }: Store['mirror'], bouncer: string) =>
-  translate({ ...everything, bouncer }, new Map(), patterns);
+  resolveNames({ ...everything, bouncer }, new Map(), patterns);
 const servedBy = (mirror: Store['mirror'], name = 'web-1'): string[] => {
   const matches = matcher(viewFor(mirror, name));
   const rows = [...mirror.byId.values()].filter(matches);
@@ -141,7 +141,7 @@ test('entries are read, and looked for, in slices', () =>
     const [read] = store.mirror.allowed.entries;
     await setAllowList(store, [...entries, entry(10_001, addressOf(1))], clock);
     expect(store.mirror.allowed.entries[0]?.network).toBe(read?.network);
-    expect(withheldBy(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
+    expect(fromWhom(store.mirror.allowed, { scope: 'Ip', canonicalValue: addressOf(1) })).toBe(true);
     pauses = 0;
     sync(store, {
       add: Array.from({ length: 6_000 }, (_, at) => decision(at + 2, `203.0.${at >> 8}.${at & 255}`)),
@@ -258,7 +258,7 @@ test(
             await setAllowList(store, entries, clock);
             for (const bouncer of bouncers) bouncer.poll(store);
             for (const row of store.mirror.byId.values()) {
-              expect(row.withheld).toEqual(withheldBy(store.mirror.allowed, row));
+              expect(row.withheld).toEqual(fromWhom(store.mirror.allowed, row));
             }
             // A start has the same.
             const { mirror } = openStore(storage, settings);

@@ -8,9 +8,9 @@ import {
   notAllowed,
   isAllowedFor,
   readEntry,
-  someOn,
+  entriesForSomeOn,
   touching,
-  withheldBy,
+  fromWhom,
   withoutAllowed,
   withoutGaps,
   type ReadEntry,
@@ -88,13 +88,15 @@ test('entries for some bouncers are found as those for all are, and hold for no 
         entries.map((each, id) => ({ ...each, id, value: formatNetwork(each.network), expiresMs: null })),
       );
       const shares = entries.filter((entry) => covers(entry.network, range) || covers(range, entry.network));
-      const found = someOn(allowed, range).map(({ value, bouncers }) => `${value} ${bouncers?.join()}`);
+      const found = entriesForSomeOn(allowed, range).map(
+        ({ value, bouncers }) => `${value} ${bouncers?.join()}`,
+      );
       expect(found.sort()).toEqual(
         shares.map((each) => `${formatNetwork(each.network)} ${each.bouncers.join()}`).sort(),
       );
       const patterns = [...new Set(shares.flatMap(({ bouncers }) => bouncers))].sort();
       const row = { scope: 'Range', canonicalValue: formatNetwork(range) };
-      expect(withheldBy(allowed, row) ?? []).toEqual(patterns);
+      expect(fromWhom(allowed, row) ?? []).toEqual(patterns);
       for (const pattern of ['a', 'b', 'c']) {
         expect(isAllowedFor(allowed, range, [pattern])).toBe(patterns.includes(pattern));
       }
