@@ -6,6 +6,7 @@ import { hash, randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { cpuSeconds } from '../bench/cpu.ts';
+import { median } from '../bench/table.ts';
 import { describeWith } from '../lab/ability.ts';
 import { postAlert } from '../lab/alert.ts';
 import { type Churn, startChurn } from '../lab/churn.ts';
@@ -16,7 +17,7 @@ import { type Fleet, type FleetMember, type Held, nameOf, startFleet } from '../
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { pullList } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
-import { median, numberOf, watchMemory } from '../lab/soak.ts';
+import { numberOf, watchMemory } from '../lab/soak.ts';
 import { until } from '../lab/wait.ts';
 
 /** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=60 SOAK_DECISIONS=50000. */

@@ -8,9 +8,6 @@ export function numberOf(name: string, otherwise: number): number {
   return Number(text);
 }
 
-export const median = (numbers: readonly number[]): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN;
-
 const sampleMs = 500;
 
 /** The resident memory of a process, again and again. */
