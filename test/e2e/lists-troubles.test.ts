@@ -21,12 +21,14 @@ const all = Object.keys(kinds);
 /** Of which no page says what they do when they are blamed. */
 const unknown = ['fortigate', 'cisco', 'pfsense', 'sophos', 'f5', 'checkpoint'];
 
+type Devices = Readonly<Record<string, Appliance>>;
+
 interface World {
   engine: ListEngine;
   lapidary: Lapidary;
   front: Front;
   keys: Readonly<Record<string, string>>;
-  devices: Readonly<Record<string, Appliance>>;
+  devices: Devices;
 }
 
 interface Trouble {
@@ -39,6 +41,14 @@ interface Trouble {
   end(world: World): unknown;
 }
 
+const ofAll = <T>(what: (name: string) => T): Record<string, T> =>
+  Object.fromEntries(all.map((name) => [name, what(name)]));
+const startAll = (url: string, keys: Readonly<Record<string, string>>): Devices =>
+  ofAll((name) => startAppliance(url, kinds[name]!, keys[name]!));
+const bansOf = (devices: Devices, nowMs?: number) => ofAll((name) => devices[name]!.bans(nowMs));
+const toldOf = (devices: Devices) => ofAll((name) => devices[name]!.statuses.at(-1));
+/** Who has an ETag is told that its list has not changed. */
+const allTold = (status: number) => ofAll((name) => (status === 200 && name === 'fortigate' ? 304 : status));
 const each = (count: (name: string) => unknown): Promise<unknown[]> => Promise.all(all.map(count));
 const patch = ({ lapidary }: World, policy: object) =>
   each(async (name) => {
@@ -176,22 +186,17 @@ describe('each kind of appliance', () => {
     await world?.engine.close();
   });
 
-  const bans = () => Object.fromEntries(all.map((name) => [name, world.devices[name]!.bans()]));
+  const bans = () => bansOf(world.devices);
   const refresh = () => each((name) => world.devices[name]!.refresh());
 
   test.each([...ours, ...admins])('$name', async ({ status, costs, begin, end }) => {
-    world.devices = Object.fromEntries(
-      all.map((name) => [name, startAppliance(world.lapidary.url, kinds[name]!, world.keys[name]!)]),
-    );
+    world.devices = startAll(world.lapidary.url, world.keys);
     await refresh();
     expect(bans()).toEqual(banned);
 
     await begin(world);
     await refresh();
-    // Who has an ETag is told that its list has not changed.
-    const told = all.map((name) => [name, world.devices[name]!.statuses.at(-1)]);
-    const same = (name: string) => (status === 200 && name === 'fortigate' ? 304 : status);
-    expect(Object.fromEntries(told)).toEqual(Object.fromEntries(all.map((name) => [name, same(name)])));
+    expect(toldOf(world.devices)).toEqual(allTold(status));
     expect(bans()).toEqual({ ...banned, ...Object.fromEntries(costs.map((name) => [name, []])) });
 
     await end(world);
@@ -201,12 +206,9 @@ describe('each kind of appliance', () => {
 
   test('a day and more without an answer: Juniper’s hold-interval and the timeouts of RouterOS, and no other', async () => {
     const { lapidary, keys } = world;
-    const devices = Object.fromEntries(
-      all.map((name) => [name, startAppliance(lapidary.url, kinds[name]!, keys[name]!)]),
-    );
+    const devices = startAll(lapidary.url, keys);
     const startMs = Date.now();
-    const bansAt = (nowMs: number) =>
-      Object.fromEntries(all.map((name) => [name, devices[name]!.bans(nowMs)]));
+    const bansAt = (nowMs: number) => bansOf(devices, nowMs);
     await each((name) => devices[name]!.refresh(startMs));
     const day = 86_400_000;
     const nobody = 'http://127.0.0.1:1';
@@ -229,29 +231,26 @@ test('while D1 is silent a key that nobody has seen yet costs no list, nor does 
       const { status } = await lapidary.operator('POST', '/decisions', { value, scope, duration: '4h' });
       expect(status).toBe(201);
     }
-    const devices: Record<string, Appliance> = {};
     const keys: Record<string, string> = {};
+    for (const name of all) keys[name] = await lapidary.addBouncer(name);
+    const devices = startAll(lapidary.url, keys);
+    await each((name) => devices[name]!.refresh());
     for (const name of all) {
-      devices[name] = startAppliance(lapidary.url, kinds[name]!, await lapidary.addBouncer(name));
-      await devices[name].refresh();
       keys[name] = (await lapidary.operator('POST', `/bouncers/${name}/rotate`, { grace: '1h' })).body.key;
     }
     // What was known was asked for anew after a change.
     await each((name) => devices[name]!.refresh());
-    const told = () => Object.fromEntries(all.map((name) => [name, devices[name]!.statuses.at(-1)]));
-    const bans = () => Object.fromEntries(all.map((name) => [name, devices[name]!.bans()]));
-    const allTold = (status: number) =>
-      Object.fromEntries(all.map((name) => [name, status === 200 && name === 'fortigate' ? 304 : status]));
+    const now = () => [toldOf(devices), bansOf(devices)];
     await lapidary.silence();
     await each((name) => devices[name]!.refresh());
-    expect([told(), bans()]).toEqual([allTold(200), banned]);
+    expect(now()).toEqual([allTold(200), banned]);
     // Their admins type the new keys in just now.
     await each((name) => devices[name]!.password(keys[name]!));
     await each((name) => devices[name]!.refresh());
-    expect([told(), bans()]).toEqual([allTold(503), banned]);
+    expect(now()).toEqual([allTold(503), banned]);
     await lapidary.open();
     await each((name) => devices[name]!.refresh());
-    expect([told(), bans()]).toEqual([allTold(200), banned]);
+    expect(now()).toEqual([allTold(200), banned]);
   } finally {
     await lapidary.close();
   }

@@ -21,8 +21,6 @@ const value = '192.0.2.1';
 
 let isolates: Isolates;
 let pid = 0;
-/** Of what scrapes metrics. */
-let scraper = '';
 const crowd: Client[] = [];
 const keys = Array.from({ length: Math.ceil(clients / hosts) }, (_, at) => `key-of-the-crowd-${at}`);
 
@@ -30,8 +28,6 @@ beforeAll(async () => {
   isolates = await startIsolates(2);
   pid = (await isolates.pids()).workerd;
   const [{ operator }] = isolates.all as [Isolate];
-  const body = { name: 'scraper', role: 'metrics', expires_in: '1h' };
-  scraper = (await operator('POST', '/operator-tokens', body)).body.token;
   const rows = keys.map((key, at) => {
     return { name: `crowd-${at}`, api_key: createHash('sha512').update(key).digest('hex') };
   });
@@ -78,12 +74,6 @@ async function untilBanned(client: Client): Promise<void> {
   }
 }
 
-/** As the metrics say it. */
-async function waitingPolls({ url }: Isolate): Promise<number> {
-  const response = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${scraper}` } });
-  return Number(/^lapidary_feed_waiting_polls (\d+)$/m.exec(await response.text())?.[1] ?? NaN);
-}
-
 test(
   'each has the ban, and while nothing changes the object is asked once a second',
   async () => {
@@ -109,7 +99,7 @@ test(
       async (saw) => {
         // In a large crowd some are always between two requests. Such metrics are large, too.
         await delay(1_000);
-        const now = await waitingPolls(second);
+        const now = await isolates.waitingPolls(second);
         saw([now, problems.length, problems[0]]);
         return now >= 0.95 * clients;
       },

@@ -18,12 +18,8 @@ import { until } from '../lab/wait.ts';
 const bans = Number(process.env['WAIT_BANS'] ?? 2);
 
 let isolates: Isolates;
-/** Of what scrapes metrics. */
-let scraper: string;
 beforeAll(async () => {
   isolates = await startIsolates(2);
-  const body = { name: 'scraper', role: 'metrics', expires_in: '1h' };
-  scraper = (await isolates.all[0]!.operator('POST', '/operator-tokens', body)).body.token;
 });
 afterAll(() => isolates?.close());
 
@@ -75,7 +71,7 @@ function hold({ url }: Isolate, key: string): Socket {
 }
 
 const isWaiting = (isolate: Isolate, count: number) => async (saw: (thing: unknown) => void) => {
-  const now = await waitingPolls(isolate);
+  const now = await isolates.waitingPolls(isolate);
   saw(now);
   return now === count;
 };
@@ -89,7 +85,7 @@ test('a client that hangs up gives its place back, and is told of the change whe
   await until('all of them wait', isWaiting(first, 4));
   // A fifth of one bouncer does not wait: it is answered before any of them.
   expect(isNothing(await poll(first, key, 'wait=50'))).toBe(true);
-  expect(await waitingPolls(first)).toBe(4);
+  expect(await isolates.waitingPolls(first)).toBe(4);
   for (const socket of sockets) socket.resetAndDestroy();
   await until('none waits', isWaiting(first, 0));
   const gone = hold(first, key);
@@ -118,21 +114,13 @@ test('a client that is stopped and started again and again is answered each time
       );
     socket.end();
   }
-  expect(await waitingPolls(first)).toBe(4);
+  expect(await isolates.waitingPolls(first)).toBe(4);
   await isolates.ban('198.51.100.10');
   for (let answers = 0; answers < 2; answers++) {
     expect(valuesOf((await poll(first, key, 'wait=50')).new)).toContain('198.51.100.10');
   }
   await until('none waits', isWaiting(first, 0));
 });
-
-/** As `/metrics` says it. */
-async function waitingPolls({ url }: Isolate): Promise<number> {
-  const response = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${scraper}` } });
-  const text = await response.text();
-  if (response.status !== 200) throw new Error(`${response.status}: ${text}`);
-  return Number(/^lapidary_feed_waiting_polls (\d+)$/m.exec(text)?.[1] ?? NaN);
-}
 
 describeWith('the client of docs/long-polling.md', ['netns'], () => {
   let lapidary: Lapidary;

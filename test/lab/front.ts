@@ -1,14 +1,12 @@
 // What may stand between a device and Lapidary and be out of order: a proxy that cuts answers off, or is silent.
 import { createServer, request } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { listen, type Listening } from './listen.ts';
 
-export interface Front {
-  url: string;
+export interface Front extends Listening {
   /** Each body ends after its first half; the headers promise all of it. */
   cut(): void;
   /** No question is answered. */
   silence(): void;
-  close(): Promise<void>;
 }
 
 export async function startFront(target: string): Promise<Front> {
@@ -28,15 +26,9 @@ export async function startFront(target: string): Promise<Front> {
     asked.on('error', () => response.destroy());
     asked.end();
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    ...(await listen(server)),
     cut: () => void (mode = 'cut'),
     silence: () => void (mode = 'silent'),
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
   };
 }

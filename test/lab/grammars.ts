@@ -200,7 +200,9 @@ export function mikrotik(file: string): Reading<RouterEntry> {
     const entry = entryIn(said['address'] ?? '', readNetwork);
     if (typeof entry === 'string') return entry;
     if (entry.family !== (menu === 'ip' ? 4 : 6)) return 'of the other family';
-    if (known.size === known.add(`${list} ${entry.text}`).size) return 'there twice';
+    const id = `${list} ${entry.text}`;
+    if (known.has(id)) return 'there twice';
+    known.add(id);
     return { ...entry, list, hours: Number(hours) };
   });
   return read(file);

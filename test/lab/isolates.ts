@@ -2,7 +2,7 @@
 // and the same object of the feed. As Cloudflare runs it, where every location has isolates of its own. Each counts what
 // it asks the object, and its clock can be set.
 import { startAgain } from './again.ts';
-import { type Lapidary, type LapidaryOptions, operatorAt, startLapidary } from './lapidary.ts';
+import { type Lapidary, type LapidaryOptions, operatorAt, operatorToken, startLapidary } from './lapidary.ts';
 
 export interface Isolates extends Pick<
   Lapidary,
@@ -12,6 +12,8 @@ export interface Isolates extends Pick<
   all: readonly Isolate[];
   /** How often they asked the object since the last call, by its method. */
   takeCalls(): Promise<Record<string, number>>;
+  /** How many polls wait in one of them, as its metrics say it. */
+  waitingPolls(isolate: Isolate): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -91,6 +93,13 @@ export async function startIsolates(count: number, options: LapidaryOptions = {}
         for (const [method, times] of Object.entries(calls)) sum[method] = (sum[method] ?? 0) + times;
       }
       return sum;
+    },
+    async waitingPolls({ url }) {
+      const authorization = `Bearer ${await operatorToken(lapidary.stateDir)}`;
+      const response = await fetch(`${url}/metrics`, { headers: { authorization } });
+      const text = await response.text();
+      if (response.status !== 200) throw new Error(`${response.status}: ${text}`);
+      return Number(/^lapidary_feed_waiting_polls (\d+)$/m.exec(text)?.[1] ?? NaN);
     },
   };
 }

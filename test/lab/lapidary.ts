@@ -86,10 +86,13 @@ export function workerdsOn(stateDir: string): number[] {
     .map(({ pid }) => pid);
 }
 
+export const operatorToken = async (stateDir: string): Promise<string> =>
+  (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
+
 /** The operator API at `url`, opened by the token that is kept in `stateDir`. */
 export function operatorAt(url: string, stateDir: string): Lapidary['operator'] {
   return async (method, path, body, headers = {}) => {
-    const token = (await readFile(join(stateDir, 'operator-token'), 'utf8')).trim();
+    const token = await operatorToken(stateDir);
     const response = await fetch(`${url}/api/v1${path}`, {
       method,
       headers: { authorization: `Bearer ${token}`, ...headers },

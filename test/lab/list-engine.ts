@@ -1,12 +1,10 @@
 // An engine that has one list and never changes it, where a real one would take too long or can not be in trouble.
 import { createServer, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { listen, type Listening } from './listen.ts';
 
-export interface ListEngine {
-  url: string;
+export interface ListEngine extends Listening {
   /** It answers 500. */
   trouble: boolean;
-  close(): Promise<void>;
 }
 
 /** Written as it is read, so that it may be longer than memory. */
@@ -35,15 +33,6 @@ export async function startListEngine(count: number, valueAt: (at: number) => st
     write();
   }
 
-  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
-  const engine: ListEngine = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    trouble: false,
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  const engine: ListEngine = { ...(await listen(server)), trouble: false };
   return engine;
 }

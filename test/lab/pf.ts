@@ -1,4 +1,4 @@
-// A table of pf, as `pfctl -t NAME -T replace -f FILE` loads it: pfctl(8), and pf.conf(5), TABLES. No Debian has pfctl.
+// A table of pf, as `pfctl -t NAME -T replace -f FILE` loads it: pfctl(8), and pf.conf(5), TABLES. Debian has no pfctl.
 import { entryOf, nameOf, readNetwork, type Entry, type Reading } from './spans.ts';
 
 /** pfctl's buffer for an entry, with the NUL behind it. */
@@ -20,8 +20,11 @@ export function readTable(file: string): Reading {
     if (text.length > longestEntry) refused.push(`longer than pfctl's buffer: ${text.slice(0, 20)}…`);
     else if (!span) refused.push(`would be looked up: ${text}`);
     else if (text.startsWith('!')) refused.push(`is let through: ${text}`);
-    else if (known.size === known.add(nameOf(span)).size) refused.push(`there twice: ${text}`);
-    else entries.push(entryOf(span, text));
+    else if (known.has(nameOf(span))) refused.push(`there twice: ${text}`);
+    else {
+      known.add(nameOf(span));
+      entries.push(entryOf(span, text));
+    }
   }
   return { entries, refused };
 }

@@ -14,14 +14,14 @@ export interface Router {
 
 type Value = string | number | boolean | readonly string[];
 
-/** Text within brackets, braces, parentheses or quotes belongs together. */
-const together = String.raw`"(?:[^"\\]|\\.)*"`;
+/** A text in quotes, with what is escaped in it. */
+const quoted = String.raw`"(?:[^"\\]|\\.)*"`;
 
 /** Splits where a separator stands outside of all brackets and quotes. */
 function split(text: string, separator: RegExp): string[] {
   const parts = [''];
   let depth = 0;
-  for (const [token] of text.matchAll(new RegExp(`${together}|[^]`, 'g'))) {
+  for (const [token] of text.matchAll(new RegExp(`${quoted}|[^]`, 'g'))) {
     if (/^[[{(]$/.test(token)) depth++;
     if (/^[\]})]$/.test(token)) depth--;
     if (depth === 0 && separator.test(token)) parts.push('');
@@ -50,25 +50,23 @@ export function startRouter(base: string, key: string): Router {
   const living = (nowMs: number): string[] =>
     [...entries].filter(([, until]) => until > nowMs).map(([id]) => id);
 
+  /** Within parentheses: one operator, and what stands on both sides of it. */
+  function resultOf(text: string, variables: Map<string, Value>): Value {
+    const [, left = '', operator, right = ''] = /^(.+) ([.+>]) (.+)$/.exec(text) ?? [];
+    if (operator === undefined) throw new Error(`this router does not know (${text})`);
+    const [a, b] = [valueOf(left, variables), valueOf(right, variables)];
+    if (operator === '.') return `${a as string}${b as string}`;
+    return operator === '+' ? Number(a) + Number(b) : Number(a) > Number(b);
+  }
+
   function valueOf(text: string, variables: Map<string, Value>): Value {
-    for (const [operator, apply] of [
-      [/^>$/, (a: Value, b: Value) => Number(a) > Number(b)],
-      [/^\+$/, (a: Value, b: Value) => Number(a) + Number(b)],
-      [/^\.$/, (a: Value, b: Value) => `${a as string}${b as string}`],
-    ] as const) {
-      const parts = split(text, operator);
-      // A point within a word, as of an address, is no operator.
-      if (parts.length === 2 && / [.+>] /.test(text)) {
-        return apply(valueOf(parts[0]!, variables), valueOf(parts[1]!, variables));
-      }
-    }
     const nested = inside(text, '(', ')');
-    if (nested !== undefined) return valueOf(nested, variables);
+    if (nested !== undefined) return resultOf(nested, variables);
     const asked = inside(text, '[', ']');
     if (asked !== undefined) return find(asked, variables);
-    const quoted = inside(text, '"', '"');
-    if (quoted !== undefined) {
-      return quoted.replace(/\\([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)));
+    const said = inside(text, '"', '"');
+    if (said !== undefined) {
+      return said.replace(/\\([0-9A-F]{2})/g, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)));
     }
     if (!text.startsWith('$')) return text;
     const value = variables.get(text.slice(1));

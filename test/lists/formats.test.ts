@@ -1,8 +1,7 @@
-// Each format, line by line, and held against what each vendor's page says of a line.
+// Each format, line by line, and the names of the lists.
 import { expect, test } from 'vitest';
 import { formats, forms, textOf, type Entry, type Format } from '../../src/lists/formats.ts';
 import { listNames, readListName } from '../../src/lists/names.ts';
-import { grammars } from '../lab/grammars.ts';
 
 const hour = 3_600_000;
 
@@ -117,21 +116,6 @@ test('an empty list is no line', () => {
   });
   expect(JSON.parse(written('json', []))).toEqual([]);
   expect(JSON.parse(written('json'))).toEqual(golden.plain);
-});
-
-test.each(listNames)('%s: its vendor’s devices read every line', (name) => {
-  const { format, family, hostsOnly } = readListName(name)!;
-  const fitting = entries.filter((entry) => {
-    return (
-      (!hostsOnly || entry.prefixBits === (entry.family === 4 ? 32 : 128)) &&
-      (family ?? entry.family) === entry.family
-    );
-  });
-  const { entries: read, refused } = grammars[name](written(format, fitting));
-  expect([refused, read.length]).toEqual([
-    [],
-    fitting.filter(({ family }) => forms[format].families.includes(family)).length,
-  ]);
 });
 
 test('names: each with and without .txt, no others', () => {
