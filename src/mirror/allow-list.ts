@@ -1,6 +1,6 @@
 // The allow-list in the feed: a change of it withholds decisions, or has them served again. Both are changes of the log like
-// any other: a withheld decision leaves a tombstone and stays as a row that no view has; one that is served again is added
-// anew. So every bouncer gets `deleted` or `new` with its next poll, whoever answers it.
+// any other: a withheld decision leaves a tombstone and stays as a row that no view has, or none of the bouncers that the entry
+// is for; one that is served again is added anew. So every bouncer gets `deleted` or `new` with its next poll, whoever answers it.
 //
 // D1 has the truth. The feed's storage has a copy. Entries end by our clock, as decisions do. One that has ended stays in the
 // copy until D1 deletes it, since the clock may be set back.

@@ -5,7 +5,7 @@
 // the entries say, a change of the list was broken off. Losing the entries serves what is withheld until D1 and the engines are
 // read again; losing what is withheld repeats removals. Each table is made when it is first written.
 
-import type { Row } from '../formats/decision.ts';
+import type { Row, Withheld } from '../formats/decision.ts';
 import { sameWithheld, type AllowedEntry, type EngineList } from './allowed.ts';
 import { createMissing } from './decisions.sql.ts';
 import type { Change } from './memory.ts';
@@ -54,8 +54,8 @@ export function readAllowed(sql: SqlStorage): StoredEntry[] {
 }
 
 /** From whom decisions are withheld, by their `rowId`s. */
-export function readWithheld(sql: SqlStorage): Map<number, Exclude<Row['withheld'], undefined>> {
-  const withheld = new Map<number, Exclude<Row['withheld'], undefined>>();
+export function readWithheld(sql: SqlStorage): Map<number, Withheld> {
+  const withheld = new Map<number, Withheld>();
   if (hasTable(sql, 'withheld')) {
     for (const [rowId] of sql.exec(`SELECT row_id FROM withheld`).raw()) withheld.set(rowId as number, true);
   }

@@ -30,8 +30,7 @@ export interface Touched {
 const mostPatterns = 50_000;
 
 function patternsIn(rows: readonly Row[]): number {
-  const lists = new Set(rows.map(({ withheld }) => withheld));
-  return [...lists].reduce((sum, list) => sum + (typeof list === 'object' ? list.length : 0), 0);
+  return listsIn(rows).reduce((sum, list) => sum + list.length, 0);
 }
 
 /** Null: more than `most` changes, many more rows, or changes that are forgotten. */
@@ -78,16 +77,18 @@ export function applyTouched(part: Mirror, { sequence, respelled, ...touched }: 
 
 /** The rows with lists of patterns that rows of the part have, where they are equal: each answer brings lists of its own. */
 function withKnownLists({ added, removed }: Mirror, rows: readonly Row[]): Row[] {
-  const lists = new Map<string, readonly string[]>();
-  const note = (list: Row['withheld']): void => {
-    if (typeof list === 'object') lists.set(list.join(), list);
-  };
-  if (!rows.some(({ withheld }) => typeof withheld === 'object')) return [...rows];
-  for (const list of new Set([...rows, ...added, ...removed].map(({ withheld }) => withheld))) note(list);
+  if (listsIn(rows).length === 0) return [...rows];
+  // Of equal lists the last one counts: that of the part.
+  const lists = new Map(listsIn([...rows, ...added, ...removed]).map((list) => [list.join(), list]));
   return rows.map((row) => {
     const known = typeof row.withheld === 'object' ? lists.get(row.withheld.join()) : undefined;
     return known ? { ...row, withheld: known } : row;
   });
+}
+
+/** The different lists of patterns that some rows have. */
+function listsIn(rows: readonly Row[]): (readonly string[])[] {
+  return [...new Set(rows.map(({ withheld }) => withheld))].filter((list) => typeof list === 'object');
 }
 
 function sameRow({ byId }: Mirror, row: Row): Row | undefined {

@@ -189,6 +189,7 @@ export function createSentTo(
   return ({ name, limits: named, refused }, { clients, seenMs, following: all }, nowMs) => {
     const bounds = resolveNames({ ...everything, limits: named, bouncer: name }, names, mirror.patterns);
     const { limits } = bounds;
+    const isWithheld = withheldFrom(bounds);
     const looksOf = looksWith(bounds);
     const following = recentOf(all, nowMs);
     return { seenMs, clients, sentOf };
@@ -198,11 +199,9 @@ export function createSentTo(
       const counted = { twice: 0, once: 0, 'not-yet': 0, never: 0 };
       const refusedBy = refused ? [refused] : [];
       if (following.length === 0) {
-        const why = [
-          ...refusedBy,
-          ...withheld(bounds, row),
-          ...(limits ? leftOutBy('view', limits, row) : []),
-        ];
+        const why: Why[] = [...refusedBy];
+        if (isWithheld(row)) why.push('allow-list');
+        if (limits) why.push(...leftOutBy('view', limits, row));
         const state = why.length > 0 ? 'never' : clients > 0 ? 'asks' : 'unknown';
         return { id: row.id, state, why, insteadId: null, clients: counted };
       }
@@ -268,14 +267,15 @@ function lookAt(
 ): Looks {
   const { limits } = view;
   const matches = matcher(view);
+  const isWithheld = withheldFrom(view);
   const looked = rows.map((row): Looked => {
-    const ofView = limits ? leftOutBy('view', limits, row) : [];
-    const why = [...withheld(view, row), ...leftOutByRequest(view, row), ...ofView];
+    const why: Why[] = isWithheld(row) ? ['allow-list'] : [];
+    why.push(...leftOutByRequest(view, row));
+    if (limits) why.push(...leftOutBy('view', limits, row));
     const winner = why.length === 0 && view.dedup ? longest(mirror, row, matches) : undefined;
     return { why, target: winner ?? row };
   });
   const known = new Map<number, readonly number[]>();
-  const isWithheld = withheldFrom(view);
   const findFrom = (id: number): readonly number[] => {
     const baseline = baselines.byId.get(id);
     if (id !== 0 && !baseline) return [];
@@ -313,10 +313,6 @@ const everything: View = {
   dedup: false,
   limits: null,
 };
-
-function withheld(view: View, row: Row): Why[] {
-  return withheldFrom(view)(row) ? ['allow-list'] : [];
-}
 
 /** Each filter alone. */
 function leftOutBy<Of extends 'request' | 'view'>(of: Of, filters: Filters, row: Row) {

@@ -15,7 +15,7 @@ import { startEngine, type Engine } from '../lab/engine.ts';
 import { startLapidary, type Lapidary } from '../lab/lapidary.ts';
 import { pullList } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
-import { numberOf, watchMemory } from '../lab/soak.ts';
+import { comeToRest, numberOf, watchMemory } from '../lab/soak.ts';
 import { isHost, nameOf, readNetwork, union, without, type Span } from '../lab/spans.ts';
 import { until } from '../lab/wait.ts';
 
@@ -150,17 +150,6 @@ describeWith('two hundred appliances for long', ['lab', 'sqlite'], () => {
     return spansOf(bans.map(({ value }) => value));
   }
 
-  /** No request moves the engine any more: waits until time does not either, and Lapidary has what it has. */
-  async function rest(): Promise<void> {
-    await until('the short bans have ended', async () =>
-      (await pullList(direct)).every(({ duration }) => /^\d+h/.test(duration)),
-    );
-    await until('a full list is accepted', async () => {
-      const { ok, warning } = await lapidary.sync({ full: true });
-      return ok && warning === null;
-    });
-  }
-
   it(
     'leaves each of them with what it can have of the engine’s bans, in bounded memory',
     async () => {
@@ -203,7 +192,7 @@ describeWith('two hundred appliances for long', ['lab', 'sqlite'], () => {
           }),
       );
 
-      await rest();
+      await comeToRest(lapidary, [direct]);
       const banned = await truth();
       expect(without(spansOf(lasting), banned)).toEqual([]);
       await Promise.all(devices.map(refresh));

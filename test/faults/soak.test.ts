@@ -17,7 +17,7 @@ import { type Fleet, type FleetMember, type Held, nameOf, startFleet } from '../
 import { type Lapidary, startLapidary } from '../lab/lapidary.ts';
 import { pullList } from '../lab/poller.ts';
 import { randomFrom } from '../lab/random.ts';
-import { numberOf, watchMemory } from '../lab/soak.ts';
+import { comeToRest, numberOf, watchMemory } from '../lab/soak.ts';
 import { until } from '../lab/wait.ts';
 
 /** The whole: SOAK_SECONDS=3600 SOAK_BOUNCERS=10000 SOAK_INTERVAL_SECONDS=60 SOAK_DECISIONS=50000. */
@@ -224,17 +224,6 @@ describeWith('many bouncers for long', ['lab', 'sqlite'], () => {
     );
   }
 
-  /** No request moves the engines any more: waits until time does not either, and Lapidary has what they have. */
-  async function rest(): Promise<void> {
-    await until('the short bans have ended', async () =>
-      (await Promise.all(direct.map(pullList))).flat().every(({ duration }) => /^\d+h/.test(duration)),
-    );
-    await until('a full list is accepted', async () => {
-      const { ok, warning } = await lapidary.sync({ full: true });
-      return ok && warning === null;
-    });
-  }
-
   it(
     'leaves each of them with what it may have of the engines’ bans, in the memory that it had before',
     async () => {
@@ -298,7 +287,7 @@ describeWith('many bouncers for long', ['lab', 'sqlite'], () => {
         }),
       );
 
-      await rest();
+      await comeToRest(lapidary, direct);
       const held = await truth();
       const sizes = limited.map(({ sees }) => new Set(held.filter(sees).map(nameOf)).size);
       say(`the limited see ${sizes.join(', ')} decisions`);

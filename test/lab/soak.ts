@@ -1,5 +1,9 @@
-// What long runs share: their switches, and the memory of a process again and again.
+// What long runs share: their switches, the memory of a process again and again, and how they come to rest.
 import { residentBytes } from '../bench/cpu.ts';
+import type { Lapi } from './enforcers.ts';
+import type { Lapidary } from './lapidary.ts';
+import { pullList } from './poller.ts';
+import { until } from './wait.ts';
 
 /** The switch of this name. What is no number would be an hour that shows nothing. */
 export function numberOf(name: string, otherwise: number): number {
@@ -21,4 +25,15 @@ export function watchMemory(pid: number) {
       samples.filter(({ atMs }) => atMs >= fromMs && atMs < toMs).map(({ megabytes }) => megabytes),
     stop: () => clearInterval(timer),
   };
+}
+
+/** When no request moves the engines any more: waits until time does not either, and Lapidary has what they have. */
+export async function comeToRest(lapidary: Lapidary, engines: readonly Lapi[]): Promise<void> {
+  await until('the short bans have ended', async () =>
+    (await Promise.all(engines.map(pullList))).flat().every(({ duration }) => /^\d+h/.test(duration)),
+  );
+  await until('a full list is accepted', async () => {
+    const { ok, warning } = await lapidary.sync({ full: true });
+    return ok && warning === null;
+  });
 }
