@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 
 const folder = mkdtempSync(join(tmpdir(), 'lapidary-results-'));
@@ -20,6 +20,8 @@ const printed = [];
 let broken = false;
 /** The suites in which something failed that is no test. */
 const outside = [];
+/** What failed, each as a few lines: where, and why. */
+const failures = [];
 
 for (const suite of ['workerd', 'real']) {
   const output = join(folder, `${suite}.json`);
@@ -36,7 +38,8 @@ for (const suite of ['workerd', 'real']) {
   try {
     const report = readFileSync(output, 'utf8');
     printed.push({ where: `the report of the ${suite} suites`, text: report });
-    const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(report);
+    const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(report);
+    failures.push(...testResults.flatMap(failuresOf));
     totals.passed += numPassedTests;
     totals.failed += numFailedTests;
     totals.skipped += numPendingTests;
@@ -61,6 +64,9 @@ for (const suite of outside) {
     `the ${suite} suites failed outside their tests: see "Unhandled Errors" in what they printed`,
   );
 }
+// Once more, and at the end: a CI often keeps the last lines only.
+for (const failure of failures.slice(0, 20)) console.log(failure);
+if (failures.length > 20) console.log(`and ${failures.length - 20} more`);
 if (skipsMatter) console.error('tests were skipped that this machine should have run');
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 const good = !broken && leaks.length === 0 && totals.failed === 0 && totals.passed > 0 && !skipsMatter;
@@ -90,6 +96,20 @@ function run(suite, command, args) {
     child.on('error', () => resolve(1));
     child.on('close', (code) => resolve(code ?? 1));
   });
+}
+
+/** The failed tests of one file in vitest's report, or the file's own failure: its name, and the start of the reason. */
+function failuresOf({ name, status, message, assertionResults }) {
+  const failed = assertionResults.filter((test) => test.status === 'failed');
+  const file = relative(process.cwd(), name);
+  if (failed.length === 0) return status === 'failed' ? [failure(file, message)] : [];
+  return failed.map((test) => failure(`${file}: ${test.fullName}`, test.failureMessages.join('\n')));
+}
+
+/** The first ten lines of a reason below what failed. */
+function failure(what, reason) {
+  const lines = stripVTControlCharacters(reason).split('\n').slice(0, 10);
+  return [`failed: ${what}`, ...lines.map((line) => `  ${line.slice(0, 300)}`)].join('\n');
 }
 
 /** The names of the suites that were left out, by the reason. */

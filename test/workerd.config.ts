@@ -34,6 +34,7 @@ export default defineConfig({
     // All cores: most of a test is computing.
     maxWorkers: '100%',
     testTimeout: 60_000,
+    hookTimeout: 60_000,
     // Hundreds of tests have an engine in trouble, and the feed says so each time (rounds.ts).
     onConsoleLog: (line) => !/^(engine|list|hosted) [a-z-]+: /.test(line),
   },

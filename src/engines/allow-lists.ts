@@ -27,6 +27,8 @@ export interface AllowListStatus {
   readonly error: string | null;
   /** When they were last read; 0: not since the object woke. */
   readonly readMs: number;
+  /** Whether the engine is being asked. */
+  readonly isReading: boolean;
 }
 
 const intervalMs = 60_000;
@@ -51,7 +53,7 @@ export function createAllowLists(
   let token: string | null = null;
   let askedMs = -Infinity;
   let isReading = false;
-  let status: Omit<AllowListStatus, 'entries'> = { state: 'unread', skipped: 0, error: null, readMs: 0 };
+  let status: Omit<AllowListStatus, 'entries' | 'isReading'> = { state: 'unread', skipped: 0, error: null, readMs: 0 };
 
   /** The answer to one request, read whole. */
   const ask = async (path: string, init: Init): Promise<{ status: number; text: string }> => {
@@ -118,7 +120,7 @@ export function createAllowLists(
   };
 
   return {
-    status: (): AllowListStatus => ({ ...status, entries: countEngineEntries(store, handle) }),
+    status: (): AllowListStatus => ({ ...status, entries: countEngineEntries(store, handle), isReading }),
 
     /** Reads the lists if that is due. Runs in every round. Never throws. */
     async run(): Promise<void> {

@@ -10,6 +10,7 @@ import type { FollowAsk, StreamAsk } from '../../src/feed/questions.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
+import { waitUntil } from '../support/patience.ts';
 
 let engine: ModelEngine;
 
@@ -318,7 +319,7 @@ describe('an entry for some bouncers', () => {
     };
     const web = named('web-1', 1);
     const started = web.pull(true);
-    await vi.waitUntil(() => engine.requests.includes('/v1/decisions'), { timeout: 10_000 });
+    await waitUntil(() => engine.requests.includes('/v1/decisions'));
     expect((await allow('192.0.2.1', { bouncers: ['web-*'] })).status).toBe(201);
     release();
     await started;

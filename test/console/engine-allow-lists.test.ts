@@ -4,6 +4,7 @@ import { operatorToken } from '../support/http.ts';
 import { formOf, signedIn, wordsOf, type Browser, type Page } from '../support/console.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { makeToken } from '../support/operators.ts';
+import { waitUntil } from '../support/patience.ts';
 import {
   asked,
   awakeFeed,
@@ -52,7 +53,7 @@ async function saidOf(browser: Browser, name: string): Promise<string | undefine
 async function roundTo(state: string): Promise<void> {
   vi.setSystemTime(Date.now() + minute);
   await awakeFeed().alarm();
-  await vi.waitUntil(() => engineStatus('paris')?.allowLists?.state === state, { timeout: 20_000 });
+  await waitUntil(() => engineStatus('paris')?.allowLists?.state === state);
 }
 
 test('the page of the engines says how they stand', () =>

@@ -2,6 +2,7 @@
 import { beforeEach, expect, test, vi } from 'vitest';
 import { entriesIn } from '../../src/engines/allow-lists.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { waitUntil } from '../support/patience.ts';
 import { awakeFeed, down, engineStatus, listed, reader, sync, until, wake } from '../support/several.ts';
 
 const minute = 60_000;
@@ -37,8 +38,12 @@ async function round(): Promise<void> {
   vi.setSystemTime(Date.now() + minute);
   const asked = engine.requests.length;
   await awakeFeed().alarm();
-  await vi.waitUntil(() => engine.requests.slice(asked).some((path) => /allowlists|login/.test(path)));
-  await scheduler.wait(20);
+  await waitUntil(() => engine.requests.slice(asked).some((path) => /allowlists|login/.test(path)));
+  await waitUntil(() =>
+    awakeFeed()
+      .status()
+      .engines.every((each) => !each.allowLists?.isReading),
+  );
 }
 
 /** All decisions on both engines, as a new bouncer gets them. */
@@ -126,7 +131,7 @@ test('of the engine of UPSTREAM_URL are read with the account of a setting of it
     { default: 'a.example' },
     async () => {
       await awakeFeed().alarm();
-      await vi.waitUntil(() => engineStatus('default')?.allowLists?.state === 'ok');
+      await waitUntil(() => engineStatus('default')?.allowLists?.state === 'ok');
       expect(await served()).toEqual(['192.0.2.2']);
     },
     [],
@@ -217,13 +222,14 @@ test('engines have 10,000 entries together', () =>
       engine.allowLists = some(6_000, 18);
       third.allowLists = some(6_000, 19);
       await round();
-      await vi.waitUntil(() =>
-        [status(), engineStatus('second')?.allowLists].some((each) => each?.state === 'failing'),
-      );
-      await scheduler.wait(100);
-      const both = [status(), engineStatus('second')?.allowLists];
-      expect(both.map((each) => each?.entries).sort()).toEqual([0, 6_000]);
-      expect(both.find((each) => each?.state === 'failing')?.error).toMatch(/10000/);
+      const both = () => [status(), engineStatus('second')?.allowLists];
+      await waitUntil(() => both().every((each) => each?.readMs || each?.error));
+      expect(
+        both()
+          .map((each) => each?.entries)
+          .sort(),
+      ).toEqual([0, 6_000]);
+      expect(both().find((each) => each?.state === 'failing')?.error).toMatch(/10000/);
     },
     [office, { ...office, name: 'second', url: 'http://c.example' }],
   ));

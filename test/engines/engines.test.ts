@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { firstLocalId } from '../../src/formats/decision.ts';
 import { everything, limitsOf } from '../support/bouncer.ts';
 import { startModelEngines, type ModelEngine } from '../support/model-engine.ts';
+import { waitFor } from '../support/patience.ts';
 import {
   awakeFeed,
   both,
@@ -206,7 +207,7 @@ describe('an engine', () => {
       a.add({ value: '192.0.2.3', untilMs: until() });
       // Not waited for: it ends when the silent one is given up.
       void awakeFeed().alarm();
-      await vi.waitFor(() => expect(Object.keys(shown())).toContain('192.0.2.3'));
+      await waitFor(() => expect(Object.keys(shown())).toContain('192.0.2.3'));
     });
   });
 
@@ -271,12 +272,12 @@ test('a bouncer’s report goes to the engines that it reads', async () => {
     const metrics = '{"meta":{"window_size_seconds":60,"utc_now_timestamp":1},"items":[]}';
     awakeFeed().takeReport({ bouncer: 'all', metrics }, null);
     await awakeFeed().alarm();
-    await vi.waitFor(() => expect([a.metrics.length, b.metrics.length]).toEqual([1, 1]));
+    await waitFor(() => expect([a.metrics.length, b.metrics.length]).toEqual([1, 1]));
   });
   await wake(both, async () => {
     awakeFeed().takeReport({ bouncer: 'parisian', metrics: '{}' }, ['paris']);
     await awakeFeed().alarm();
-    await vi.waitFor(() => expect(b.metrics.length).toBe(2));
+    await waitFor(() => expect(b.metrics.length).toBe(2));
     expect(a.metrics.length).toBe(1);
     expect(b.metrics.map(({ headers }) => headers.get('x-api-key'))).toEqual(['paris', 'paris']);
   });

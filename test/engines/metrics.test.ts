@@ -6,6 +6,7 @@ import { reportOf } from '../../src/engines/metrics.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { feed } from '../support/bouncer.ts';
 import { addBouncer, asBouncer, operator } from '../support/http.ts';
+import { waitFor } from '../support/patience.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -41,7 +42,7 @@ async function alarm(afterMs = 10_000): Promise<void> {
 
 /** Until the object has what a bouncer reported beside its 201: then a round makes a post of it. */
 async function untilPosts(count: number): Promise<void> {
-  await vi.waitFor(async () => {
+  await waitFor(async () => {
     await alarm();
     expect(engine.metrics).toHaveLength(count);
   });

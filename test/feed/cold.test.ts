@@ -6,6 +6,7 @@ import type { WireDecision } from '../support/bouncer.ts';
 import { asBouncer, call, operator } from '../support/http.ts';
 import { type ModelEngine } from '../support/model-engine.ts';
 import { startEdge } from '../support/edge.ts';
+import { waitUntil } from '../support/patience.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -97,7 +98,7 @@ test('a start-up waits for the first full list', async () => {
     return engine.answer(target);
   };
   const started = get('/stream?startup=true');
-  await vi.waitUntil(() => engine.requests.includes('/v1/decisions'), { timeout: 10_000 });
+  await waitUntil(() => engine.requests.includes('/v1/decisions'));
   release();
   const { new: added } = await (await started).json<{ new: WireDecision[] }>();
   expect(values(added)).toEqual(['192.0.2.1']);

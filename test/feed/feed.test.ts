@@ -3,6 +3,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'c
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { bouncer, everything, feed } from '../support/bouncer.ts';
+import { waitUntil } from '../support/patience.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -409,7 +410,7 @@ test('what a lost delta carried while a full list came is found by another one',
     return answer;
   };
   const listed = feed().sync({ full: true, force: false });
-  await vi.waitUntil(() => engine.requests.at(-1) === '/v1/decisions', { timeout: 10_000 });
+  await waitUntil(() => engine.requests.at(-1) === '/v1/decisions');
   engine.expire(gone.id);
   engine.requests.push('lose');
   await feed().sync({ full: false, force: false });

@@ -15,6 +15,7 @@ import { activeRows } from '../../src/stream/selection.ts';
 import { everything, feed, limitsOf } from '../support/bouncer.ts';
 import { startModelEngine, startModelEngines, type ModelEngine } from '../support/model-engine.ts';
 import { decision, mirrorOf, network, step, take, type Spelled, type Step } from '../support/networks.ts';
+import { waitUntil } from '../support/patience.ts';
 import { awakeFeed, both, down, sync, wake } from '../support/several.ts';
 
 const hour = 3_600_000;
@@ -167,7 +168,7 @@ describe('an isolate before the feed', () => {
   /** One that has the filter. */
   const started = async (): Promise<Isolate> => {
     const isolate = createFeedClient();
-    await vi.waitUntil(async () => {
+    await waitUntil(async () => {
       await lookUp(isolate, of('198.51.100.1'));
       return !(lookUp(isolate, of('198.51.100.2')) instanceof Promise);
     });

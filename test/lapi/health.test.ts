@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { forgetLatest } from '../../src/feed/client.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 import { serveWith } from '../support/edge.ts';
+import { waitUntil } from '../support/patience.ts';
 
 beforeEach(() => {
   startModelEngine();
@@ -46,7 +47,7 @@ test('a thousand questions in a second are one to the feed, also those that come
   const opened = Promise.withResolvers<void>();
   reached = () => opened.promise;
   const answers = Array.from({ length: 500 }, health);
-  await vi.waitUntil(() => asked === 1);
+  await waitUntil(() => asked === 1);
   opened.resolve();
   expect(await Promise.all(answers)).toEqual(Array(500).fill(up));
   for (let i = 0; i < 500; i++) await health();
@@ -74,7 +75,7 @@ test('a question whose asker has no answer for a second is asked anew by the nex
   const opened = Promise.withResolvers<void>();
   reached = () => opened.promise;
   const first = health();
-  await vi.waitUntil(() => asked === 1);
+  await waitUntil(() => asked === 1);
   const second = health();
   reached = async () => undefined;
   pass(1_000);

@@ -6,6 +6,7 @@ import { feed } from '../support/bouncer.ts';
 import { startEdge } from '../support/edge.ts';
 import type { ModelEngine } from '../support/model-engine.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
+import { waitUntil } from '../support/patience.ts';
 import { watchWaits, type Stream } from '../support/waiting.ts';
 
 const path = '/v1/decisions/stream';
@@ -154,7 +155,7 @@ describe('no change is lost', () => {
     const other = await addBouncer('other');
     // Of a client that the object does not know, it does not say where it stands.
     const late = waits.begin(other, { bindings: { DECISION_FEED: { getByName: () => stub } } });
-    await vi.waitUntil(() => isAnswered.mock.calls.flat().includes('stream'), { timeout: 20_000 });
+    await waitUntil(() => isAnswered.mock.calls.flat().includes('stream'));
     await ban('192.0.2.1');
     expect(values(await poll())).toEqual(['192.0.2.1']);
     release();
@@ -253,7 +254,7 @@ describe('while the feed does not answer', () => {
   test('it waits on, and has the change once the feed is back', async () => {
     const late = await waiting('wait=50', bindings);
     await ban('192.0.2.1');
-    await vi.waitUntil(() => asked.filter((method) => method === 'follow').length > 1, { timeout: 20_000 });
+    await waitUntil(() => asked.filter((method) => method === 'follow').length > 1);
     expect(late.isOver()).toBe(false);
     isReached = true;
     expect(values(await late.stream())).toEqual(['192.0.2.1']);
@@ -276,7 +277,7 @@ describe('while the feed does not answer', () => {
     }
     asked = [];
     const startedMs = Date.now();
-    await vi.waitUntil(() => asked.length >= 3, { timeout: 20_000 });
+    await waitUntil(() => asked.length >= 3);
     expect(asked.every((method) => method === 'follow')).toBe(true);
     expect(asked.length).toBeLessThanOrEqual(1 + (Date.now() - startedMs) / 1000);
     await ban('192.0.2.1');

@@ -6,6 +6,7 @@ import { addBouncer, asBouncer, call, operator, operatorToken } from '../support
 import { wholeMinute } from '../support/minute.ts';
 import { startModelEngine, type ModelEngine } from '../support/model-engine.ts';
 import { bouncer, feed } from '../support/bouncer.ts';
+import { waitFor } from '../support/patience.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -179,7 +180,7 @@ test('an engine that fails is asked what it wrote, and its answer is forwarded',
   const headers = { authorization: 'Bearer a.b.c' };
   const posted = await call('/v1/alerts', { method: 'POST', body: '[]', headers });
   expect([posted.status, await posted.json()]).toEqual([500, { message: 'database is locked' }]);
-  await vi.waitFor(async () => expect((await feed().status()).decisions).toBe(2));
+  await waitFor(async () => expect((await feed().status()).decisions).toBe(2));
 });
 
 test('a machine whose name is hidden in a token’s padding, or not there at all, is the engine’s to refuse', async () => {

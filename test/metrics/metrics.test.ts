@@ -8,6 +8,7 @@ import { knownHost, makeHost } from '../support/hosts.ts';
 import { addBouncer, asBouncer, call, operator, operatorToken } from '../support/http.ts';
 import type { ModelEngine } from '../support/model-engine.ts';
 import { bearer, entryOf, freshIssuer, makeToken, watchOperators } from '../support/operators.ts';
+import { waitFor } from '../support/patience.ts';
 
 const hour = 3_600_000;
 let engine: ModelEngine;
@@ -536,7 +537,7 @@ describe('what a bouncer reports', () => {
       expect(lines.reduce((all, line) => all + Number(line.split(' ').at(-1)), 0)).toBe(sum);
       return lines.map((line) => line.slice('lapidary_bouncer_usage_total{bouncer="fw",'.length));
     };
-    return vi.waitFor(counted, 20_000);
+    return waitFor(counted);
   };
   const dropped = (value: unknown, origin = 'CAPI') => {
     return { name: 'dropped', unit: 'packet', value, labels: { origin, ip_type: 'ipv4' } };

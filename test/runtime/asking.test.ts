@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { createAsking } from '../../src/runtime/asking.ts';
 import { createConfirmation } from '../../src/store/confirmation.ts';
+import { waitFor } from '../support/patience.ts';
 
 const gone = new Promise<never>(() => undefined);
 afterEach(() => vi.restoreAllMocks());
@@ -33,7 +34,7 @@ describe('questions', () => {
     expect(asked.map(({ subjects }) => subjects)).toEqual([['a']]);
     asked[0]!.answer();
     expect(await first).toBe(0);
-    await vi.waitFor(() => expect(asked).toHaveLength(2));
+    await waitFor(() => expect(asked).toHaveLength(2));
     expect(asked[1]!.subjects).toEqual(['a', 'b', 'c']);
     asked[1]!.answer();
     // None of them was answered by a question that was put before it came.
@@ -58,7 +59,7 @@ describe('questions', () => {
     const others = [ask(null, 'b'), ask(null, 'c')];
     asked[0]!.fail();
     await expect(first).rejects.toThrow('down');
-    await vi.waitFor(() => expect(asked).toHaveLength(2));
+    await waitFor(() => expect(asked).toHaveLength(2));
     // Nobody answers this one.
     for (const other of others) await expect(other).rejects.toThrow('no answer in 1000 ms');
     expect(failures).toHaveLength(2);
@@ -70,7 +71,7 @@ describe('questions', () => {
     vi.spyOn(scheduler, 'wait').mockReturnValueOnce(gone);
     void ask(null, 'a');
     const others = [ask(null, 'a'), ask(null, 'b')];
-    await vi.waitFor(() => expect(asked).toHaveLength(2), { timeout: 5_000 });
+    await waitFor(() => expect(asked).toHaveLength(2));
     asked[1]!.answer();
     expect(await Promise.all(others)).toEqual([1, 1]);
   });
@@ -81,7 +82,7 @@ describe('questions', () => {
     const others = Array.from({ length: 2_500 }, (_, index) => ask(null, `${index}`));
     asked[0]!.answer();
     await first;
-    await vi.waitFor(() => expect(asked).toHaveLength(4));
+    await waitFor(() => expect(asked).toHaveLength(4));
     expect(asked.map(({ subjects }) => subjects.length)).toEqual([1, 1_000, 1_000, 500]);
     for (const { answer } of asked) answer();
     await Promise.all(others);

@@ -4,6 +4,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer, everything, feed, limitsOf, type WireDecision } from '../support/bouncer.ts';
 import { asBouncer, call, operator } from '../support/http.ts';
+import { waitFor } from '../support/patience.ts';
 import { refuseWrites } from '../support/storage.ts';
 import { isFull } from '../../src/store/unwritable.ts';
 import { type ModelEngine } from '../support/model-engine.ts';
@@ -70,7 +71,7 @@ test('the alarm that can not be set anew is set by whoever looks later, and its 
   empty();
   vi.setSystemTime(Date.now() + 4 * hour);
   expect((await get('/stream')).status).toBe(200);
-  await vi.waitFor(async () => expect(await alarmAt()).toBeGreaterThan(Date.now()));
+  await waitFor(async () => expect(await alarmAt()).toBeGreaterThan(Date.now()));
   await runDurableObjectAlarm(feed());
 });
 

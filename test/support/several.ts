@@ -7,6 +7,7 @@ import { DecisionFeed } from '../../src/feed/object.ts';
 import type { Listed } from '../../src/mirror/listing.ts';
 import { bouncer, type BouncerOptions } from './bouncer.ts';
 import { serveWith } from './edge.ts';
+import { waitUntil } from './patience.ts';
 
 /** Names of engines with their hosts. `default` is the one of UPSTREAM_URL. */
 export type Engines = Readonly<Record<string, string>>;
@@ -77,7 +78,7 @@ export async function readAllowLists(): Promise<void> {
   vi.setSystemTime(startMs);
   await awakeFeed().alarm();
   const isRead = ({ allowLists }: EngineStatus) => !allowLists || allowLists.readMs >= startMs;
-  await vi.waitUntil(() => awakeFeed().status().engines.every(isRead), { timeout: 20_000 });
+  await waitUntil(() => awakeFeed().status().engines.every(isRead));
 }
 
 /** Every active decision with its engine. */

@@ -5,10 +5,9 @@ import { vi } from 'vitest';
 import type { serve } from '../../src/app.ts';
 import type { waiting } from '../../src/feed/client.ts';
 import type { WireDecision } from './bouncer.ts';
+import { waitUntil } from './patience.ts';
 
 const path = '/v1/decisions/stream';
-/** Far less than the polls of the tests wait: one that ends by its own time fails its test. */
-const patience = { timeout: 20_000 };
 
 export interface Stream {
   new: WireDecision[];
@@ -44,7 +43,7 @@ export function watchWaits(isolate: { serve: typeof serve; waiting: typeof waiti
     );
     /** Its answer, before its time is up. */
     const ended = async (): Promise<Response> => {
-      await vi.waitUntil(() => isOver, patience);
+      await waitUntil(() => isOver);
       await waitOnExecutionContext(ctx);
       return answer;
     };
@@ -64,7 +63,7 @@ export function watchWaits(isolate: { serve: typeof serve; waiting: typeof waiti
       const looks = () => vi.mocked(isolate.waiting.told).mock.calls.length;
       const before = looks();
       const poll = begin(key, options);
-      await vi.waitUntil(() => poll.isOver() || looks() > before, patience);
+      await waitUntil(() => poll.isOver() || looks() > before);
       return poll;
     },
 
@@ -72,7 +71,7 @@ export function watchWaits(isolate: { serve: typeof serve; waiting: typeof waiti
     async looked(): Promise<void> {
       const before = mock.calls.length;
       const isDone = () => mock.settledResults.slice(before).some(({ type }) => type === 'fulfilled');
-      await vi.waitUntil(isDone, patience);
+      await waitUntil(isDone);
     },
 
     /** How many looks there were. */
