@@ -53,7 +53,12 @@ export function createAllowLists(
   let token: string | null = null;
   let askedMs = -Infinity;
   let isReading = false;
-  let status: Omit<AllowListStatus, 'entries' | 'isReading'> = { state: 'unread', skipped: 0, error: null, readMs: 0 };
+  let status: Omit<AllowListStatus, 'entries' | 'isReading'> = {
+    state: 'unread',
+    skipped: 0,
+    error: null,
+    readMs: 0,
+  };
 
   /** The answer to one request, read whole. */
   const ask = async (path: string, init: Init): Promise<{ status: number; text: string }> => {
