@@ -130,24 +130,30 @@ export function usableCursor(
 
 /**
  * The states in which a bouncer with this cursor may be. Besides the cursor's own these are the later ones of the same
- * view, since a cursor that was read from storage may be older than the last answer.
+ * name, since a cursor that was read from storage may be older than the last answer. Those of other patterns are other
+ * bouncers': each answer would go over them again, to no end.
  */
 export function deliveredStates({ byId }: Baselines, cursor: Cursor): DeliveredState[] {
   const before = { sequence: cursor.beforeSequence, baseline: byId.get(cursor.beforeBaseline) ?? null };
   const last = { sequence: cursor.lastSequence, baseline: byId.get(cursor.lastBaseline) ?? null };
   if (!last.baseline?.held) return [before, last];
-  const { key } = last.baseline;
-  const later = [...byId].filter(([id, baseline]) => id > cursor.lastBaseline && baseline.key === key);
+  const name = nameOf(last.baseline);
+  const later = [...byId].filter(([id, baseline]) => id > cursor.lastBaseline && nameOf(baseline) === name);
   return [before, last, ...later.map(([, baseline]) => ({ sequence: last.sequence, baseline }))];
 }
 
-/** Whether a bouncer's limits changed since its cursor. The new cursor must be written at once. */
-export function limitsChanged(
+/**
+ * What is another for a bouncer than it was at its cursor: its limits, or under a cap the patterns that its name fits. Null:
+ * neither. The new cursor must be written at once: of an older one it would not be known what the bouncer had since.
+ */
+export function changedFor(
   { byId }: Baselines,
   { lastBaseline }: Cursor,
   { baseline }: ResolvedView,
-): boolean {
-  return lastBaseline !== baseline && byId.get(lastBaseline)?.key !== byId.get(baseline)?.key;
+): 'limits' | 'patterns' | null {
+  const [before, now] = [byId.get(lastBaseline), byId.get(baseline)];
+  if (before?.key !== now?.key) return 'limits';
+  return before?.patterns === now?.patterns ? null : 'patterns';
 }
 
 /** Forgets the baselines that no cursor refers to, and the oldest beyond `mostHeld`. Returns their ids. */

@@ -5,8 +5,8 @@ import { endOf, removedUpTo, type Mirror } from '../mirror/memory.ts';
 import { withPatterns } from '../mirror/patterns.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
+  changedFor,
   deliveredStates,
-  limitsChanged,
   resolveView,
   usableCursor,
   writeBaselines,
@@ -106,7 +106,9 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const settled = settledAt(stream.settled, sequence, nowMs, poll.isolate);
   const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
-  if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
+  const changed = cursor ? changedFor(baselines, cursor, resolved) : null;
+  if (changed === 'limits') noteChangedLimits(stream, client, slot, nowMs);
+  if (changed && writeBaselines(baselines)) stream.clientLog.writeNow(client);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
   // cursor is by now: another program of the same name may have moved it on. That costs repeats.
   const undo = (): void => {
@@ -128,7 +130,6 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
 function noteChangedLimits(stream: Stream, client: string, slot: string, nowMs: number): void {
   invalidate(stream.invalidated, client);
   stream.changedLimits.set(`${client} ${slot}`, nowMs);
-  if (writeBaselines(stream.baselines)) stream.clientLog.writeNow(client);
 }
 
 /** The first answer after isolates have the new limits counts, too: one before it may be lost. */

@@ -2,7 +2,7 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
-import { bouncer, everything, feed } from '../support/bouncer.ts';
+import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
 import { createRow } from '../../src/mirror/decisions.sql.ts';
 import { applyTouched, createPart } from '../../src/mirror/touched.ts';
 import type { View } from '../../src/mirror/view.ts';
@@ -208,6 +208,40 @@ describe('an entry for some bouncers', () => {
     await operator('DELETE', `/allowlist/${body.entry.id}`);
     await web.pull(false);
     expect(web.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
+  });
+
+  test('under a cap tells each bouncer of its own changes alone, twice, and then of nothing', async () => {
+    const limits = limitsOf({ maxDecisions: 4 });
+    const capped = (name: string, bouncerId: number) =>
+      bouncer({ view: { ...everything, bouncer: name, limits }, bouncerId });
+    const clients = [capped('web-1', 1), capped('vpn-1', 2), capped('office', 3)];
+    for (const value of ['192.0.2.1', '192.0.2.1/32', '192.0.2.2', '192.0.2.3']) ban(value);
+    await sync();
+    await allow('192.0.2.1', { bouncers: ['web-*'] });
+    await allow('192.0.2.3', { bouncers: ['vpn-*'] });
+    for (const client of clients) {
+      await client.pull(true);
+      await client.pullAll();
+    }
+    ban('198.51.100.1', { untilMs: Date.now() + 100 * hour });
+    await sync();
+    const answers = clients.map(async (client) => {
+      const told: string[][] = [];
+      for (let polls = 0; polls < 5; polls++) {
+        const { added, ended } = await client.pull(false);
+        told.push([...added.map(({ value }) => `+${value}`), ...ended.map(({ value }) => `-${value}`)]);
+      }
+      return told;
+    });
+    const own = ['+198.51.100.1'];
+    const [web, vpn, office] = await Promise.all(answers);
+    expect([web, vpn]).toEqual([
+      [own, own, [], [], []],
+      [own, own, [], [], []],
+    ]);
+    // The last of its four makes room.
+    const inPlace = [expect.stringMatching(/^\+/), expect.stringMatching(/^-/)];
+    expect(office).toEqual([inPlace, inPlace, [], [], []]);
   });
 
   test('and one for all on the same address hold each as long as it is there', async () => {

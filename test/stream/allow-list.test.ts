@@ -131,6 +131,9 @@ async function run(steps: Step[], route: number[]): Promise<void> {
   const engine: ModelEngine = startModelEngine();
   // Other bouncers than the last run's, on a feed that was emptied.
   runs++;
+  // Those that a run before left, which failed.
+  const { body } = await operator('GET', '/allowlist?limit=1000');
+  for (const { id } of body.entries) await operator('DELETE', `/allowlist/${id}`);
   await feed().sync({ full: true, force: true });
   const isolates = route.length > 0 ? throughIsolates(route) : null;
   const clients = views.map((view, index) => {
