@@ -184,6 +184,8 @@ describe('an entry', () => {
 describe('an entry for some bouncers', () => {
   const named = (name: string, bouncerId: number) =>
     bouncer({ view: { ...everything, bouncer: name }, bouncerId });
+  const capped = (name: string, bouncerId: number, maxDecisions: number) =>
+    bouncer({ view: { ...everything, bouncer: name, limits: limitsOf({ maxDecisions }) }, bouncerId });
   const values = (answer: { value: string }[] | null) => answer?.map(({ value }) => value) ?? null;
 
   test('takes a ban back from those alone, also after a restart, and its removal brings it again', async () => {
@@ -211,10 +213,7 @@ describe('an entry for some bouncers', () => {
   });
 
   test('under a cap tells each bouncer of its own changes alone, twice, and then of nothing', async () => {
-    const limits = limitsOf({ maxDecisions: 4 });
-    const capped = (name: string, bouncerId: number) =>
-      bouncer({ view: { ...everything, bouncer: name, limits }, bouncerId });
-    const clients = [capped('web-1', 1), capped('vpn-1', 2), capped('office', 3)];
+    const clients = [capped('web-1', 1, 4), capped('vpn-1', 2, 4), capped('office', 3, 4)];
     for (const value of ['192.0.2.1', '192.0.2.1/32', '192.0.2.2', '192.0.2.3']) ban(value);
     await sync();
     await allow('192.0.2.1', { bouncers: ['web-*'] });
@@ -242,6 +241,23 @@ describe('an entry for some bouncers', () => {
     // The last of its four makes room.
     const inPlace = [expect.stringMatching(/^\+/), expect.stringMatching(/^-/)];
     expect(office).toEqual([inPlace, inPlace, [], [], []]);
+  });
+
+  test('under a cap brings others in its place, which go with it, also where a restart is between', async () => {
+    for (const value of ['192.0.2.1', '192.0.2.2']) ban(value, { untilMs: Date.now() + 100 * hour });
+    ban('192.0.2.3');
+    await sync();
+    const web = capped('web-1', 1, 2);
+    await web.pull(true);
+    // Its place is written behind the answer.
+    await runDurableObjectAlarm(feed());
+    const { body } = await allow('192.0.2.1', { bouncers: ['web-*'] });
+    await web.pull(false);
+    expect(web.banned()).toEqual(['192.0.2.2', '192.0.2.3']);
+    await evictDurableObject(feed());
+    await operator('DELETE', `/allowlist/${body.entry.id}`);
+    await web.pull(false);
+    expect(web.banned()).toEqual(['192.0.2.1', '192.0.2.2']);
   });
 
   test('and one for all on the same address hold each as long as it is there', async () => {
