@@ -95,7 +95,7 @@ async function reply(asker: Asker, options: ListOptions, engine: EngineSettings 
   if (list.kind === 'busy') {
     return problem({
       kind: 'unavailable',
-      problem: 'many other lists are being made; try again',
+      problem: 'many other lists are being made or sent; try again',
       waitSeconds: 5,
     });
   }

@@ -7,11 +7,12 @@ import { withPatterns } from '../mirror/patterns.ts';
 import { patternsKey, viewKey, type View } from '../mirror/view.ts';
 import { sinceMs } from '../runtime/clock.ts';
 import { createGenerations } from '../runtime/generations.ts';
-import { gzip, streamOf } from '../stream/render.ts';
+import { gzip } from '../stream/render.ts';
 import { changedAt, isUnchanged, lastModified, type Conditions, type Validators } from './conditions.ts';
 import { choose, entriesOf, type Chosen } from './entries.ts';
 import { forms, textOf, type Entry } from './formats.ts';
 import type { ListOptions } from './options.ts';
+import { createSending } from './sending.ts';
 import { inTurns, pause } from '../runtime/wait.ts';
 
 /** What is asked of a list, besides its view. */
@@ -35,7 +36,7 @@ export interface LinesAnswer extends Validators {
   readonly body: ReadableStream<Uint8Array> | null;
 }
 
-/** Too many lists are being made. */
+/** Too many lists are being made, or sent. */
 export interface Busy {
   readonly kind: 'busy';
 }
@@ -77,7 +78,7 @@ const mostWaiting = 100;
 /** Lists of which it is remembered when they changed. */
 const mostKnown = 2_000;
 
-export function createLists() {
+export function createLists(send = createSending()) {
   const kept = new Map<string, Kept>();
   const changes = createGenerations<{ readonly digest: string; readonly seconds: number }>(mostKnown);
 
@@ -157,7 +158,8 @@ export function createLists() {
     if (isUnchanged(ask.conditions, validators)) return { ...said, bytes: 0, unchanged: true, body: null };
     const slices = gzip ? await compressed(made) : null;
     const bytes = slices?.reduce((sum, slice) => sum + slice.length, 0) ?? made.bytes;
-    const body = head ? null : streamOf(slices ?? made.slices());
+    const body = head ? null : send(made, slices ?? made.slices());
+    if (!head && body === null) return { kind: 'busy' };
     return { ...said, bytes, unchanged: false, body };
   }
   return answer;

@@ -80,15 +80,19 @@ function secondsSinceRemoval(row: Row, asOfMs: number): number {
   return Math.max(0, Math.floor((asOfMs - Math.min(row.untilMs, row.removedMs)) / 1000));
 }
 
-/** Slices as a byte stream. `onCancel` is called if the client leaves before the end. */
+/** Slices as a byte stream. `onCancel` is called if the client leaves before the end. `cut` ends it with an error. */
 export function streamOf(
   slices: Iterable<string | Uint8Array>,
   onCancel?: () => void,
+  cut?: AbortSignal,
 ): ReadableStream<Uint8Array> {
   const iterator = slices[Symbol.iterator]();
   const encoder = new TextEncoder();
   return new ReadableStream({
     type: 'bytes',
+    start(controller) {
+      cut?.addEventListener('abort', () => controller.error(cut.reason));
+    },
     pull(controller) {
       const { done, value } = iterator.next();
       if (done) controller.close();
