@@ -22,7 +22,7 @@ export function openStream(storage: DurableObjectStorage, store: Store): Stream 
     mirror: store.mirror,
     clients,
     clientLog,
-    baselines: createBaselines(log.readBaselines(sql), (id, body) => {
+    baselines: createBaselines(log.readBaselines(sql), store.mirror.sequence, (id, body) => {
       return tryToWrite(store, Date.now(), () => log.writeBaseline(sql, id, body)) === null;
     }),
     gzipped: new Map(),

@@ -4,6 +4,7 @@
 // restart may find an older one, which still has to know what its bouncer may have.
 
 import type { Row } from '../formats/decision.ts';
+import { matchesGlob } from '../formats/glob.ts';
 import type { Mirror } from '../mirror/memory.ts';
 import { limitsKey, patternsKey, requestKey, type Limits, type View } from '../mirror/view.ts';
 import type { Cursor } from './cursor.ts';
@@ -35,6 +36,8 @@ export interface Baselines {
   /** The newest baseline of each key with its patterns, and the sequence at which it was last resolved. */
   readonly newest: Map<string, { readonly sequence: number; readonly resolved: ResolvedView }>;
   nextId: number;
+  /** As they were read from storage. A cursor at an earlier sequence was read, too, and has not moved since. */
+  readonly atStart: { readonly nextId: number; readonly sequence: number };
   /** Those that are not in storage yet. */
   readonly unwritten: Set<number>;
   /** Writes a baseline to storage. False: it can't be written now. */
@@ -44,11 +47,15 @@ export interface Baselines {
 /** Row ids of all baselines together: 16 MB. Beyond it the oldest are forgotten; their devices have been away. */
 const mostHeld = 2_000_000;
 
-/** `bodies`: as they are stored. */
-export function createBaselines(bodies: ReadonlyMap<number, string>, write: Baselines['write']): Baselines {
+/** `bodies`: as they are stored. `sequence`: the feed's. */
+export function createBaselines(
+  bodies: ReadonlyMap<number, string>,
+  sequence: number,
+  write: Baselines['write'],
+): Baselines {
   const byId = new Map([...bodies].map(([id, body]) => [id, decode(body)]));
   const nextId = Math.max(0, ...byId.keys()) + 1;
-  return { byId, newest: new Map(), nextId, unwritten: new Set(), write };
+  return { byId, newest: new Map(), nextId, atStart: { nextId, sequence }, unwritten: new Set(), write };
 }
 
 /** What a view selects now. It is worked out once per view and sequence. */
@@ -128,42 +135,73 @@ export function usableCursor(
   return (before === 0 || byId.has(before)) && (last === 0 || byId.has(last)) ? cursor : undefined;
 }
 
-/**
- * The states in which a bouncer with this cursor may be. Besides the cursor's own these are the later ones of the same
- * name, since a cursor that was read from storage may be older than the last answer. Those of other patterns are other
- * bouncers': each answer would go over them again, to no end.
- */
-export function deliveredStates({ byId }: Baselines, cursor: Cursor): DeliveredState[] {
-  const before = { sequence: cursor.beforeSequence, baseline: byId.get(cursor.beforeBaseline) ?? null };
-  const last = { sequence: cursor.lastSequence, baseline: byId.get(cursor.lastBaseline) ?? null };
-  if (!last.baseline?.held) return [before, last];
-  const name = nameOf(last.baseline);
-  const later = [...byId].filter(([id, baseline]) => id > cursor.lastBaseline && nameOf(baseline) === name);
-  return [before, last, ...later.map(([, baseline]) => ({ sequence: last.sequence, baseline }))];
+/** The states in which a bouncer with this cursor may be: the cursor's own, and those of `laterBaselines`. */
+export function deliveredStates(baselines: Baselines, cursor: Cursor, view: View): DeliveredState[] {
+  const { byId } = baselines;
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline } = cursor;
+  const stateOf = (sequence: number, id: number): DeliveredState => {
+    return { sequence, baseline: byId.get(id) ?? null };
+  };
+  return [
+    stateOf(beforeSequence, beforeBaseline),
+    stateOf(lastSequence, lastBaseline),
+    ...laterBaselines(baselines, cursor, view).map((id) => stateOf(lastSequence, id)),
+  ];
 }
 
 /**
- * What is another for a bouncer than it was at its cursor: its limits, or under a cap the patterns that its name fits. Null:
- * neither. The new cursor must be written at once: of an older one it would not be known what the bouncer had since.
+ * The baselines of later answers that a bouncer under a cap may have had: a cursor that was read from storage, or taken
+ * back, may be older than the last answer. Before one was read the patterns that its bouncer's name fits may have become
+ * others, too. Those are other bouncers' as well, which each answer would go over again if they always counted.
  */
-export function changedFor(
+export function laterBaselines(
+  { byId, atStart }: Baselines,
+  { lastSequence, lastBaseline }: Cursor,
+  { bouncer = '' }: View,
+): number[] {
+  const last = byId.get(lastBaseline);
+  if (!last?.held) return [];
+  const isAsRead = lastSequence < atStart.sequence;
+  const later = [...byId].filter(([id, { key, patterns }]) => {
+    if (id <= lastBaseline || key !== last.key) return false;
+    return patterns === last.patterns || (isAsRead && allFit(patterns, bouncer));
+  });
+  return later.map(([id]) => id);
+}
+
+/** `patterns`: `patternsKey`. */
+function allFit(patterns: string, name: string): boolean {
+  return patterns === '' || (JSON.parse(patterns) as string[]).every((pattern) => matchesGlob(pattern, name));
+}
+
+/** Whether a bouncer's limits changed since its cursor. The new cursor must be written at once. */
+export function limitsChanged(
   { byId }: Baselines,
   { lastBaseline }: Cursor,
   { baseline }: ResolvedView,
-): 'limits' | 'patterns' | null {
-  const [before, now] = [byId.get(lastBaseline), byId.get(baseline)];
-  if (before?.key !== now?.key) return 'limits';
-  return before?.patterns === now?.patterns ? null : 'patterns';
+): boolean {
+  return lastBaseline !== baseline && byId.get(lastBaseline)?.key !== byId.get(baseline)?.key;
 }
 
-/** Forgets the baselines that no cursor refers to, and the oldest beyond `mostHeld`. Returns their ids. */
-export function forgetUnused({ byId, newest }: Baselines, used: ReadonlySet<number>): number[] {
+/**
+ * Forgets the baselines that no cursor refers to, and the oldest beyond `mostHeld`. Returns their ids. Of those that were
+ * read from storage it keeps the ones that a bouncer with an older cursor may have had (`laterBaselines`).
+ */
+export function forgetUnused({ byId, newest, atStart }: Baselines, used: ReadonlySet<number>): number[] {
+  const oldest = new Map<string, number>();
+  for (const id of [...used].sort((a, b) => b - a)) {
+    const known = byId.get(id);
+    if (known) oldest.set(known.key, id);
+  }
+  const mayBeHad = (id: number, { key }: Baseline): boolean =>
+    id < atStart.nextId && id > (oldest.get(key) ?? Infinity);
   let held = 0;
   const forgotten: number[] = [];
   // The newest first: ids ascend.
   for (const [id, baseline] of [...byId].sort(([a], [b]) => b - a)) {
-    if (used.has(id)) held += baseline.held?.length ?? 0;
-    if (!used.has(id) || held > mostHeld) forgotten.push(id);
+    const isKept = used.has(id) || mayBeHad(id, baseline);
+    if (isKept) held += baseline.held?.length ?? 0;
+    if (!isKept || held > mostHeld) forgotten.push(id);
   }
   for (const id of forgotten) byId.delete(id);
   for (const [key, { resolved }] of newest) if (!byId.has(resolved.baseline)) newest.delete(key);

@@ -5,8 +5,9 @@ import { endOf, removedUpTo, type Mirror } from '../mirror/memory.ts';
 import { withPatterns } from '../mirror/patterns.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
-  changedFor,
   deliveredStates,
+  laterBaselines,
+  limitsChanged,
   resolveView,
   usableCursor,
   writeBaselines,
@@ -97,7 +98,7 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   if (from && isUpToDate(from, now)) return { ...answered, cursor: plainOf(from), body: null, gzip: false };
   const pending = startup ? [] : (cursor?.pending ?? []);
   const since = removedUpTo(mirror, poll.keyMadeAt);
-  const name = nameOf(resolved, poll, from, since, pending);
+  const name = nameOf(stream, resolved, poll, from, since, pending);
   const delivery =
     (gzip && keptAnswer(stream.gzipped, name, nowMs, sequence)) ||
     oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
@@ -106,9 +107,7 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const settled = settledAt(stream.settled, sequence, nowMs, poll.isolate);
   const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
-  const changed = cursor ? changedFor(baselines, cursor, resolved) : null;
-  if (changed === 'limits') noteChangedLimits(stream, client, slot, nowMs);
-  if (changed && writeBaselines(baselines)) stream.clientLog.writeNow(client);
+  if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
   // cursor is by now: another program of the same name may have moved it on. That costs repeats.
   const undo = (): void => {
@@ -130,6 +129,7 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
 function noteChangedLimits(stream: Stream, client: string, slot: string, nowMs: number): void {
   invalidate(stream.invalidated, client);
   stream.changedLimits.set(`${client} ${slot}`, nowMs);
+  if (writeBaselines(stream.baselines)) stream.clientLog.writeNow(client);
 }
 
 /** The first answer after isolates have the new limits counts, too: one before it may be lost. */
@@ -164,25 +164,28 @@ function answerOf(
   if (startup) return fullState(mirror, resolved, since);
   if (!from) return fromNothing(mirror, resolved, since);
   if (isPlain(from, resolved)) return changesSince(mirror, resolved.view, from.beforeSequence);
-  return transition(mirror, resolved, deliveredStates(baselines, from));
+  return transition(mirror, resolved, deliveredStates(baselines, from, resolved.view));
 }
 
 /** Equal for all polls with the same answer. */
 function nameOf(
+  { baselines }: Stream,
   resolved: ResolvedView,
   { view, startup }: Poll,
   from: Cursor | undefined,
   since: number,
   pending: readonly PendingRemoval[],
 ): string {
-  const start = startup ? `startup ${since}` : from ? startName(from, resolved) : `lost ${since}`;
+  const start = startup ? `startup ${since}` : from ? startName(baselines, from, resolved) : `lost ${since}`;
   const waiting = pending.map(({ row, times }) => `${row.rowId}*${times}`).join();
   return `${start} ${waiting} ${viewKey(view)}`;
 }
 
-function startName(from: Cursor, resolved: ResolvedView): string {
-  if (isPlain(from, resolved)) return String(from.beforeSequence);
-  return [from.beforeSequence, from.beforeBaseline, from.lastSequence, from.lastBaseline].join();
+function startName(baselines: Baselines, from: Cursor, resolved: ResolvedView): string {
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline } = from;
+  if (isPlain(from, resolved)) return String(beforeSequence);
+  const later = laterBaselines(baselines, from, resolved.view);
+  return [beforeSequence, beforeBaseline, lastSequence, lastBaseline, ...later].join();
 }
 
 /** Whether only the feed has changed since the cursor: the limits are the same and there is no cap. */

@@ -227,6 +227,26 @@ test('what a cursor in storage stands on is kept until the cursor is written ane
   expect((await capped.pull(false)).added.map(({ value }) => value)).toEqual(['198.51.100.1']);
 });
 
+test('what a bouncer under a cap has from an answer after its stored cursor ends at it, also when rounds ran', async () => {
+  const capped = bouncer({ view: { ...everything, limits: limitsOf({ maxDecisions: 1 }) } });
+  engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
+  await sync();
+  await capped.pull(true);
+  await runDurableObjectAlarm(feed());
+  const { id } = engine.add({ value: '192.0.2.2', untilMs: Date.now() + 2 * hour });
+  await sync();
+  await capped.pull(false);
+  expect(capped.banned()).toEqual(['192.0.2.2']);
+  await evictDurableObject(feed());
+  await runDurableObjectAlarm(feed());
+  await evictDurableObject(feed());
+  await runDurableObjectAlarm(feed());
+  engine.expire(id);
+  await sync();
+  await capped.pull(false);
+  expect(capped.banned()).toEqual(['192.0.2.1']);
+});
+
 test('clients of before, in shards, are taken over', async () => {
   engine.add({ value: '192.0.2.1', untilMs: Date.now() + hour });
   await sync();

@@ -64,7 +64,18 @@ type Step =
   | { do: 'lose isolate'; which: number }
   | { do: 'limit'; which: number; to: number }
   | { do: 'pass'; seconds: number }
-  | { do: 'sync' | 'resync' | 'alarm' | 'evict' | 'outage' | 'lie' | 'new database' | 'old database' };
+  | {
+      do:
+        | 'sync'
+        | 'resync'
+        | 'alarm'
+        | 'evict'
+        | 'die and wake'
+        | 'outage'
+        | 'lie'
+        | 'new database'
+        | 'old database';
+    };
 
 const which = fc.nat(99);
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -102,6 +113,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
         'resync' as const,
         'alarm' as const,
         'evict' as const,
+        'die and wake' as const,
         'outage' as const,
         'lie' as const,
         'new database' as const,
@@ -180,8 +192,11 @@ async function run(steps: Step[], dialect: ModelEngine['dialect'], route: number
         await runDurableObjectAlarm(feed());
         break;
       case 'evict':
+      case 'die and wake':
         await feed().status();
         await evictDurableObject(feed());
+        // The first round comes before most of the polls.
+        if (current.do === 'die and wake') await runDurableObjectAlarm(feed());
         break;
       case 'outage':
         engine.fault = () => Promise.reject(new Error('down'));
