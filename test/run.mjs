@@ -109,7 +109,7 @@ function failuresOf({ name, status, message, assertionResults }) {
 /** The first ten lines of a reason below what failed. */
 function failure(what, reason) {
   const lines = stripVTControlCharacters(reason).split('\n').slice(0, 10);
-  return [`failed: ${what}`, ...lines.map((line) => `  ${line.slice(0, 300)}`)].join('\n');
+  return [`failed: ${what}`, ...lines.map((line) => `  ${line.slice(0, 2_000)}`)].join('\n');
 }
 
 /** The names of the suites that were left out, by the reason. */

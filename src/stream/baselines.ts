@@ -151,8 +151,9 @@ export function deliveredStates(baselines: Baselines, cursor: Cursor, view: View
 
 /**
  * The baselines of later answers that a bouncer under a cap may have had: a cursor that was read from storage, or taken
- * back, may be older than the last answer. Before one was read the patterns that its bouncer's name fits may have become
- * others, too. Those are other bouncers' as well, which each answer would go over again if they always counted.
+ * back, may be older than the last answer. By one that has not moved since it was read the bouncer may also have had
+ * answers under other patterns, which its name fits. They do not count for ever: they are other bouncers' as well, and
+ * each answer would go over them again.
  */
 export function laterBaselines(
   { byId, atStart }: Baselines,
