@@ -1,13 +1,13 @@
 // Lists that are being sent. Each stays in memory until its reader has all of it, and a slow one takes as long as it likes.
-// Who asks when there is no room keeps the list that it has; a reader that takes nothing makes room for others.
+// Who asks when there is no room keeps the list that it has; who has read for long makes room for others.
 
 import { sinceMs } from '../runtime/clock.ts';
 import { streamOf } from '../stream/render.ts';
 
 /** Lines of all different lists that are being sent: some 26 MB. One alone may be longer. */
 const mostSentLines = 2_000_000;
-/** A reader that has taken nothing for so long is cut off when there is no room. */
-const idleMs = 60_000;
+/** A reader that has had a list for so long is cut off when there is no room: 100,000 lines are 5 KB a second. */
+const readMs = 300_000;
 
 /** The same object for all readers of a list. */
 interface List {
@@ -16,8 +16,7 @@ interface List {
 
 interface Sent {
   readonly list: List;
-  /** When its reader last took something. */
-  readMs: number;
+  readonly sinceMs: number;
   cut(): void;
 }
 
@@ -31,9 +30,9 @@ export function createSending(mostLines = mostSentLines) {
     return lines + list.lines <= mostLines;
   }
 
-  function cutIdle(nowMs: number): void {
+  function cutSlow(nowMs: number): void {
     for (const each of sent) {
-      if (sinceMs(each.readMs, nowMs) <= idleMs) continue;
+      if (sinceMs(each.sinceMs, nowMs) <= readMs) continue;
       sent.delete(each);
       each.cut();
     }
@@ -41,34 +40,20 @@ export function createSending(mostLines = mostSentLines) {
 
   /** The body of a list. Null: too many others are being sent. */
   return (list: List, slices: Iterable<string | Uint8Array>): ReadableStream<Uint8Array> | null => {
-    if (!hasRoom(list)) cutIdle(Date.now());
+    if (!hasRoom(list)) cutSlow(Date.now());
     if (!hasRoom(list)) return null;
     const cut = new AbortController();
-    const one: Sent = {
-      list,
-      readMs: Date.now(),
-      cut: () => cut.abort(new Error(`nothing of the list was read for ${idleMs / 1000} s`)),
-    };
+    const reason = new Error(`the list was not read in ${readMs / 1000} s, and others wait`);
+    const one: Sent = { list, sinceMs: Date.now(), cut: () => cut.abort(reason) };
     sent.add(one);
     const end = (): void => void sent.delete(one);
-    return streamOf(
-      takenFrom(slices, () => (one.readMs = Date.now()), end),
-      end,
-      cut.signal,
-    );
+    return streamOf(upTo(slices, end), end, cut.signal);
   };
 }
 
-function* takenFrom<Slice>(
-  slices: Iterable<Slice>,
-  onTaken: () => void,
-  onEnd: () => void,
-): Generator<Slice> {
+function* upTo<Slice>(slices: Iterable<Slice>, onEnd: () => void): Generator<Slice> {
   try {
-    for (const slice of slices) {
-      onTaken();
-      yield slice;
-    }
+    yield* slices;
   } finally {
     onEnd();
   }

@@ -1,7 +1,8 @@
 // Baselines: what an answer to a bouncer with limits was made from, so that the next answer can tell what it lost and what
 // is new. All bouncers with the same limits share one; under a cap also the rows have to be the same. Losing a baseline
 // costs a full state. A baseline is stored before the first answer from it goes out: cursors are written later, and a
-// restart may find an older one, which still has to know what its bouncer may have.
+// restart may find an older one, which still has to know what its bouncer may have. Where storage refuses it the answer goes
+// out all the same; a death before it can be written leaves the bouncer with what only that answer brought.
 
 import type { Row } from '../formats/decision.ts';
 import { matchesGlob } from '../formats/glob.ts';
@@ -24,6 +25,8 @@ export interface Baseline {
 export interface DeliveredState {
   readonly sequence: number;
   readonly baseline: Baseline | null;
+  /** Of several baselines under a cap, which are gone over together: what each of them has. */
+  readonly common?: readonly number[];
 }
 
 /** What a view selects now. `baseline`: the id of its baseline; 0: it has no limits. */
@@ -46,6 +49,8 @@ export interface Baselines {
 
 /** Row ids of all baselines together: 16 MB. Beyond it the oldest are forgotten; their devices have been away. */
 const mostHeld = 2_000_000;
+/** Row ids of all baselines that a bouncer may be brought to besides its cursor's own: some 10 ms to go over. */
+const mostOthers = 100_000;
 
 /** `bodies`: as they are stored. `sequence`: the feed's. */
 export function createBaselines(
@@ -58,15 +63,18 @@ export function createBaselines(
   return { byId, newest: new Map(), nextId, atStart: { nextId, sequence }, unwritten: new Set(), write };
 }
 
-/** What a view selects now. It is worked out once per view and sequence. */
-export function resolveView(baselines: Baselines, mirror: Mirror, view: View): ResolvedView {
+/**
+ * What a view selects now. It is worked out once per view and sequence. `cursor`: of its bouncer, whose baselines ascend as
+ * long as its limits are the same, so that later ones have higher ids.
+ */
+export function resolveView(baselines: Baselines, mirror: Mirror, view: View, cursor?: Cursor): ResolvedView {
   const { limits } = view;
   if (!limits) return { view, capped: null, baseline: 0 };
   const { newest } = baselines;
   const { sequence } = mirror;
   if (limits.maxDecisions === null) {
     const baseline = { key: limitsKey(limits), limits, patterns: '', held: null };
-    const resolved = { view, capped: null, baseline: idOf(baselines, baseline) };
+    const resolved = { view, capped: null, baseline: idOf(baselines, baseline, 0) };
     newest.set(nameOf(baseline), { sequence, resolved });
     return resolved;
   }
@@ -75,12 +83,13 @@ export function resolveView(baselines: Baselines, mirror: Mirror, view: View): R
   const key = `${requestKey(deduplicated)} ${limitsKey(limits)}`;
   const patterns = patternsKey(view);
   const name = nameOf({ key, patterns });
+  const last = cursor && baselines.byId.get(cursor.lastBaseline)?.key === key ? cursor.lastBaseline : 0;
   const known = newest.get(name);
-  if (known?.sequence === sequence) return known.resolved;
+  if (known?.sequence === sequence && known.resolved.baseline >= last) return known.resolved;
   const rows = chosen(selectedRows(mirror, { view: deduplicated, capped: null }), limits.maxDecisions);
   const capped = new Map(rows.map((row) => [keyOf(row), row]));
   const held = rows.map((row: Row) => row.rowId).sort((a, b) => a - b);
-  const baseline = idOf(baselines, { key, limits, patterns, held });
+  const baseline = idOf(baselines, { key, limits, patterns, held }, last);
   const resolved = { view: deduplicated, capped, baseline };
   newest.set(name, { sequence, resolved });
   return resolved;
@@ -90,12 +99,13 @@ function nameOf({ key, patterns }: Pick<Baseline, 'key' | 'patterns'>): string {
   return patterns === '' ? key : `${key} ${patterns}`;
 }
 
-/** The id of the newest baseline of a name if it has the same rows, otherwise of a new one. */
-function idOf(baselines: Baselines, baseline: Baseline): number {
+/** The id of the newest baseline of a name if it has the same rows and is not below `least`, otherwise of a new one. */
+function idOf(baselines: Baselines, baseline: Baseline, least: number): number {
   const { byId, unwritten } = baselines;
   const { held } = baseline;
   const known = newestId(baselines, nameOf(baseline));
-  if (known !== undefined && (held === null || sameList(byId.get(known)?.held ?? [], held))) return known;
+  const isSame = (id: number): boolean => held === null || sameList(byId.get(id)?.held ?? [], held);
+  if (known !== undefined && known >= least && isSame(known)) return known;
   const id = baselines.nextId++;
   byId.set(id, baseline);
   unwritten.add(id);
@@ -126,34 +136,55 @@ export function writeBaselines(baselines: Baselines): boolean {
 
 /** The cursor if a delta can start from it. Undefined: only the full state is safe. */
 export function usableCursor(
-  { byId }: Baselines,
+  baselines: Baselines,
   { sequence, purgedSequence }: Mirror,
   cursor: Cursor | undefined,
+  view: View,
 ): Cursor | undefined {
   if (!cursor || cursor.beforeSequence < purgedSequence || cursor.lastSequence > sequence) return undefined;
-  const { beforeBaseline: before, lastBaseline: last } = cursor;
-  return (before === 0 || byId.has(before)) && (last === 0 || byId.has(last)) ? cursor : undefined;
+  const { byId } = baselines;
+  const isKnown = (id: number): boolean => id === 0 || byId.has(id);
+  const { beforeBaseline, lastBaseline, others } = cursor;
+  if (![beforeBaseline, lastBaseline, ...others].every(isKnown)) return undefined;
+  const further = [...others, ...laterBaselines(baselines, cursor, view)];
+  const ids = further.reduce((sum, id) => sum + (byId.get(id)?.held?.length ?? 0), 0);
+  return ids > mostOthers ? undefined : cursor;
 }
 
 /** The states in which a bouncer with this cursor may be: the cursor's own, and those of `laterBaselines`. */
 export function deliveredStates(baselines: Baselines, cursor: Cursor, view: View): DeliveredState[] {
   const { byId } = baselines;
-  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline } = cursor;
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, others } = cursor;
   const stateOf = (sequence: number, id: number): DeliveredState => {
     return { sequence, baseline: byId.get(id) ?? null };
   };
+  const further = [...others, ...laterBaselines(baselines, cursor, view)].map((id) =>
+    stateOf(beforeSequence, id),
+  );
+  const [capped = [], rest = []] = [true, false].map((isCapped) =>
+    further.filter(({ baseline }) => (baseline?.held != null) === isCapped),
+  );
   return [
     stateOf(beforeSequence, beforeBaseline),
     stateOf(lastSequence, lastBaseline),
-    ...laterBaselines(baselines, cursor, view).map((id) => stateOf(lastSequence, id)),
+    ...rest,
+    ...together(capped),
   ];
 }
 
+/** States under a cap as one. */
+function together(states: readonly DeliveredState[]): DeliveredState[] {
+  const [first, ...others] = states;
+  if (!first?.baseline || others.length === 0) return [...states];
+  const sets = states.map(({ baseline }) => new Set(baseline?.held));
+  const all = new Set(sets.flatMap((set) => [...set]));
+  const common = [...all].filter((rowId) => sets.every((set) => set.has(rowId)));
+  return [{ ...first, baseline: { ...first.baseline, held: [...all] }, common }];
+}
+
 /**
- * The baselines of later answers that a bouncer under a cap may have had: a cursor that was read from storage, or taken
- * back, may be older than the last answer. By one that has not moved since it was read the bouncer may also have had
- * answers under other patterns, which its name fits. They do not count for ever: they are other bouncers' as well, and
- * each answer would go over them again.
+ * The baselines of later answers that a bouncer under a cap may have had, if its cursor was read from storage and has not
+ * moved since: then it may be older than the last answer. Also those of other patterns, if its name fits them.
  */
 export function laterBaselines(
   { byId, atStart }: Baselines,
@@ -161,12 +192,10 @@ export function laterBaselines(
   { bouncer = '' }: View,
 ): number[] {
   const last = byId.get(lastBaseline);
-  if (!last?.held) return [];
-  const isAsRead = lastSequence < atStart.sequence;
-  const later = [...byId].filter(([id, { key, patterns }]) => {
-    if (id <= lastBaseline || key !== last.key) return false;
-    return patterns === last.patterns || (isAsRead && allFit(patterns, bouncer));
-  });
+  if (!last?.held || lastSequence >= atStart.sequence) return [];
+  const later = [...byId].filter(
+    ([id, { key, patterns }]) => id > lastBaseline && key === last.key && allFit(patterns, bouncer),
+  );
   return later.map(([id]) => id);
 }
 

@@ -3,7 +3,7 @@
 
 import { createTextNumbers } from '../formats/texts.ts';
 import { createPackedMap } from '../runtime/packed-map.ts';
-import type { Cursor, PendingRemoval } from './cursor.ts';
+import type { Cursor } from './cursor.ts';
 
 export interface Client {
   /** `clientName`. */
@@ -44,7 +44,7 @@ const intervalAt = 9;
 const cursorsAt = 10;
 const cursorLength = 5;
 
-const none: readonly never[] = [];
+const noExtra = { others: [], pending: [] };
 const noUse: Use = [0, 0];
 
 /** Requests that are closer are one pull: some devices ask whether a list has changed, and then for it. */
@@ -61,9 +61,9 @@ export function createClientRecords() {
   /** User agents and views. */
   const texts = createTextNumbers();
   /** Of the few cursors that have any, by client and view. */
-  const pending = new Map<string, readonly PendingRemoval[]>();
+  const extras = new Map<string, Pick<Cursor, 'others' | 'pending'>>();
 
-  const pendingKey = (name: string, view: string): string => `${name} ${view}`;
+  const extraKey = (name: string, view: string): string => `${name} ${view}`;
 
   /** The last use, then the earlier ones. */
   const usesOf = (entry: number): Use[] => {
@@ -85,7 +85,7 @@ export function createClientRecords() {
         beforeBaseline: at(next + 2),
         lastSequence: at(next + 3),
         lastBaseline: at(next + 4),
-        pending: (pending.size > 0 && pending.get(pendingKey(name, view))) || none,
+        ...((extras.size > 0 && extras.get(extraKey(name, view))) || noExtra),
       });
     }
     return {
@@ -117,7 +117,7 @@ export function createClientRecords() {
     texts.letGo(userAgent);
     for (const { view } of cursors) {
       texts.letGo(view);
-      pending.delete(pendingKey(name, view));
+      extras.delete(extraKey(name, view));
     }
   };
 
@@ -129,8 +129,8 @@ export function createClientRecords() {
     write(client: Client, before: Client | undefined): number {
       const numbers = numbersOf(client);
       if (before) letGo(before);
-      for (const cursor of client.cursors) {
-        if (cursor.pending.length > 0) pending.set(pendingKey(client.name, cursor.view), cursor.pending);
+      for (const { view, others, pending } of client.cursors) {
+        if (others.length + pending.length > 0) extras.set(extraKey(client.name, view), { others, pending });
       }
       return records.set(client.name, numbers);
     },
@@ -168,6 +168,9 @@ export function createClientRecords() {
         to.add(records.numberOf(entry, cursor + 2)).add(records.numberOf(entry, cursor + 4));
       }
     },
+
+    /** The baselines that cursors have besides. */
+    otherBaselines: (): number[] => [...extras.values()].flatMap(({ others }) => others),
 
     size: records.size,
   };

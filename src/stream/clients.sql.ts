@@ -61,7 +61,7 @@ function encode(clients: Clients, row: ClientRow): string {
   const entries = memory.clientsIn(clients, row).map((client): Entry => {
     const { name, seenMs, versionId, userAgent, cursors, earlierUses, intervalMs } = client;
     const stored = cursors
-      .filter(({ pending }) => pending.length === 0)
+      .filter(({ others, pending }) => others.length + pending.length === 0)
       .map((at): Stored => {
         return [indexOf(at.view), at.beforeSequence, at.beforeBaseline, at.lastSequence, at.lastBaseline];
       });
@@ -80,7 +80,7 @@ function decode(body: string): KeptClient[] {
 
 function cursorFrom(view: string, ...at: [before: number, beforeId: number, last: number, lastId: number]) {
   const [beforeSequence, beforeBaseline, lastSequence, lastBaseline] = at;
-  return { view, beforeSequence, beforeBaseline, lastSequence, lastBaseline, pending: [] };
+  return { view, beforeSequence, beforeBaseline, lastSequence, lastBaseline, others: [], pending: [] };
 }
 
 export type ClientLog = ReturnType<typeof createClientLog>;

@@ -312,7 +312,7 @@ export function forgetClients(
 
 /** The baselines that some cursor refers to, in memory or in storage. */
 export function baselinesInUse(clients: Clients): Set<number> {
-  const used = new Set<number>();
+  const used = new Set(clients.records.otherBaselines());
   for (const row of clients.rows.values()) for (const baseline of row.baselines) used.add(baseline);
   for (const row of clients.dirty) for (const baseline of baselinesOf(clients, row)) used.add(baseline);
   return used;

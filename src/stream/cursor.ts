@@ -22,7 +22,9 @@ export interface Cursor {
   readonly beforeBaseline: number;
   readonly lastSequence: number;
   readonly lastBaseline: number;
-  /** A cursor with pending removals is not stored: after a restart the full state has them. */
+  /** Other baselines that an answer since `beforeSequence` may have brought the bouncer to. */
+  readonly others: readonly number[];
+  /** A cursor with pending removals, or with `others`, is not stored: after a restart the full state has them. */
   readonly pending: readonly PendingRemoval[];
 }
 
@@ -39,9 +41,11 @@ export interface PlainCursor {
 
 /** Null: only the feed's object knows how to go on. */
 export function plainOf(cursor: Cursor): PlainCursor | null {
-  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, pending } = cursor;
-  const isPlain = beforeSequence >= 0 && beforeBaseline === lastBaseline && pending.length === 0;
-  return isPlain ? { baseline: lastBaseline, beforeSequence, lastSequence } : null;
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, others, pending } = cursor;
+  const isPlain = beforeSequence >= 0 && beforeBaseline === lastBaseline;
+  return isPlain && others.length === 0 && pending.length === 0
+    ? { baseline: lastBaseline, beforeSequence, lastSequence }
+    : null;
 }
 
 /** A cursor with what an isolate has given the client meanwhile. It never moves back. */
@@ -57,13 +61,15 @@ export function merge(cursor: Cursor, given: PlainCursor): Cursor {
 interface Delivering {
   readonly startup: boolean;
   readonly again?: boolean;
+  /** Baselines of answers that came after the cursor (`laterBaselines`). */
+  readonly later: readonly number[];
   /** No change beyond it counts as delivered (settled.ts). */
   readonly settled: number;
 }
 
 /**
  * The cursor after an answer that brings the bouncer to `now`. `from`: the cursor that it had, usable or not. `again`: the
- * answer replaces one that was lost, so it starts where that one started.
+ * answer replaces one that may be lost, so it starts where that one started; but it may have arrived, or never been made.
  *
  * A start-up is not repeated: bouncers ask for it until they have it, and one that was seen to be cut off loses its cursor
  * (poll.ts). A full state for a bouncer that asked for changes is repeated, since it would not ask again: -1 is below
@@ -72,15 +78,37 @@ interface Delivering {
 export function advance(
   from: Cursor | undefined,
   now: Position,
-  { startup, again = false, settled }: Delivering,
+  { startup, again = false, later, settled }: Delivering,
   pending: readonly PendingRemoval[],
 ): Cursor {
-  const last = { lastSequence: now.sequence, lastBaseline: now.baseline, pending };
+  const last = { lastSequence: now.sequence, lastBaseline: now.baseline, others: [], pending };
   const upTo = (sequence: number): number => Math.min(sequence, settled);
   if (startup) return { beforeSequence: upTo(now.sequence), beforeBaseline: now.baseline, ...last };
   if (!from) return { beforeSequence: -1, beforeBaseline: 0, ...last };
-  if (again) return { beforeSequence: from.beforeSequence, beforeBaseline: from.beforeBaseline, ...last };
-  return { beforeSequence: upTo(from.lastSequence), beforeBaseline: from.lastBaseline, ...last };
+  const before = again
+    ? { beforeSequence: from.beforeSequence, beforeBaseline: from.beforeBaseline }
+    : { beforeSequence: upTo(from.lastSequence), beforeBaseline: from.lastBaseline };
+  return withOthers({ ...before, ...last }, again ? [...from.others, from.lastBaseline, ...later] : later);
+}
+
+/** With other baselines that the bouncer may have been brought to since `beforeSequence`. */
+export function withOthers(cursor: Cursor, ids: readonly number[]): Cursor {
+  const others = new Set([...cursor.others, ...ids]);
+  // Of that one everything since is gone over as it is.
+  others.delete(cursor.beforeBaseline);
+  return { ...cursor, others: [...others] };
+}
+
+/** A cursor that only the full state leads on from, given twice. It knows what the bouncer was limited to. */
+export function lostAt({ lastBaseline }: Cursor): Cursor {
+  return {
+    beforeSequence: -1,
+    beforeBaseline: lastBaseline,
+    lastSequence: -1,
+    lastBaseline,
+    others: [],
+    pending: [],
+  };
 }
 
 /** The cursor after an answer of an isolate. One of the object may have brought the client further than the isolate knows. */
@@ -100,6 +128,7 @@ export function advancePlain(
 export function isUpToDate(cursor: Cursor, { sequence, baseline }: Position): boolean {
   return (
     cursor.pending.length === 0 &&
+    cursor.others.length === 0 &&
     cursor.lastSequence === sequence &&
     cursor.lastBaseline === baseline &&
     cursor.beforeSequence === sequence &&
@@ -120,6 +149,7 @@ export function sameCursor(a: Cursor, b: Cursor): boolean {
     a.lastBaseline === b.lastBaseline &&
     a.beforeSequence === b.beforeSequence &&
     a.beforeBaseline === b.beforeBaseline &&
+    a.others.join() === b.others.join() &&
     (nothingPending || a.pending === b.pending)
   );
 }

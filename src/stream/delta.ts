@@ -87,7 +87,9 @@ export function transition(mirror: Mirror, selection: Selection, from: readonly 
   const removed = new Set<Row>();
   for (const state of from) {
     const { rows, had } = whatItHad(mirror, view, state);
-    for (const row of selected) if (row.addedSeq > state.sequence || !had(row)) added.add(row);
+    const common = state.common && new Set(state.common);
+    const surelyHad = common ? (row: Row) => common.has(row.rowId) : had;
+    for (const row of selected) if (row.addedSeq > state.sequence || !surelyHad(row)) added.add(row);
     for (const row of rows) {
       if (selected.has(row)) continue;
       const bans = bansOf(row);

@@ -19,8 +19,10 @@ import type { ClientLog } from './clients.sql.ts';
 import {
   advance,
   isUpToDate,
+  lostAt,
   plainOf,
   sameCursor,
+  withOthers,
   type Cursor,
   type PendingRemoval,
   type PlainCursor,
@@ -88,9 +90,9 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const { sequence } = mirror;
   const slot = requestKey(view);
   const cursor = cursorOf(clients, client, slot);
-  const resolved = resolveView(baselines, mirror, view);
+  const resolved = resolveView(baselines, mirror, view, cursor);
   const now = { sequence, baseline: resolved.baseline };
-  const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
+  const from = startup ? undefined : usableCursor(baselines, mirror, cursor, view);
 
   const answered = { kind: 'stream', sequence, mark: markOf(stream.invalidated) } as const;
   // No change of the engines is known yet, and a client without a cursor gets none before it has the full state.
@@ -105,7 +107,8 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   // An isolate may still answer by limits that have just changed, so the next answer starts from them once more.
   const again = poll.again === true || haveJustChanged(stream, client, slot, nowMs);
   const settled = settledAt(stream.settled, sequence, nowMs, poll.isolate);
-  const next = advance(cursor, now, { startup, again, settled }, delivery.pending);
+  const later = from ? laterBaselines(baselines, from, view) : [];
+  const next = advance(cursor, now, { startup, again, later, settled }, delivery.pending);
   setCursor(clients, client, slot, next);
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
@@ -113,10 +116,10 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const undo = (): void => {
     const known = cursorOf(clients, client, slot);
     if (startup) {
-      setCursor(clients, client, slot, undefined);
+      setCursor(clients, client, slot, lostAt(next));
       invalidate(stream.invalidated, client);
     } else if (known && sameCursor(known, next)) {
-      setCursor(clients, client, slot, cursor);
+      setCursor(clients, client, slot, cursor && withOthers(cursor, [next.lastBaseline]));
     }
   };
   const rendering = { name, gzip, nowMs, endOf: (row: Row) => endOf(mirror, row) };
@@ -182,13 +185,16 @@ function nameOf(
 }
 
 function startName(baselines: Baselines, from: Cursor, resolved: ResolvedView): string {
-  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline } = from;
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, others } = from;
   if (isPlain(from, resolved)) return String(beforeSequence);
   const later = laterBaselines(baselines, from, resolved.view);
-  return [beforeSequence, beforeBaseline, lastSequence, lastBaseline, ...later].join();
+  return [beforeSequence, beforeBaseline, lastSequence, lastBaseline, ...others, ...later].join();
 }
 
 /** Whether only the feed has changed since the cursor: the limits are the same and there is no cap. */
-function isPlain({ beforeBaseline, lastBaseline }: Cursor, { capped, baseline }: ResolvedView): boolean {
-  return !capped && beforeBaseline === baseline && lastBaseline === baseline;
+function isPlain(
+  { beforeBaseline, lastBaseline, others }: Cursor,
+  { capped, baseline }: ResolvedView,
+): boolean {
+  return !capped && others.length === 0 && beforeBaseline === baseline && lastBaseline === baseline;
 }

@@ -224,11 +224,12 @@ export function createSentTo(
 
     function gotIn(cursor: ViewCursor, looks: Looks, at: number): Got {
       const { why, target } = looks.of[at] as Looked;
-      const { lastSequence, lastBaseline, beforeSequence, beforeBaseline } = cursor;
+      const { lastSequence, lastBaseline, beforeSequence, beforeBaseline, others } = cursor;
       const has = (sequence: number, baseline: number): boolean =>
         sequence >= mirror.purgedSequence && sequence >= (looks.givenFrom(baseline)[at] ?? Infinity);
       if (has(lastSequence, lastBaseline)) {
-        return { state: has(beforeSequence, beforeBaseline) ? 'twice' : 'once', why, target };
+        const isTwice = [beforeBaseline, ...others].every((id) => has(beforeSequence, id));
+        return { state: isTwice ? 'twice' : 'once', why, target };
       }
       // Under a cap an answer that came late enough had others in its place.
       const isCapped = limits?.maxDecisions != null && baselines.byId.get(lastBaseline)?.held != null;
