@@ -38,6 +38,8 @@ export interface Baselines {
   readonly byId: Map<number, Baseline>;
   /** The newest baseline of each key with its patterns, and the sequence at which it was last resolved. */
   readonly newest: Map<string, { readonly sequence: number; readonly resolved: ResolvedView }>;
+  /** Of views under a cap, by the same keys: the rows at a sequence. */
+  readonly kept: Map<string, { readonly sequence: number; readonly rows: ReadonlyMap<string, Row> }>;
   nextId: number;
   /** As they were read from storage. A cursor at an earlier sequence was read, too, and has not moved since. */
   readonly atStart: { readonly nextId: number; readonly sequence: number };
@@ -49,6 +51,8 @@ export interface Baselines {
 
 /** Row ids of all baselines together: 16 MB. Beyond it the oldest are forgotten; their devices have been away. */
 const mostHeld = 2_000_000;
+/** Rows of all views under a cap that are kept by their texts: 20 MB. Beyond it a view is worked out for each answer. */
+const mostKeptRows = 200_000;
 /** Row ids of all baselines that a bouncer may be brought to besides its cursor's own: some 10 ms to go over. */
 const mostOthers = 100_000;
 
@@ -60,7 +64,15 @@ export function createBaselines(
 ): Baselines {
   const byId = new Map([...bodies].map(([id, body]) => [id, decode(body)]));
   const nextId = Math.max(0, ...byId.keys()) + 1;
-  return { byId, newest: new Map(), nextId, atStart: { nextId, sequence }, unwritten: new Set(), write };
+  return {
+    byId,
+    newest: new Map(),
+    kept: new Map(),
+    nextId,
+    atStart: { nextId, sequence },
+    unwritten: new Set(),
+    write,
+  };
 }
 
 /**
@@ -86,13 +98,43 @@ export function resolveView(baselines: Baselines, mirror: Mirror, view: View, cu
   const last = cursor && baselines.byId.get(cursor.lastBaseline)?.key === key ? cursor.lastBaseline : 0;
   const known = newest.get(name);
   if (known?.sequence === sequence && known.resolved.baseline >= last) return known.resolved;
-  const rows = chosen(selectedRows(mirror, { view: deduplicated, capped: null }), limits.maxDecisions);
-  const capped = new Map(rows.map((row) => [keyOf(row), row]));
-  const held = rows.map((row: Row) => row.rowId).sort((a, b) => a - b);
+  const rowsNow = () => rowsOf(baselines, mirror, name, deduplicated, limits.maxDecisions ?? Infinity);
+  const held = Array.from(rowsNow().values(), ({ rowId }) => rowId).sort((a, b) => a - b);
   const baseline = idOf(baselines, { key, limits, patterns, held }, last);
-  const resolved = { view: deduplicated, capped, baseline };
+  const resolved = {
+    view: deduplicated,
+    // Most polls need the baseline alone.
+    get capped() {
+      return rowsNow();
+    },
+    baseline,
+  };
   newest.set(name, { sequence, resolved });
   return resolved;
+}
+
+/** The rows of a view under a cap, by their texts. */
+function rowsOf(
+  { kept }: Baselines,
+  mirror: Mirror,
+  name: string,
+  view: View,
+  cap: number,
+): ReadonlyMap<string, Row> {
+  const { sequence } = mirror;
+  const known = kept.get(name);
+  if (known?.sequence === sequence) return known.rows;
+  const selected = chosen(selectedRows(mirror, { view, capped: null }), cap);
+  const rows = new Map(selected.map((row) => [keyOf(row), row]));
+  kept.delete(name);
+  kept.set(name, { sequence, rows });
+  let count = 0;
+  // The newest first.
+  for (const [other, each] of [...kept].toReversed()) {
+    count += each.rows.size;
+    if (count > mostKeptRows && other !== name) kept.delete(other);
+  }
+  return rows;
 }
 
 function nameOf({ key, patterns }: Pick<Baseline, 'key' | 'patterns'>): string {
