@@ -7,7 +7,7 @@ import { streamOf } from '../stream/render.ts';
 /** Lines of all different lists that are being sent: some 26 MB. One alone may be longer. */
 const mostSentLines = 2_000_000;
 /** A reader that has had a list for so long is cut off when there is no room: 100,000 lines are 5 KB a second. */
-const readMs = 300_000;
+const mostReadMs = 300_000;
 
 /** The same object for all readers of a list. */
 interface List {
@@ -16,7 +16,7 @@ interface List {
 
 interface Sent {
   readonly list: List;
-  readonly sinceMs: number;
+  readonly begunMs: number;
   cut(): void;
 }
 
@@ -32,7 +32,7 @@ export function createSending(mostLines = mostSentLines) {
 
   function cutSlow(nowMs: number): void {
     for (const each of sent) {
-      if (sinceMs(each.sinceMs, nowMs) <= readMs) continue;
+      if (sinceMs(each.begunMs, nowMs) <= mostReadMs) continue;
       sent.delete(each);
       each.cut();
     }
@@ -43,15 +43,15 @@ export function createSending(mostLines = mostSentLines) {
     if (!hasRoom(list)) cutSlow(Date.now());
     if (!hasRoom(list)) return null;
     const cut = new AbortController();
-    const reason = new Error(`the list was not read in ${readMs / 1000} s, and others wait`);
-    const one: Sent = { list, sinceMs: Date.now(), cut: () => cut.abort(reason) };
+    const reason = new Error(`the list was not read in ${mostReadMs / 1000} s, and others wait`);
+    const one: Sent = { list, begunMs: Date.now(), cut: () => cut.abort(reason) };
     sent.add(one);
     const end = (): void => void sent.delete(one);
-    return streamOf(upTo(slices, end), end, cut.signal);
+    return streamOf(withEnd(slices, end), end, cut.signal);
   };
 }
 
-function* upTo<Slice>(slices: Iterable<Slice>, onEnd: () => void): Generator<Slice> {
+function* withEnd<Slice>(slices: Iterable<Slice>, onEnd: () => void): Generator<Slice> {
   try {
     yield* slices;
   } finally {

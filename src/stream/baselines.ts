@@ -53,8 +53,8 @@ export interface Baselines {
 const mostHeld = 2_000_000;
 /** Rows of all views under a cap that are kept by their texts: 20 MB. Beyond it a view is worked out for each answer. */
 const mostKeptRows = 200_000;
-/** Row ids of all baselines that a bouncer may be brought to besides its cursor's own: some 10 ms to go over. */
-const mostOthers = 100_000;
+/** Of the baselines that a bouncer may have been brought to besides its cursor's own: some 10 ms to go over. */
+const mostOthers = { baselines: 50, rowIds: 100_000 };
 
 /** `bodies`: as they are stored. `sequence`: the feed's. */
 export function createBaselines(
@@ -76,7 +76,7 @@ export function createBaselines(
 }
 
 /**
- * What a view selects now. It is worked out once per view and sequence. `cursor`: of its bouncer, whose baselines ascend as
+ * What a view selects now. Its baseline is worked out once per sequence. `cursor`: of its bouncer, whose baselines ascend as
  * long as its limits are the same, so that later ones have higher ids.
  */
 export function resolveView(baselines: Baselines, mirror: Mirror, view: View, cursor?: Cursor): ResolvedView {
@@ -178,19 +178,22 @@ export function writeBaselines(baselines: Baselines): boolean {
 
 /** The cursor if a delta can start from it. Undefined: only the full state is safe. */
 export function usableCursor(
-  baselines: Baselines,
+  { byId }: Baselines,
   { sequence, purgedSequence }: Mirror,
   cursor: Cursor | undefined,
-  view: View,
 ): Cursor | undefined {
   if (!cursor || cursor.beforeSequence < purgedSequence || cursor.lastSequence > sequence) return undefined;
-  const { byId } = baselines;
-  const isKnown = (id: number): boolean => id === 0 || byId.has(id);
   const { beforeBaseline, lastBaseline, others } = cursor;
-  if (![beforeBaseline, lastBaseline, ...others].every(isKnown)) return undefined;
-  const further = [...others, ...laterBaselines(baselines, cursor, view)];
-  const ids = further.reduce((sum, id) => sum + (byId.get(id)?.held?.length ?? 0), 0);
-  return ids > mostOthers ? undefined : cursor;
+  const isKnown = (id: number): boolean => id === 0 || byId.has(id);
+  return [beforeBaseline, lastBaseline, ...others].every(isKnown) ? cursor : undefined;
+}
+
+/** Whether a bouncer may be in so many states that the full state, given twice, is less work. */
+export function isAnywhere(baselines: Baselines, cursor: Cursor, view: View): boolean {
+  const { byId } = baselines;
+  const further = [...cursor.others, ...laterBaselines(baselines, cursor, view)];
+  const rowIds = further.reduce((sum, id) => sum + (byId.get(id)?.held?.length ?? 0), 0);
+  return further.length > mostOthers.baselines || rowIds > mostOthers.rowIds;
 }
 
 /** The states in which a bouncer with this cursor may be: the cursor's own, and those of `laterBaselines`. */

@@ -79,7 +79,8 @@ function seenOf(
 ): SeenBouncer {
   // The view that it asked for last: a bouncer that was set up anew leaves the cursors of its old views behind.
   const cursor = cursors.at(-1);
-  const lag = cursor ? Math.max(0, sequence - cursor.lastSequence) + cursor.pending.length : null;
+  const isKnown = cursor !== undefined && cursor.lastSequence >= 0;
+  const lag = isKnown ? Math.max(0, sequence - cursor.lastSequence) + cursor.pending.length : null;
   return {
     bouncerId,
     seenMs,

@@ -6,6 +6,7 @@ import { withPatterns } from '../mirror/patterns.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
   deliveredStates,
+  isAnywhere,
   laterBaselines,
   limitsChanged,
   resolveView,
@@ -89,10 +90,11 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const { view, startup, gzip, nowMs } = poll;
   const { sequence } = mirror;
   const slot = requestKey(view);
-  const cursor = cursorOf(clients, client, slot);
+  const known = cursorOf(clients, client, slot);
+  const cursor = known && isAnywhere(baselines, known, view) ? lostAt(known) : known;
   const resolved = resolveView(baselines, mirror, view, cursor);
   const now = { sequence, baseline: resolved.baseline };
-  const from = startup ? undefined : usableCursor(baselines, mirror, cursor, view);
+  const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
 
   const answered = { kind: 'stream', sequence, mark: markOf(stream.invalidated) } as const;
   // No change of the engines is known yet, and a client without a cursor gets none before it has the full state.
@@ -114,11 +116,11 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
   // cursor is by now: another program of the same name may have moved it on. That costs repeats.
   const undo = (): void => {
-    const known = cursorOf(clients, client, slot);
+    const moved = cursorOf(clients, client, slot);
     if (startup) {
       setCursor(clients, client, slot, lostAt(next));
       invalidate(stream.invalidated, client);
-    } else if (known && sameCursor(known, next)) {
+    } else if (moved && sameCursor(moved, next)) {
       setCursor(clients, client, slot, cursor && withOthers(cursor, [next.lastBaseline]));
     }
   };

@@ -74,6 +74,23 @@ describe('under a cap', () => {
     expect(await client.rest()).toEqual([first]);
   });
 
+  test('the first one after the object died, of one that may have had any of 51 others: all of its list, twice', async () => {
+    const client = bouncer({ view: { ...everything, limits: limitsOf({ maxDecisions: 2 }) } });
+    await ban(first, 200);
+    await client.pull(true);
+    await runDurableObjectAlarm(feed());
+    for (let at = 1; at <= 52; at++) {
+      await ban(`198.51.100.${at}`, at);
+      await client.pull();
+    }
+    await die();
+    await unban('198.51.100.52');
+    await client.pullAndLose();
+    const { added } = await client.pull();
+    expect(added.map(({ value }) => value).sort()).toEqual([first, '198.51.100.51']);
+    expect(await client.rest()).toEqual([first, '198.51.100.51']);
+  });
+
   test('one for a question that was asked again', async () => {
     let again = false;
     const asks = () => ({ stream: (ask: object) => feed().stream({ ...ask, again } as never) });
