@@ -187,8 +187,8 @@ export function createFollower() {
         noteSighting(key, poll);
         return null;
       }
-      const translated = resolveNames(view, names, patterns);
-      const answer = changesInPart(part, translated, cursor);
+      const resolved = resolveNames(view, names, patterns);
+      const answer = changesInPart(part, resolved, cursor);
       if (!answer) return 'ask';
       const next = advancePlain(cursor, answer.sequence, settled);
       cursors.set(key, next);
@@ -196,7 +196,7 @@ export function createFollower() {
       const endsMs = (row: Row): number => endOf(mirror, row);
       const small = smallBody(answer, nowMs, endsMs);
       if (small !== null) {
-        noteSighting(key, { ...poll, moved: { view: requestKey(translated), cursor: next } });
+        noteSighting(key, { ...poll, moved: { view: requestKey(resolved), cursor: next } });
         return { body: small, gzip: false };
       }
       noteSighting(key, poll);
@@ -238,12 +238,12 @@ export function createFollower() {
       if (told.sequence === sequence) return { kind: 'nothing', told: { instance, sequence } };
       // The object was ahead when it answered.
       if (told.sequence > sequence) return { kind: 'nothing', told };
-      const translated = resolveNames(view, names, patterns);
-      const { added, removed } = changesSince(part, translated, told.sequence);
+      const resolved = resolveNames(view, names, patterns);
+      const { added, removed } = changesSince(part, resolved, told.sequence);
       if (added.length + removed.length === 0) return { kind: 'nothing', told: { instance, sequence } };
       const { baseline } = cursors.get(keyOf(poll, viewKey)) ?? {};
       const from = { baseline: baseline ?? 0, beforeSequence: told.sequence, lastSequence: told.sequence };
-      const answer = baseline === undefined ? null : changesInPart(part, translated, from);
+      const answer = baseline === undefined ? null : changesInPart(part, resolved, from);
       if (!answer) return { kind: 'elsewhere' };
       const mirror = part;
       const rendering = { gzip: gzip(), nowMs, endOf: (row: Row) => endOf(mirror, row) };

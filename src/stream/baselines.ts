@@ -188,32 +188,31 @@ export function usableCursor(
   return [beforeBaseline, lastBaseline, ...others].every(isKnown) ? cursor : undefined;
 }
 
-/** Whether a bouncer may be in so many states that the full state, given twice, is less work. */
-export function isAnywhere(baselines: Baselines, cursor: Cursor, view: View): boolean {
-  const { byId } = baselines;
-  const further = [...cursor.others, ...laterBaselines(baselines, cursor, view)];
-  const rowIds = further.reduce((sum, id) => sum + (byId.get(id)?.held?.length ?? 0), 0);
-  return further.length > mostOthers.baselines || rowIds > mostOthers.rowIds;
+/** Whether `others` are so many that the full state, given twice, is less work. */
+export function tooManyOthers({ byId }: Baselines, others: readonly number[]): boolean {
+  const rowIds = others.reduce((sum, id) => sum + (byId.get(id)?.held?.length ?? 0), 0);
+  return others.length > mostOthers.baselines || rowIds > mostOthers.rowIds;
 }
 
-/** The states in which a bouncer with this cursor may be: the cursor's own, and those of `laterBaselines`. */
-export function deliveredStates(baselines: Baselines, cursor: Cursor, view: View): DeliveredState[] {
-  const { byId } = baselines;
-  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, others } = cursor;
+/**
+ * The states in which a bouncer with this cursor may be. `others`: baselines that it may have been brought to besides the
+ * cursor's two.
+ */
+export function deliveredStates(
+  { byId }: Baselines,
+  { beforeSequence, beforeBaseline, lastSequence, lastBaseline }: Cursor,
+  others: readonly number[],
+): DeliveredState[] {
   const stateOf = (sequence: number, id: number): DeliveredState => {
     return { sequence, baseline: byId.get(id) ?? null };
   };
-  const further = [...others, ...laterBaselines(baselines, cursor, view)].map((id) =>
-    stateOf(beforeSequence, id),
-  );
-  const [capped = [], rest = []] = [true, false].map((isCapped) =>
-    further.filter(({ baseline }) => (baseline?.held != null) === isCapped),
-  );
+  const isCapped = ({ baseline }: DeliveredState): boolean => baseline !== null && baseline.held !== null;
+  const further = others.map((id) => stateOf(beforeSequence, id));
   return [
     stateOf(beforeSequence, beforeBaseline),
     stateOf(lastSequence, lastBaseline),
-    ...rest,
-    ...together(capped),
+    ...further.filter((state) => !isCapped(state)),
+    ...together(further.filter(isCapped)),
   ];
 }
 

@@ -61,7 +61,7 @@ export function merge(cursor: Cursor, given: PlainCursor): Cursor {
 interface Delivering {
   readonly startup: boolean;
   readonly again?: boolean;
-  /** Baselines of answers that came after the cursor (`laterBaselines`). */
+  /** `laterBaselines`. */
   readonly later: readonly number[];
   /** No change beyond it counts as delivered (settled.ts). */
   readonly settled: number;

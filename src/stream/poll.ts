@@ -6,10 +6,10 @@ import { withPatterns } from '../mirror/patterns.ts';
 import { requestKey, viewKey, type View } from '../mirror/view.ts';
 import {
   deliveredStates,
-  isAnywhere,
   laterBaselines,
   limitsChanged,
   resolveView,
+  tooManyOthers,
   usableCursor,
   writeBaselines,
   type Baselines,
@@ -91,7 +91,9 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   const { sequence } = mirror;
   const slot = requestKey(view);
   const known = cursorOf(clients, client, slot);
-  const cursor = known && isAnywhere(baselines, known, view) ? lostAt(known) : known;
+  const later = known ? laterBaselines(baselines, known, view) : [];
+  const others = [...(known?.others ?? []), ...later];
+  const cursor = known && tooManyOthers(baselines, others) ? lostAt(known) : known;
   const resolved = resolveView(baselines, mirror, view, cursor);
   const now = { sequence, baseline: resolved.baseline };
   const from = startup ? undefined : usableCursor(baselines, mirror, cursor);
@@ -102,15 +104,15 @@ export async function answerPoll(stream: Stream, client: string, asked: Poll): P
   if (from && isUpToDate(from, now)) return { ...answered, cursor: plainOf(from), body: null, gzip: false };
   const pending = startup ? [] : (cursor?.pending ?? []);
   const since = removedUpTo(mirror, poll.keyMadeAt);
-  const name = nameOf(stream, resolved, poll, from, since, pending);
+  const name = nameOf(resolved, poll, from, others, since, pending);
   const delivery =
     (gzip && keptAnswer(stream.gzipped, name, nowMs, sequence)) ||
-    oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, since), pending);
+    oneSpellingEach(mirror, resolved, answerOf(stream, resolved, poll, from, others, since), pending);
   // An isolate may still answer by limits that have just changed, so the next answer starts from them once more.
   const again = poll.again === true || haveJustChanged(stream, client, slot, nowMs);
   const settled = settledAt(stream.settled, sequence, nowMs, poll.isolate);
-  const later = from ? laterBaselines(baselines, from, view) : [];
-  const next = advance(cursor, now, { startup, again, later, settled }, delivery.pending);
+  const delivering = { startup, again, later: from ? later : [], settled };
+  const next = advance(cursor, now, delivering, delivery.pending);
   setCursor(clients, client, slot, next);
   if (cursor && limitsChanged(baselines, cursor, resolved)) noteChangedLimits(stream, client, slot, nowMs);
   // A body that was cut off takes the cursor back; the client may ask again without `startup`. After a start-up whatever the
@@ -164,38 +166,39 @@ function answerOf(
   resolved: ResolvedView,
   { startup }: Poll,
   from: Cursor | undefined,
+  others: readonly number[],
   since: number,
 ): Answer {
   if (startup) return fullState(mirror, resolved, since);
   if (!from) return fromNothing(mirror, resolved, since);
-  if (isPlain(from, resolved)) return changesSince(mirror, resolved.view, from.beforeSequence);
-  return transition(mirror, resolved, deliveredStates(baselines, from, resolved.view));
+  if (isPlain(from, others, resolved)) return changesSince(mirror, resolved.view, from.beforeSequence);
+  return transition(mirror, resolved, deliveredStates(baselines, from, others));
 }
 
 /** Equal for all polls with the same answer. */
 function nameOf(
-  { baselines }: Stream,
   resolved: ResolvedView,
   { view, startup }: Poll,
   from: Cursor | undefined,
+  others: readonly number[],
   since: number,
   pending: readonly PendingRemoval[],
 ): string {
-  const start = startup ? `startup ${since}` : from ? startName(baselines, from, resolved) : `lost ${since}`;
+  const start = startup ? `startup ${since}` : from ? startName(from, others, resolved) : `lost ${since}`;
   const waiting = pending.map(({ row, times }) => `${row.rowId}*${times}`).join();
   return `${start} ${waiting} ${viewKey(view)}`;
 }
 
-function startName(baselines: Baselines, from: Cursor, resolved: ResolvedView): string {
-  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline, others } = from;
-  if (isPlain(from, resolved)) return String(beforeSequence);
-  const later = laterBaselines(baselines, from, resolved.view);
-  return [beforeSequence, beforeBaseline, lastSequence, lastBaseline, ...others, ...later].join();
+function startName(from: Cursor, others: readonly number[], resolved: ResolvedView): string {
+  const { beforeSequence, beforeBaseline, lastSequence, lastBaseline } = from;
+  if (isPlain(from, others, resolved)) return String(beforeSequence);
+  return [beforeSequence, beforeBaseline, lastSequence, lastBaseline, ...others].join();
 }
 
 /** Whether only the feed has changed since the cursor: the limits are the same and there is no cap. */
 function isPlain(
-  { beforeBaseline, lastBaseline, others }: Cursor,
+  { beforeBaseline, lastBaseline }: Cursor,
+  others: readonly number[],
   { capped, baseline }: ResolvedView,
 ): boolean {
   return !capped && others.length === 0 && beforeBaseline === baseline && lastBaseline === baseline;

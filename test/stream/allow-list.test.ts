@@ -1,13 +1,13 @@
 // The allow-list against a naive model: whatever happens in whatever order, a bouncer has what is active and touches no
 // entry, and nothing else.
-import { evictDurableObject } from 'cloudflare:test';
 import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
 import { covers, parseNetwork, type Network } from '../../src/formats/ip.ts';
 import type { View } from '../../src/mirror/view.ts';
 import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
+import { letObjectDie } from '../support/death.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
-import { operator } from '../support/http.ts';
+import { emptyAllowList, operator } from '../support/http.ts';
 import {
   expectAtRest,
   expectInStep,
@@ -132,8 +132,7 @@ async function run(steps: Step[], route: number[]): Promise<void> {
   // Other bouncers than the last run's, on a feed that was emptied.
   runs++;
   // Those that a run before left, which failed.
-  const { body } = await operator('GET', '/allowlist?limit=1000');
-  for (const { id } of body.entries) await operator('DELETE', `/allowlist/${id}`);
+  await emptyAllowList();
   await feed().sync({ full: true, force: true });
   const isolates = route.length > 0 ? throughIsolates(route) : null;
   const clients = views.map((view, index) => {
@@ -205,8 +204,7 @@ async function run(steps: Step[], route: number[]): Promise<void> {
         await feed().sync({ full: current.do === 'resync', force: false });
         break;
       case 'evict':
-        await feed().status();
-        await evictDurableObject(feed());
+        await letObjectDie();
         break;
       case 'poll':
       case 'poll and lose': {

@@ -1,12 +1,13 @@
 // Bouncers under a cap, while the object dies and wakes: what each has is what it is to have, whichever of its answers the
 // object still knows of.
-import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
+import { runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { test, vi } from 'vitest';
 import { covers, parseNetwork, type Network } from '../../src/formats/ip.ts';
 import { matchesGlob } from '../../src/formats/glob.ts';
 import { bouncer, everything, feed, limitsOf } from '../support/bouncer.ts';
-import { operator } from '../support/http.ts';
+import { letObjectDie } from '../support/death.ts';
+import { emptyAllowList, operator } from '../support/http.ts';
 import { expectAtRest, expectInStep, pullOrLose, type Ranked } from '../support/in-step.ts';
 import { startModelEngine } from '../support/model-engine.ts';
 import { patienceMs, runsOf } from '../support/runs.ts';
@@ -44,8 +45,8 @@ test('each has what it is to have, at each answer', { timeout: patienceMs }, asy
     vi.useFakeTimers({ toFake: ['Date'] });
     const engine = startModelEngine();
     runs++;
-    const { body } = await operator('GET', '/allowlist?limit=1000');
-    for (const { id } of body.entries) await operator('DELETE', `/allowlist/${id}`);
+    // Those that a run before left, which failed.
+    await emptyAllowList();
     const sync = () => feed().sync({ full: true, force: true });
     await sync();
     const clients = names.map((name, at) => {
@@ -94,9 +95,7 @@ test('each has what it is to have, at each answer', { timeout: patienceMs }, asy
       } else if (what === 'limit') {
         clients[which % clients.length]!.limit(limitsOf({ maxDecisions: 1 + (hours % 2) }));
       } else {
-        // Only one that is awake can die.
-        await feed().status();
-        if (what !== 'round') await evictDurableObject(feed());
+        if (what !== 'round') await letObjectDie();
         if (what !== 'die') await runDurableObjectAlarm(feed());
       }
       vi.setSystemTime(Date.now() + 1);

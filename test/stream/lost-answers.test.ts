@@ -1,8 +1,9 @@
 // One answer that is lost, at the moments at which it is least known what a bouncer has: it keeps nothing that ended, and
 // lacks nothing.
-import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
+import { runDurableObjectAlarm } from 'cloudflare:test';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { bouncer as model, everything, feed, limitsOf, type BouncerOptions } from '../support/bouncer.ts';
+import { letObjectDie } from '../support/death.ts';
 import { operator } from '../support/http.ts';
 import { startModelEngine, type ModelDecision, type ModelEngine } from '../support/model-engine.ts';
 
@@ -43,10 +44,6 @@ async function unban(value: string): Promise<void> {
   for (const row of engine.active()) if (row.value === value) engine.expire(row.id);
   await sync();
 }
-async function die(): Promise<void> {
-  await feed().status();
-  await evictDurableObject(feed());
-}
 
 const [first, second] = ['192.0.2.1', '192.0.2.2'];
 const one = limitsOf({ maxDecisions: 1 });
@@ -68,7 +65,7 @@ async function aheadOfStorage(): Promise<ReturnType<typeof bouncer>> {
 describe('under a cap', () => {
   test('the first one after the object died: what ended goes, and what it stood before comes back', async () => {
     const client = await aheadOfStorage();
-    await die();
+    await letObjectDie();
     await unban(second);
     await client.pullAndLose();
     expect(await client.rest()).toEqual([first]);
@@ -83,7 +80,7 @@ describe('under a cap', () => {
       await ban(`198.51.100.${at}`, at);
       await client.pull();
     }
-    await die();
+    await letObjectDie();
     await unban('198.51.100.52');
     await client.pullAndLose();
     const { added } = await client.pull();
@@ -122,7 +119,7 @@ describe('under a cap', () => {
     await operator('DELETE', `/allowlist/${body.entry.id}`);
     await unban(first);
     expect(await client.rest()).toEqual([second]);
-    await die();
+    await letObjectDie();
     await unban(second);
     expect(await client.rest()).toEqual([]);
   });
@@ -185,7 +182,7 @@ describe('after other limits', () => {
     client.limit(ofY);
     await ban(second, 8, { scenario: 'y' });
     expect(await client.rest()).toEqual([second]);
-    await die();
+    await letObjectDie();
     await unban(second);
     expect(await client.rest()).toEqual([]);
   });

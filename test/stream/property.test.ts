@@ -1,6 +1,6 @@
 // Sync, views and cursors against a naive model: whatever happens in whatever order, what each bouncer has
 // applied equals what the engine has active under the bouncer's view.
-import { evictDurableObject, runDurableObjectAlarm } from 'cloudflare:test';
+import { runDurableObjectAlarm } from 'cloudflare:test';
 import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
 import type { Limits, View } from '../../src/mirror/view.ts';
@@ -22,6 +22,7 @@ import {
   replaceLikeAPull,
   type Ranked,
 } from '../support/in-step.ts';
+import { letObjectDie } from '../support/death.ts';
 import { letIsolatesFollow, throughIsolates } from '../support/following.ts';
 import { patienceMs, runsOf } from '../support/runs.ts';
 import { spellings } from '../support/spellings.ts';
@@ -193,8 +194,7 @@ async function run(steps: Step[], dialect: ModelEngine['dialect'], route: number
         break;
       case 'evict':
       case 'die and wake':
-        await feed().status();
-        await evictDurableObject(feed());
+        await letObjectDie();
         // The first round comes before most of the polls.
         if (current.do === 'die and wake') await runDurableObjectAlarm(feed());
         break;

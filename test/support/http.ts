@@ -35,3 +35,9 @@ export async function addBouncer(name: string): Promise<string> {
 export function asBouncer(key: string, path: string, init: RequestInit = {}): Promise<Response> {
   return call(path, { ...init, headers: { 'x-api-key': key, ...init.headers } });
 }
+
+/** Removes all entries of the allow-list, of which there are 1,000 at most. */
+export async function emptyAllowList(): Promise<void> {
+  const { body } = await operator('GET', '/allowlist?limit=1000');
+  for (const { id } of body.entries) await operator('DELETE', `/allowlist/${id}`);
+}
